@@ -1,0 +1,34 @@
+"""Compiles the Cython modules; everything else is in pyproject.toml.
+
+TP_DEBUG=1 turns bounds checks, line tracing and assertions on.
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("TP_DEBUG") == "1"
+
+DIRECTIVES = {
+    "language_level": "3",
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "cdivision": True,
+    "embedsignature": True,
+    "linetrace": DEBUG,
+}
+
+extensions = [
+    Extension(
+        str(path.with_suffix("")).replace(os.sep, "."),
+        [str(path)],
+        extra_compile_args=["-O0", "-g"] if DEBUG else ["-O2", "-g1", "-fno-plt", "-fwrapv"],
+        define_macros=[("TP_DEBUG", "1" if DEBUG else "0")] + ([("CYTHON_TRACE", "1")] if DEBUG else []),
+    )
+    for path in sorted(Path("tenant_proxy").rglob("*.pyx"))
+]
+
+setup(ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES, nthreads=0, quiet=True))

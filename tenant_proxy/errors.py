@@ -1,0 +1,323 @@
+"""The one catalogue of errors that a client can see.
+
+Every refusal is a PostgreSQL ErrorResponse: severity, SQLSTATE, message, and a
+detail (the fact) and hint (what to do) where there is something to say.
+Messages are lower case without a full stop, names in double quotes, as in
+PostgreSQL's own style guide (docs, "Error Message Style Guide").  SQLSTATEs are
+those of PostgreSQL's errcodes.txt.  No constructor takes a secret.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+
+
+class Source(enum.Enum):
+    """Whose fault an error is; a label of the error metrics."""
+
+    CLIENT = "client"
+    SERVER = "server"
+    PROXY = "proxy"
+
+
+class ProxyError(Exception):
+    """An error to be told to a client as an ErrorResponse.
+
+    `position` is a 1-based character index into the statement, as in the
+    protocol's P field (docs 54.8, Error and Notice Message Fields).
+    """
+
+    def __init__(
+        self,
+        sqlstate: str,
+        message: str,
+        *,
+        detail: str | None = None,
+        hint: str | None = None,
+        position: int | None = None,
+        severity: str = "ERROR",
+        source: Source = Source.CLIENT,
+        reason: str = "",
+        schema: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+        self.position = position
+        self.severity = severity
+        self.source = source
+        #: short stable word for metrics and logs, e.g. "cross_schema"
+        self.reason = reason or sqlstate
+        self.schema = schema
+
+    @property
+    def fatal(self) -> bool:
+        return self.severity in ("FATAL", "PANIC")
+
+    def to_message(self) -> bytes:
+        """The complete ErrorResponse ('E') message, length included."""
+        return compose_error(self)
+
+
+class ClientProtocolError(Exception):
+    """The client broke the wire protocol; its connection ends with 08P01."""
+
+
+class ServerProtocolError(Exception):
+    """The server broke the wire protocol; the backend is closed."""
+
+
+def compose_error(error: ProxyError) -> bytes:
+    """An 'E' message (docs 54.7 ErrorResponse, 54.8 fields)."""
+    fields = [("S", error.severity), ("V", error.severity), ("C", error.sqlstate), ("M", error.message)]
+    if error.detail:
+        fields.append(("D", error.detail))
+    if error.hint:
+        fields.append(("H", error.hint))
+    if error.position:
+        fields.append(("P", str(error.position)))
+    if error.schema:
+        fields.append(("s", error.schema))
+    body = b"".join(k.encode() + v.replace("\0", "?").encode("utf-8", "replace") + b"\0" for k, v in fields) + b"\0"
+    return b"E" + struct.pack("!I", len(body) + 4) + body
+
+
+# --- wire violations -------------------------------------------------------
+
+
+def protocol_violation(what: str) -> ProxyError:
+    return ProxyError("08P01", what, severity="FATAL", reason="protocol_violation")
+
+
+# --- login -----------------------------------------------------------------
+
+
+def authentication_failed(user: str, method: str = "password") -> ProxyError:
+    """One text for a wrong password and an unknown user, so that names can't be probed."""
+    return ProxyError(
+        "28P01", f'{method} authentication failed for user "{user}"', severity="FATAL", reason="auth_failed"
+    )
+
+
+def no_auth_rule(user: str, database: str, address: str, tls: bool) -> ProxyError:
+    return ProxyError(
+        "28000",
+        f'no authentication rule for host "{address}", user "{user}", database "{database}", '
+        + ("SSL encryption" if tls else "no encryption"),
+        hint="An operator can add a matching entry to auth.rules in the proxy's configuration.",
+        severity="FATAL",
+        reason="no_auth_rule",
+    )
+
+
+def auth_rejected(user: str, database: str, address: str) -> ProxyError:
+    return ProxyError(
+        "28000",
+        f'an authentication rule rejects connection for host "{address}", user "{user}", database "{database}"',
+        severity="FATAL",
+        reason="auth_rejected",
+    )
+
+
+def no_user_name() -> ProxyError:
+    return ProxyError(
+        "28000", "no PostgreSQL user name specified in startup packet", severity="FATAL", reason="no_user"
+    )
+
+
+def no_tenant(rule: str, detail: str) -> ProxyError:
+    return ProxyError(
+        "28000",
+        "no tenant for this connection",
+        detail=f"{rule}: {detail}",
+        hint="Connect with a login that belongs to a tenant, or name the tenant as user.tenant, "
+        "as the database, or with options=-c tenant=NAME, as the operator has configured.",
+        severity="FATAL",
+        reason="no_tenant",
+    )
+
+
+def no_such_tenant(name: str, rule: str) -> ProxyError:
+    return ProxyError(
+        "3D000",
+        f'tenant "{name}" does not exist',
+        detail=f"The name came from the mapping rule {rule}.",
+        hint="Check the tenant's name in the connection string.",
+        severity="FATAL",
+        reason="no_such_tenant",
+    )
+
+
+def login_timeout() -> ProxyError:
+    return ProxyError(
+        "08006",
+        "login timed out",
+        hint="Authentication must finish within the proxy's timeouts.login_s.",
+        severity="FATAL",
+        reason="login_timeout",
+    )
+
+
+def too_many_connections(what: str, limit: int) -> ProxyError:
+    return ProxyError(
+        "53300",
+        "sorry, too many clients already",
+        detail=f"{what}: {limit}.",
+        hint="Close idle connections, or ask the operator to raise the limit.",
+        severity="FATAL",
+        reason="too_many_clients",
+    )
+
+
+def tls_required() -> ProxyError:
+    return ProxyError(
+        "28000",
+        "this proxy takes only TLS connections",
+        hint="Add sslmode=require (or verify-full) to the connection string.",
+        severity="FATAL",
+        reason="tls_required",
+    )
+
+
+# --- not now ---------------------------------------------------------------
+
+
+def shutting_down() -> ProxyError:
+    return ProxyError(
+        "57P01", "terminating connection due to administrator command", severity="FATAL", reason="shutdown"
+    )
+
+
+def draining() -> ProxyError:
+    return ProxyError(
+        "57P03",
+        "the proxy is shutting down",
+        hint="Connect again: another instance or the restarted one will answer.",
+        severity="FATAL",
+        reason="draining",
+    )
+
+
+def server_unavailable(cluster: str, detail: str) -> ProxyError:
+    return ProxyError(
+        "08006",
+        f'could not connect to the database server of cluster "{cluster}"',
+        detail=detail,
+        hint="The proxy keeps trying; try again shortly.",
+        severity="FATAL",
+        source=Source.SERVER,
+        reason="server_unavailable",
+    )
+
+
+def server_lost() -> ProxyError:
+    return ProxyError(
+        "08006",
+        "the database server closed the connection unexpectedly",
+        detail="Whether the statement in progress took effect is not known.",
+        hint="Connect again and check before repeating the statement.",
+        severity="FATAL",
+        source=Source.SERVER,
+        reason="server_lost",
+    )
+
+
+def queue_timeout(tenant: str, waited_ms: int) -> ProxyError:
+    return ProxyError(
+        "57P03",
+        "timed out waiting for a database connection",
+        detail=f'All connections of tenant "{tenant}" were busy for {waited_ms} ms.',
+        hint="Shorten transactions, or ask the operator to raise the tenant's pool.max or pool.queue_timeout_s.",
+        severity="FATAL",
+        source=Source.PROXY,
+        reason="queue_timeout",
+    )
+
+
+def queue_full(tenant: str, limit: int) -> ProxyError:
+    return ProxyError(
+        "53300",
+        "too many clients are waiting for a database connection",
+        detail=f'Tenant "{tenant}" may have {limit} waiting.',
+        hint="Try again shortly, or ask the operator to raise the tenant's pool.queue_limit.",
+        severity="FATAL",
+        source=Source.PROXY,
+        reason="queue_full",
+    )
+
+
+def query_timeout(seconds: float) -> ProxyError:
+    return ProxyError(
+        "57014",
+        "canceling statement due to the proxy's query timeout",
+        detail=f"The limit is {seconds:g} s.",
+        severity="FATAL",
+        source=Source.PROXY,
+        reason="query_timeout",
+    )
+
+
+def idle_in_transaction_timeout(seconds: float) -> ProxyError:
+    return ProxyError(
+        "25P03",
+        "terminating connection due to idle-in-transaction timeout",
+        detail=f"The limit is {seconds:g} s.",
+        severity="FATAL",
+        reason="idle_in_transaction",
+    )
+
+
+def idle_timeout(seconds: float) -> ProxyError:
+    return ProxyError(
+        "57P05",
+        "terminating connection due to idle-session timeout",
+        detail=f"The limit is {seconds:g} s.",
+        severity="FATAL",
+        reason="client_idle",
+    )
+
+
+# --- statements ------------------------------------------------------------
+
+
+def statement_too_large(size: int, limit: int) -> ProxyError:
+    return ProxyError(
+        "54000",
+        "statement is too large to be checked",
+        detail=f"It has {size} bytes, the limit is {limit}.",
+        hint="Use COPY or bound parameters for bulk data, or ask the operator to raise limits.max_statement_bytes.",
+        reason="statement_too_large",
+    )
+
+
+def replication_refused() -> ProxyError:
+    return ProxyError(
+        "0A000",
+        "replication connections are not allowed through this proxy",
+        hint="Connect to the server directly, or ask the operator to set policy.allow_replication "
+        "for a tenant in session mode.",
+        severity="FATAL",
+        reason="replication_refused",
+    )
+
+
+def prepared_statement_missing(name: str) -> ProxyError:
+    return ProxyError("26000", f'prepared statement "{name}" does not exist', reason="no_such_statement")
+
+
+def prepared_statement_exists(name: str) -> ProxyError:
+    return ProxyError("42P05", f'prepared statement "{name}" already exists', reason="statement_exists")
+
+
+def internal_error(error_id: str) -> ProxyError:
+    return ProxyError(
+        "XX000",
+        "internal error of the proxy",
+        detail=f"It is logged with id {error_id}.",
+        severity="FATAL",
+        source=Source.PROXY,
+        reason="internal",
+    )

@@ -1,0 +1,88 @@
+"""Small values that all parts share; immutable, and without behaviour."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Effect(enum.IntFlag):
+    """What a statement does that the relay must know of (bits of a verdict).
+
+    The same numbers are constants in `relay/states.pxd`; a test compares them.
+    """
+
+    READS = 1 << 0
+    WRITES = 1 << 1
+    #: BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
+    XACT_CONTROL = 1 << 2
+    #: changes session settings (SET, RESET, set_config): the relay asks the server afterwards
+    SETTINGS = 1 << 3
+    #: leaves session state that only this backend has (temp table, LISTEN, WITH HOLD,
+    #: session advisory lock, SQL PREPARE, LOAD): pins the client to its backend
+    PINS = 1 << 4
+    #: DEALLOCATE or DISCARD ALL: prepared statements go; see `Verdict.deallocates`
+    DEALLOCATES = 1 << 5
+    #: DISCARD ALL (also ends every pin)
+    DISCARDS_ALL = 1 << 6
+    #: runs code that was not parsed (user-defined function, DO, CALL)
+    OPAQUE = 1 << 7
+    #: changes definitions (CREATE, ALTER, DROP …)
+    DDL = 1 << 8
+    #: more than one statement in the text
+    MULTI = 1 << 9
+
+
+class Action(enum.Enum):
+    ALLOW = "allow"
+    REJECT = "reject"
+    ESCALATE = "escalate"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the guard says of one statement text in one scope."""
+
+    action: Action
+    effects: Effect = Effect(0)
+    #: true when a literal decided (the verdict holds for this text only, not for its shape)
+    exact: bool = False
+    # of a rejection:
+    sqlstate: str = ""
+    message: str = ""
+    detail: str = ""
+    hint: str = ""
+    #: 1-based character position in the text, or 0
+    position: int = 0
+    #: stable word for metrics: "cross_schema", "set_role", "syntax" …
+    reason: str = ""
+    #: the object that was named, for logs and the error
+    object_name: str = ""
+    #: rule of the policy that decided
+    rule: str = ""
+    #: names of prepared statements that DEALLOCATE names, or ("*",) for all
+    deallocates: tuple[str, ...] = ()
+    #: names of settings that the statement changes, lower case
+    settings: tuple[str, ...] = ()
+    #: what pins, for SHOW and metrics: "temp_table", "listen", "hold_cursor", "advisory_lock", "prepare"
+    pin_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StartupRequest:
+    """What a client says of itself before it is authenticated."""
+
+    user: str
+    database: str
+    #: every other startup parameter, `options` already split into its settings
+    settings: dict[str, str] = field(default_factory=dict)
+    replication: str | None = None
+    address: str = ""
+    tls: bool = False
+    #: host name of TLS SNI
+    sni: str | None = None
+    #: subject common name and DNS/URI/mail alternative names of a verified client certificate
+    cert_cn: str | None = None
+    cert_names: tuple[str, ...] = ()
+    #: protocol minor version asked for (0 for 3.0, 2 for 3.2)
+    minor: int = 0
