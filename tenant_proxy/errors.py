@@ -81,7 +81,8 @@ def compose_error(error: ProxyError) -> bytes:
         fields.append(("P", str(error.position)))
     if error.schema:
         fields.append(("s", error.schema))
-    body = b"".join(k.encode() + v.replace("\0", "?").encode("utf-8", "replace") + b"\0" for k, v in fields) + b"\0"
+    parts = [k.encode() + v.replace("\0", "?").encode("utf-8", "replace") + b"\0" for k, v in fields]
+    body = b"".join(parts) + b"\0"
     return b"E" + struct.pack("!I", len(body) + 4) + body
 
 
@@ -116,7 +117,8 @@ def no_auth_rule(user: str, database: str, address: str, tls: bool) -> ProxyErro
 def auth_rejected(user: str, database: str, address: str) -> ProxyError:
     return ProxyError(
         "28000",
-        f'an authentication rule rejects connection for host "{address}", user "{user}", database "{database}"',
+        f'an authentication rule rejects connection for host "{address}", user "{user}", '
+        f'database "{database}"',
         severity="FATAL",
         reason="auth_rejected",
     )
@@ -230,7 +232,8 @@ def queue_timeout(tenant: str, waited_ms: int) -> ProxyError:
         "57P03",
         "timed out waiting for a database connection",
         detail=f'All connections of tenant "{tenant}" were busy for {waited_ms} ms.',
-        hint="Shorten transactions, or ask the operator to raise the tenant's pool.max or pool.queue_timeout_s.",
+        hint="Shorten transactions, or ask the operator to raise the tenant's pool.max "
+        "or pool.queue_timeout_s.",
         severity="FATAL",
         source=Source.PROXY,
         reason="queue_timeout",
@@ -288,7 +291,8 @@ def statement_too_large(size: int, limit: int) -> ProxyError:
         "54000",
         "statement is too large to be checked",
         detail=f"It has {size} bytes, the limit is {limit}.",
-        hint="Use COPY or bound parameters for bulk data, or ask the operator to raise limits.max_statement_bytes.",
+        hint="Use COPY or bound parameters for bulk data, or ask the operator to raise "
+        "limits.max_statement_bytes.",
         reason="statement_too_large",
     )
 

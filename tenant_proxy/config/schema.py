@@ -146,7 +146,8 @@ class Policy(Section):
     denied_functions: list[str] = []
     #: functions let through although the built-in list refuses them
     allowed_functions: list[str] = []
-    #: settings that clients may not change, beside role, session_authorization, search_path outside the tenant …
+    #: settings that clients may not change, beside role, session_authorization,
+    #: search_path outside the tenant …
     denied_settings: list[str] = []
     allow_replication: bool = False
     #: verdicts kept, over all tenants of a worker
@@ -218,7 +219,8 @@ class MappingRule(StrEnum):
     USER_SUFFIX = "user_suffix"  # user.tenant
     DATABASE = "database"
     SNI = "sni"
-    CERTIFICATE = "certificate"  # a subject CN or alternative name equal to the tenant's name or in its sni list
+    #: a subject CN or alternative name equal to the tenant's name or in its sni list
+    CERTIFICATE = "certificate"
     OPTIONS = "options"  # options=-c tenant=NAME
 
 
