@@ -308,6 +308,37 @@ def replication_refused() -> ProxyError:
     )
 
 
+def setting_refused(name: str, hint: str, detail: str | None = None) -> ProxyError:
+    """A setting that a client may not change, by SET, set_config or the startup packet."""
+    return ProxyError(
+        "42501", f'permission denied to set parameter "{name}"', detail=detail, hint=hint, reason="setting_refused"
+    )
+
+
+def search_path_refused(schema_name: str, own_schema: str) -> ProxyError:
+    return ProxyError(
+        "42501",
+        f'permission denied for schema "{schema_name}" in search_path',
+        hint=f'search_path may hold the tenant\'s own schema "{own_schema}", pg_catalog, information_schema, pg_temp '
+        "and what the policy's allowed_schemas lists.",
+        reason="search_path",
+        schema=schema_name,
+    )
+
+
+def invalid_setting_name(name: str) -> ProxyError:
+    return ProxyError(
+        "42602",
+        f'invalid configuration parameter name "{name}"',
+        hint="Parameter names are letters, digits, underscores and dollar signs, in parts separated by dots.",
+        reason="setting_name",
+    )
+
+
+def invalid_setting_value(name: str, detail: str) -> ProxyError:
+    return ProxyError("22023", f'invalid value for parameter "{name}"', detail=detail, reason="setting_value")
+
+
 def prepared_statement_missing(name: str) -> ProxyError:
     return ProxyError("26000", f'prepared statement "{name}" does not exist', reason="no_such_statement")
 
