@@ -1,0 +1,121 @@
+# Everything runs from here; each step leaves a stamp in .stamps/ and is not redone.
+#
+#   make demo            embedded PostgreSQL, two tenants, the proxy, a tour; stays up   (ONCE=1: exits)
+#   make test            every test but the long ones     (ARGS="-k scram" goes to pytest)
+#   make soak, fuzz      the long ones
+#   make bench           the load tests                   (ARGS goes to python -m loadtests)
+#   make lint            ruff and mypy
+#   make format          ruff format
+#   make compile, debug  the Cython modules, optimized or with all checks
+#   make wheel           dist/*.whl
+#   make lock            new exact versions in requirements-dev.lock
+#   make clean           all of it away
+#
+# PYTHON=python3.12 picks the interpreter; otherwise the first fit one is taken.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+JOBS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+ARGS ?=
+ONCE ?=
+
+CYTHON_SOURCES := setup.py $(shell find tenant_proxy -name '*.pyx' -o -name '*.pxd')
+BUILD_EXT := $(PY) setup.py -q build_ext --inplace --parallel $(JOBS)
+PIP := $(PY) -m pip --quiet --disable-pip-version-check
+
+.PHONY: all demo test soak fuzz bench lint format compile debug wheel lock venv clean
+
+all: compile
+
+# --- set-up ------------------------------------------------------------------
+
+# Checked before anything else, and again whenever the venv has to be made.
+$(PY):
+	@mkdir -p .stamps
+	@python=$$(scripts/check-machine.sh $(PYTHON)) || exit 1; \
+	echo "venv in $(VENV) with $$python"; \
+	rm -rf $(VENV) .stamps/packages .stamps/compile-* && "$$python" -m venv $(VENV)
+
+.stamps/packages: requirements-dev.lock pyproject.toml | $(PY)
+	@mkdir -p .stamps
+	@echo "packages of requirements-dev.lock"
+	@$(PIP) install -r requirements-dev.lock
+	@# the package itself, editable: the tenant-proxy command; its modules are compiled below
+	@TP_NO_EXTENSIONS=1 $(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+venv: .stamps/packages
+
+# A stamp per kind, the other one removed: a change of kind compiles all anew.
+.stamps/compile-release: $(CYTHON_SOURCES) .stamps/packages
+	@echo "compiling"
+	@if [ -e .stamps/compile-debug ]; then export CYTHON_FORCE_REGEN=1; force=--force; fi; \
+	$(BUILD_EXT) $${force:-}
+	@rm -f .stamps/compile-debug
+	@touch $@
+
+.stamps/compile-debug: $(CYTHON_SOURCES) .stamps/packages
+	@echo "compiling with checks and assertions"
+	@if [ ! -e $@ ]; then export CYTHON_FORCE_REGEN=1; force=--force; fi; \
+	TP_DEBUG=1 $(BUILD_EXT) $${force:-}
+	@rm -f .stamps/compile-release
+	@touch $@
+
+compile: .stamps/compile-release
+
+debug: .stamps/compile-debug
+
+# --- run ---------------------------------------------------------------------
+
+# exec: Ctrl-C and SIGTERM reach the demo itself
+demo: compile
+	@exec $(PY) -m tenant_proxy.devel.demo $(if $(ONCE),--once) $(ARGS)
+
+test: compile
+	$(PY) -m pytest $(ARGS)
+
+soak: compile
+	$(PY) -m pytest -m soak --timeout 7200 $(ARGS)
+
+fuzz: compile
+	$(PY) -m pytest -m fuzz --timeout 7200 $(ARGS)
+
+bench: compile
+	$(PY) -m loadtests $(ARGS)
+
+lint: .stamps/packages
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: .stamps/packages
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# --- deliver -----------------------------------------------------------------
+
+wheel: .stamps/packages
+	@rm -rf dist build
+	$(PY) -m build --no-isolation --outdir dist
+	@ls -l dist
+
+# Exact versions from a clean environment; hosts of registries stay out of the file.
+lock:
+	@python=$$(scripts/check-machine.sh $(PYTHON)) || exit 1; \
+	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	"$$python" -m venv "$$dir/venv"; \
+	"$$python" scripts/dev_requirements.py >"$$dir/in.txt"; \
+	"$$dir/venv/bin/python" -m pip --quiet --disable-pip-version-check install --upgrade -r "$$dir/in.txt"; \
+	{ echo "# Exact versions for development and CI. Made by \`make lock\`."; \
+	  "$$dir/venv/bin/python" -m pip --disable-pip-version-check freeze --all --exclude pip \
+	    | LC_ALL=C sort --ignore-case; } >"$$dir/lock"; \
+	cp "$$dir/lock" requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .stamps build dist .demo .test *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find tenant_proxy loadtests tests -name __pycache__ -type d -exec rm -rf {} +
+	find tenant_proxy \( -name '*.so' -o -name '*.c' -o -name '*.html' \) -type f -delete
