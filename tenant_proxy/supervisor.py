@@ -1,0 +1,558 @@
+"""The parent of all processes: binds the sockets, starts the children, restarts what dies.
+
+It holds what must outlive a child (listening sockets, mailboxes, the shared
+counters, the configuration in force, the metrics' memory of dead workers) and
+nothing of the data plane, so that it has little to fail by.
+
+    SIGHUP    reload: the files are read and checked whole, then swapped; a bad file changes nothing
+    SIGTERM   drain: no new clients, those there may finish within timeouts.drain_s
+    SIGINT    stop now: clients get 57P01
+    a second SIGTERM or SIGINT    kills the workers at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tenant_proxy import hub
+from tenant_proxy.children import Child, Phase, RestartPolicy
+from tenant_proxy.config.schema import Config
+from tenant_proxy.config.transport import to_transport
+from tenant_proxy.listeners import Listener, ListenError, open_listeners
+from tenant_proxy.obs import log as obs_log
+from tenant_proxy.obs.log import get_logger
+from tenant_proxy.shm import MAX_SLOTS, SharedCounters
+
+log = get_logger("supervisor")
+T = TypeVar("T")
+
+#: beyond the drain's own time: to close files and exit
+EXIT_GRACE_S = 5.0
+#: what a worker gets on SIGINT, in all
+FAST_GRACE_S = 3.0
+#: "no limit" of a drain (timeouts.drain_s: 0), as a number that JSON and timers take
+UNLIMITED_S = 31_536_000.0
+RELOAD_TIMEOUT_S = 60.0
+#: children that never came up, failing this often in a row, end the start
+MAX_START_FAILURES = 5
+
+
+class LoadError(Exception):
+    """The configuration can't be used; `problems` has one line each, with file and line number."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Stop(enum.IntEnum):
+    """How urgently to stop; only ever grows."""
+
+    NO = 0
+    DRAIN = 1
+    FAST = 2
+    NOW = 3
+
+
+@dataclass(frozen=True)
+class Commands:
+    """What the children are started with; tests put a stub worker here."""
+
+    worker: list[str] = field(default_factory=lambda: [sys.executable, "-m", "tenant_proxy.worker"])
+    control: list[str] = field(default_factory=lambda: [sys.executable, "-m", "tenant_proxy.control"])
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    errors: list[str]
+    warnings: list[str]
+    generation: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "ok": not self.errors,
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "generation": self.generation,
+        }
+
+
+class Supervisor:
+    """Owns every long-lived thing; `run` returns the exit status."""
+
+    def __init__(
+        self,
+        load: Callable[[], Config],
+        config: Config,
+        *,
+        commands: Commands | None = None,
+        policy: RestartPolicy | None = None,
+    ) -> None:
+        self._load = load
+        self._config = config
+        self._commands = commands or Commands()
+        self._policy = policy or RestartPolicy()
+        self._generation = 1
+        self._incarnations = itertools.count(1)
+        self._hub = hub.Hub()
+        self._started_s = time.time()
+        self._reloads = {"ok": 0, "failed": 0}
+        self._reload_lock = asyncio.Lock()
+        self._stop = Stop.NO
+        self._stop_grown = asyncio.Event()
+        self._announced = False
+        #: what the control process wants back after a restart; opaque here
+        self._ledger: Any = None
+        self._listeners: list[Listener] = []
+        self._http: list[Listener] = []
+        self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
+        self._counters: SharedCounters
+        self._workers: list[Child] = []
+        self._control: Child | None = None
+        #: background work that must not be collected before it ends
+        self._tasks: set[asyncio.Task[Any]] = set()
+        for method, handler in (
+            ("bootstrap", self._on_bootstrap),
+            ("ready", self._on_ready),
+            ("reload", self._on_reload),
+            ("status", self._on_status),
+            ("keep_ledger", self._on_keep_ledger),
+        ):
+            self._hub.on(method, handler)
+
+    # --- life ---------------------------------------------------------------
+
+    async def run(self) -> int:
+        try:
+            self._bind()
+        except ListenError as error:
+            log.error(str(error))
+            self._close_sockets()
+            return 1
+        _raise_fd_limit(self._config)
+        self._install_signals()
+        self._counters = SharedCounters()
+        for _ in range(self._config.workers):
+            pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            for end in pair:
+                end.setblocking(False)
+            self._mailboxes.append(pair)
+        self._workers = [self._make_worker(slot) for slot in range(self._config.workers)]
+        for worker in self._workers:
+            worker.start()
+        if self._http:
+            self._start_control()
+        status = 0
+        if not await self._wait_first_ready():
+            status = 1
+        else:
+            await self._wait_for_stop(Stop.DRAIN)
+        await self._shut_down()
+        return status
+
+    def _bind(self) -> None:
+        config = self._config
+        if config.workers > MAX_SLOTS:
+            raise ListenError(f"workers: {config.workers} is more than the {MAX_SLOTS} that are supported")
+        listen = config.listen
+        self._listeners = open_listeners(
+            listen.addresses, listen.port, listen.backlog, listen.unix_socket_dir
+        )
+        self._http = _open_http(config)
+
+    def _make_worker(self, slot: int) -> Child:
+        return Child(
+            f"worker:{slot}",
+            self._commands.worker,
+            self._hub,
+            worker=slot,
+            pass_fds=self._worker_fds,
+            policy=self._policy,
+            next_incarnation=self._incarnations.__next__,
+            on_exit=self._on_worker_exit,
+        )
+
+    def _worker_fds(self) -> list[int]:
+        mailboxes = [end.fileno() for pair in self._mailboxes for end in pair]
+        return [lis.sock.fileno() for lis in self._listeners] + mailboxes + [self._counters.fd]
+
+    def _start_control(self) -> None:
+        self._control = Child(
+            "control",
+            self._commands.control,
+            self._hub,
+            pass_fds=lambda: [lis.sock.fileno() for lis in self._http],
+            policy=self._policy,
+            next_incarnation=self._incarnations.__next__,
+        )
+        self._control.start()
+
+    def _on_worker_exit(self, child: Child) -> None:
+        assert child.worker is not None
+        self._counters.clear_row(child.worker)
+
+    async def _wait_first_ready(self) -> bool:
+        """True when a stop was asked for or all workers are ready; False if they do not come up."""
+        while self._stop is Stop.NO:
+            if all(w.was_ready for w in self._workers):
+                self._announce()
+                return True
+            hopeless = [w for w in self._workers if not w.was_ready and w.failures >= MAX_START_FAILURES]
+            if hopeless and not any(w.was_ready for w in self._workers):
+                log.error("workers do not start, giving up", last_exit=hopeless[0].last_exit)
+                return False
+            await _first(self._stop_grown.wait(), *(w.changed() for w in self._workers))
+        return True
+
+    def _announce(self) -> None:
+        if self._announced:
+            return
+        self._announced = True
+        log.info(
+            "ready",
+            listen=", ".join(lis.address for lis in self._listeners),
+            workers=len(self._workers),
+            metrics=", ".join(f"http://{lis.address}/metrics" for lis in self._http) or "off",
+            pid=os.getpid(),
+        )
+        notify("READY=1")
+
+    async def _wait_for_stop(self, at_least: Stop) -> None:
+        while self._stop < at_least:
+            await self._stop_grown.wait()
+
+    # --- signals ------------------------------------------------------------
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._on_sighup)
+        loop.add_signal_handler(signal.SIGTERM, self.request_stop, Stop.DRAIN)
+        loop.add_signal_handler(signal.SIGINT, self.request_stop, Stop.FAST)
+
+    def _on_sighup(self) -> None:
+        self._background(self.reload(), "reload")
+
+    def request_stop(self, how: Stop) -> None:
+        self._stop = how if self._stop is Stop.NO else Stop.NOW
+        self._stop_grown.set()
+        self._stop_grown = asyncio.Event()
+
+    def _background(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- stop ---------------------------------------------------------------
+
+    async def _shut_down(self) -> None:
+        """Workers first; the control process answers /readyz and /metrics until they are gone."""
+        notify("STOPPING=1")
+        fast = self._stop is not Stop.DRAIN
+        drain_s = 0.0 if fast else self._config.timeouts.drain_s or UNLIMITED_S
+        log.info("stopping" if fast else "draining", workers=len(self._workers), drain_s=drain_s)
+        for worker in self._workers:
+            worker.give_up()
+        # The workers close theirs when they are told to drain; then the kernel refuses new clients.
+        self._close_listeners()
+        if self._stop is not Stop.NOW:
+            told = {a["worker"] for a in await self._hub.call_workers("drain", {"timeout_s": drain_s})}
+            for worker in self._workers:
+                if worker.worker not in told:
+                    worker.send_signal(signal.SIGTERM)  # not far enough to have clients
+            await _first(
+                asyncio.wait([asyncio.create_task(worker.join()) for worker in self._workers]),
+                self._wait_for_stop(Stop.NOW),
+                timeout_s=FAST_GRACE_S if fast else drain_s + EXIT_GRACE_S,
+            )
+        for worker in self._workers:
+            if worker.pid is not None:
+                log.warning("killing a worker that has not finished", child=worker.name, pid=worker.pid)
+                worker.send_signal(signal.SIGKILL)
+        await asyncio.gather(*(worker.join() for worker in self._workers))
+        if self._control is not None:
+            await self._control.stop(grace_s=EXIT_GRACE_S)
+        for task in self._tasks:
+            task.cancel()
+        self._close_sockets()
+        self._counters.close()
+        log.info("stopped")
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
+
+    def _close_sockets(self) -> None:
+        self._close_listeners()
+        for listener in self._http:
+            listener.close()
+        for pair in self._mailboxes:
+            for end in pair:
+                end.close()
+
+    # --- reload -------------------------------------------------------------
+
+    async def reload(self) -> ReloadResult:
+        """Builds the whole configuration anew and swaps it, or changes nothing."""
+        async with self._reload_lock:
+            notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                result = await self._reload()
+            finally:
+                notify("READY=1")
+        self._reloads["failed" if result.errors else "ok"] += 1
+        for warning in result.warnings:
+            log.warning(warning)
+        if result.errors:
+            for error in result.errors:
+                log.error(error)
+            log.error(
+                "reload failed, the configuration in force stays",
+                problems=len(result.errors), generation=result.generation,
+            )  # fmt: skip
+        else:
+            log.info("reloaded", generation=result.generation)
+        return result
+
+    async def _reload(self) -> ReloadResult:
+        if self._stop is not Stop.NO:
+            return self._refused(["the proxy is stopping"])
+        try:
+            new = await asyncio.to_thread(self._load)
+        except LoadError as error:
+            return self._refused(error.problems)
+        except Exception as error:  # a loader that fails otherwise must not end the service
+            log.exception("configuration loader failed")
+            return self._refused([f"configuration loader failed: {type(error).__name__}"])
+        config, warnings = keep_fixed(self._config, new)
+        http = None
+        if (config.metrics.enabled, config.metrics.address, config.metrics.port) != (
+            self._config.metrics.enabled, self._config.metrics.address, self._config.metrics.port
+        ):  # fmt: skip
+            try:
+                http = _open_http(config)
+            except ListenError as error:
+                return self._refused([str(error)])
+        refusal = await self._push(config, self._generation + 1)
+        if refusal is not None:
+            for listener in http or ():
+                listener.close()
+            return self._refused([refusal])
+        self._config = config
+        self._generation += 1
+        obs_log.configure(config.log.level, config.log.format)
+        if http is not None:
+            await self._replace_control(http)
+        elif self._control is not None:
+            await self._tell_control(config)
+        return ReloadResult([], warnings, self._generation)
+
+    def _refused(self, errors: list[str]) -> ReloadResult:
+        return ReloadResult(errors, [], self._generation)
+
+    async def _push(self, config: Config, generation: int) -> str | None:
+        """Gives the workers a configuration, first to one alone: all are alike, so if it can't
+        use it (returns why), none of the others is disturbed."""
+        params = {"config": to_transport(config), "generation": generation}
+        ready = [w for w in self._workers if w.phase is Phase.READY]
+        if not ready:
+            return None  # all restarting: they get it when they start
+        try:
+            await self._call(ready[0].name, "reload", params)
+        except hub.HubError as error:
+            if ready[0].phase is Phase.READY:
+                return f"{ready[0].name} could not use the new configuration: {error}"
+        rest = [w for w in ready[1:] if w.phase is Phase.READY]
+        answers = await asyncio.gather(
+            *(self._call(w.name, "reload", params) for w in rest), return_exceptions=True
+        )
+        for worker, answer in zip(rest, answers, strict=True):
+            if isinstance(answer, BaseException):
+                log.error("worker did not reload", child=worker.name, error=answer)
+        return None
+
+    async def _call(self, child: str, method: str, params: dict[str, Any]) -> Any:
+        return await self._hub.call(child, method, params, RELOAD_TIMEOUT_S)
+
+    async def _tell_control(self, config: Config) -> None:
+        assert self._control is not None
+        params = {"config": to_transport(config), "generation": self._generation}
+        try:
+            await self._call("control", "reload", params)
+        except hub.HubError as error:
+            log.error("control did not reload", error=error)
+
+    async def _replace_control(self, http: list[Listener]) -> None:
+        """The metrics' address changed (or they were switched on or off)."""
+        if self._control is not None:
+            await self._control.stop(grace_s=EXIT_GRACE_S)
+            self._control = None
+        for listener in self._http:
+            listener.close()
+        self._http = http
+        if http:
+            self._start_control()
+
+    # --- what children ask ----------------------------------------------------
+
+    def _on_bootstrap(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = {
+            "config": to_transport(self._config),
+            "config_generation": self._generation,
+        }
+        if caller == "control":
+            answer["http_fds"] = [lis.sock.fileno() for lis in self._http]
+            answer["ledger"] = self._ledger
+            return answer
+        child = self._worker_of(caller)
+        answer |= {
+            "slot": child.worker,
+            "incarnation": child.incarnation,
+            "workers": len(self._workers),
+            "listeners": [{"fd": lis.sock.fileno(), "kind": lis.kind} for lis in self._listeners],
+            "mailboxes": [[rx.fileno(), tx.fileno()] for rx, tx in self._mailboxes],
+            "shm_fd": self._counters.fd,
+        }
+        return answer
+
+    def _worker_of(self, caller: str) -> Child:
+        for worker in self._workers:
+            if worker.name == caller:
+                return worker
+        raise hub.HubError(f"{caller} is no worker")
+
+    def _on_ready(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        child = self._control if caller == "control" else self._worker_of(caller)
+        if child is not None:
+            child.set_ready()
+            log.debug("child ready", child=caller, pid=child.pid)
+        return {}
+
+    async def _on_reload(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        # Shielded: a caller that goes away must not leave half of the workers reloaded.
+        return (await asyncio.shield(self._background(self.reload(), "reload"))).as_dict()
+
+    def _on_keep_ledger(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        self._ledger = params.get("ledger")
+        return {}
+
+    def _on_status(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "started_s": self._started_s,
+            "config_generation": self._generation,
+            "reloads": self._reloads,
+            "stopping": self._stop is not Stop.NO,
+            "listeners": [lis.address for lis in self._listeners],
+            "workers": [{"slot": w.worker, **w.status()} for w in self._workers],
+            "control": self._control.status() if self._control is not None else None,
+        }
+
+
+async def _first(*works: Coroutine[Any, Any, Any], timeout_s: float | None = None) -> None:
+    """Returns when one of them has ended, or the time has; the others are cancelled."""
+    tasks = [asyncio.create_task(work) for work in works]
+    await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+def keep_fixed(old: Config, new: Config) -> tuple[Config, list[str]]:
+    """`new` with the values of `old` where only a restart can change them, and a warning for each."""
+    warnings = []
+    if new.workers != old.workers:
+        warnings.append(f"workers: {old.workers} stays in force, a change needs a restart")
+    fixed = {}
+    for key in ("addresses", "port", "backlog", "unix_socket_dir"):
+        before, after = getattr(old.listen, key), getattr(new.listen, key)
+        if before != after:
+            fixed[key] = before
+            warnings.append(f"listen.{key}: {before} stays in force, a change needs a restart")
+    if warnings:
+        new = new.model_copy(update={"workers": old.workers, "listen": new.listen.model_copy(update=fixed)})
+    return new, warnings
+
+
+def _open_http(config: Config) -> list[Listener]:
+    if not config.metrics.enabled:
+        return []
+    return open_listeners([config.metrics.address], config.metrics.port, backlog=128)
+
+
+def _raise_fd_limit(config: Config) -> None:
+    """Each client and each backend is a file descriptor; the default soft limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = config.limits.max_clients + sum(c.max_backends for c in config.clusters) + 256
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        log.warning(
+            "the limit of open files is below what the configuration may need", limit=hard, needed=needed
+        )
+
+
+def notify(state: str) -> None:
+    """Tells systemd (sd_notify(3)) when NOTIFY_SOCKET is set; silent if nobody listens."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
+        except OSError:
+            pass
+
+
+def run(config_path: str | Path, *, pidfile: str | Path | None = None) -> int:
+    """Serves until a signal says stop; returns the exit status (0 stopped as asked, 1 did not start)."""
+    from tenant_proxy.config.load import load
+
+    path = Path(config_path)
+    try:
+        config = load(path)
+    except LoadError as error:
+        obs_log.configure()
+        for problem in error.problems:
+            log.error(problem)
+        return 1
+    return serve(lambda: load(path), config, pidfile=pidfile)
+
+
+def serve(
+    load: Callable[[], Config],
+    config: Config,
+    *,
+    commands: Commands | None = None,
+    policy: RestartPolicy | None = None,
+    pidfile: str | Path | None = None,
+) -> int:
+    """`run` with the configuration at hand; `load` builds it anew at a reload (LoadError if bad)."""
+    obs_log.configure(config.log.level, config.log.format)
+    if pidfile is not None:
+        try:
+            Path(pidfile).write_text(f"{os.getpid()}\n")
+        except OSError as error:
+            log.error("could not write the pid file", path=pidfile, error=error.strerror)
+            return 1
+
+    async def main() -> int:
+        return await Supervisor(load, config, commands=commands, policy=policy).run()
+
+    try:
+        return asyncio.run(main())
+    finally:
+        if pidfile is not None:
+            Path(pidfile).unlink(missing_ok=True)
