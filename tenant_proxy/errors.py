@@ -89,8 +89,8 @@ def compose_error(error: ProxyError) -> bytes:
 # --- wire violations -------------------------------------------------------
 
 
-def protocol_violation(what: str) -> ProxyError:
-    return ProxyError("08P01", what, severity="FATAL", reason="protocol_violation")
+def protocol_violation(what: str, detail: str | None = None) -> ProxyError:
+    return ProxyError("08P01", what, detail=detail, severity="FATAL", reason="protocol_violation")
 
 
 # --- login -----------------------------------------------------------------
@@ -100,6 +100,69 @@ def authentication_failed(user: str, method: str = "password") -> ProxyError:
     """One text for a wrong password and an unknown user, so that names can't be probed."""
     return ProxyError(
         "28P01", f'{method} authentication failed for user "{user}"', severity="FATAL", reason="auth_failed"
+    )
+
+
+def empty_password() -> ProxyError:
+    return ProxyError("28P01", "empty password returned by client", severity="FATAL", reason="auth_failed")
+
+
+def certificate_required() -> ProxyError:
+    return ProxyError(
+        "28000",
+        "connection requires a valid client certificate",
+        hint="Connect with the sslcert and sslkey of a certificate that listen.tls.client_ca has signed.",
+        severity="FATAL",
+        reason="cert_required",
+    )
+
+
+def certificate_failed(user: str) -> ProxyError:
+    return ProxyError(
+        "28000",
+        f'certificate authentication failed for user "{user}"',
+        hint="The certificate's common name must be the name of the user.",
+        severity="FATAL",
+        reason="auth_failed",
+    )
+
+
+def channel_binding_failed() -> ProxyError:
+    return ProxyError(
+        "28000",
+        "SCRAM channel binding check failed",
+        detail="The client saw another TLS certificate than the proxy's.",
+        severity="FATAL",
+        reason="channel_binding",
+    )
+
+
+def channel_binding_downgrade() -> ProxyError:
+    return ProxyError(
+        "28000",
+        "SCRAM channel binding negotiation error",
+        detail="The client supports SCRAM channel binding but thinks the server does not.  "
+        "However, this proxy does support channel binding.",
+        severity="FATAL",
+        reason="channel_binding",
+    )
+
+
+def scram_unsupported(what: str) -> ProxyError:
+    return ProxyError("0A000", what, severity="FATAL", reason="scram_unsupported")
+
+
+def server_login_failed(detail: str) -> ProxyError:
+    """The proxy could not, or would not, log in to a server; `detail` is for the operator as well."""
+    return ProxyError(
+        "08006",
+        "the proxy could not log in to the database server",
+        detail=detail,
+        hint="An operator can check the login's server_user and server_password, "
+        "and the server's pg_hba.conf.",
+        severity="FATAL",
+        source=Source.SERVER,
+        reason="server_login_failed",
     )
 
 
@@ -311,7 +374,11 @@ def replication_refused() -> ProxyError:
 def setting_refused(name: str, hint: str, detail: str | None = None) -> ProxyError:
     """A setting that a client may not change, by SET, set_config or the startup packet."""
     return ProxyError(
-        "42501", f'permission denied to set parameter "{name}"', detail=detail, hint=hint, reason="setting_refused"
+        "42501",
+        f'permission denied to set parameter "{name}"',
+        detail=detail,
+        hint=hint,
+        reason="setting_refused",
     )
 
 
