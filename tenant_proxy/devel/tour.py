@@ -1,0 +1,192 @@
+"""The demo's tour: a few steps that anybody can repeat by hand, each shown and each checked."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+from rich.markup import escape
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from tenant_proxy.devel.postgres import client_environment
+
+_ERROR_LINE = re.compile(r"ERROR:|FATAL:|psql: error|LINE \d+:|\s+\^$|DETAIL:|HINT:")
+
+#: a psql of the tour that takes longer is stuck
+_PSQL_TIMEOUT_S = 60
+
+
+#: the samples that the tour shows
+METRICS_SHOWN = (
+    "tenant_proxy_logins_total",
+    "tenant_proxy_queries_total",
+    "tenant_proxy_guard_verdicts_total",
+)
+
+#: metric, a label it must have, and what a value above zero means
+METRICS_CHECKED = (
+    ("tenant_proxy_queries_total", 'tenant="acme"', "acme's queries are counted"),
+    ("tenant_proxy_queries_total", 'tenant="beta"', "beta's queries are counted"),
+    ("tenant_proxy_guard_verdicts_total", 'tenant="acme"', "acme's refused statement is counted"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Everything that `.demo/env` holds but the process id."""
+
+    dsn_acme: str
+    dsn_beta: str
+    admin_dsn: str
+    #: the embedded server's superuser, past the proxy
+    direct_dsn: str
+    metrics_url: str
+    #: acme's login on the server, past the proxy: what it may do by PostgreSQL's own grants
+    acme_direct_dsn: str
+
+
+@dataclass(slots=True)
+class Tour:
+    console: Console
+    psql_path: Path
+    addresses: Addresses
+    #: texts of the checks that failed
+    failures: list[str] = field(default_factory=list)
+
+    def run(self) -> bool:
+        """Every step, whatever fails; true when every check held."""
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("The same SQL, as each tenant", self._same_sql),
+            ("DDL stays at home", self._ddl),
+            ("Another tenant's table is refused, and the session goes on", self._refused),
+            ("What the metrics counted", self._metrics),
+            ("The admin console", self._admin),
+        ]
+        for number, (title, step) in enumerate(steps, start=1):
+            self.console.print()
+            self.console.print(Rule(f"[bold]{number}. {title}", align="left", style="cyan"))
+            try:
+                step()
+            except (OSError, ValueError, http.client.HTTPException, subprocess.SubprocessError) as error:
+                self._check(f"step {number} runs", False, str(error))
+        return not self.failures
+
+    # --- steps ---------------------------------------------------------------
+
+    def _same_sql(self) -> None:
+        sql = "SELECT current_user, current_schema, id, item, price FROM orders ORDER BY id"
+        acme = self._psql("DSN_ACME", sql)
+        beta = self._psql("DSN_BETA", sql)
+        self._check("acme sees its three rows", "anvil" in acme and "(3 rows)" in acme)
+        self._check("beta sees its two rows", "teapot" in beta and "(2 rows)" in beta)
+        self._check("neither sees a row of the other", "teapot" not in acme and "anvil" not in beta)
+
+    def _ddl(self) -> None:
+        made = self._psql(
+            "DSN_ACME",
+            "CREATE TABLE notes (id int GENERATED ALWAYS AS IDENTITY, body text)",
+            "INSERT INTO notes (body) VALUES ('made through the proxy') RETURNING *",
+        )
+        self._check("acme has a new table", "made through the proxy" in made and "INSERT 0 1" in made)
+        other = self._psql("DSN_BETA", "TABLE notes")
+        self._check("for beta there is none", 'relation "notes" does not exist' in other)
+
+    def _refused(self) -> None:
+        refused = self._psql(
+            "DSN_ACME",
+            "SELECT * FROM beta.orders",
+            r"\echo SQLSTATE :SQLSTATE",
+            "SELECT count(*) FROM orders",
+        )
+        self._check("refused by the guard with 42501", "ERROR:" in refused and "SQLSTATE 42501" in refused)
+        self._check("no row came with it", "teapot" not in refused)
+        self._check("the session is still good", refused.rstrip().endswith("(1 row)"))
+        self.console.print("\n[dim]Past the proxy, with acme's own login, PostgreSQL's grants hold as well:")
+        direct = self._psql("ACME_DIRECT_DSN", "SELECT * FROM beta.orders")
+        self._check("refused by PostgreSQL itself", "permission denied for schema beta" in direct)
+
+    def _metrics(self) -> None:
+        url = self.addresses.metrics_url
+        self.console.print(Text.assemble(("$ ", "dim"), f'curl -s "$METRICS_URL"   # {url}'))
+        text = _get(url)
+        table = Table("metric", "labels", "value", box=None, pad_edge=False)
+        table.columns[2].justify = "right"
+        counted: dict[str, float] = {}
+        for name, labels, value in _samples(text, METRICS_SHOWN):
+            if value:
+                table.add_row(name, escape(labels), f"{value:g}")
+            counted[f"{name} {labels}"] = value
+        self.console.print(table)
+        for metric, needle, what in METRICS_CHECKED:
+            total = sum(v for key, v in counted.items() if key.startswith(metric + " ") and needle in key)
+            self._check(what, total > 0, f"{metric}{{{needle}}} = {total:g}")
+
+    def _admin(self) -> None:
+        pools = self._psql("ADMIN_DSN", "SHOW POOLS")
+        self._check("SHOW POOLS names both tenants", "acme" in pools and "beta" in pools)
+
+    # --- helpers -------------------------------------------------------------
+
+    def _psql(self, dsn_name: str, *commands: str) -> str:
+        """Runs each command in one session and shows what a person would type and see; returns that."""
+        dsn = getattr(self.addresses, dsn_name.lower())
+        shown = f'psql "${dsn_name}"' + "".join(f" \\\n    -c {_quoted(command)}" for command in commands)
+        self.console.print(Text.assemble(("$ ", "dim"), (shown, "bold")))
+        done = subprocess.run(
+            [str(self.psql_path), "-X", "-P", "pager=off", dsn]
+            + [argument for command in commands for argument in ("-c", command)],
+            stdout=subprocess.PIPE,
+            # psql keeps the order of both, as on a terminal
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=client_environment() | {"PGCONNECT_TIMEOUT": "15"},
+            timeout=_PSQL_TIMEOUT_S,
+            check=False,
+        )
+        for line in done.stdout.rstrip("\n").split("\n"):
+            self.console.print(Text(line, style="red" if _ERROR_LINE.match(line) else ""))
+        return done.stdout
+
+    def _check(self, what: str, held: bool, otherwise: str = "") -> None:
+        if held:
+            self.console.print(Text.assemble(("  ✓ ", "bold green"), (what, "green")))
+            return
+        self.failures.append(what)
+        self.console.print(Text.assemble(("  ✗ ", "bold red"), (what, "red")))
+        if otherwise.strip():
+            self.console.print(Text(otherwise.strip(), style="red"))
+
+
+def _quoted(command: str) -> str:
+    return f'"{command}"' if '"' not in command and "\\" not in command else f"'{command}'"
+
+
+def _samples(text: str, names: Sequence[str]) -> Iterator[tuple[str, str, float]]:
+    """The samples of those names from Prometheus' text format: name, labels, value."""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name in names:
+                labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
+                yield sample.name, labels, sample.value
+
+
+def _get(url: str) -> str:
+    """Without urllib, which would ask the machine's web proxy for an address of our own."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    with contextlib.closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)) as connection:
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise OSError(f"{url} answers {answer.status} {answer.reason}")
+        return answer.read().decode()
