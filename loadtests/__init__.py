@@ -1,0 +1,1 @@
+"""Load tests: PostgreSQL directly, PgBouncer and this proxy do the same work side by side."""
