@@ -216,6 +216,17 @@ def no_such_tenant(name: str, rule: str) -> ProxyError:
     )
 
 
+def admin_refused(user: str, database: str) -> ProxyError:
+    return ProxyError(
+        "42501",
+        f'permission denied for database "{database}"',
+        detail=f'This is the admin console of the proxy, and login "{user}" is neither admin nor stats.',
+        hint="Connect to another database; any other name leads to the login's tenant.",
+        severity="FATAL",
+        reason="admin_refused",
+    )
+
+
 def login_timeout() -> ProxyError:
     return ProxyError(
         "08006",
@@ -382,14 +393,26 @@ def setting_refused(name: str, hint: str, detail: str | None = None) -> ProxyErr
     )
 
 
-def search_path_refused(schema_name: str, own_schema: str) -> ProxyError:
+def search_path_refused(schema_name: str, own_schema: str, setting: str = "search_path") -> ProxyError:
     return ProxyError(
         "42501",
-        f'permission denied for schema "{schema_name}" in search_path',
-        hint=f'search_path may hold the tenant\'s own schema "{own_schema}", pg_catalog, information_schema, pg_temp '
+        f'permission denied for schema "{schema_name}"',
+        detail=f'The parameter "{setting}" names it.',
+        hint=f'"{setting}" may name the tenant\'s own schema "{own_schema}", pg_catalog, information_schema, pg_temp '
         "and what the policy's allowed_schemas lists.",
         reason="search_path",
         schema=schema_name,
+    )
+
+
+def switch_refused(switch: str) -> ProxyError:
+    """A command-line switch of the server in the startup parameter `options`."""
+    return ProxyError(
+        "42501",
+        f'permission denied to use switch "{switch}" in options',
+        hint="The startup parameter options takes -c name=value and --name=value.",
+        severity="FATAL",
+        reason="options",
     )
 
 

@@ -40,7 +40,7 @@ IDENTITY_SETTINGS: Final = frozenset({"role", "session_authorization", "is_super
 REFUSED_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "role": "The proxy sets the role of a tenant's connections; connect with another login instead.",
-        "session_authorization": "The proxy sets the user of a tenant's connections; connect with another login.",
+        "session_authorization": "The proxy sets the user of a tenant's connections.",
         "is_superuser": "This parameter can only be read.",
         # the proxy arms backends with it (DESIGN, invariant 1)
         "exit_on_error": "The proxy uses this parameter itself.",
@@ -79,19 +79,15 @@ FIXED_SETTINGS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 #: settings whose value is the name of an object in a schema
 OBJECT_NAME_SETTINGS: Final = frozenset({"default_text_search_config"})
 
-#: older names that guc.c still takes -> what they mean today (map_old_guc_names, and PostgreSQL 16's rename)
+#: older names that guc.c still takes -> what they mean today (map_old_guc_names)
 OLD_NAMES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "sort_mem": "work_mem",
-        "vacuum_mem": "maintenance_work_mem",
-        "force_parallel_mode": "debug_parallel_query",
-    }
+    {"sort_mem": "work_mem", "vacuum_mem": "maintenance_work_mem"}
 )
 
-#: client encodings as PostgreSQL compares their names (lower case, letters and digits only) -> Python's codec.
-#: Left out are those in which a byte of a multibyte character may be an ASCII quote or backslash (SJIS, BIG5, GBK,
-#: UHC, GB18030, JOHAB, SHIFT_JIS_2004: PostgreSQL calls them client-only), and those that Python can't read
-#: (EUC_TW, MULE_INTERNAL), as the guard then could not.
+#: client encodings as PostgreSQL compares their names (lower case, letters and digits only) -> Python's
+#: codec. Left out are those in which a byte of a multibyte character may be an ASCII quote or backslash
+#: (SJIS, BIG5, GBK, UHC, GB18030, JOHAB, SHIFT_JIS_2004: PostgreSQL calls them client-only), and those
+#: that Python can't read (EUC_TW, MULE_INTERNAL), as the guard then could not.
 CLIENT_ENCODINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "utf8": "utf_8",
@@ -219,19 +215,27 @@ def _skip_space(value: str, at: int) -> int:
 
 
 def join_identifiers(names: Sequence[str]) -> str:
-    """A list that `split_identifiers` reads back as `names`; every name is quoted."""
-    return ", ".join('"' + name.replace('"', '""') + '"' for name in names)
+    """A list that `split_identifiers` reads back as `names`; quoted where they need it."""
+    return ", ".join(
+        name if _PLAIN_NAME.fullmatch(name) else '"' + name.replace('"', '""') + '"' for name in names
+    )
+
+
+_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*", re.ASCII)
 
 
 def check_search_path(
-    names: Sequence[str], *, schema: str, allowed_schemas: Collection[str]
+    names: Sequence[str], *, schema: str, allowed_schemas: Collection[str], setting: str = "search_path"
 ) -> ProxyError | None:
-    """Judges a search_path that is already a list of names (as SET's grammar or `split_identifiers` gives them)."""
+    """Judges a search_path that is a list of names, as SET's grammar or `split_identifiers` gives it.
+
+    `setting` is what the error calls it.
+    """
     for name in names:
         # an empty name is what SET search_path = '' leaves: no schema at all
         if name in ("", schema, TEMP_SCHEMA) or name in SYSTEM_SCHEMAS or name in allowed_schemas:
             continue
-        return errors.search_path_refused(name, schema)
+        return errors.search_path_refused(name, schema, setting)
     return None
 
 
@@ -245,10 +249,10 @@ def check_setting(
 ) -> ProxyError | None:
     """Judges one setting of a client of the tenant whose schema is `schema`; None lets it pass.
 
-    `value` is the text as the server would get it (for search_path the unsplit list), None for RESET and SET … TO
-    DEFAULT.  `denied` are the policy's denied_settings; a name ending in * stands for all that begin so.  Identity
-    settings are refused with any value, also None: a caller that knows RESET ROLE to be harmless asks not.
-    The error's severity is ERROR; the startup packet's reader makes it FATAL.
+    `value` is the text as the server would get it (for search_path the unsplit list), None for RESET and
+    SET … TO DEFAULT.  `denied` are the policy's denied_settings; a name ending in * stands for all that
+    begin so.  Identity settings are refused with any value, also None: a caller that knows RESET ROLE to
+    be harmless asks not. The error's severity is ERROR; the startup packet's reader makes it FATAL.
     """
     if not is_setting_name(name):
         return errors.invalid_setting_name(name)
@@ -296,11 +300,11 @@ def _check_object_name(
         return errors.invalid_setting_value(key, "The name's syntax is invalid.")
     if len(parts) == 1:
         return None
-    return check_search_path(parts[:-1], schema=schema, allowed_schemas=allowed_schemas)
+    return check_search_path(parts[:-1], schema=schema, allowed_schemas=allowed_schemas, setting=key)
 
 
 def _split_qualified(value: str) -> list[str] | None:
-    """a.b or "A"."b" (stringToQualifiedNameList) as names; None if malformed or with more than three parts."""
+    """a.b or "A"."b" (stringToQualifiedNameList) as names; None if malformed or of more than two."""
     if "," in value:
         return None
     parts: list[str] = []

@@ -8,10 +8,11 @@ resolved by `config.load`, never printed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -47,6 +48,18 @@ class SecretRef(Section):
     env: str | None = None
     file: str | None = None
     value: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(given is not None for given in (self.env, self.file, self.value)) != 1:
+            raise ValueError("give exactly one of env, file, value")
+        return self
+
+    def reveal(self) -> str:
+        """The secret; only of a reference that `config.load` has resolved (then it is a value)."""
+        if self.value is None:
+            raise LookupError("this secret has not been resolved")
+        return self.value.get_secret_value()
 
 
 class ClientTls(Section):
@@ -172,6 +185,9 @@ class Tenant(Section):
     max_clients: Count = 0
     #: TLS SNI host names that mean this tenant
     sni: list[str] = []
+    #: roles on the server that auth_query may let in to this tenant (beside the users of this file); a name
+    #: that ends in * stands for all that begin so, and the longest entry that fits decides which tenant it is
+    logins: list[str] = []
     labels: dict[str, str] = {}
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -276,3 +292,13 @@ class Config(Section):
     timeouts: Timeouts = Timeouts()
     metrics: Metrics = Metrics()
     log: Log = Log()
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def merged(base: SectionT, override: Mapping[str, object]) -> SectionT:
+    """`base` with the keys of `override` over it, e.g. a tenant's pool; raises pydantic's ValidationError."""
+    if not override:
+        return base
+    return type(base).model_validate(base.model_dump() | dict(override))

@@ -1,0 +1,461 @@
+"""What no single key can tell: names that must exist, pairs that must differ, files that must be readable.
+
+Every check records its findings in the document and goes on, so that one run shows all of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+import stat
+from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path as FilePath
+from typing import Final
+
+from tenant_proxy.config.problems import Path, did_you_mean
+from tenant_proxy.config.schema import (
+    AuthRule,
+    Config,
+    Isolation,
+    Policy,
+    Pool,
+    PoolMode,
+    Tenant,
+    User,
+    merged,
+)
+from tenant_proxy.config.yaml_nodes import Document
+from tenant_proxy.settings_policy import MAX_IDENTIFIER_BYTES, SYSTEM_SCHEMAS, check_setting
+
+#: database names that mean the admin console
+ADMIN_DATABASES: Final = ("tenant_proxy", "pgbouncer")
+
+#: sun_path of a unix socket address on Linux, less its NUL
+MAX_SOCKET_PATH_BYTES: Final = 107
+
+SECRET_METHODS: Final = frozenset({"scram-sha-256", "md5", "password"})
+
+_SCRAM_VERIFIER: Final = re.compile(
+    r"SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+"
+)
+_MD5_VERIFIER: Final = re.compile(r"md5[0-9a-f]{32}")
+
+
+def check(document: Document, config: Config) -> None:
+    """Records every problem of a configuration that is valid section by section, with its secrets
+    resolved.
+    """
+    _listen(document, config)
+    _clusters(document, config)
+    _tenants(document, config)
+    _users(document, config)
+    _rules(document, config)
+    _repeated(document, ("mapping",), config.mapping, lambda rule: rule, "mapping rule", str)
+    _pool(document, ("pool",), config.pool)
+    _policy(document, ("policy",), config.policy, config.pool)
+
+
+# --- lists -------------------------------------------------------------------
+
+
+def _repeated(
+    document: Document,
+    path: Path,
+    items: Iterable[object],
+    key: Callable[..., Hashable],
+    what: str,
+    show: Callable[..., str],
+    field: str | None = None,
+) -> None:
+    """Records items of a list whose key stood there before."""
+    seen: dict[Hashable, int] = {}
+    for index, item in enumerate(items):
+        identity = key(item)
+        if identity in seen:
+            here: Path = (*path, index) if field is None else (*path, index, field)
+            before: Path = (*path, seen[identity]) if field is None else (*path, seen[identity], field)
+            line = document.place(before)[0]
+            document.problem(here, f"{what} {show(item)} is given twice (first in line {line})")
+        else:
+            seen[identity] = index
+
+
+def _quoted_name(item: object) -> str:
+    return f'"{getattr(item, "name", item)}"'
+
+
+def _identifier(document: Document, path: Path, name: str | None) -> None:
+    """Names that PostgreSQL would cut, or that the protocol can't carry."""
+    if name is None:
+        return
+    if len(name.encode()) > MAX_IDENTIFIER_BYTES:
+        document.problem(
+            path, f'"{name}" is longer than {MAX_IDENTIFIER_BYTES} bytes, PostgreSQL would cut it'
+        )
+    if "\0" in name:
+        document.problem(path, "the name holds a NUL byte")
+
+
+# --- listen, clusters ----------------------------------------------------------
+
+
+def _listen(document: Document, config: Config) -> None:
+    listen = config.listen
+    if not listen.addresses and listen.unix_socket_dir is None:
+        document.problem(
+            ("listen",), "neither addresses nor unix_socket_dir is given, so nobody could connect"
+        )
+    _repeated(document, ("listen", "addresses"), listen.addresses, lambda a: a, "address", lambda a: f'"{a}"')
+    if listen.unix_socket_dir is not None:
+        path: Path = ("listen", "unix_socket_dir")
+        socket = FilePath(listen.unix_socket_dir) / f".s.PGSQL.{listen.port}"
+        if len(str(socket).encode()) > MAX_SOCKET_PATH_BYTES:
+            document.problem(path, f'"{socket}" is longer than {MAX_SOCKET_PATH_BYTES} bytes')
+        elif not FilePath(listen.unix_socket_dir).is_dir():
+            document.problem(path, f'"{listen.unix_socket_dir}" is not a directory')
+    metrics = config.metrics
+    if metrics.enabled and metrics.port == listen.port and metrics.address in listen.addresses:
+        document.problem(
+            ("metrics", "port"), f"port {metrics.port} is also that of listen, at the same address"
+        )
+
+    tls = listen.tls
+    here: Path = ("listen", "tls")
+    if tls.mode != "disable":
+        for key in ("cert", "key"):
+            if getattr(tls, key) is None:
+                document.problem(here, f'mode {tls.mode} needs the key "{key}"')
+    _certificate(document, here, tls.cert, tls.key)
+    _ca(document, (*here, "client_ca"), tls.client_ca)
+
+
+def _clusters(document: Document, config: Config) -> None:
+    _repeated(document, ("clusters",), config.clusters, lambda c: c.name, "cluster", _quoted_name, "name")
+    for index, cluster in enumerate(config.clusters):
+        here: Path = ("clusters", index)
+        _identifier(document, (*here, "database"), cluster.database)
+        if not cluster.host:
+            document.problem((*here, "host"), "must not be empty")
+        tls = cluster.tls
+        if (tls.cert is None) != (tls.key is None):
+            document.problem((*here, "tls"), "cert and key are needed together")
+        if tls.negotiation == "direct" and tls.mode in ("disable", "prefer"):
+            allowed = ("require", "verify-ca", "verify-full")
+            text = f"mode {tls.mode} doesn't go with negotiation direct, which can't fall back to plain text"
+            document.problem((*here, "tls", "mode"), text, allowed=allowed)
+        _certificate(document, (*here, "tls"), tls.cert, tls.key)
+        _ca(document, (*here, "tls", "ca"), tls.ca)
+        query = cluster.auth_query
+        if query.enabled and "$1" not in query.query:
+            document.problem((*here, "auth_query", "query"), "the query must use the user's name as $1")
+
+
+def _certificate(document: Document, path: Path, cert: str | None, key: str | None) -> None:
+    """A certificate and its key: both must be readable PEM, and belong together."""
+    readable = [_readable(document, (*path, name), file) for name, file in (("cert", cert), ("key", key))]
+    if cert is None or key is None or not all(readable):
+        return
+    mode = stat.S_IMODE(FilePath(key).stat().st_mode)
+    if mode & stat.S_IROTH:
+        text = f'the key "{key}" can be read by everybody (mode {mode:04o})'
+        document.problem((*path, "key"), text, hint="chmod o-r it", severity="warning")
+    try:
+        # the empty pass phrase keeps OpenSSL from asking at the terminal
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            document.problem((*path, "key"), f'the key "{key}" does not belong to the certificate "{cert}"')
+        else:
+            reason = (error.reason or "not PEM").lower().replace("_", " ")
+            document.problem(
+                (*path, "cert"), f'cannot use the certificate "{cert}" with key "{key}": {reason}'
+            )
+
+
+def _ca(document: Document, path: Path, file: str | None) -> None:
+    if file is None or not _readable(document, path, file):
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except ssl.SSLError:
+        document.problem(path, f'"{file}" holds no certificate in PEM form')
+
+
+def _readable(document: Document, path: Path, file: str | None) -> bool:
+    if file is None:
+        return True
+    try:
+        with FilePath(file).open("rb"):
+            return True
+    except OSError as error:
+        document.problem(path, f'cannot read "{file}": {error.strerror}')
+        return False
+
+
+# --- tenants ---------------------------------------------------------------------
+
+
+def _tenants(document: Document, config: Config) -> None:
+    tenants = config.tenants
+    clusters = {cluster.name: cluster for cluster in config.clusters}
+    _repeated(document, ("tenants",), tenants, lambda t: t.name, "tenant", _quoted_name, "name")
+    schemas: dict[tuple[str, str], int] = {}
+    hosts: dict[str, int] = {}
+    for index, tenant in enumerate(tenants):
+        here: Path = ("tenants", index)
+        cluster_name = _tenant_cluster(document, here, tenant, list(clusters))
+        schema = tenant.schema_ or tenant.name
+        if tenant.name in ADMIN_DATABASES:
+            document.problem((*here, "name"), f'"{tenant.name}" is a database name of the admin console')
+        if schema in SYSTEM_SCHEMAS or schema.startswith("pg_"):
+            document.problem((*here, "schema"), f'"{schema}" is a schema of PostgreSQL itself')
+        _identifier(document, (*here, "schema"), schema)
+        _identifier(document, (*here, "role"), tenant.role)
+        if cluster_name is not None:
+            first = schemas.setdefault((cluster_name, schema), index)
+            if first != index:
+                other = tenants[first].name
+                text = f'tenant "{other}" (line {document.place(("tenants", first))[0]}) has the same schema '
+                document.problem((*here, "schema"), text + f'"{schema}" of cluster "{cluster_name}"')
+        for number, host in enumerate(tenant.sni):
+            first = hosts.setdefault(host.lower(), index)
+            if first != index:
+                text = f'host name "{host}" already means tenant "{tenants[first].name}"'
+                document.problem((*here, "sni", number), text)
+        if tenant.isolation is Isolation.SHARED:
+            document.problem(
+                (*here, "isolation"),
+                "shared backends are not built yet; each tenant's backends log in as its own role",
+                allowed=(Isolation.DEDICATED.value,),
+            )
+        _tenant_overrides(document, here, tenant, config, schema)
+        if cluster_name is not None:
+            _shared_schemas(document, here, tenant, config, cluster_name)
+    _same_logins(document, config)
+
+
+def _tenant_cluster(document: Document, here: Path, tenant: Tenant, clusters: list[str]) -> str | None:
+    if tenant.cluster is None:
+        if len(clusters) == 1:
+            return clusters[0]
+        text = 'the key "cluster" is missing: there are several'
+        document.problem(here, text, allowed=tuple(clusters))
+        return None
+    if tenant.cluster not in clusters:
+        hint = did_you_mean(tenant.cluster, clusters)
+        text = f'there is no cluster "{tenant.cluster}"'
+        document.problem((*here, "cluster"), text, allowed=tuple(clusters), hint=hint)
+        return None
+    return tenant.cluster
+
+
+def _tenant_overrides(document: Document, here: Path, tenant: Tenant, config: Config, schema: str) -> None:
+    pool, policy = merged(config.pool, tenant.pool), merged(config.policy, tenant.policy)
+    if tenant.pool:
+        _pool(document, (*here, "pool"), pool)
+    if tenant.policy or tenant.pool:
+        _policy(document, (*here, "policy"), policy, pool)
+    if "cache_entries" in tenant.policy:
+        text = "the cache is one for all tenants of a worker, so this belongs into the top section policy"
+        document.problem((*here, "policy", "cache_entries"), text, at_key=True)
+    for name, value in tenant.settings.items():
+        refusal = check_setting(name, value, schema=schema, allowed_schemas=policy.allowed_schemas, denied=())
+        if refusal is not None:
+            hint = refusal.hint or refusal.detail or ""
+            document.problem((*here, "settings", name), refusal.message, at_key=True, hint=hint)
+        elif "\0" in value:
+            document.problem((*here, "settings", name), "the value holds a NUL byte")
+
+
+def _shared_schemas(document: Document, here: Path, tenant: Tenant, config: Config, cluster: str) -> None:
+    """Warns where a policy opens another tenant's schema."""
+    allowed = set(merged(config.policy, tenant.policy).allowed_schemas)
+    for other in config.tenants:
+        schema = other.schema_ or other.name
+        same_cluster = other.cluster in (None, cluster)
+        if other.name != tenant.name and same_cluster and schema in allowed:
+            document.problem(
+                (*here, "policy", "allowed_schemas"),
+                f'the policy lets tenant "{tenant.name}" name the schema "{schema}" of tenant "{other.name}"',
+                severity="warning",
+            )
+
+
+def _same_logins(document: Document, config: Config) -> None:
+    """Warns where the logins of two tenants share a login on the server, so that PostgreSQL can't tell
+    them apart.
+    """
+    default = config.clusters[0].name if len(config.clusters) == 1 else None
+    clusters = {tenant.name: tenant.cluster or default for tenant in config.tenants}
+    roles = {tenant.name: tenant.role for tenant in config.tenants}
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for index, user in enumerate(config.users):
+        if user.tenant is None or user.tenant not in clusters or user.tenants:
+            continue
+        login = (clusters[user.tenant] or "", user.server_user or user.name)
+        other_tenant, other_user = seen.setdefault(login, (user.tenant, user.name))
+        if other_tenant != user.tenant:
+            document.problem(
+                ("users", index, "server_user"),
+                f'tenants "{other_tenant}" and "{user.tenant}" log in to the server as the same role '
+                f'"{login[1]}", by users "{other_user}" and "{user.name}"',
+                hint="PostgreSQL's own rights then don't keep them apart"
+                + ("" if roles[user.tenant] else "; give each tenant a login of its own"),
+                severity="warning",
+            )
+
+
+# --- pool and policy -------------------------------------------------------------
+
+
+def _pool(document: Document, path: Path, pool: Pool) -> None:
+    for low, high in (("min", "max"), ("retry_min_s", "retry_max_s")):
+        if getattr(pool, low) > getattr(pool, high):
+            text = f"{low} ({getattr(pool, low):g}) is more than {high} ({getattr(pool, high):g})"
+            where: Path = (*path, low) if (*path, low) in document.places else (*path, high)
+            document.problem(where, text)
+
+
+def _policy(document: Document, path: Path, policy: Policy, pool: Pool) -> None:
+    if policy.allow_replication and pool.mode is not PoolMode.SESSION:
+        text = f"replication needs pool mode session, here it is {pool.mode.value}"
+        document.problem((*path, "allow_replication"), text)
+    for index, name in enumerate(policy.allowed_schemas):
+        _identifier(document, (*path, "allowed_schemas", index), name)
+
+
+# --- users and rules -------------------------------------------------------------
+
+
+def _users(document: Document, config: Config) -> None:
+    _repeated(document, ("users",), config.users, lambda u: u.name, "user", _quoted_name, "name")
+    tenants = tuple(tenant.name for tenant in config.tenants)
+    for index, user in enumerate(config.users):
+        here: Path = ("users", index)
+        _identifier(document, (*here, "name"), user.name)
+        _identifier(document, (*here, "server_user"), user.server_user)
+        named: list[tuple[Path, str]] = [((*here, "tenants", n), name) for n, name in enumerate(user.tenants)]
+        if user.tenant is not None:
+            named.insert(0, ((*here, "tenant"), user.tenant))
+        for path, name in named:
+            if name not in tenants:
+                hint = did_you_mean(name, tenants)
+                document.problem(path, f'there is no tenant "{name}"', allowed=_few(tenants), hint=hint)
+        if not named and not user.admin and not user.stats:
+            text = (
+                f'login "{user.name}" belongs to no tenant and is neither admin nor stats'
+            )
+            document.problem(here, text, severity="warning")
+        _user_secrets(document, here, user, config)
+
+
+def _few(names: tuple[str, ...], most: int = 20) -> tuple[str, ...]:
+    return names if len(names) <= most else (*names[:most], f"… {len(names) - most} more")
+
+
+def _user_secrets(document: Document, here: Path, user: User, config: Config) -> None:
+    if user.password is not None and user.verifier is not None:
+        document.problem((*here, "verifier"), "give password or verifier, not both")
+        return
+    methods = _methods_of(user.name, config.auth.rules)
+    needs = [(index, rule) for index, rule in methods if rule.method in SECRET_METHODS]
+    if user.password is None and user.verifier is None:
+        if needs:
+            rule, line = needs[0][1], document.place(("auth", "rules", needs[0][0]))[0]
+            written = ("auth", "rules") in document.places
+            where = f"the rule in line {line}" if written else "the default rule"
+            text = f'login "{user.name}" has neither password nor verifier, but {where} asks for one '
+            text += f"({rule.method})"
+            document.problem(here, text)
+    elif user.verifier is not None:
+        _verifier(document, here, user, [rule for _, rule in needs])
+    has_tenant = user.tenant is not None or bool(user.tenants)
+    if has_tenant and user.password is None and user.server_password is None:
+        silent = sorted({rule.method for _, rule in methods} & {"cert", "trust"})
+        if silent:
+            text = f'the proxy has no password for the server when "{user.name}" comes by method {silent[0]}'
+            hint = "give server_password, unless the server lets the proxy in without one"
+            document.problem(here, text, hint=hint, severity="warning")
+
+
+def _verifier(document: Document, here: Path, user: User, rules: list[AuthRule]) -> None:
+    assert user.verifier is not None
+    secret = user.verifier.reveal()
+    if _MD5_VERIFIER.fullmatch(secret):
+        strict = [rule for rule in rules if rule.method == "scram-sha-256"]
+        if strict:
+            text = f'login "{user.name}" has an md5 verifier, which the method scram-sha-256 can\'t check'
+            document.problem((*here, "verifier"), text, hint="make one with: tenant-proxy hash-password")
+    elif not _SCRAM_VERIFIER.fullmatch(secret):
+        document.problem(
+            (*here, "verifier"),
+            "not a verifier (a plain password belongs into the key password)",
+            allowed=("SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY", "md5 and 32 hexadecimal digits"),
+            hint="make one with: tenant-proxy hash-password",
+        )
+
+
+def _methods_of(user: str, rules: list[AuthRule]) -> list[tuple[int, AuthRule]]:
+    """The rules that a connection of this user can meet, in order, less those that an earlier one hides."""
+    found: list[tuple[int, AuthRule]] = []
+    open_kinds = {"local", "tls", "plain"}
+    for index, rule in enumerate(rules):
+        if "all" not in rule.user and user not in rule.user:
+            continue
+        kinds = _kinds(rule) & open_kinds
+        if not kinds:
+            continue
+        found.append((index, rule))
+        if "all" in rule.database and (rule.type == "local" or rule.address == "all"):
+            open_kinds -= kinds
+    return found
+
+
+def _kinds(rule: AuthRule) -> set[str]:
+    return {"local": {"local"}, "hostssl": {"tls"}, "hostnossl": {"plain"}, "host": {"tls", "plain"}}[
+        rule.type
+    ]
+
+
+def _rules(document: Document, config: Config) -> None:
+    rules = config.auth.rules
+    if not rules:
+        document.problem(("auth", "rules"), "there is no rule, so nobody could log in", severity="warning")
+    tls = config.listen.tls
+    covered: set[str] = set()
+    for index, rule in enumerate(rules):
+        here: Path = ("auth", "rules", index)
+        if rule.type == "local" and rule.address != "all":
+            document.problem((*here, "address"), "a rule of type local has no address", hint="leave it out")
+        elif rule.address not in ("all", "samehost"):
+            _network(document, (*here, "address"), rule.address)
+        if rule.method == "cert":
+            if rule.type != "hostssl":
+                text = f"method cert needs TLS, so it doesn't go with type {rule.type}"
+                document.problem((*here, "type"), text, allowed=("hostssl",))
+            if tls.mode == "disable" or tls.client_ca is None:
+                text = "method cert needs listen.tls.mode (allow or require) and listen.tls.client_ca"
+                document.problem((*here, "method"), text)
+        if rule.type == "hostssl" and tls.mode == "disable":
+            text = "listen.tls.mode is disable, so no connection is ever hostssl"
+            document.problem((*here, "type"), text, severity="warning")
+        kinds = _kinds(rule)
+        if kinds <= covered:
+            document.problem(here, "no connection gets as far as this rule", severity="warning")
+        if "all" in rule.user and "all" in rule.database and (rule.type == "local" or rule.address == "all"):
+            covered |= kinds
+
+
+def _network(document: Document, path: Path, address: str) -> None:
+    try:
+        ipaddress.ip_network(address, strict=False)
+        valid = "/" in address
+    except ValueError:
+        valid = False
+    if not valid:
+        document.problem(
+            path,
+            f'"{address}" is not an address range',
+            allowed=("all", "samehost", "e.g. 10.0.0.0/8 or ::1/128"),
+        )
