@@ -7,7 +7,8 @@
 #   make lint            ruff and mypy
 #   make format          ruff format
 #   make compile, debug  the Cython modules, optimized or with all checks
-#   make wheel           dist/*.whl
+#   make wheel           dist/*.whl; make check-wheel also runs the demo from it
+#   make install         after make wheel: what the wheel needs to run, at PREFIX=
 #   make lock            new exact versions in requirements-dev.lock
 #   make clean           all of it away
 #
@@ -27,7 +28,7 @@ CYTHON_SOURCES := setup.py $(shell find tenant_proxy -name '*.pyx' -o -name '*.p
 BUILD_EXT := $(PY) setup.py -q build_ext --inplace --parallel $(JOBS)
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
 
-.PHONY: all demo test soak fuzz bench lint format compile debug wheel lock venv clean
+.PHONY: all demo test soak fuzz bench lint format compile debug wheel install check-wheel lock venv clean
 
 all: compile
 
@@ -98,10 +99,29 @@ format: .stamps/packages
 
 # --- deliver -----------------------------------------------------------------
 
-wheel: .stamps/packages
+# Built apart from .venv's packages, with the lock's compiler and setuptools.
+wheel: | $(PY)
 	@rm -rf dist build
-	$(PY) -m build --no-isolation --outdir dist
-	@ls -l dist
+	@export CYTHON_FORCE_REGEN=1 PIP_CONSTRAINT=requirements-dev.lock PIP_BUILD_CONSTRAINT=requirements-dev.lock; \
+	$(PIP) wheel --no-deps --wheel-dir dist .
+	@rm -rf build
+	@ls dist/*.whl
+
+# The wheel and what it needs, at the lock's versions, in a virtual environment at PREFIX
+# (EXTRAS=[demo] adds an embedded PostgreSQL); the image is made so.
+install:
+	@[ -n "$(PREFIX)" ] || { echo "usage: make install PREFIX=/where/to" >&2; exit 1; }
+	@[ -e dist ] || { echo "run make wheel first" >&2; exit 1; }
+	@python=$$(scripts/check-machine.sh $(PYTHON)) || exit 1; \
+	"$$python" -m venv "$(PREFIX)"; \
+	"$(PREFIX)/bin/python" -m pip --quiet --disable-pip-version-check install --no-cache-dir \
+	  --constraint requirements-dev.lock "$$(ls $$PWD/dist/*.whl)$(EXTRAS)"
+
+# What a user gets: the wheel in a clean environment, away from the sources, runs the demo.
+check-wheel: wheel
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	$(MAKE) --no-print-directory install PREFIX="$$dir/app" EXTRAS="[demo]"; \
+	cd "$$dir" && app/bin/python -m tenant_proxy.devel.demo --once
 
 # Exact versions from a clean environment; hosts of registries stay out of the file.
 lock:
