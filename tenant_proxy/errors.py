@@ -398,8 +398,8 @@ def search_path_refused(schema_name: str, own_schema: str, setting: str = "searc
         "42501",
         f'permission denied for schema "{schema_name}"',
         detail=f'The parameter "{setting}" names it.',
-        hint=f'"{setting}" may name the tenant\'s own schema "{own_schema}", pg_catalog, information_schema, pg_temp '
-        "and what the policy's allowed_schemas lists.",
+        hint=f'"{setting}" may name the tenant\'s own schema "{own_schema}", pg_catalog, information_schema, '
+        "pg_temp and what the policy's allowed_schemas lists.",
         reason="search_path",
         schema=schema_name,
     )

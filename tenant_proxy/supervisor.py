@@ -28,6 +28,8 @@ from typing import Any, TypeVar
 
 from tenant_proxy import hub
 from tenant_proxy.children import Child, Phase, RestartPolicy
+from tenant_proxy.config.load import load
+from tenant_proxy.config.problems import ConfigError
 from tenant_proxy.config.schema import Config
 from tenant_proxy.config.transport import to_transport
 from tenant_proxy.listeners import Listener, ListenError, open_listeners
@@ -518,17 +520,26 @@ def notify(state: str) -> None:
 
 def run(config_path: str | Path, *, pidfile: str | Path | None = None) -> int:
     """Serves until a signal says stop; returns the exit status (0 stopped as asked, 1 did not start)."""
-    from tenant_proxy.config.load import load
-
     path = Path(config_path)
     try:
-        config = load(path)
+        config = _load_file(path)
     except LoadError as error:
         obs_log.configure()
         for problem in error.problems:
             log.error(problem)
         return 1
-    return serve(lambda: load(path), config, pidfile=pidfile)
+    return serve(lambda: _load_file(path), config, pidfile=pidfile)
+
+
+def _load_file(path: Path) -> Config:
+    """The configuration in a file; its warnings are logged, its errors raised as LoadError."""
+    try:
+        loaded = load(path)
+    except ConfigError as error:
+        raise LoadError([str(problem) for problem in error.problems]) from None
+    for warning in loaded.warnings:
+        log.warning(str(warning))
+    return loaded.config
 
 
 def serve(

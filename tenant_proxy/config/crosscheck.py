@@ -343,9 +343,7 @@ def _users(document: Document, config: Config) -> None:
                 hint = did_you_mean(name, tenants)
                 document.problem(path, f'there is no tenant "{name}"', allowed=_few(tenants), hint=hint)
         if not named and not user.admin and not user.stats:
-            text = (
-                f'login "{user.name}" belongs to no tenant and is neither admin nor stats'
-            )
+            text = f'login "{user.name}" belongs to no tenant and is neither admin nor stats'
             document.problem(here, text, severity="warning")
         _user_secrets(document, here, user, config)
 

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
-
 from tenant_proxy.config import crosscheck, yaml_nodes
 from tenant_proxy.config.problems import ConfigError, Path, Problem
-from tenant_proxy.config.schema import Config, Policy, Pool, SecretRef
+from tenant_proxy.config.schema import Config, Policy, Pool
 from tenant_proxy.config.secrets import resolve_secret
 from tenant_proxy.config.validate import validate
 from tenant_proxy.config.yaml_nodes import Document
@@ -178,33 +176,3 @@ def _warn_of_readable_secrets(document: Document) -> None:
         document.problems.append(
             Problem(document.file, line, column, "", text, hint=hint, severity="warning")
         )
-
-
-# --- handing over to workers -------------------------------------------------
-
-
-def dump_for_worker(config: Config) -> dict[str, Any]:
-    """The configuration as JSON-able values with its secrets in clear: for a private socketpair only."""
-    return _plain(config)  # type: ignore[no-any-return]
-
-
-def load_for_worker(values: dict[str, Any]) -> Config:
-    """What `dump_for_worker` gave, after a trip through JSON."""
-    return Config.model_validate(values)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return {
-            field.alias or name: _plain(getattr(value, name))
-            for name, field in type(value).model_fields.items()
-            # a SecretRef holds exactly one of its keys
-            if not (isinstance(value, SecretRef) and getattr(value, name) is None)
-        }
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
