@@ -182,8 +182,8 @@ class ScramServer:
         client_nonce = _value(parts, 3, b"r")
         if client_nonce.translate(None, _PRINTABLE):
             raise errors.protocol_violation("non-printable characters in SCRAM nonce")
-        for part in parts[4:]:
-            _any_attribute(part)
+        for index in range(4, _end(parts)):
+            _any_attribute(parts, index)
         self._flag = flag
         self._nonce = client_nonce + (nonce or _b64(os.urandom(NONCE_BYTES)))
         reply = b"r=" + self._nonce + self._verifier.challenge
@@ -195,18 +195,16 @@ class ScramServer:
         parts = _split(message)
         self._check_binding(_value(parts, 0, b"c"))
         nonce = _value(parts, 1, b"r")
-        for index in range(2, len(parts)):
-            if _any_attribute(parts[index]) == b"p":
-                break
-        else:
-            _malformed("Attribute expected, but found end of string.")
+        index = 2
+        while _any_attribute(parts, index) != b"p":
+            index += 1
         try:
             proof = binascii.a2b_base64(parts[index][2:], strict_mode=True)
         except ValueError:
             proof = b""
         if len(proof) != KEY_BYTES:
             _malformed("Malformed proof in client-final-message.")
-        if index + 1 != len(parts):
+        if index + 1 != _end(parts):
             _malformed("Garbage found at the end of client-final-message.")
         if nonce != self._nonce:
             raise errors.protocol_violation("invalid SCRAM response", "Nonce does not match.")
@@ -347,37 +345,47 @@ class ScramClient:
 
 
 def _split(message: bytes) -> list[bytes]:
-    """The attributes of a message; one comma at its end is overlooked, as PostgreSQL does."""
+    """The attributes of a message."""
     if not message:
         _malformed("The message is empty.")
     if 0 in message:
         _malformed("Message length does not match input length.")
-    parts = message.split(b",")
-    if len(parts) > 2 and not parts[-1]:
-        parts.pop()
-    return parts
+    return message.split(b",")
 
 
 def _value(parts: list[bytes], index: int, attribute: bytes) -> bytes:
     """The value of an attribute that must be at this place."""
     part = parts[index] if index < len(parts) else b""
     if part[:1] != attribute:
-        # an empty part that is not the last one begins with its comma
-        found = b"," if not part and index < len(parts) else part[:1]
-        _malformed(f'Expected attribute "{attribute.decode()}" but found "{_show(found)}".')
+        _malformed(f'Expected attribute "{attribute.decode()}" but found "{_found(parts, index)}".')
     if part[1:2] != b"=":
         _malformed(f'Expected character "=" for attribute "{attribute.decode()}".')
     return part[2:]
 
 
-def _any_attribute(part: bytes) -> bytes:
-    """The letter of an optional attribute."""
+def _any_attribute(parts: list[bytes], index: int) -> bytes:
+    """The letter of an attribute, whichever it is."""
+    if index >= _end(parts):
+        _malformed("Attribute expected, but found end of string.")
+    part = parts[index]
     letter = part[:1]
     if not letter.isalpha():
-        _malformed(f'Attribute expected, but found invalid character "{_show(letter or b",")}".')
+        _malformed(f'Attribute expected, but found invalid character "{_found(parts, index)}".')
     if part[1:2] != b"=":
         _malformed(f'Expected character "=" for attribute "{letter.decode()}".')
     return letter
+
+
+def _end(parts: list[bytes]) -> int:
+    """How many there are; PostgreSQL does not mind a comma after the last."""
+    return len(parts) if parts[-1] else len(parts) - 1
+
+
+def _found(parts: list[bytes], index: int) -> str:
+    """The character at the start of an attribute, for errors; of an empty one the comma after it."""
+    if index < len(parts) and parts[index]:
+        return _show(parts[index][:1])
+    return _show(b"," if index < len(parts) - 1 else b"")
 
 
 def _malformed(detail: str) -> NoReturn:
