@@ -1,0 +1,105 @@
+"""What tenant_proxy must reach against PgBouncer, and whether a run's figures show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from loadtests.results import BASE, METRICS, Results
+from loadtests.stats import Spread
+
+SUBJECT = "proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A bound on one figure of the proxy: on itself, or on its ratio to PgBouncer's."""
+
+    scenario: str
+    metric: str
+    bound: Literal["at most", "at least"]
+    limit: float
+    relative: bool
+    text: str
+
+
+GOALS = (
+    *(
+        Goal(name, "cpu_us", "at most", 1.0, True, f"CPU per transaction, pgbench -S, 16 clients, {what}")
+        for name, what in (("select-simple-16", "simple"), ("select-prepared-16", "prepared"))
+    ),
+    *(
+        Goal(name, "mb_s", "at least", 0.95, True, f"throughput of {what}")
+        for name, what in (
+            ("result-wide", "large results, wide rows"),
+            ("result-narrow", "large results, narrow rows"),
+            ("copy-out", "COPY TO STDOUT"),
+            ("copy-in", "COPY FROM STDIN"),
+        )
+    ),
+    Goal("connect-16", "per_cpu_s", "at least", 1.0, True, "connect-query-disconnect per CPU second"),
+    Goal("idle", "idle_bytes", "at most", 2048, False, "memory of each idle client, bytes"),
+    Goal(
+        "growth",
+        "growth_bytes",
+        "at most",
+        1024 * 1024,
+        False,
+        "growth over a million transactions, bytes (up to one a transaction is the allocator's noise)",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A goal and what was measured; `found` is None if it was not."""
+
+    goal: Goal
+    found: Spread | None
+    why: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """None: not measured."""
+        if self.found is None:
+            return None
+        if self.goal.bound == "at most":
+            return self.found.median <= self.goal.limit
+        return self.found.median >= self.goal.limit
+
+    def word(self) -> str:
+        return {True: "met", False: "MISSED", None: "not measured"}[self.met]
+
+    def figure(self) -> str:
+        """The median and, in brackets, the lowest and highest."""
+        if self.found is None:
+            return self.why
+        one = "{:,.0f}" if not self.goal.relative else "{:.2f} ×"
+        shown = one.format(self.found.median)
+        if self.found.count < 2:
+            return shown
+        return f"{shown} ({one.format(self.found.low)} – {one.format(self.found.high)})"
+
+    def bound(self) -> str:
+        limit = f"{self.goal.limit:.2f} × PgBouncer" if self.goal.relative else f"{self.goal.limit:,.0f}"
+        return f"{self.goal.bound} {limit}"
+
+
+def judge(results: Results, goals: Sequence[Goal] = GOALS) -> list[Outcome]:
+    """Every goal's outcome in a run."""
+    return [_judge(results, goal) for goal in goals]
+
+
+def _judge(results: Results, goal: Goal) -> Outcome:
+    scenario = results.scenario(goal.scenario)
+    if scenario is None:
+        return Outcome(goal, None, f"{goal.scenario} was not run")
+    for name in (SUBJECT, *([BASE] if goal.relative else [])):
+        if not scenario.values(name, goal.metric):
+            why = scenario.failed.get(name) or scenario.skipped.get(name) or "no figure"
+            return Outcome(goal, None, f"{name}: {why}".splitlines()[0])
+    if goal.relative:
+        return Outcome(goal, scenario.ratio(SUBJECT, goal.metric))
+    assert goal.metric in METRICS
+    return Outcome(goal, scenario.spread(SUBJECT, goal.metric))

@@ -1,0 +1,140 @@
+"""The list of what is measured, in the order in which it runs (one pool mode after the other)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from loadtests.work import Bulk, Growth, Idle, Pgbench, Scenario, TwoTenants
+
+CLIENTS = (1, 16, 100)
+
+#: groups in the order of the report, with what is to be known of them
+GROUPS = {
+    "select": "pgbench -S: one row by primary key. It costs the server least, so the proxy shows most.",
+    "tpcb": "pgbench's TPC-B-like transaction: seven statements, one transaction.",
+    "connect": (
+        "A new connection with SCRAM-SHA-256 for each transaction (pgbench -S -C). Latency is the whole "
+        "cycle: connect, log in, query, disconnect. Clients share the machine with the proxy, and a login "
+        "costs its client some 4 ms of PBKDF2, so the rate per CPU second of the proxy is what compares "
+        "proxies."
+    ),
+    "bulk": (
+        "One connection that moves 100 MB with each statement. Rows to be sent come from a generator and "
+        "received ones go nowhere (`WHERE false`), so that no table or disk of the server is what is "
+        "measured. Data to be copied in has a message for each row."
+    ),
+    "idle": (
+        "Memory of the proxy's process tree (PSS) before and after very many clients have logged in and run "
+        "one query each, and the difference for each of them. The kernel's socket buffers are not in it, for "
+        "any target."
+    ),
+    "growth": "Memory of the proxy's process tree while it serves a million transactions from 16 clients.",
+    "tenants": (
+        "A tenant with one client, first by itself, then beside another tenant's 32 clients, which never "
+        "pause; then two tenants with 16 clients each."
+    ),
+}
+
+
+def _select(protocol: str, mode: str, clients: int) -> Pgbench:
+    where = "transaction pooling" if mode == "transaction" else "session pooling"
+    suffix = "-tx" if protocol == "prepared" and mode == "transaction" else ""
+    return Pgbench(
+        name=f"select-{protocol}{suffix}-{clients}",
+        group="select",
+        title=f"{protocol}, {clients} client{'s'[: clients > 1]}, {where}",
+        mode=mode,
+        builtin="select-only",
+        protocol=protocol,
+        clients=clients,
+    )
+
+
+def _transaction_scenarios() -> list[Scenario]:
+    found: list[Scenario] = [
+        _select(protocol, "transaction", n)
+        for protocol in ("simple", "extended", "prepared")
+        for n in CLIENTS
+    ]
+    found += [
+        Pgbench(
+            f"tpcb-{n}", "tpcb", f"{n} client{'s'[: n > 1]}", "transaction", "tpcb-like", "simple", clients=n
+        )
+        for n in CLIENTS
+    ]
+    found += [
+        Pgbench(
+            f"connect-{n}",
+            "connect",
+            f"{n} client{'s'[: n > 1]}",
+            "transaction",
+            "select-only",
+            "simple",
+            clients=n,
+            connect=True,
+        )
+        for n in (1, 16)
+    ]
+    found += [
+        Bulk(
+            "result-wide",
+            "bulk",
+            "SELECT, rows of 1,000 bytes",
+            "transaction",
+            "SELECT repeat('x', {width}) FROM generate_series(1, {rows})",
+            1000,
+        ),
+        Bulk(
+            "result-narrow",
+            "bulk",
+            "SELECT, rows of 50 bytes",
+            "transaction",
+            "SELECT n, repeat('x', {width}) FROM generate_series(1, {rows}) AS n",
+            50,
+        ),
+        Bulk(
+            "copy-out",
+            "bulk",
+            "COPY TO STDOUT, rows of 1,000 bytes",
+            "transaction",
+            "COPY (SELECT repeat('x', {width}) FROM generate_series(1, {rows})) TO STDOUT",
+            1000,
+        ),
+        Bulk(
+            "copy-in",
+            "bulk",
+            "COPY FROM STDIN, rows of 1,000 bytes",
+            "transaction",
+            "COPY sink FROM STDIN WHERE false",
+            1000,
+        ),
+        TwoTenants("two-tenants", "tenants", "two tenants at once", "transaction"),
+        Idle("idle", "idle", "idle clients", "transaction"),
+        Growth("growth", "growth", "very many transactions", "transaction"),
+    ]
+    return found
+
+
+#: everything; session mode last, so that each target is started once for each mode
+SCENARIOS: tuple[Scenario, ...] = (
+    *_transaction_scenarios(),
+    *(_select("prepared", "session", n) for n in CLIENTS),
+)
+
+
+class UnknownScenario(Exception):
+    """A name or pattern on the command line that fits nothing."""
+
+
+def choose(patterns: Sequence[str]) -> list[Scenario]:
+    """Scenarios whose name or group fits one of the shell patterns, in the list's order; all without any."""
+    for pattern in patterns:
+        if not any(fits(one, pattern) for one in SCENARIOS):
+            names = ", ".join(s.name for s in SCENARIOS)
+            raise UnknownScenario(f'no scenario fits "{pattern}"; there are: {names}')
+    return [s for s in SCENARIOS if not patterns or any(fits(s, pattern) for pattern in patterns)]
+
+
+def fits(scenario: Scenario, pattern: str) -> bool:
+    return fnmatchcase(scenario.name, pattern) or scenario.group == pattern

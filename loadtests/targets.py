@@ -1,0 +1,255 @@
+"""What is compared: PostgreSQL itself, PgBouncer, and tenant_proxy with its guard on and off.
+
+All lead to the same server, take the same logins by SCRAM-SHA-256 from the same
+verifiers (and pass them through to the server), keep pools of the same size in the
+same mode, and log neither connections nor disconnections.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from loadtests.postgres import DATABASE, TENANTS, Login, Postgres, program_version
+from loadtests.process import Service, give_to
+from loadtests.wire import Connection, Endpoint
+from tenant_proxy.devel.installs import server_account
+from tenant_proxy.devel.postgres import free_port
+
+#: open backends per login.  Session mode needs one for each client, transaction mode is there to need fewer
+POOL_SIZE = {"transaction": 20, "session": 100}
+MAX_CLIENTS = 12_000
+#: the same on both sides: PgBouncer can do it since 1.21
+MAX_PREPARED = 200
+
+
+class Target(ABC):
+    """Something that a client can connect to; `start` and `stop` as often as wanted."""
+
+    name: str
+    #: whether transaction pooling keeps protocol-level prepared statements alive
+    prepares_in_transactions = True
+
+    def __init__(self, postgres: Postgres, mode: str) -> None:
+        self.mode = mode
+        self._postgres = postgres
+
+    @abstractmethod
+    def start(self) -> None:
+        """Starts it and waits until it takes logins."""
+
+    @abstractmethod
+    def stop(self) -> None: ...
+
+    @abstractmethod
+    def endpoint(self, tenant: str) -> Endpoint: ...
+
+    @property
+    @abstractmethod
+    def pid(self) -> int | None:
+        """The root of its process tree; None where there is nothing in between."""
+
+
+class Direct(Target):
+    name = "direct"
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def endpoint(self, tenant: str) -> Endpoint:
+        return self._postgres.endpoint(tenant)
+
+    @property
+    def pid(self) -> int | None:
+        return None
+
+
+class _Started(Target):
+    """A target with a process and a folder of its own."""
+
+    def __init__(self, postgres: Postgres, mode: str) -> None:
+        super().__init__(postgres, mode)
+        self.port = 0
+        self._service: Service | None = None
+
+    def start(self) -> None:
+        self.port = free_port()
+        folder = Path(tempfile.mkdtemp(prefix=f"loadtests-{self.name}-"))
+        self._service = Service(f"{self.name} ({self.mode})", folder)
+        try:
+            self._launch(self._service)
+            self._service.wait_ready(lambda: Connection(self.endpoint(TENANTS[0]), timeout_s=5).close())
+        except BaseException:
+            self.stop()
+            raise
+
+    @abstractmethod
+    def _launch(self, service: Service) -> None:
+        """Writes its configuration into the service's folder and starts it."""
+
+    def stop(self) -> None:
+        service, self._service = self._service, None
+        if service is not None:
+            service.stop()
+            shutil.rmtree(service.folder, ignore_errors=True)
+
+    def endpoint(self, tenant: str) -> Endpoint:
+        return replace(self._postgres.endpoint(tenant), port=self.port)
+
+    @property
+    def pid(self) -> int | None:
+        return self._service.pid if self._service is not None else None
+
+
+def pgbouncer_ini(*, port: int, server_port: int, mode: str, users: str, version: tuple[int, int]) -> str:
+    """Its defaults, but for what makes the comparison even."""
+    lines = [
+        "[databases]",
+        f"{DATABASE} = host=127.0.0.1 port={server_port} dbname={DATABASE}",
+        "[pgbouncer]",
+        "listen_addr = 127.0.0.1",
+        f"listen_port = {port}",
+        "listen_backlog = 4096",
+        "unix_socket_dir =",
+        "auth_type = scram-sha-256",
+        f"auth_file = {users}",
+        f"pool_mode = {mode}",
+        f"default_pool_size = {POOL_SIZE[mode]}",
+        f"max_client_conn = {MAX_CLIENTS}",
+        "client_tls_sslmode = disable",
+        "server_tls_sslmode = disable",
+        "log_connections = 0",
+        "log_disconnections = 0",
+        "log_stats = 0",
+    ]
+    if version >= (1, 21):
+        lines.append(f"max_prepared_statements = {MAX_PREPARED}")
+    return "\n".join(lines) + "\n"
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """Major and minor of the first version number in a text."""
+    found = re.search(r"(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def find_pgbouncer() -> str | None:
+    """Debian puts it where root alone looks."""
+    return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+
+
+class PgBouncer(_Started):
+    name = "pgbouncer"
+
+    def __init__(self, postgres: Postgres, mode: str) -> None:
+        super().__init__(postgres, mode)
+        program = find_pgbouncer()
+        if program is None:
+            raise FileNotFoundError("pgbouncer is not installed")
+        self._program = program
+        self._version = parse_version(program_version(program))
+        self.prepares_in_transactions = self._version >= (1, 21)
+
+    def _launch(self, service: Service) -> None:
+        account = server_account()  # PgBouncer refuses root, as PostgreSQL does
+        users = service.folder / "users.txt"
+        users.write_text("".join(f'"{x.name}" "{x.verifier}"\n' for x in self._postgres.logins.values()))
+        ini = service.folder / "pgbouncer.ini"
+        ini.write_text(
+            pgbouncer_ini(
+                port=self.port,
+                server_port=self._postgres.port,
+                mode=self.mode,
+                users=str(users),
+                version=self._version,
+            )
+        )
+        for path in (service.folder, users, ini):
+            give_to(path, account)
+        service.start([self._program, str(ini)], account=account)
+
+
+def proxy_config(
+    *, port: int, metrics_port: int, server_port: int, mode: str, guard: str, logins: Mapping[str, Login]
+) -> dict[str, object]:
+    """The configuration of tenant_proxy for one run: secrets come by environment."""
+    return {
+        "workers": 1,
+        "listen": {"addresses": ["127.0.0.1"], "port": port},
+        "clusters": [
+            {
+                "name": "main",
+                "host": "127.0.0.1",
+                "port": server_port,
+                "database": DATABASE,
+                "tls": {"mode": "disable"},
+                "max_backends": POOL_SIZE[mode] * len(logins),
+            }
+        ],
+        "tenants": [{"name": name} for name in logins],
+        "users": [
+            {"name": login.name, "tenant": name, "verifier": {"env": secret_variable(name)}}
+            for name, login in logins.items()
+        ],
+        "pool": {"mode": mode, "max": POOL_SIZE[mode], "max_prepared_statements": MAX_PREPARED},
+        "policy": {"mode": guard},
+        "limits": {"max_clients": MAX_CLIENTS},
+        "metrics": {"port": metrics_port},
+        "log": {"level": "warning", "connections": False, "disconnections": False},
+    }
+
+
+def secret_variable(tenant: str) -> str:
+    return f"LOADTESTS_SECRET_{tenant.upper()}"
+
+
+def proxy_command() -> list[str]:
+    """The installed `tenant-proxy` of this Python, else the package in the current folder."""
+    script = Path(sys.executable).with_name("tenant-proxy")
+    if script.exists():
+        return [str(script)]
+    return [sys.executable, "-c", "import sys; from tenant_proxy.cli import main; sys.exit(main())"]
+
+
+class TenantProxy(_Started):
+    name = "proxy"
+    guard = "enforce"
+
+    def _launch(self, service: Service) -> None:
+        config = proxy_config(
+            port=self.port,
+            metrics_port=free_port(avoid=[self.port]),
+            server_port=self._postgres.port,
+            mode=self.mode,
+            guard=self.guard,
+            logins=self._postgres.logins,
+        )
+        path = service.folder / "tenant_proxy.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        secrets = {secret_variable(name): x.verifier for name, x in self._postgres.logins.items()}
+        # -c of the interpreter finds the package in the folder that the load tests run in
+        env = {"PYTHONPATH": os.pathsep.join(p for p in (os.getcwd(), os.environ.get("PYTHONPATH")) if p)}
+        service.start([*proxy_command(), "serve", "-c", str(path)], env=env | secrets)
+
+
+class TenantProxyUnguarded(TenantProxy):
+    """To show what the guard costs; not a way to run it."""
+
+    name = "proxy-noguard"
+    guard = "off"
+
+
+TARGETS: dict[str, type[Target]] = {
+    target.name: target for target in (Direct, PgBouncer, TenantProxy, TenantProxyUnguarded)
+}
+DEFAULT_TARGETS = ("direct", "pgbouncer", "proxy")
