@@ -44,6 +44,7 @@ LAYERS: dict[str, set[str]] = {
     "worker": {"*"},
     "supervisor": {"*"},
     "cli": {"*"},
+    "__main__": {"cli"},
 }
 
 #: imported by everything above

@@ -1,0 +1,51 @@
+"""How commands speak: results on stdout, everything else on stderr, colours only at a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from tenant_proxy.config.problems import Problem
+
+STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="TENANT_PROXY_CONFIG",
+        help="The configuration file.",
+        show_default=False,
+        metavar="FILE",
+    ),
+]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Made when it is used, so that it writes to where stdout is then; never wraps what goes to a file."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, soft_wrap=not terminal)
+
+
+def error(message: str) -> None:
+    console(stderr=True).print(Text.assemble(("tenant-proxy: ", "bold red"), message), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_problems(problems: Iterable[Problem]) -> None:
+    """One line each, as compilers do: file:line:column: severity: …"""
+    out = console(stderr=True)
+    for problem in problems:
+        before, found, after = str(problem).partition(f" {problem.severity}: ")
+        out.print(Text.assemble(before, (found, STYLES[problem.severity]), after), soft_wrap=True)
