@@ -16,7 +16,6 @@ import asyncio
 import enum
 import itertools
 import os
-import resource
 import signal
 import socket
 import sys
@@ -27,15 +26,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tenant_proxy import hub
+from tenant_proxy.admin.stats_window import StatsWindow
 from tenant_proxy.children import Child, Phase, RestartPolicy
-from tenant_proxy.config.load import load
+from tenant_proxy.config.load import Loaded
+from tenant_proxy.config.load import load as load_config
 from tenant_proxy.config.problems import ConfigError
+from tenant_proxy.config.reload import keep_fixed
 from tenant_proxy.config.schema import Config
 from tenant_proxy.config.transport import to_transport
 from tenant_proxy.listeners import Listener, ListenError, open_listeners
 from tenant_proxy.obs import log as obs_log
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.shm import MAX_SLOTS, SharedCounters
+from tenant_proxy.system import notify, raise_fd_limit
 
 log = get_logger("supervisor")
 T = TypeVar("T")
@@ -47,16 +50,11 @@ FAST_GRACE_S = 3.0
 #: "no limit" of a drain (timeouts.drain_s: 0), as a number that JSON and timers take
 UNLIMITED_S = 31_536_000.0
 RELOAD_TIMEOUT_S = 60.0
+STATS_TIMEOUT_S = 4.0
 #: children that never came up, failing this often in a row, end the start
 MAX_START_FAILURES = 5
-
-
-class LoadError(Exception):
-    """The configuration can't be used; `problems` has one line each, with file and line number."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
+#: files of a process beside its clients and backends: mailboxes, listeners, libraries
+FD_RESERVE = 256
 
 
 class Stop(enum.IntEnum):
@@ -96,7 +94,7 @@ class Supervisor:
 
     def __init__(
         self,
-        load: Callable[[], Config],
+        load: Callable[[], Loaded],
         config: Config,
         *,
         commands: Commands | None = None,
@@ -110,6 +108,7 @@ class Supervisor:
         self._incarnations = itertools.count(1)
         self._hub = hub.Hub()
         self._started_s = time.time()
+        self._stats = StatsWindow(time.monotonic())
         self._reloads = {"ok": 0, "failed": 0}
         self._reload_lock = asyncio.Lock()
         self._stop = Stop.NO
@@ -130,6 +129,7 @@ class Supervisor:
             ("ready", self._on_ready),
             ("reload", self._on_reload),
             ("status", self._on_status),
+            ("stats", self._on_stats),
             ("keep_ledger", self._on_keep_ledger),
         ):
             self._hub.on(method, handler)
@@ -143,7 +143,7 @@ class Supervisor:
             log.error(str(error))
             self._close_sockets()
             return 1
-        _raise_fd_limit(self._config)
+        _check_fd_limit(self._config)
         self._install_signals()
         self._counters = SharedCounters()
         for _ in range(self._config.workers):
@@ -333,13 +333,14 @@ class Supervisor:
         if self._stop is not Stop.NO:
             return self._refused(["the proxy is stopping"])
         try:
-            new = await asyncio.to_thread(self._load)
-        except LoadError as error:
-            return self._refused(error.problems)
+            loaded = await asyncio.to_thread(self._load)
+        except ConfigError as error:
+            return self._refused([str(problem) for problem in error.problems])
         except Exception as error:  # a loader that fails otherwise must not end the service
             log.exception("configuration loader failed")
             return self._refused([f"configuration loader failed: {type(error).__name__}"])
-        config, warnings = keep_fixed(self._config, new)
+        config, fixed = keep_fixed(self._config, loaded.config)
+        warnings = [str(problem) for problem in loaded.warnings] + fixed
         http = None
         if (config.metrics.enabled, config.metrics.address, config.metrics.port) != (
             self._config.metrics.enabled, self._config.metrics.address, self._config.metrics.port
@@ -451,6 +452,13 @@ class Supervisor:
         self._ledger = params.get("ledger")
         return {}
 
+    async def _on_stats(self, caller: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+        answers = await self._hub.call_workers("snapshot", {"what": ["stats"]}, STATS_TIMEOUT_S)
+        living = {w.incarnation for w in self._workers if w.pid is not None}
+        return self._stats.observe(
+            time.monotonic(), answers, living, together=bool(params.get("together", False))
+        )
+
     def _on_status(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
@@ -472,86 +480,46 @@ async def _first(*works: Coroutine[Any, Any, Any], timeout_s: float | None = Non
         task.cancel()
 
 
-def keep_fixed(old: Config, new: Config) -> tuple[Config, list[str]]:
-    """`new` with the values of `old` where only a restart can change them, and a warning for each."""
-    warnings = []
-    if new.workers != old.workers:
-        warnings.append(f"workers: {old.workers} stays in force, a change needs a restart")
-    fixed = {}
-    for key in ("addresses", "port", "backlog", "unix_socket_dir"):
-        before, after = getattr(old.listen, key), getattr(new.listen, key)
-        if before != after:
-            fixed[key] = before
-            warnings.append(f"listen.{key}: {before} stays in force, a change needs a restart")
-    if warnings:
-        new = new.model_copy(update={"workers": old.workers, "listen": new.listen.model_copy(update=fixed)})
-    return new, warnings
-
-
 def _open_http(config: Config) -> list[Listener]:
     if not config.metrics.enabled:
         return []
     return open_listeners([config.metrics.address], config.metrics.port, backlog=128)
 
 
-def _raise_fd_limit(config: Config) -> None:
-    """Each client and each backend is a file descriptor; the default soft limit is 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    needed = config.limits.max_clients + sum(c.max_backends for c in config.clusters) + 256
-    if hard != resource.RLIM_INFINITY and hard < needed:
+def _check_fd_limit(config: Config) -> None:
+    limit = raise_fd_limit()
+    # one worker may have to hold nearly all of them
+    needed = config.limits.max_clients + sum(c.max_backends for c in config.clusters) + FD_RESERVE
+    if limit is not None and limit < needed:
         log.warning(
-            "the limit of open files is below what the configuration may need", limit=hard, needed=needed
+            "the limit of open files is below what the configuration may need", limit=limit, needed=needed
         )
-
-
-def notify(state: str) -> None:
-    """Tells systemd (sd_notify(3)) when NOTIFY_SOCKET is set; silent if nobody listens."""
-    path = os.environ.get("NOTIFY_SOCKET")
-    if not path:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
-        except OSError:
-            pass
 
 
 def run(config_path: str | Path, *, pidfile: str | Path | None = None) -> int:
     """Serves until a signal says stop; returns the exit status (0 stopped as asked, 1 did not start)."""
-    path = Path(config_path)
-    try:
-        config = _load_file(path)
-    except LoadError as error:
-        obs_log.configure()
-        for problem in error.problems:
-            log.error(problem)
-        return 1
-    return serve(lambda: _load_file(path), config, pidfile=pidfile)
-
-
-def _load_file(path: Path) -> Config:
-    """The configuration in a file; its warnings are logged, its errors raised as LoadError."""
-    try:
-        loaded = load(path)
-    except ConfigError as error:
-        raise LoadError([str(problem) for problem in error.problems]) from None
-    for warning in loaded.warnings:
-        log.warning(str(warning))
-    return loaded.config
+    return serve(lambda: load_config(config_path), pidfile=pidfile)
 
 
 def serve(
-    load: Callable[[], Config],
-    config: Config,
+    load: Callable[[], Loaded],
     *,
     commands: Commands | None = None,
     policy: RestartPolicy | None = None,
     pidfile: str | Path | None = None,
 ) -> int:
-    """`run` with the configuration at hand; `load` builds it anew at a reload (LoadError if bad)."""
+    """`run` with a loader of one's own; it is called now and at each reload."""
+    obs_log.configure()
+    try:
+        loaded = load()
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error(str(problem))
+        return 1
+    config = loaded.config
     obs_log.configure(config.log.level, config.log.format)
+    for warning in loaded.warnings:
+        log.warning(str(warning))
     if pidfile is not None:
         try:
             Path(pidfile).write_text(f"{os.getpid()}\n")

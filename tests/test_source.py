@@ -35,6 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "relay": BASE | {"wire", "net", "auth", "guard", "tenancy", "pool", "config"},
     "hub": {"errors", "model", "obs"},
     "shm": set(),
+    "system": set(),
     "listeners": BASE,
     "children": {"hub", "obs", "config.schema"},
     "admin": BASE | {"hub", "tenancy", "config"},

@@ -13,11 +13,13 @@ from pathlib import Path
 HERE = Path(__file__).parent
 STUB = HERE / "stub_worker.py"
 
-#: runs in the supervisor's process; the file of the configuration is JSON, a bad one has "problems"
+#: runs in the supervisor's process; the configuration is JSON, a bad one has "problems": [[line, text]]
 MAIN = """
 import json, sys
 from tenant_proxy import supervisor
 from tenant_proxy.children import RestartPolicy
+from tenant_proxy.config.load import Loaded
+from tenant_proxy.config.problems import ConfigError, Problem
 from tenant_proxy.config.schema import Config
 
 path, stub, pidfile = sys.argv[1:4]
@@ -25,11 +27,11 @@ path, stub, pidfile = sys.argv[1:4]
 def load():
     data = json.load(open(path))
     if "problems" in data:
-        raise supervisor.LoadError(data["problems"])
-    return Config.model_validate(data)
+        raise ConfigError([Problem(path, line, 1, "", text) for line, text in data["problems"]])
+    return Loaded(Config.model_validate(data))
 
 sys.exit(supervisor.serve(
-    load, load(),
+    load,
     commands=supervisor.Commands(worker=[sys.executable, stub]),
     policy=RestartPolicy(**json.loads(sys.argv[4])),
     pidfile=pidfile or None,

@@ -1,0 +1,31 @@
+"""The little that the supervisor asks of the operating system beside processes and sockets."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+
+
+def notify(state: str) -> None:
+    """Tells systemd (sd_notify(3)) when NOTIFY_SOCKET is set; silent if nobody listens."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
+        except OSError:
+            pass
+
+
+def raise_fd_limit() -> int | None:
+    """Sets the soft limit of open files to the hard one, for this process and its children.
+
+    Each client and each backend is a file; the usual soft limit is 1024.  Returns
+    the limit, None if there is none.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return None if hard == resource.RLIM_INFINITY else hard
