@@ -4,6 +4,9 @@ A built `Config` never changes; a reload builds another and swaps it.  Times end
 in `_s`, sizes in `_bytes`.  0 switches a time-out or limit off unless its text
 says otherwise.  Secrets are given as `SecretRef` (environment or file), and are
 resolved by `config.load`, never printed.
+
+The text under each key is its description: it becomes the JSON schema's, and a row
+of docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ TenantName = Annotated[str, Field(pattern=r"^[a-z0-9_][a-z0-9_-]{0,62}$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class PoolMode(StrEnum):
@@ -42,12 +45,25 @@ class GuardMode(StrEnum):
     OFF = "off"
 
 
+class MappingRule(StrEnum):
+    LOGIN = "login"
+    USER_SUFFIX = "user_suffix"  # user.tenant
+    DATABASE = "database"
+    SNI = "sni"
+    #: a subject CN or alternative name equal to the tenant's name or in its sni list
+    CERTIFICATE = "certificate"
+    OPTIONS = "options"  # options=-c tenant=NAME
+
+
 class SecretRef(Section):
-    """Exactly one of: `env` (a variable's name), `file` (a path), `value` (in the file itself)."""
+    """Where a secret is: exactly one of `env`, `file`, `value`."""
 
     env: str | None = None
+    """Name of an environment variable that holds it."""
     file: str | None = None
+    """Path of a file that holds it; one newline at its end is not part of it."""
     value: SecretStr | None = None
+    """The secret itself; then nobody else should be able to read the configuration file."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -66,217 +82,288 @@ class ClientTls(Section):
     """TLS towards clients."""
 
     mode: Literal["disable", "allow", "require"] = "disable"
+    """disable: no TLS; allow: who asks for it gets it; require: others are refused."""
     cert: str | None = None
+    """PEM file with the proxy's certificate and what leads to its CA; needed unless disabled."""
     key: str | None = None
-    #: CA that client certificates are verified against; needed by method `cert`
+    """PEM file with the certificate's private key, without a pass phrase."""
     client_ca: str | None = None
+    """PEM file of CAs that client certificates are verified against; needed by auth method cert."""
     min_version: Literal["TLSv1.2", "TLSv1.3"] = "TLSv1.2"
+    """Oldest TLS version that is taken."""
 
 
 class Listen(Section):
+    """Where clients connect."""
+
     addresses: list[str] = ["127.0.0.1"]
+    """Host names or addresses to listen at."""
     port: Port = 6432
+    """TCP port, and the number in the unix socket's name."""
     backlog: Annotated[int, Field(ge=1, le=65535)] = 4096
-    #: directory of a unix socket .s.PGSQL.<port>; none if null
+    """Connections that the kernel keeps waiting until a worker takes them."""
     unix_socket_dir: str | None = None
+    """Directory of a unix socket .s.PGSQL.PORT; none if null."""
     tls: ClientTls = ClientTls()
 
 
 class ServerTls(Section):
-    """TLS towards a PostgreSQL server; modes as libpq's sslmode."""
+    """TLS towards a PostgreSQL server."""
 
     mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
-    #: postgres: SSLRequest first; direct: TLS at once with ALPN (PostgreSQL 17 and later)
+    """As libpq's sslmode."""
     negotiation: Literal["postgres", "direct"] = "postgres"
+    """postgres: asks first (SSLRequest); direct: TLS at once with ALPN (PostgreSQL 17 and later)."""
     ca: str | None = None
+    """PEM file of CAs for verify-ca and verify-full; the system's if null."""
     cert: str | None = None
+    """PEM file of the proxy's certificate as a client of the server."""
     key: str | None = None
+    """PEM file of that certificate's private key."""
 
 
 class AuthQuery(Section):
-    """Looks unknown users up in the server: one row (name, secret), secret as in pg_authid."""
+    """Looks logins that this file doesn't know up in the server."""
 
     enabled: bool = False
+    """Whether to ask the server at all."""
     user: PgName = "tenant_proxy_auth"
+    """Login that asks."""
     password: SecretRef | None = None
+    """Its password."""
     database: PgName | None = None
-    #: must honour VALID UNTIL and NOLOGIN, and be schema-qualified throughout
+    """Database to ask in; the cluster's if null."""
     query: str = (
         "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END"
         " FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
     )
-    #: an answer is kept this long
+    """One row (name, secret), the secret as in pg_authid; must honour VALID UNTIL and NOLOGIN, and be
+    schema-qualified throughout."""
     cache_s: Seconds = 30
+    """An answer is used again for this long."""
 
 
 class Cluster(Section):
+    """A PostgreSQL server."""
+
     name: Annotated[str, Field(min_length=1, max_length=63)]
+    """What tenants call it."""
     host: str
+    """Host name, address, or the directory of a unix socket."""
     port: Port = 5432
-    #: database on the server that all tenants of this cluster live in
+    """TCP port, or the number in the unix socket's name."""
     database: PgName
+    """Database on the server that all tenants of this cluster live in."""
     tls: ServerTls = ServerTls()
-    #: open backends of all tenants together, over all workers
     max_backends: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Open backends of all tenants together, over all workers."""
     auth_query: AuthQuery = AuthQuery()
 
 
 class Pool(Section):
-    """Of one login of one tenant, over all workers; per tenant overrides are merged over `pool`."""
+    """Backends of one login of one tenant, over all workers; a tenant's `pool` is merged over this."""
 
     mode: PoolMode = PoolMode.SESSION
+    """When a backend is free for the next client: at the end of a session or of a transaction."""
     max: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """Backends at most."""
     min: Count = 0
-    #: clients that may wait; the next one gets 53300
+    """Backends kept open once there was a first client."""
     queue_limit: Count = 1000
+    """Clients that may wait for a backend; the next one gets 53300."""
     queue_timeout_s: Seconds = 30
-    #: what clients get while the server can't be reached: wait (until queue_timeout_s) or fail at once
+    """A client waits at most this long for a backend, then gets 57P03."""
     when_down: Literal["wait", "fail"] = "fail"
+    """While the server can't be reached clients wait (until queue_timeout_s) or fail at once."""
     connect_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 10
-    #: first pause after a failed connect; doubles up to retry_max_s, with jitter
+    """For a new backend until it is ready for a query."""
     retry_min_s: Annotated[float, Field(gt=0, le=3600)] = 0.25
+    """First pause after a failed connect; doubles up to retry_max_s, with jitter."""
     retry_max_s: Annotated[float, Field(gt=0, le=3600)] = 15
+    """Longest pause between two tries."""
     query_timeout_s: Seconds = 0
+    """A query that takes longer is cancelled, and its client gets 57014."""
     idle_in_transaction_timeout_s: Seconds = 0
+    """A client that is idle in a transaction for longer gets 25P03."""
     client_idle_timeout_s: Seconds = 0
+    """A client that is idle outside a transaction for longer gets 57P05."""
     server_idle_timeout_s: Seconds = 600
+    """A backend that nobody used for this long is closed (down to min)."""
     server_lifetime_s: Seconds = 3600
-    #: each server's lifetime is shortened by a random part of up to this
+    """A backend older than this is closed when it is free."""
     server_lifetime_jitter: Annotated[float, Field(ge=0, le=0.9)] = 0.1
-    #: protocol-level prepared statements kept per backend (LRU) in transaction mode
+    """Each backend's lifetime is shortened by a random part of up to this, as a fraction."""
     max_prepared_statements: Annotated[int, Field(ge=1, le=100_000)] = 200
-    #: resets a backend at the end of a session that used it
+    """Protocol-level prepared statements kept per backend (LRU) in transaction mode."""
     reset_query: str = "DISCARD ALL"
+    """Resets a backend at the end of a session that used it."""
 
 
 class Policy(Section):
-    """What the guard lets a tenant do; per tenant overrides are merged over `policy`."""
+    """What the guard lets a tenant do; a tenant's `policy` is merged over this."""
 
     mode: GuardMode = GuardMode.ENFORCE
-    #: schemas besides its own that a tenant may name (reads and calls; grants still decide)
+    """enforce: refuse; observe: count and log, let through; off: don't look."""
     allowed_schemas: list[PgName] = ["public"]
-    #: functions refused although they are in pg_catalog, beside the built-in list
+    """Schemas besides its own that a tenant may name (grants still decide); they follow its own in the
+    default search_path."""
     denied_functions: list[str] = []
-    #: functions let through although the built-in list refuses them
+    """Functions refused although they are in pg_catalog, beside the built-in list."""
     allowed_functions: list[str] = []
-    #: settings that clients may not change, beside role, session_authorization,
-    #: search_path outside the tenant …
+    """Functions let through although the built-in list refuses them."""
     denied_settings: list[str] = []
+    """Settings that clients may not change, beside the built-in list; a name that ends in * stands for
+    all that begin so."""
     allow_replication: bool = False
-    #: verdicts kept, over all tenants of a worker
+    """Lets replication connections through, in session mode; nothing they send is parsed."""
     cache_entries: Annotated[int, Field(ge=16, le=10_000_000)] = 20_000
+    """Verdicts kept, over all tenants of a worker; not per tenant."""
 
 
 class Tenant(Section):
+    """A schema of a cluster, and who runs in it how."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
     name: TenantName
-    #: cluster's name; may be left out when there is only one
+    """Lower case letters, digits, _ and -."""
     cluster: str | None = None
-    #: default: the tenant's name
+    """A cluster's name; may be left out when there is only one."""
     schema_: Annotated[PgName | None, Field(alias="schema")] = None
-    #: role that statements run as, if other than the backend's login; set by the startup packet
+    """The schema on the server; the tenant's name if null."""
     role: PgName | None = None
+    """Role that statements run as, if other than the backend's login; set when a backend is opened."""
     isolation: Isolation = Isolation.DEDICATED
-    #: any of Pool's keys
+    """dedicated: backends log in as the tenant's own roles; shared is not built yet, and refused."""
     pool: dict[str, object] = {}
-    #: any of Policy's keys
+    """Any keys of pool, for this tenant."""
     policy: dict[str, object] = {}
-    #: GUCs that every backend of this tenant starts with
+    """Any keys of policy but cache_entries, for this tenant."""
     settings: dict[str, str] = {}
+    """PostgreSQL settings that every backend of this tenant starts with; clients may change them."""
     max_clients: Count = 0
-    #: TLS SNI host names that mean this tenant
+    """Client connections at most."""
     sni: list[str] = []
-    #: roles on the server that auth_query may let in to this tenant (beside the users of this file); a name
-    #: that ends in * stands for all that begin so, and the longest entry that fits decides which tenant it is
+    """TLS host names (SNI) that mean this tenant."""
     logins: list[str] = []
+    """Roles that auth_query may let in to this tenant, beside the users of this file; a name that ends
+    in * stands for all that begin so, the longest entry that fits decides; without any the role of the
+    tenant's name."""
     labels: dict[str, str] = {}
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    """Free words for reports."""
 
 
 class User(Section):
-    """A login that clients use.  Belongs to `tenant`, or to none or several (`tenants`)."""
+    """A login that clients use."""
 
     name: PgName
+    """What clients log in with."""
     tenant: TenantName | None = None
-    #: further tenants that this login may pick by user.tenant, database, SNI or options
+    """The tenant it belongs to."""
     tenants: list[TenantName] = []
-    #: exactly one of password (plain) or verifier (SCRAM-SHA-256$… or md5…); none for cert and trust
+    """Further tenants that it may pick by user.tenant, options, database, SNI or certificate."""
     password: SecretRef | None = None
+    """Its password; this or verifier, or neither where only cert or trust let it in."""
     verifier: SecretRef | None = None
-    #: login on the server; default: this login's own name
+    """SCRAM-SHA-256$… (from hash-password or pg_authid) or md5…; then the password is not stored."""
     server_user: PgName | None = None
-    #: password for the server; default: `password`, or SCRAM pass-through with `verifier`
+    """Login on the server; this login's own name if null."""
     server_password: SecretRef | None = None
-    #: may use the admin console (and reload); `stats` may only SHOW
+    """Password for the server; if null `password`, or with a verifier SCRAM pass-through."""
     admin: bool = False
+    """May use the admin console, its commands too."""
     stats: bool = False
+    """May use the admin console to look."""
     max_clients: Count = 0
+    """Client connections at most."""
 
 
 class AuthRule(Section):
-    """One line of the ordered rules; the first that matches decides (as pg_hba.conf)."""
+    """One of the ordered rules; the first that matches decides, as in pg_hba.conf."""
 
     type: Literal["local", "host", "hostssl", "hostnossl"] = "host"
+    """By unix socket, by TCP, by TCP with TLS, by TCP without TLS."""
     database: list[str] = ["all"]
+    """Database names as the client asks, or all."""
     user: list[str] = ["all"]
-    #: CIDR, "all" or "samehost"; not for local
+    """Logins, or all."""
     address: str = "all"
+    """A range such as 10.0.0.0/8, samehost or all; not for local."""
     method: Literal["scram-sha-256", "md5", "password", "cert", "trust", "reject"]
+    """How the client proves who it is."""
 
 
 class Auth(Section):
-    #: default when the file has none: scram-sha-256 for everybody
+    """How clients log in."""
+
     rules: list[AuthRule] = [AuthRule(type="local", method="scram-sha-256"), AuthRule(method="scram-sha-256")]
-    #: iterations of verifiers that the proxy makes itself
+    """In their order; by default scram-sha-256 for everybody."""
     scram_iterations: Annotated[int, Field(ge=4096, le=10_000_000)] = 4096
-
-
-class MappingRule(StrEnum):
-    LOGIN = "login"
-    USER_SUFFIX = "user_suffix"  # user.tenant
-    DATABASE = "database"
-    SNI = "sni"
-    #: a subject CN or alternative name equal to the tenant's name or in its sni list
-    CERTIFICATE = "certificate"
-    OPTIONS = "options"  # options=-c tenant=NAME
+    """Iterations of verifiers that the proxy makes itself, of plain passwords."""
 
 
 class Limits(Section):
+    """What a worker puts up with."""
+
     max_clients: Count = 20_000
+    """Client connections at most, over all workers."""
     max_logins_in_progress: Annotated[int, Field(ge=1, le=100_000)] = 500
+    """Connections that are not authenticated yet, per worker."""
     max_startup_bytes: Annotated[int, Field(ge=512, le=65536)] = 10_000
-    #: Query and Parse messages above this get 54000
+    """Longest startup packet."""
     max_statement_bytes: Annotated[int, Field(ge=1024, le=1_000_000_000)] = 64 * 1024 * 1024
-    #: a peer that does not read holds its writer back above this much waiting
+    """Query and Parse messages above this get 54000."""
     send_buffer_bytes: Annotated[int, Field(ge=4096, le=1_073_741_824)] = 256 * 1024
+    """A peer that does not read holds its writer back above this much waiting."""
 
 
 class Timeouts(Section):
+    """Of the proxy itself; those of queries and backends are in pool."""
+
     login_s: Annotated[float, Field(gt=0, le=3600)] = 60
-    #: on SIGTERM clients may finish what they do for this long; then they get 57P01
+    """From connecting to authenticated."""
     drain_s: Seconds = 30
+    """On SIGTERM clients may finish what they do for this long; then they get 57P01."""
 
 
 class Metrics(Section):
+    """The HTTP endpoint of /metrics, /healthz and /readyz."""
+
     enabled: bool = True
+    """Whether there is one."""
     address: str = "127.0.0.1"
+    """Where it listens."""
     port: Port = 9127
-    #: tenants with series of their own; the rest are summed under tenant="other"
+    """Its TCP port."""
     max_tenants: Count = 50
+    """Tenants with series of their own; the rest are summed under tenant="other"."""
 
 
 class Log(Section):
+    """What is written to stderr."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written."""
     format: Literal["text", "json"] = "text"
+    """For people or for machines."""
     connections: bool = True
+    """Whether logins are written."""
     disconnections: bool = True
+    """Whether the ends of sessions are written."""
 
 
 class Config(Section):
+    """The configuration file."""
+
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that serve clients; about one per core."""
     listen: Listen = Listen()
     clusters: Annotated[list[Cluster], Field(min_length=1)]
+    """The PostgreSQL servers."""
     tenants: list[Tenant] = []
+    """The tenants."""
     users: list[User] = []
+    """The logins."""
     auth: Auth = Auth()
     mapping: list[MappingRule] = [
         MappingRule.LOGIN,
@@ -286,6 +373,7 @@ class Config(Section):
         MappingRule.SNI,
         MappingRule.CERTIFICATE,
     ]
+    """How a connection's tenant is found: the first rule that yields one decides."""
     pool: Pool = Pool()
     policy: Policy = Policy()
     limits: Limits = Limits()
