@@ -11,6 +11,7 @@
 #   make install         after make wheel: what the wheel needs to run, at PREFIX=
 #   make lock            new exact versions in requirements-dev.lock
 #   make clean           all of it away
+#   make help            this text
 #
 # PYTHON=python3.12 picks the interpreter; otherwise the first fit one is taken.
 
@@ -28,9 +29,12 @@ CYTHON_SOURCES := setup.py $(shell find tenant_proxy -name '*.pyx' -o -name '*.p
 BUILD_EXT := $(PY) setup.py -q build_ext --inplace --parallel $(JOBS)
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
 
-.PHONY: all demo test soak fuzz bench lint format compile debug wheel install check-wheel lock venv clean
+.PHONY: all demo test soak fuzz bench lint format compile debug wheel install check-wheel lock venv clean help
 
 all: compile
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 # --- set-up ------------------------------------------------------------------
 
