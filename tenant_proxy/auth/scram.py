@@ -170,7 +170,7 @@ class ScramServer:
         """client-first-message -> server-first-message; `nonce` is for test vectors."""
         parts = _split(message)
         flag = parts[0]
-        self._check_flag(flag)
+        self._check_flag(parts)
         if len(parts) < 3 or parts[1]:
             found = message[len(flag) + 1 : len(flag) + 2]
             if found == b"a":
@@ -220,8 +220,9 @@ class ScramServer:
         self.keys = ScramKeys(client_key, verifier.server_key, verifier.salt, verifier.iterations)
         return b"v=" + _b64(signature)
 
-    def _check_flag(self, flag: bytes) -> None:
+    def _check_flag(self, parts: list[bytes]) -> None:
         """The gs2-cbind-flag against the mechanism that the client chose."""
+        flag = parts[0]
         kind = flag[:1]
         if kind == b"p":
             if self._binding is None:
@@ -229,13 +230,13 @@ class ScramServer:
                     "The client selected SCRAM-SHA-256 without channel binding, "
                     "but the SCRAM message includes channel binding data."
                 )
-            binding_type = _value([flag], 0, b"p")
+            binding_type = _value(parts, 0, b"p")
             if binding_type != b"tls-server-end-point":
                 shown = "".join(chr(c) if 0x21 <= c <= 0x7E else "?" for c in binding_type[:30])
                 raise errors.protocol_violation(f'unsupported SCRAM channel-binding type "{shown}"')
             return
         if kind not in (b"n", b"y"):
-            _malformed(f'Unexpected channel-binding flag "{_show(kind)}".')
+            _malformed(f'Unexpected channel-binding flag "{_found(parts, 0)}".')
         if self._binding is not None:
             _malformed(
                 "The client selected SCRAM-SHA-256-PLUS, "
@@ -243,7 +244,7 @@ class ScramServer:
             )
         if kind == b"y" and self._plus_offered:
             raise errors.channel_binding_downgrade()
-        if len(flag) != 1:
+        if len(flag) != 1 or len(parts) == 1:
             _malformed(f'Comma expected, but found character "{_show(flag[1:2])}".')
 
     def _check_binding(self, value: bytes) -> None:
