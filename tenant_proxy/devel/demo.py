@@ -219,6 +219,8 @@ class Demo:
                 "users": users,
                 "pool": {"mode": "transaction", "max": 10},
                 "metrics": {"address": "127.0.0.1", "port": self.metrics_port},
+                # many fewer than the default, which a shell's limit on open files may not allow
+                "limits": {"max_clients": 500},
                 "timeouts": {"drain_s": 3},
             },
             sort_keys=False,

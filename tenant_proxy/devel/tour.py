@@ -29,15 +29,23 @@ _PSQL_TIMEOUT_S = 60
 #: the samples that the tour shows
 METRICS_SHOWN = (
     "tenant_proxy_logins_total",
+    "tenant_proxy_transactions_total",
     "tenant_proxy_queries_total",
     "tenant_proxy_guard_verdicts_total",
+    "tenant_proxy_guard_cache_hits_total",
+    "tenant_proxy_guard_cache_misses_total",
+    "tenant_proxy_server_connects_total",
 )
 
-#: metric, a label it must have, and what a value above zero means
+#: metric, labels it must have, and what a value above zero means
 METRICS_CHECKED = (
-    ("tenant_proxy_queries_total", 'tenant="acme"', "acme's queries are counted"),
-    ("tenant_proxy_queries_total", 'tenant="beta"', "beta's queries are counted"),
-    ("tenant_proxy_guard_verdicts_total", 'tenant="acme"', "acme's refused statement is counted"),
+    ("tenant_proxy_queries_total", ('tenant="acme"',), "acme's queries are counted"),
+    ("tenant_proxy_queries_total", ('tenant="beta"',), "beta's queries are counted"),
+    (
+        "tenant_proxy_guard_verdicts_total",
+        ('action="reject"', 'tenant="acme"'),
+        "so is what the guard refused to acme",
+    ),
 )
 
 
@@ -121,15 +129,19 @@ class Tour:
         text = _get(url)
         table = Table("metric", "labels", "value", box=None, pad_edge=False)
         table.columns[2].justify = "right"
-        counted: dict[str, float] = {}
+        counted: dict[tuple[str, str], float] = {}
         for name, labels, value in _samples(text, METRICS_SHOWN):
             if value:
                 table.add_row(name, escape(labels), f"{value:g}")
-            counted[f"{name} {labels}"] = value
+            counted[name, labels] = value
         self.console.print(table)
-        for metric, needle, what in METRICS_CHECKED:
-            total = sum(v for key, v in counted.items() if key.startswith(metric + " ") and needle in key)
-            self._check(what, total > 0, f"{metric}{{{needle}}} = {total:g}")
+        for metric, wanted, what in METRICS_CHECKED:
+            total = sum(
+                value
+                for (name, labels), value in counted.items()
+                if name == metric and all(label in labels for label in wanted)
+            )
+            self._check(what, total > 0)
 
     def _admin(self) -> None:
         pools = self._psql("ADMIN_DSN", "SHOW POOLS")
@@ -158,13 +170,12 @@ class Tour:
         return done.stdout
 
     def _check(self, what: str, held: bool, otherwise: str = "") -> None:
-        if held:
-            self.console.print(Text.assemble(("  ✓ ", "bold green"), (what, "green")))
-            return
-        self.failures.append(what)
-        self.console.print(Text.assemble(("  ✗ ", "bold red"), (what, "red")))
-        if otherwise.strip():
-            self.console.print(Text(otherwise.strip(), style="red"))
+        mark, style = ("✓", "green") if held else ("✗", "bold red")
+        self.console.print(Text(f"  {mark} {what}", style=style))
+        if not held:
+            self.failures.append(what)
+            if otherwise:
+                self.console.print(Text(otherwise, style="red"))
 
 
 def _quoted(command: str) -> str:
