@@ -31,7 +31,7 @@ from tenant_proxy.children import Child, Phase, RestartPolicy
 from tenant_proxy.config.load import Loaded
 from tenant_proxy.config.load import load as load_config
 from tenant_proxy.config.problems import ConfigError
-from tenant_proxy.config.reload import keep_fixed
+from tenant_proxy.config.reload import changes, keep_fixed
 from tenant_proxy.config.schema import Config
 from tenant_proxy.config.transport import to_transport
 from tenant_proxy.listeners import Listener, ListenError, open_listeners
@@ -50,6 +50,8 @@ FAST_GRACE_S = 3.0
 #: "no limit" of a drain (timeouts.drain_s: 0), as a number that JSON and timers take
 UNLIMITED_S = 31_536_000.0
 RELOAD_TIMEOUT_S = 60.0
+#: lines that one reload may log about what is new
+MAX_CHANGES_LOGGED = 100
 STATS_TIMEOUT_S = 4.0
 #: children that never came up, failing this often in a row, end the start
 MAX_START_FAILURES = 5
@@ -354,6 +356,11 @@ class Supervisor:
             for listener in http or ():
                 listener.close()
             return self._refused([refusal])
+        differences = changes(self._config, config)
+        for change in differences[:MAX_CHANGES_LOGGED]:
+            log.info("configuration changed", change=str(change))
+        if len(differences) > MAX_CHANGES_LOGGED:
+            log.info("configuration changed", more=len(differences) - MAX_CHANGES_LOGGED)
         self._config = config
         self._generation += 1
         obs_log.configure(config.log.level, config.log.format)
