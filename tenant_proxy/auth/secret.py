@@ -33,7 +33,7 @@ class Secret:
     def __init__(
         self, kind: SecretKind, *, plain: bytes = b"", md5: bytes = b"", verifier: Verifier | None = None
     ) -> None:
-        """Use `plain` or `parse`."""
+        """Use `plain`, `parse`, `parse_verifier` or `of`."""
         self.kind = kind
         self._plain = plain
         self._md5 = md5
@@ -67,6 +67,13 @@ class Secret:
         if _MD5.match(text):
             return cls(SecretKind.MD5, md5=text.encode())
         return cls(SecretKind.SCRAM, verifier=scram.parse_verifier(text))
+
+    @classmethod
+    def of(cls, password: str | None = None, verifier: str | None = None) -> Secret | None:
+        """Of the two keys of a configured login; None if both are None.  ValueError as the others."""
+        if verifier is not None:
+            return cls.parse_verifier(verifier)
+        return None if password is None else cls.plain(password)
 
     def __repr__(self) -> str:
         return f"Secret({self.kind.value})"

@@ -39,6 +39,19 @@ def test_no_secret(text):
     assert Secret.parse(text) is None
 
 
+def test_of_a_configured_login():
+    assert Secret.of() is None
+    plain, verifier = Secret.of(password=MD5), Secret.of(verifier=str(VERIFIER))
+    assert plain is not None
+    assert plain.kind is SecretKind.PLAIN
+    assert verifier is not None
+    assert verifier.verifier == VERIFIER
+    with pytest.raises(ValueError):
+        Secret.of(verifier="not one")
+    with pytest.raises(ValueError):
+        Secret.of(password="")
+
+
 def test_plain_is_plain_whatever_it_looks_like():
     assert Secret.plain(MD5).kind is SecretKind.PLAIN
     assert Secret.plain(MD5).password == MD5.encode()
