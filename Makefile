@@ -121,10 +121,17 @@ install:
 	"$(PREFIX)/bin/python" -m pip --quiet --disable-pip-version-check install --no-cache-dir \
 	  --constraint requirements-dev.lock "$$(ls $$PWD/dist/*.whl)$(EXTRAS)"
 
-# What a user gets: the wheel in a clean environment, away from the sources, runs the demo.
-check-wheel: wheel
+# What a user gets: the image's steps on the image's files (those that .dockerignore lets in),
+# then the demo from what was installed, away from the sources.
+check-wheel:
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
-	$(MAKE) --no-print-directory install PREFIX="$$dir/app" EXTRAS="[demo]"; \
+	mkdir "$$dir/src"; \
+	sed -n 's/^!//p' .dockerignore | while read -r name; do cp -R "$$name" "$$dir/src/"; done; \
+	find "$$dir/src" \( -name '*.so' -o -name '*.c' -o -name __pycache__ \) -prune -exec rm -rf {} +; \
+	$(MAKE) --no-print-directory -C "$$dir/src" wheel; \
+	$(MAKE) --no-print-directory -C "$$dir/src" install PREFIX="$$dir/app" EXTRAS="[demo]"; \
+	if ls "$$dir"/app/lib/python*/site-packages/tenant_proxy/*/*.pyx "$$dir"/app/lib/python*/site-packages/tenant_proxy/*/*.c \
+	  2>/dev/null; then echo "sources are in the wheel" >&2; exit 1; fi; \
 	cd "$$dir" && app/bin/python -m tenant_proxy.devel.demo --once
 
 # Exact versions from a clean environment; hosts of registries stay out of the file.
