@@ -135,17 +135,21 @@ def print_tables(results: Results, console: Console) -> None:
             table.add_row("" if row[0] == last else row[0], *row[1:])
             last = row[0]
         console.print(table)
-    print_goals(results, console)
+    print_goals(results, console, everything=False)
     for line in remarks(results):
         console.print(f"note: {line}", highlight=False, markup=False)
 
 
-def print_goals(results: Results, console: Console) -> None:
+def print_goals(results: Results, console: Console, *, everything: bool = True) -> None:
+    """The goals and their outcomes; without `everything` only those whose scenario was run."""
+    outcomes = [o for o in goals.judge(results) if everything or results.scenario(o.goal.scenario)]
+    if not outcomes:
+        return
     table = Table(title="goals", title_justify="left")
     for text in ("goal", "bound", "found", ""):
         table.add_column(text)
     colours = {True: "green", False: "bold red", None: "dim"}
-    for outcome in goals.judge(results):
+    for outcome in outcomes:
         word = f"[{colours[outcome.met]}]{outcome.word()}[/]"
         table.add_row(outcome.goal.text, outcome.bound(), outcome.figure(), word)
     console.print(table)

@@ -7,7 +7,6 @@ same mode, and log neither connections nor disconnections.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -213,14 +212,6 @@ def secret_variable(tenant: str) -> str:
     return f"LOADTESTS_SECRET_{tenant.upper()}"
 
 
-def proxy_command() -> list[str]:
-    """The installed `tenant-proxy` of this Python, else the package in the current folder."""
-    script = Path(sys.executable).with_name("tenant-proxy")
-    if script.exists():
-        return [str(script)]
-    return [sys.executable, "-c", "import sys; from tenant_proxy.cli import main; sys.exit(main())"]
-
-
 class TenantProxy(_Started):
     name = "proxy"
     guard = "enforce"
@@ -237,9 +228,8 @@ class TenantProxy(_Started):
         path = service.folder / "tenant_proxy.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False))
         secrets = {secret_variable(name): x.verifier for name, x in self._postgres.logins.items()}
-        # -c of the interpreter finds the package in the folder that the load tests run in
-        env = {"PYTHONPATH": os.pathsep.join(p for p in (os.getcwd(), os.environ.get("PYTHONPATH")) if p)}
-        service.start([*proxy_command(), "serve", "-c", str(path)], env=env | secrets)
+        # the tenant-proxy command of this Python and, in a source tree, of this tree
+        service.start([sys.executable, "-m", "tenant_proxy", "serve", "-c", str(path)], env=secrets)
 
 
 class TenantProxyUnguarded(TenantProxy):
