@@ -37,7 +37,7 @@ from tenant_proxy.config.transport import to_transport
 from tenant_proxy.listeners import Listener, ListenError, open_listeners
 from tenant_proxy.obs import log as obs_log
 from tenant_proxy.obs.log import get_logger
-from tenant_proxy.shm import MAX_SLOTS, SharedCounters
+from tenant_proxy.shm import MAX_SLOTS, MAX_TENANTS, SharedCounters
 from tenant_proxy.system import notify, raise_fd_limit
 
 log = get_logger("supervisor")
@@ -122,6 +122,7 @@ class Supervisor:
         self._http: list[Listener] = []
         self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
         self._counters: SharedCounters
+        self._indexes: dict[str, int] = {}
         self._workers: list[Child] = []
         self._control: Child | None = None
         #: background work that must not be collected before it ends
@@ -148,6 +149,7 @@ class Supervisor:
         _check_fd_limit(self._config)
         self._install_signals()
         self._counters = SharedCounters()
+        self._index(self._config)
         for _ in range(self._config.workers):
             pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             for end in pair:
@@ -376,7 +378,12 @@ class Supervisor:
     async def _push(self, config: Config, generation: int) -> str | None:
         """Gives the workers a configuration, first to one alone: all are alike, so if it can't
         use it (returns why), none of the others is disturbed."""
-        params = {"config": to_transport(config), "generation": generation}
+        self._index(config)
+        params = {
+            "config": to_transport(config),
+            "generation": generation,
+            "tenant_indexes": self._indexes,
+        }
         ready = [w for w in self._workers if w.phase is Phase.READY]
         if not ready:
             return None  # all restarting: they get it when they start
@@ -435,8 +442,18 @@ class Supervisor:
             "listeners": [{"fd": lis.sock.fileno(), "kind": lis.kind} for lis in self._listeners],
             "mailboxes": [[rx.fileno(), tx.fileno()] for rx, tx in self._mailboxes],
             "shm_fd": self._counters.fd,
+            "tenant_indexes": self._indexes,
         }
         return answer
+
+    def _index(self, config: Config) -> None:
+        """Gives the shared counters' places to what is counted: a place is kept for good, so that a
+        reload moves nobody's count."""
+        names = [f"cluster:{cluster.name}" for cluster in config.clusters]
+        names += [f"tenant:{tenant.name}" for tenant in config.tenants]
+        for name in names:
+            if name not in self._indexes and len(self._indexes) < MAX_TENANTS:
+                self._indexes[name] = len(self._indexes)
 
     def _worker_of(self, caller: str) -> Child:
         for worker in self._workers:

@@ -1,0 +1,556 @@
+"""Sockets and their event loop, without the GIL where bytes only pass.
+
+One `Reactor` serves one worker.  Its epoll descriptor is registered with the asyncio loop, which
+calls `run` when any socket is ready; `run` then takes rounds of its own until nothing is ready.
+Without epoll (not Linux, or TP_NO_EPOLL=1) each socket is registered with the loop instead.
+"""
+
+import os
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from tenant_proxy.wire.buf cimport buf_append, buf_consume, buf_free, buf_len, buf_reserve
+from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_get, map_remove
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <sys/types.h>
+    #include <sys/socket.h>
+    #include <sys/time.h>
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
+    #include <unistd.h>
+    #include <fcntl.h>
+    #ifdef __linux__
+    #include <sys/epoll.h>
+    static int tp_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
+    #define TP_HAS_EPOLL 1
+    #else
+    #define TP_HAS_EPOLL 0
+    #define EPOLLIN 1u
+    #define EPOLLOUT 4u
+    #define EPOLLERR 8u
+    #define EPOLLHUP 16u
+    #define EPOLLRDHUP 8192u
+    #define EPOLLEXCLUSIVE 0u
+    #define EPOLL_CTL_ADD 1
+    #define EPOLL_CTL_MOD 3
+    #define EPOLL_CLOEXEC 0
+    typedef union { void *ptr; } epoll_data_t;
+    struct epoll_event { unsigned int events; epoll_data_t data; };
+    static int epoll_create1(int f) { (void)f; errno = ENOSYS; return -1; }
+    static int epoll_ctl(int e, int o, int f, struct epoll_event *v)
+    { (void)e; (void)o; (void)f; (void)v; return -1; }
+    static int epoll_wait(int e, struct epoll_event *v, int n, int t)
+    { (void)e; (void)v; (void)n; (void)t; return 0; }
+    static int tp_accept(int fd) {
+        int s = accept(fd, NULL, NULL);
+        if (s >= 0) { fcntl(s, F_SETFL, O_NONBLOCK); fcntl(s, F_SETFD, FD_CLOEXEC); }
+        return s;
+    }
+    #endif
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0
+    #endif
+    static unsigned long long tp_now_us(void) {
+        struct timeval t; gettimeofday(&t, NULL);
+        return (unsigned long long)t.tv_sec * 1000000ull + (unsigned long long)t.tv_usec;
+    }
+    static void tp_nodelay(int fd) {
+        int one = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    }
+    static int tp_connect_error(int fd) {
+        int e = 0; socklen_t n = sizeof e;
+        return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n) ? errno : e;
+    }
+    """
+    ctypedef union epoll_data_t:
+        void *ptr
+    struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+    enum: EPOLLIN
+    enum: EPOLLOUT
+    enum: EPOLLERR
+    enum: EPOLLHUP
+    enum: EPOLLRDHUP
+    enum: EPOLLEXCLUSIVE
+    enum: EPOLL_CTL_ADD
+    enum: EPOLL_CTL_MOD
+    enum: EPOLL_CLOEXEC
+    enum: MSG_NOSIGNAL
+    enum: SHUT_WR
+    enum: TP_HAS_EPOLL
+    int epoll_create1(int flags) nogil
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event) nogil
+    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout) nogil
+    int tp_accept(int fd) nogil
+    unsigned long long tp_now_us() nogil
+    void tp_nodelay(int fd) nogil
+    int tp_connect_error(int fd) nogil
+    ssize_t recv(int fd, void *buf, size_t n, int flags) nogil
+    ssize_t c_send "send"(int fd, const void *buf, size_t n, int flags) nogil
+    int c_close "close"(int fd) nogil
+    int c_shutdown "shutdown"(int fd, int how) nogil
+
+cdef enum:
+    EVENTS = 128                 # events taken from epoll at once
+    ROUNDS = 64                  # rounds before other callbacks of the loop get their turn
+    ACCEPTS = 64                 # connections accepted at once
+    READ_BYTES = 16384           # room made for a read into `inb`
+
+
+
+cdef class Reactor:
+
+    def __cinit__(self):
+        self.epfd = -1
+        self.scratch = <char *> malloc(SCRATCH_BYTES)
+        if self.scratch == NULL:
+            raise MemoryError
+        self.now_us = tp_now_us()
+        self.send_limit = 256 * 1024
+        self.accepting = True
+
+    def __dealloc__(self):
+        if self.scratch != NULL:
+            free(self.scratch)
+        map_free(&self.links)
+        if self.epfd >= 0:
+            c_close(self.epfd)
+
+    # --- start and stop ---------------------------------------------------
+
+    def start(self, loop, log):
+        """Registers with the event loop.  Raises OSError when the descriptor can't be made."""
+        self.loop = loop
+        self.log = log
+        self.use_epoll = TP_HAS_EPOLL and os.environ.get("TP_NO_EPOLL") != "1"
+        if self.use_epoll:
+            self.epfd = epoll_create1(EPOLL_CLOEXEC)
+            if self.epfd < 0:
+                raise OSError(errno, os.strerror(errno))
+            loop.add_reader(self.epfd, self.run)
+        self.started = True
+
+    def stop(self):
+        """Takes the reactor off the loop and closes every link."""
+        cdef Link *l
+        cdef size_t i
+        if not self.started:
+            return
+        self.started = False
+        if self.epfd >= 0:
+            self.loop.remove_reader(self.epfd)
+        cdef list ids = [self.links.slots[i].key for i in range(self.links.mask + 1) if self.links.slots[i].value != NULL] \
+            if self.links.slots != NULL else []
+        for id in ids:
+            l = self.get(id)
+            if l != NULL:
+                self.close(l)
+        self.settle()
+
+    def run(self):
+        """One call of the event loop: rounds until nothing is ready or ROUNDS are done."""
+        cdef int n = 0
+        with nogil:
+            while n < ROUNDS and self.run_round() > 0:
+                n += 1
+
+    cdef int run_round(self) noexcept nogil:
+        cdef epoll_event events[EVENTS]
+        cdef int i
+        cdef int n = epoll_wait(self.epfd, events, EVENTS, 0)
+        if n <= 0:
+            return n
+        self.tick()
+        for i in range(n):
+            self.dispatch(<Link *> events[i].data.ptr, events[i].events)
+        self.settle()
+        self.rounds += 1
+        return n
+
+    cdef void tick(self) noexcept nogil:
+        self.now_us = tp_now_us()
+
+    cdef void settle(self) noexcept nogil:
+        # Links that got something to do from other links' events, then the dead.
+        cdef Link *l
+        while self.first_ready != NULL:
+            l = self.first_ready
+            self.first_ready = l.next_ready
+            l.ready = 0
+            if not l.dead and not l.closing and not l.paused:
+                self.process_inb(l)
+                if not l.dead and not l.closing:
+                    self.set_interest(l)
+        while self.first_dead != NULL:
+            l = self.first_dead
+            self.first_dead = l.next_dead
+            buf_free(&l.inb)
+            buf_free(&l.out)
+            if l.tls != NULL:
+                release_object(l.tls)
+                l.tls = NULL
+            if self.roles[l.kind].on_free != NULL:
+                self.roles[l.kind].on_free(self, l)
+            else:
+                free(l)
+            self.frees += 1
+
+    def poke(self):
+        """Runs what Python code has made ready; called after upcalls from outside `run`."""
+        self.tick()
+        with nogil:
+            self.settle()
+
+    # --- life of a link ---------------------------------------------------
+
+    cdef void attach(self, Link *l, int fd, uint8_t kind) noexcept nogil:
+        cdef epoll_event ev
+        self.next_id += 1
+        l.id = self.next_id
+        l.fd = fd
+        l.kind = kind
+        map_add(&self.links, l.id, l)
+        if l.connecting:
+            l.interest = EPOLLOUT
+        elif kind == KIND_LISTENER:
+            l.interest = EPOLLIN
+        else:
+            l.interest = EPOLLIN | EPOLLRDHUP
+        if self.use_epoll:
+            ev.events = l.interest | (EPOLLEXCLUSIVE if kind == KIND_LISTENER else 0)
+            ev.data.ptr = l
+            epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &ev)
+        else:
+            loop_watch(self, l.fd, l.id, l.interest)
+
+    cdef void close(self, Link *l) noexcept nogil:
+        cdef PtrSlot *slot
+        if l.dead:
+            return
+        l.dead = 1
+        if not self.use_epoll:
+            loop_watch(self, l.fd, l.id, 0)
+        c_close(l.fd)
+        l.fd = -1
+        slot = map_find(&self.links, l.id, NULL)
+        if slot != NULL:
+            map_remove(&self.links, slot)
+        l.next_dead = self.first_dead
+        self.first_dead = l
+
+    cdef void close_after_send(self, Link *l) noexcept nogil:
+        # Bytes that a peer has sent and nobody reads make close() a reset, which can overtake the last
+        # error: so the socket is half closed and read empty for a while.
+        if l.dead or l.closing:
+            return
+        l.closing = 1
+        l.closing_since_ms = self.now_us // 1000
+        buf_free(&l.inb)
+        if buf_len(&l.out) == 0:
+            c_shutdown(l.fd, SHUT_WR)
+        self.set_interest(l)
+
+    cdef Link *get(self, uint64_t id) noexcept nogil:
+        return <Link *> map_get(&self.links, id)
+
+    # --- events -----------------------------------------------------------
+
+    cdef void dispatch(self, Link *l, uint32_t events) noexcept nogil:
+        if l.dead:
+            return
+        if l.kind == KIND_LISTENER:
+            self.accept(l)
+            return
+        if l.connecting:
+            l.connecting = 0
+            self.roles[l.kind].on_drained(self, l)
+            if not l.dead:
+                self.set_interest(l)
+            return
+        if events & EPOLLOUT:
+            self.flush(l)
+            if l.dead:
+                return
+        if events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP):
+            if l.paused and not l.closing:
+                if events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP):
+                    self.roles[l.kind].on_eof(self, l)
+                    if not l.dead and not l.closing:
+                        # the role wants to finish first; a level-triggered hang-up would spin
+                        self.set_interest(l)
+                else:
+                    self.set_interest(l)
+                return
+            self.readable(l)
+
+    cdef void accept(self, Link *l) noexcept nogil:
+        cdef int fd
+        cdef int i
+        if not self.accepting:
+            return
+        for i in range(ACCEPTS):
+            fd = tp_accept(l.fd)
+            if fd < 0:
+                if errno == EINTR or errno == ECONNABORTED:
+                    continue
+                return
+            if not l.local:
+                tp_nodelay(fd)
+            if self.on_accept(self, fd, l.local) == NULL:
+                c_close(fd)
+
+    cdef void readable(self, Link *l) noexcept nogil:
+        cdef ssize_t n
+        cdef size_t used = 0
+        cdef size_t room
+        cdef bint direct = buf_len(&l.inb) == 0 and l.tls == NULL
+        if direct or l.tls != NULL or l.closing:
+            n = recv(l.fd, self.scratch, SCRATCH_BYTES, 0)
+        else:
+            room = READ_BYTES
+            if l.need > buf_len(&l.inb) and l.need - buf_len(&l.inb) > room:
+                room = l.need - buf_len(&l.inb)
+                if room > 1048576:
+                    room = 1048576
+            if buf_reserve(&l.inb, room) != 0:
+                self.roles[l.kind].on_eof(self, l)
+                return
+            n = recv(l.fd, l.inb.data + l.inb.end, l.inb.cap - l.inb.end, 0)
+        if n < 0:
+            if errno == EAGAIN or errno == EINTR:
+                return
+        if l.closing:
+            if n <= 0:
+                self.close(l)
+            return
+        if n <= 0:
+            self.roles[l.kind].on_eof(self, l)
+            return
+        l.bytes_in += n
+        if l.tls != NULL:
+            tls_readable(self, l, n)
+            if not l.dead and not l.closing:
+                self.process_inb(l)
+        elif direct:
+            if self.roles[l.kind].on_bytes(self, l, self.scratch, n, &used) == 0 and not l.dead and not l.closing:
+                if used < <size_t> n and buf_append(&l.inb, self.scratch + used, n - used) != 0:
+                    self.roles[l.kind].on_eof(self, l)
+        else:
+            l.inb.end += n
+            self.process_inb(l)
+
+    cdef void process_inb(self, Link *l) noexcept nogil:
+        cdef size_t used = 0
+        if buf_len(&l.inb) == 0 or (l.need > buf_len(&l.inb)):
+            return
+        if self.roles[l.kind].on_bytes(self, l, l.inb.data + l.inb.start, buf_len(&l.inb), &used) != 0:
+            return
+        if not l.dead and not l.closing:
+            buf_consume(&l.inb, used)
+
+    # --- writing ----------------------------------------------------------
+
+    cdef int send(self, Link *l, const char *data, size_t n) noexcept nogil:
+        # 0: sent or kept for later; 1: kept, and the writer should hold back; -1: the link is dead
+        if l.dead:
+            return -1
+        l.bytes_out += n
+        if l.tls != NULL:
+            return tls_send(self, l, data, n)
+        return self.send_raw(l, data, n)
+
+    cdef int send_raw(self, Link *l, const char *data, size_t n) noexcept nogil:
+        cdef ssize_t k = 0
+        if buf_len(&l.out) == 0 and not l.connecting:
+            k = c_send(l.fd, data, n, MSG_NOSIGNAL)
+            if k == <ssize_t> n:
+                return 0
+            if k < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    # the read side will report the end; until then the bytes are lost with the link
+                    return -1
+                k = 0
+        if buf_append(&l.out, data + k, n - k) != 0:
+            return -1
+        if not (l.interest & EPOLLOUT):
+            self.set_interest(l)
+        return 1 if buf_len(&l.out) > self.send_limit else 0
+
+    cdef void flush(self, Link *l) noexcept nogil:
+        cdef ssize_t k
+        if buf_len(&l.out) > 0:
+            k = c_send(l.fd, l.out.data + l.out.start, buf_len(&l.out), MSG_NOSIGNAL)
+            if k < 0:
+                if errno == EAGAIN or errno == EINTR:
+                    return
+                if l.closing:
+                    self.close(l)
+                else:
+                    self.roles[l.kind].on_eof(self, l)
+                return
+            buf_consume(&l.out, k)
+        if l.closing:
+            if buf_len(&l.out) == 0:
+                c_shutdown(l.fd, SHUT_WR)
+                self.set_interest(l)
+            return
+        if buf_len(&l.out) == 0:
+            self.set_interest(l)
+        if buf_len(&l.out) <= self.send_limit // 2:
+            self.roles[l.kind].on_drained(self, l)
+
+    cdef void set_interest(self, Link *l) noexcept nogil:
+        cdef epoll_event ev
+        cdef uint32_t wanted = 0
+        if l.dead:
+            return
+        if l.connecting:
+            wanted = EPOLLOUT
+        else:
+            if not l.paused or l.closing:
+                wanted = EPOLLIN | EPOLLRDHUP
+            if buf_len(&l.out) > 0:
+                wanted |= EPOLLOUT
+        if wanted != l.interest:
+            l.interest = wanted
+            if self.use_epoll:
+                ev.events = wanted
+                ev.data.ptr = l
+                epoll_ctl(self.epfd, EPOLL_CTL_MOD, l.fd, &ev)
+            else:
+                loop_watch(self, l.fd, l.id, wanted)
+
+    cdef void pause(self, Link *l) noexcept nogil:
+        l.paused = 1
+
+    cdef void unpause(self, Link *l) noexcept nogil:
+        if l.paused:
+            l.paused = 0
+            if not l.dead:
+                self.set_interest(l)
+                self.make_ready(l)
+
+    cdef void make_ready(self, Link *l) noexcept nogil:
+        if not l.ready and not l.dead:
+            l.ready = 1
+            l.next_ready = self.first_ready
+            self.first_ready = l
+
+    # --- for Python -------------------------------------------------------
+
+    def add_listener(self, int fd, bint local):
+        """Accepts from this listening socket; returns the link's id."""
+        cdef Link *l = <Link *> malloc(sizeof(Link))
+        memset(l, 0, sizeof(Link))
+        l.local = local
+        self.attach(l, fd, KIND_LISTENER)
+        return l.id
+
+    def stop_accepting(self):
+        """Closes the listeners (of this process)."""
+        cdef size_t i
+        cdef list listeners = []
+        self.accepting = False
+        if self.links.slots != NULL:
+            for i in range(self.links.mask + 1):
+                if self.links.slots[i].value != NULL and (<Link *> self.links.slots[i].value).kind == KIND_LISTENER:
+                    listeners.append(self.links.slots[i].key)
+        for id in listeners:
+            self.close(self.get(id))
+        self.settle()
+
+    def link_event(self, uint64_t id, uint32_t events):
+        """The loop's own readiness of a socket, where there is no epoll."""
+        cdef Link *l = self.get(id)
+        self.tick()
+        if l != NULL:
+            with nogil:
+                self.dispatch(l, events)
+                self.settle()
+
+    def connect_error(self, uint64_t id):
+        """errno of a connect that has ended; 0 when it succeeded."""
+        cdef Link *l = self.get(id)
+        return tp_connect_error(l.fd) if l != NULL else -1
+
+    def use_tls(self, uint64_t id, layer):
+        """From here on the link's bytes pass through `layer` (net.tls.TlsLayer)."""
+        cdef Link *l = self.get(id)
+        if l != NULL:
+            l.tls = keep_object(layer)
+
+    def write_raw(self, uint64_t id, bytes data):
+        """Sends bytes beneath TLS: the handshake's own records."""
+        cdef Link *l = self.get(id)
+        if l != NULL and data:
+            self.send_raw(l, data, len(data))
+
+    def fileno(self, uint64_t id):
+        """The link's descriptor, or -1."""
+        cdef Link *l = self.get(id)
+        return l.fd if l != NULL else -1
+
+
+cdef void *keep_object(object o) noexcept:
+    Py_INCREF(o)
+    return <void *> o
+
+
+cdef void release_object(void *p) noexcept with gil:
+    Py_DECREF(<object> <PyObject *> p)
+
+
+cdef void loop_watch(Reactor r, int fd, uint64_t id, uint32_t interest) noexcept with gil:
+    """Keeps the loop's readers and writers as `interest` says (only where there is no epoll)."""
+    if r.loop is None or fd < 0:
+        return
+    try:
+        if interest & EPOLLIN:
+            r.loop.add_reader(fd, r.link_event, id, <uint32_t> EPOLLIN)
+        else:
+            r.loop.remove_reader(fd)
+        if interest & EPOLLOUT:
+            r.loop.add_writer(fd, r.link_event, id, <uint32_t> EPOLLOUT)
+        else:
+            r.loop.remove_writer(fd)
+    except Exception as error:
+        r.log.error("the loop can't watch a socket", error=str(error))
+
+
+cdef void tls_readable(Reactor r, Link *l, ssize_t n) noexcept with gil:
+    """Received records -> plain bytes behind `inb`; the layer's own answers are sent."""
+    cdef bytes plain
+    try:
+        layer = <object> <PyObject *> l.tls
+        plain = layer.feed(r.scratch[:n])
+        pending = layer.take_out()
+        if pending:
+            r.send_raw(l, pending, len(pending))
+        if plain and buf_append(&l.inb, plain, len(plain)) != 0:
+            raise MemoryError
+        if layer.closed:
+            r.roles[l.kind].on_eof(r, l)
+    except Exception as error:
+        r.log.debug("TLS failed", link=l.id, error=str(error))
+        r.roles[l.kind].on_eof(r, l)
+
+
+cdef int tls_send(Reactor r, Link *l, const char *data, size_t n) noexcept with gil:
+    cdef bytes sealed
+    try:
+        sealed = (<object> <PyObject *> l.tls).seal(data[:n])
+        return r.send_raw(l, sealed, len(sealed)) if sealed else 0
+    except Exception as error:
+        r.log.debug("TLS failed", link=l.id, error=str(error))
+        return -1

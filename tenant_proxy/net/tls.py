@@ -1,0 +1,144 @@
+"""TLS as a layer over a link's bytes: OpenSSL through the standard library's memory BIOs.
+
+The reactor gives received records to `feed` and sends what `take_out` and `seal` return.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+
+from tenant_proxy.config.schema import ClientTls, ServerTls
+
+#: ALPN protocol of PostgreSQL (docs 54.2.12, SSL Session Encryption)
+ALPN = "postgresql"
+
+READ_BYTES = 65536
+
+
+class TlsLayer:
+    """One TLS connection.  `on_established` is called once, when the handshake is complete."""
+
+    __slots__ = ("_incoming", "_on_established", "_outgoing", "closed", "established", "ssl_object")
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        on_established: Callable[[TlsLayer], None],
+        server_hostname: str | None = None,
+    ) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.ssl_object = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        self._on_established = on_established
+        self.established = False
+        self.closed = False
+
+    def start(self) -> bytes:
+        """A client's first records."""
+        self._shake_hands()
+        return self.take_out()
+
+    def feed(self, data: bytes) -> bytes:
+        """Received records -> plain bytes.  Raises ssl.SSLError."""
+        self._incoming.write(data)
+        if not self.established and not self._shake_hands():
+            return b""
+        plain: list[bytes] = []
+        while True:
+            try:
+                piece = self.ssl_object.read(READ_BYTES)
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLZeroReturnError:
+                piece = b""
+            if not piece:
+                self.closed = True
+                break
+            plain.append(piece)
+        return b"".join(plain)
+
+    def seal(self, data: bytes) -> bytes:
+        """Plain bytes -> records to send."""
+        self.ssl_object.write(data)
+        return self._outgoing.read()
+
+    def take_out(self) -> bytes:
+        """Records that the layer itself has to send."""
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    def _shake_hands(self) -> bool:
+        try:
+            self.ssl_object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        self.established = True
+        self._on_established(self)
+        return True
+
+    # --- what the handshake told ---------------------------------------------
+
+    @property
+    def alpn(self) -> str | None:
+        return self.ssl_object.selected_alpn_protocol()
+
+    @property
+    def sni(self) -> str | None:
+        """The host name that the client asked for."""
+        return getattr(self.ssl_object, "sni_name", None)
+
+    def peer_names(self) -> tuple[str | None, tuple[str, ...]]:
+        """Common name and alternative names of a verified peer's certificate."""
+        certificate = self.ssl_object.getpeercert() or {}
+        cn: str | None = None
+        for part in certificate.get("subject", ()):
+            for key, value in part:  # type: ignore[misc]
+                if key == "commonName":
+                    cn = str(value)
+        names = tuple(str(value) for kind, value in certificate.get("subjectAltName", ()) if kind != "IP Address")  # type: ignore[misc]
+        return cn, names
+
+
+def _note_sni(ssl_object: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+    ssl_object.sni_name = name  # type: ignore[attr-defined]
+
+
+def client_context(tls: ClientTls) -> ssl.SSLContext | None:
+    """For connections from clients, None when TLS is off.  Raises OSError and ssl.SSLError."""
+    if tls.mode == "disable" or tls.cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.min_version == "TLSv1.3" else ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.load_cert_chain(tls.cert, tls.key)
+    context.set_alpn_protocols([ALPN])
+    context.sni_callback = _note_sni  # type: ignore[assignment]
+    if tls.client_ca:
+        context.load_verify_locations(tls.client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def server_context(tls: ServerTls) -> ssl.SSLContext | None:
+    """For connections to servers, None when TLS is off.  Modes as libpq's sslmode."""
+    if tls.mode == "disable":
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = tls.mode == "verify-full"
+    if tls.mode in ("verify-ca", "verify-full"):
+        context.verify_mode = ssl.CERT_REQUIRED
+        if tls.ca:
+            context.load_verify_locations(tls.ca)
+        else:
+            context.load_default_certs()
+    else:
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert:
+        context.load_cert_chain(tls.cert, tls.key)
+    context.set_alpn_protocols([ALPN])
+    return context

@@ -1,0 +1,62 @@
+"""Limits that hold over all workers: open backends per tenant's pool and per cluster.
+
+Counters are in memory that the workers share (tenant_proxy.shm): each writes its own row and reads
+all of them.  A place is taken by adding to the own counter first and then looking at the sum, so two
+workers that want the last place may both be refused it, but never both get it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Mapping
+
+from tenant_proxy.shm import MAX_SLOTS, SIZE_BYTES, offset
+from tenant_proxy.tenancy.registry import TenantInfo
+
+_INT = struct.Struct("=i")
+
+
+class Budget:
+    """One worker's share of the limits."""
+
+    def __init__(self, fd: int, slot: int, workers: int, indexes: Mapping[str, int]) -> None:
+        self._map = mmap.mmap(fd, SIZE_BYTES)
+        self._slot = slot
+        self._rows = min(workers, MAX_SLOTS)
+        self.indexes = indexes
+
+    def take(self, tenant: TenantInfo) -> bool:
+        """A place for one more backend, of the tenant and of its cluster; False if there is none."""
+        cluster = tenant.cluster
+        if not self._take("cluster:" + cluster.name, cluster.max_backends):
+            return False
+        if not self._take("tenant:" + tenant.name, tenant.pool.max):
+            self._add("cluster:" + cluster.name, -1)
+            return False
+        return True
+
+    def give_back(self, tenant: TenantInfo) -> None:
+        """Returns what one `take` took."""
+        self._add("cluster:" + tenant.cluster.name, -1)
+        self._add("tenant:" + tenant.name, -1)
+
+    def used(self, name: str) -> int:
+        """Backends of all workers under this name ("tenant:acme", "cluster:main")."""
+        index = self.indexes.get(name)
+        if index is None:
+            return 0
+        return sum(_INT.unpack_from(self._map, offset(row, index))[0] for row in range(self._rows))
+
+    def _take(self, name: str, limit: int) -> bool:
+        self._add(name, 1)
+        if self.used(name) > limit:
+            self._add(name, -1)
+            return False
+        return True
+
+    def _add(self, name: str, n: int) -> None:
+        index = self.indexes.get(name)
+        if index is not None:
+            at = offset(self._slot, index)
+            _INT.pack_into(self._map, at, _INT.unpack_from(self._map, at)[0] + n)

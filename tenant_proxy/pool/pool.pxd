@@ -1,0 +1,224 @@
+# Pools: who is waiting, which servers are idle, and the counters of both.
+#
+# A Pool belongs to one login of one tenant.  A Client waits in at most one pool's queue; a Server is
+# in its pool's idle list exactly while its phase is SV_IDLE.  Everything here is lists and numbers:
+# sockets belong to net.reactor, messages to relay.
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from tenant_proxy.net.reactor cimport Link
+from tenant_proxy.wire.ptrmap cimport PtrMap
+
+cdef enum:
+    BUCKETS = 16                # of the histograms: upper bounds in pool.pyx
+
+cpdef enum ClientPhase:
+    CL_STARTUP = 0              # reads SSLRequest, startup packet …
+    CL_LOGIN = 1                # authentication exchange, in Python
+    CL_LOGIN_WAITING = 2        # authenticated, waits for a server to take its greeting from
+    CL_IDLE = 3                 # no server, nothing outstanding
+    CL_WAITING = 4              # has sent a request and waits for a server
+    CL_ACTIVE = 5               # paired with a server
+    CL_SKIP_TO_SYNC = 6         # refused in the extended protocol without a server: all is dropped up to Sync
+    CL_ADMIN = 7                # the admin console
+    CL_CLOSING = 8
+
+cpdef enum ServerPhase:
+    SV_CONNECT = 0              # connect() under way
+    SV_LOGIN = 1                # TLS, authentication and greeting, in Python
+    SV_IDLE = 2                 # in the idle list
+    SV_ACTIVE = 3               # paired with a client
+    SV_CLEANING = 4             # runs the reset query
+    SV_CANCELING = 5            # clean, but a cancel request for it is still on its way
+    SV_CLOSING = 6
+
+# A prepared statement's text.  Shared by reference count between the intern table, clients and rings.
+cdef struct Stmt:
+    uint64_t id                 # never used twice; names it on servers
+    uint64_t hash
+    uint32_t refs
+    uint32_t effects            # the verdict's bits
+    uint32_t size
+    uint8_t interned            # findable in its pool's table
+    char *body                  # the Parse message from the query on: query, NUL, parameter types
+
+# A client's own name for a statement.
+cdef struct ClientStmt:
+    uint64_t hash
+    Stmt *stmt
+    uint8_t confirmed           # ParseComplete was sent for it
+    uint32_t name_len
+    char name[1]
+
+# A statement that a server knows, in the server's list from most to least recently used.
+cdef struct ServerStmt:
+    Stmt *stmt
+    ServerStmt *newer
+    ServerStmt *older
+
+cdef enum Request:
+    R_QUERY = 1
+    R_PARSE = 2
+    R_BIND = 3
+    R_DESCRIBE = 4
+    R_EXECUTE = 5
+    R_CLOSE = 6
+    R_SYNC = 7
+    R_FUNCTION = 8
+    R_COPY_END = 9              # the client ended its COPY here; no reply of its own
+
+cdef enum:
+    # what becomes of the replies to a request
+    ACT_SKIP = 1                # the proxy's own request: swallowed
+    ACT_FAKE = 2                # never sent to the server: the proxy answers in its place
+    ACT_REFUSED = 4             # sent in place of a refused request: its error is replaced by `arg`
+    ACT_SYNC = 8                # with ACT_SKIP: brings the client's settings; its failure closes the server
+    ACT_ASK = 16                # with ACT_SKIP: asks the server for its settings; its rows go to Python
+
+# A request whose replies are outstanding.
+cdef struct Outstanding:
+    uint8_t request             # Request
+    uint8_t action              # ACT_…
+    void *arg                   # R_PARSE: Stmt* (reference); ACT_REFUSED, or R_QUERY with ACT_FAKE: bytes (reference)
+    uint64_t name_hash          # R_PARSE: of the client's name for it
+
+cdef struct Ring:
+    Outstanding *items
+    uint32_t cap
+    uint32_t head
+    uint32_t count
+
+cdef struct Pool:
+    uint32_t id
+    uint32_t scope              # the guard's scope
+    uint8_t guard_mode          # 0 enforce, 1 observe, 2 off
+    uint8_t session_mode
+    uint8_t down                # the last connect failed: see retry_at in Python
+    uint8_t fail_when_down
+    uint8_t retired             # a reload took it away: it goes when its last client has
+    int32_t max
+    int32_t min
+    int32_t total               # servers of every phase
+    int32_t opening             # … of SV_CONNECT and SV_LOGIN
+    int32_t idle_count
+    int32_t clients
+    int32_t waiting
+    int32_t queue_limit
+    int32_t pinned
+    uint32_t max_prepared
+    Server *idle_first          # most recently used
+    Server *idle_last
+    Client *wait_first          # waits longest
+    Client *wait_last
+    PtrMap stmts                # hash -> Stmt*, interned
+    char *reset_query           # complete Query message
+    uint32_t reset_size
+    # microseconds; 0: none
+    uint64_t queue_timeout_us
+    uint64_t query_timeout_us
+    uint64_t idle_xact_timeout_us
+    uint64_t client_idle_us
+    uint64_t server_idle_us
+    uint64_t connect_timeout_us
+    # counters
+    uint64_t xacts
+    uint64_t queries
+    uint64_t bytes_in
+    uint64_t bytes_out
+    uint64_t xact_us
+    uint64_t query_us
+    uint64_t wait_us
+    uint64_t assignments
+    uint64_t client_parses
+    uint64_t server_parses
+    uint64_t binds
+    uint64_t rejected
+    uint64_t prepared_hits
+    uint64_t prepared_misses
+    uint64_t prepared_evictions
+    uint64_t wait_hist[BUCKETS]
+    uint64_t query_hist[BUCKETS]
+
+cdef struct Client:
+    Link link
+    Pool *pool
+    Server *server              # while CL_ACTIVE
+    Client *wait_prev
+    Client *wait_next
+    uint8_t phase               # ClientPhase
+    uint8_t xact_status         # as last told
+    uint8_t pinned              # keeps its server between transactions (session mode, or session state)
+    uint8_t skip_stream         # the rest of the message in hand is dropped, not forwarded
+    uint8_t minor               # protocol 3.minor
+    uint8_t greeted             # has had its ReadyForQuery
+    uint8_t queued              # in its pool's queue
+    uint8_t tracks              # prepared statements are the pool's, known under other names on servers
+    uint8_t held                # waits for something outside (a look-up, the admin console): messages stay
+    uint8_t key_size            # 0: no cancel key yet
+    uint8_t key[32]             # secret of its BackendKeyData
+    uint32_t startup_id         # interned set of settings that its server must have been opened with
+    uint32_t settings_id        # interned set of settings that it changed since
+    uint64_t stream_left        # bytes of the message in hand that are still to come
+    PtrMap stmts                # name hash -> ClientStmt*
+    Stmt *unnamed
+    int32_t pid                 # of its BackendKeyData
+    uint64_t stmt_bytes         # texts that its named statements hold
+    void *session               # what Python knows of it (owned reference), or NULL
+    uint64_t connect_us
+    uint64_t request_us         # start of the statement in hand, or of the wait
+    uint64_t wait_us
+    uint64_t active_us          # last sign of life
+    uint64_t xact_start_us
+
+cdef struct Server:
+    Link link
+    Pool *pool
+    Client *client
+    Server *newer
+    Server *older
+    uint8_t phase               # ServerPhase
+    uint8_t xact_status
+    uint8_t connected           # connect() has ended
+    uint8_t copy_in             # the server takes CopyData: it swallows Sync and Flush
+    uint8_t skipping            # after an error in the extended protocol, up to Sync
+    uint8_t close_needed        # not to be used again
+    uint8_t dirty               # state beyond settings that only a reset takes away
+    uint8_t settings_changed    # a statement may have changed settings: ask
+    uint8_t cancels             # cancel requests on their way
+    uint8_t relaying            # of the stream in hand: 1 forward, 0 drop
+    uint8_t batch_open          # extended-protocol messages sent since the last Sync
+    uint8_t told_fatal          # a FATAL error went to the client: nothing more need be said at the end
+    uint8_t failed              # a request of the proxy's own got an error
+    uint32_t startup_id
+    uint32_t settings_id
+    int32_t pid
+    void *info                  # what Python knows of it (owned reference), or NULL
+    uint64_t stream_left
+    Ring ring
+    PtrMap stmts                # Stmt id -> ServerStmt*
+    ServerStmt *newest
+    ServerStmt *oldest
+    uint64_t unnamed_id         # Stmt id of the unnamed statement, 0: none or unknown
+    uint64_t connect_us
+    uint64_t idle_since_us
+    uint64_t request_us
+    uint64_t expires_us
+    uint64_t assigned_us
+
+# idle servers
+cdef void idle_push(Pool *p, Server *s) noexcept nogil
+cdef void idle_remove(Pool *p, Server *s) noexcept nogil
+cdef Server *idle_pick(Pool *p, uint32_t startup_id, uint32_t settings_id) noexcept nogil
+# waiting clients
+cdef void wait_push(Pool *p, Client *c) noexcept nogil
+cdef void wait_remove(Pool *p, Client *c) noexcept nogil
+cdef Client *wait_pick(Pool *p, uint32_t startup_id, uint64_t now_us, uint64_t patience_us) noexcept nogil
+# outstanding requests
+cdef int ring_push(Ring *r, uint8_t request, uint8_t action, void *arg, uint64_t name_hash) noexcept nogil
+cdef Outstanding *ring_head(Ring *r) noexcept nogil
+cdef Outstanding *ring_at(Ring *r, uint32_t i) noexcept nogil
+cdef void ring_pop(Ring *r) noexcept nogil
+cdef void ring_remove_at(Ring *r, uint32_t i) noexcept nogil
+# figures
+cdef void count_wait(Pool *p, uint64_t us) noexcept nogil
+cdef void count_query(Pool *p, uint64_t us) noexcept nogil

@@ -1,0 +1,93 @@
+"""CancelRequests: from a client's key to its server, over a connection of their own.
+
+A request is forwarded only while its client's statement runs, and until the server has closed the
+connection that carried it, the cancelled backend serves nobody else (DESIGN, invariant 9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tenant_proxy.net.tls import server_context
+from tenant_proxy.obs.log import get_logger
+from tenant_proxy.relay.session import ServerInfo
+from tenant_proxy.wire import messages
+
+if TYPE_CHECKING:
+    from tenant_proxy.worker import Worker
+
+log = get_logger("cancel")
+
+#: how long a server may take to take and close a cancel connection
+CANCEL_S = 10.0
+
+
+class Cancels:
+    """Cancel requests of a worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.counts: Counter[str] = Counter()
+
+    def on_request(self, pid: int, key: bytes, packet: bytes, *, from_peer: bool = False) -> None:
+        """A CancelRequest of this worker's or, handed over, of another's connection."""
+        found = self._worker.engine.find_cancel(pid, key)
+        if found is False:
+            if not from_peer and self._worker.mailbox.broadcast_cancel(packet):
+                return
+            self.counts["unmatched"] += 1
+        elif found is None:
+            self.counts["nothing_running"] += 1
+        else:
+            server, info = found
+            self.counts["forwarded"] += 1
+            self._start(self._forward(server, info))
+
+    def stop_statement(self, info: ServerInfo) -> None:
+        """Cancels what a server runs that is about to be closed."""
+        self._start(self._send(info))
+
+    def _start(self, work: object) -> None:
+        task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type,var-annotated]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _forward(self, server: int, info: ServerInfo) -> None:
+        try:
+            await self._send(info)
+        finally:
+            self._worker.engine.cancel_done(server)
+
+    async def _send(self, info: ServerInfo) -> None:
+        try:
+            async with asyncio.timeout(CANCEL_S):
+                await self._converse(info)
+        except (OSError, ssl.SSLError, TimeoutError) as error:
+            log.warning("cancel request not delivered", pid=info.pid, error=str(error))
+
+    async def _converse(self, info: ServerInfo) -> None:
+        tls = server_context(info.tls) if info.encrypted else None
+        if isinstance(info.address, str):
+            reader, writer = await asyncio.open_unix_connection(info.address)
+        elif tls is not None and info.tls.negotiation == "direct":
+            reader, writer = await asyncio.open_connection(
+                *info.address, ssl=tls, server_hostname=info.host
+            )
+        else:
+            reader, writer = await asyncio.open_connection(*info.address)
+            if tls is not None:
+                writer.write(messages.ssl_request())
+                if await reader.readexactly(1) != b"S":
+                    raise OSError("the server does not offer TLS to a cancel request")
+                await writer.start_tls(tls, server_hostname=info.host)
+        try:
+            writer.write(messages.cancel_request(info.pid, info.key))
+            await writer.drain()
+            # the server closes once it has signalled the backend
+            await reader.read()
+        finally:
+            writer.close()

@@ -1,0 +1,126 @@
+# Relay: what clients, servers and their pairing share: the pools, the guard's cache, the burst being
+# written, counters, and the upcalls into Python (`hooks`).  The functions are in pairing, statements,
+# client and server; engine makes the whole usable from Python.
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+from tenant_proxy.guard.cache cimport VerdictCache
+from tenant_proxy.net.reactor cimport Link, Reactor
+from tenant_proxy.pool.pool cimport Client, Pool, Server
+from tenant_proxy.wire.ptrmap cimport PtrMap
+
+cdef enum:
+    # bits of model.Effect (a test compares them)
+    EFF_READS = 1
+    EFF_WRITES = 2
+    EFF_XACT_CONTROL = 4
+    EFF_SETTINGS = 8
+    EFF_PINS = 16
+    EFF_DEALLOCATES = 32
+    EFF_DISCARDS_ALL = 64
+    EFF_OPAQUE = 128
+    EFF_DDL = 256
+    EFF_MULTI = 512
+    EFF_ALLOWED = 0x80000000        # the statement may run
+
+cpdef enum Reason:
+    # why a link ended; names are labels of metrics
+    UNKNOWN = 0
+    TERMINATED = 1                  # the client said Terminate
+    GONE = 2                        # the peer closed, or the network did
+    PROTOCOL = 3                    # the peer broke the protocol
+    LOGIN_FAILED = 4
+    LOGIN_TIMEOUT = 5
+    QUEUE_TIMEOUT = 6
+    QUEUE_FULL = 7
+    QUERY_TIMEOUT = 8
+    IDLE_IN_TRANSACTION = 9
+    IDLE = 10
+    SERVER_LOST = 11
+    SERVER_UNAVAILABLE = 12
+    KILLED = 13
+    SHUTDOWN = 14
+    INTERNAL = 15
+    HANDED_OVER = 16                # to another worker
+    CANCEL = 17                     # a connection that brought a CancelRequest
+    CONNECT_FAILED = 18
+    LIFETIME = 19
+    UNCLEAN = 20                    # its client left in the middle of something
+    RESET_FAILED = 21
+    SETTINGS_FAILED = 22
+    EVICTED = 23                    # made room for another
+    RETIRED = 24                    # a reload took its pool away
+    TOO_MANY = 25
+    REASONS = 26
+
+cdef struct Burst:
+    # What one burst of a client's bytes sends to its server: first Relay.batch (what was copied or
+    # rewritten), then a run of the client's own buffer.
+    char *run
+    size_t run_size
+
+cdef class Relay(Reactor):
+    cdef PtrMap pools               # id -> Pool*
+    cdef PtrMap keys                # cancel key's first bytes -> Client*
+    cdef VerdictCache verdicts
+    cdef object hooks
+    cdef object refusal             # bytes: the ErrorResponse of the statement just refused
+    cdef uint64_t next_stmt
+    cdef uint64_t seed
+    cdef uint32_t next_pool
+    cdef size_t max_statement
+    cdef uint32_t max_clients
+    cdef uint32_t max_logins
+    cdef char *batch
+    cdef size_t batch_cap
+    cdef size_t batch_size
+    cdef bint draining
+    # counters
+    cdef uint64_t clients_accepted
+    cdef uint32_t clients_open
+    cdef uint32_t logins_open
+    cdef uint32_t servers_open
+    cdef uint64_t client_ends[26]
+    cdef uint64_t server_ends[26]
+
+    cdef int batch_room(self, size_t n) noexcept nogil
+    cdef void batch_add(self, const char *data, size_t n) noexcept nogil
+
+# upcalls; they take the GIL, and never raise: what fails inside is logged and closes the link
+cdef void up_startup(Relay e, Client *c, const char *data, size_t n) noexcept nogil
+cdef void up_login_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil
+cdef void up_client_gone(Relay e, Client *c, int reason) noexcept nogil
+cdef void up_admin_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil
+cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
+cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil
+cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil
+cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil
+cdef void up_existing_statement(Relay e, const char *name, size_t n) noexcept nogil
+cdef void up_demand(Relay e, Pool *p) noexcept nogil
+cdef void up_greet(Relay e, Client *c, Server *s) noexcept nogil
+cdef void up_fail_client(Relay e, Client *c, int reason, uint64_t detail) noexcept nogil
+cdef void up_violation(Relay e, Client *c, int what, uint32_t value) noexcept nogil
+cdef void up_server_connected(Relay e, Server *s) noexcept nogil
+cdef void up_server_message(Relay e, Server *s, const char *data, size_t n) noexcept nogil
+cdef void up_server_gone(Relay e, Server *s, int reason) noexcept nogil
+cdef void up_ask_row(Relay e, Server *s, const char *data, size_t n) noexcept nogil
+cdef void up_ask_done(Relay e, Server *s, Client *c) noexcept nogil
+cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil
+cdef int up_ask_settings(Relay e, Server *s) noexcept nogil
+cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
+cdef void up_error(Relay e, Server *s, const char *data, size_t n) noexcept nogil
+cdef void up_pinned(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
+cdef void keep_refusal(Relay e, void **where) noexcept nogil
+cdef object get_object(void *o)
+cdef void drop_object(void *o) noexcept nogil
+cdef int send_object(Relay e, Link *l, void *o) noexcept nogil
+cdef int send_refusal(Relay e, Link *l) noexcept nogil
+
+cdef enum Violation:
+    V_TYPE = 0                      # invalid frontend message type %d
+    V_LENGTH = 1                    # invalid message length
+    V_FORMAT = 2                    # invalid message format
+    V_MEMORY = 3
+    V_STARTUP = 4
+    V_NOT_PASSWORD = 5              # expected password response, got message type %d
+    V_AFTER_SSL = 6

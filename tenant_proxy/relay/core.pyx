@@ -1,0 +1,318 @@
+"""What all parts of the relay share, and the upcalls into Python.
+
+`Relay.hooks` is an object with the methods named here (worker.Hooks).  An upcall that fails is
+logged with an id and ends the link it was for: an exception never travels through the engine.
+"""
+
+import os
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
+
+from tenant_proxy.net.reactor cimport Link, Reactor
+from tenant_proxy.pool.pool cimport ACT_ASK, ACT_SKIP, ACT_SYNC, R_QUERY, Client, Pool, Server, ring_push
+from tenant_proxy.wire.ptrmap cimport map_free
+
+
+cdef class Relay(Reactor):
+
+    def __cinit__(self):
+        self.seed = int.from_bytes(os.urandom(8), "little")
+        self.max_statement = 64 * 1024 * 1024
+        self.max_clients = 20_000
+        self.max_logins = 500
+        self.batch_cap = 65536
+        self.batch = <char *> malloc(self.batch_cap)
+        if self.batch == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.batch)
+        map_free(&self.pools)
+        map_free(&self.keys)
+
+    cdef int batch_room(self, size_t n) noexcept nogil:
+        cdef size_t cap = self.batch_cap
+        cdef char *batch
+        if self.batch_size + n <= cap:
+            return 0
+        while cap < self.batch_size + n:
+            cap <<= 1
+        batch = <char *> realloc(self.batch, cap)
+        if batch == NULL:
+            return -1
+        self.batch = batch
+        self.batch_cap = cap
+        return 0
+
+    cdef void batch_add(self, const char *data, size_t n) noexcept nogil:
+        if self.batch_room(n) == 0:
+            memcpy(self.batch + self.batch_size, data, n)
+            self.batch_size += n
+
+
+# --- clients ------------------------------------------------------------------
+
+
+cdef void up_startup(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_startup(c.link.id, data[:n])
+        except Exception:
+            e.hooks.on_bug(c.link.id)
+
+
+cdef void up_login_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_login_message(c.link.id, data[5:n])
+        except Exception:
+            e.hooks.on_bug(c.link.id)
+
+
+cdef void up_admin_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_admin_message(c.link.id, data[0], data[5:n])
+        except Exception:
+            e.hooks.on_bug(c.link.id)
+
+
+cdef void up_client_gone(Relay e, Client *c, int reason) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_client_gone(c.link.id, take_object(&c.session), reason)
+        except Exception:
+            e.log.exception("closing a client")
+
+
+cdef void up_greet(Relay e, Client *c, Server *s) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_greet(c.link.id, <object> <PyObject *> c.session, s.link.id, <object> <PyObject *> s.info)
+        except Exception:
+            e.hooks.on_bug(c.link.id)
+
+
+cdef void up_fail_client(Relay e, Client *c, int reason, uint64_t detail) noexcept nogil:
+    with gil:
+        try:
+            message = e.hooks.failure(c.link.id, get_object(c.session), reason, detail)
+            e.send(&c.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
+        except Exception:
+            e.log.exception("telling a client of a failure")
+
+
+cdef void up_violation(Relay e, Client *c, int what, uint32_t value) noexcept nogil:
+    with gil:
+        try:
+            message = e.hooks.violation(c.link.id, get_object(c.session), what, value)
+            e.send(&c.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
+        except Exception:
+            e.log.exception("telling a client of a protocol violation")
+
+
+# --- the guard ----------------------------------------------------------------
+
+
+cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
+    # a text that the cache does not know; 0: refused, and `refusal` holds the ErrorResponse
+    with gil:
+        try:
+            result = e.hooks.judge(get_object(c.session), c.pool.scope, sql[:n])
+            if isinstance(result, bytes):
+                e.refusal = result
+                return 0
+            return <uint32_t> result
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+            return 0
+
+
+cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil:
+    with gil:
+        try:
+            result = e.hooks.judge_function(get_object(c.session), c.pool.scope, oid)
+            if isinstance(result, bytes):
+                e.refusal = result
+                return 0
+            return <uint32_t> result
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+            return 0
+
+
+cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil:
+    with gil:
+        e.refusal = e.hooks.refuse_size(get_object(c.session), n)
+
+
+cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil:
+    with gil:
+        e.refusal = e.hooks.missing_statement(name[:n])
+
+
+cdef void up_existing_statement(Relay e, const char *name, size_t n) noexcept nogil:
+    with gil:
+        e.refusal = e.hooks.existing_statement(name[:n])
+
+
+cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
+    # 1: answered without the server (`refusal` then holds the CommandComplete); 0: goes to the server;
+    # 2: goes to the server, which then has none of the pool's statements left
+    with gil:
+        try:
+            result = e.hooks.deallocate(c.link.id, c.pool.scope, sql[:n], c.pinned)
+            if isinstance(result, bytes):
+                e.refusal = result
+                return 1
+            return 2 if result else 0
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+            return 1
+
+
+cdef void up_pinned(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_pinned(get_object(c.session), c.pool.scope, sql[:n])
+        except Exception:
+            e.log.exception("counting a pin")
+
+
+# --- servers ------------------------------------------------------------------
+
+
+cdef void up_demand(Relay e, Pool *p) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_demand(p.id)
+        except Exception:
+            e.log.exception("opening a server")
+
+
+cdef void up_server_connected(Relay e, Server *s) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_server_connected(s.link.id)
+        except Exception:
+            e.hooks.on_server_bug(s.link.id)
+
+
+cdef void up_server_message(Relay e, Server *s, const char *data, size_t n) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_server_message(s.link.id, data[0] & 255, data[5:n] if n > 5 else b"")
+        except Exception:
+            e.hooks.on_server_bug(s.link.id)
+
+
+cdef void up_server_gone(Relay e, Server *s, int reason) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_server_gone(s.link.id, s.pool.id, take_object(&s.info), reason)
+        except Exception:
+            e.log.exception("closing a server")
+
+
+cdef void up_error(Relay e, Server *s, const char *data, size_t n) noexcept nogil:
+    # counts an error by class; a FATAL one ends the session
+    with gil:
+        try:
+            if e.hooks.on_error(s.pool.id, data[5:n]):
+                s.told_fatal = 1
+                s.close_needed = 1
+        except Exception:
+            e.log.exception("counting an error")
+
+
+# --- settings -----------------------------------------------------------------
+
+
+cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil:
+    # brings the server from its settings to the client's, ahead of what the client sends
+    with gil:
+        try:
+            message = e.hooks.sync_message(s.settings_id, c.settings_id)
+            ring_push(&s.ring, R_QUERY, ACT_SKIP | ACT_SYNC, NULL, 0)
+            s.settings_id = c.settings_id
+            e.send(&s.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
+            return 0
+        except Exception:
+            e.log.exception("composing settings")
+            return -1
+
+
+cdef int up_ask_settings(Relay e, Server *s) noexcept nogil:
+    with gil:
+        try:
+            message = e.hooks.ask_message(s.link.id, get_object(s.client.session))
+            ring_push(&s.ring, R_QUERY, ACT_SKIP | ACT_ASK, NULL, 0)
+            e.send(&s.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
+            return 0
+        except Exception:
+            e.log.exception("asking for settings")
+            return -1
+
+
+cdef void up_ask_row(Relay e, Server *s, const char *data, size_t n) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_ask_row(s.link.id, data[5:n])
+        except Exception:
+            s.failed = 1
+            e.log.exception("reading settings")
+
+
+cdef void up_ask_done(Relay e, Server *s, Client *c) noexcept nogil:
+    with gil:
+        try:
+            s.settings_id = e.hooks.on_ask_done(s.link.id)
+            if c != NULL:
+                c.settings_id = s.settings_id
+        except Exception:
+            s.close_needed = 1
+            e.log.exception("reading settings")
+
+
+# --- references to Python objects in C structs ---------------------------------
+
+
+cdef object get_object(void *o):
+    return <object> <PyObject *> o if o != NULL else None
+
+
+cdef object take_object(void **where):
+    cdef object o = None
+    if where[0] != NULL:
+        o = <object> <PyObject *> where[0]
+        where[0] = NULL
+        Py_DECREF(o)
+    return o
+
+
+cdef void keep_refusal(Relay e, void **where) noexcept nogil:
+    with gil:
+        o = e.refusal
+        Py_INCREF(o)
+        where[0] = <void *> o
+
+
+cdef void drop_object(void *o) noexcept nogil:
+    with gil:
+        if o != NULL:
+            Py_DECREF(<object> <PyObject *> o)
+
+
+cdef int send_object(Relay e, Link *l, void *o) noexcept nogil:
+    with gil:
+        return e.send(l, PyBytes_AS_STRING(<object> <PyObject *> o), PyBytes_GET_SIZE(<object> <PyObject *> o))
+
+
+cdef int send_refusal(Relay e, Link *l) noexcept nogil:
+    with gil:
+        return e.send(l, PyBytes_AS_STRING(e.refusal), PyBytes_GET_SIZE(e.refusal))

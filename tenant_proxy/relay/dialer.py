@@ -1,0 +1,370 @@
+"""Opening servers: addresses, TLS, authentication, the greeting; and back-off when it fails.
+
+A pool asks for a server by `on_demand`; the engine then reports each step.  Failures slow down: the
+next try waits, twice as long each time, with jitter; `when_down` says what clients get meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING
+
+from tenant_proxy import errors
+from tenant_proxy.auth.secret import Secret
+from tenant_proxy.auth.server_auth import ServerAuth
+from tenant_proxy.auth.tls import server_end_point
+from tenant_proxy.config.schema import Cluster
+from tenant_proxy.errors import ProxyError, Source
+from tenant_proxy.net.tls import TlsLayer, server_context
+from tenant_proxy.obs.log import get_logger
+from tenant_proxy.relay.core import Reason
+from tenant_proxy.relay.session import PoolRecord, ServerInfo
+from tenant_proxy.wire import messages
+
+if TYPE_CHECKING:
+    from tenant_proxy.worker import Worker
+
+log = get_logger("server")
+
+#: how long a host name's address is used before it is looked up again
+ADDRESS_S = 30.0
+#: pause before a pool that found its cluster's budget used up asks again
+BUDGET_RETRY_S = 0.2
+
+#: SQLSTATEs of a refused login that the client's own settings caused: it is told as it is
+CLIENT_CAUSED = ("22", "42704", "42602", "42601", "0A")
+#: the server is up, but takes nobody (too many connections, starting, shutting down)
+NOT_NOW = ("53", "57")
+
+
+class Opening:
+    """One server's login in progress."""
+
+    __slots__ = ("auth", "info", "started", "tls")
+
+    def __init__(self, info: ServerInfo) -> None:
+        self.info = info
+        self.auth: ServerAuth | None = None
+        self.tls: TlsLayer | None = None
+        self.started = time.monotonic()
+
+
+class Dialer:
+    """All server logins in progress of a worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._openings: dict[int, Opening] = {}
+        self._addresses: dict[tuple[str, int], tuple[float, list[tuple[int, object]]]] = {}
+        self._resolving: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._contexts: dict[str, ssl.SSLContext | None] = {}
+        self._secrets: dict[tuple[str, str], Secret] = {}
+        #: figures
+        self.connects = 0
+        self.failures = 0
+
+    # --- demand ---------------------------------------------------------------------
+
+    def on_demand(self, pool_id: int) -> None:
+        """Opens what the pool wants, as far as its back-off and the cluster's budget allow."""
+        engine = self._worker.engine
+        pool = self._worker.pools.get(pool_id)
+        if pool is None:
+            return
+        while True:
+            startup_id = engine.pool_wanted(pool_id)
+            if startup_id is None:
+                return
+            wait = pool.retry_at - time.monotonic()
+            if wait > 0:
+                self._retry_later(pool, wait)
+                return
+            address = self._address(pool)
+            if address is None:
+                return
+            if not self._worker.budget.take(pool.tenant):
+                if not engine.evict_idle(self._worker.pools.neighbours(pool)):
+                    self._worker.ask_peers_to_release(pool.tenant.cluster.name)
+                self._retry_later(pool, BUDGET_RETRY_S)
+                return
+            if not self._open(pool, startup_id, address):
+                return
+
+    def _retry_later(self, pool: PoolRecord, wait_s: float) -> None:
+        if pool.retry_handle is None:
+
+            def again() -> None:
+                pool.retry_handle = None
+                self._worker.engine.pool_demand(pool.id)
+                self._worker.engine.poke()
+
+            pool.retry_handle = asyncio.get_running_loop().call_later(wait_s, again)
+
+    def _address(self, pool: PoolRecord) -> tuple[int, object] | None:
+        """(family, address) to connect to; None while the name is looked up, or after it was not found."""
+        cluster = pool.tenant.cluster
+        if cluster.host.startswith("/"):
+            return socket.AF_UNIX, os.path.join(cluster.host, f".s.PGSQL.{cluster.port}")
+        key = (cluster.host, cluster.port)
+        known = self._addresses.get(key)
+        if known is not None and time.monotonic() - known[0] < ADDRESS_S:
+            return known[1][pool.failures % len(known[1])]
+        try:
+            found = socket.getaddrinfo(*key, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except OSError:
+            if key not in self._resolving:
+                task = asyncio.get_running_loop().create_task(self._resolve(key, pool))
+                self._resolving[key] = task
+                task.add_done_callback(lambda _: self._resolving.pop(key, None))
+            return None
+        addresses = [(family, address) for family, _, _, _, address in found]
+        self._addresses[key] = (time.monotonic() + 1e9, addresses)
+        return addresses[0]
+
+    async def _resolve(self, key: tuple[str, int], pool: PoolRecord) -> None:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(*key, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self._failed(pool, f'The host name "{key[0]}" was not found: {error.strerror}.', down=True)
+            return
+        self._addresses[key] = (
+            time.monotonic(),
+            [(family, address) for family, _, _, _, address in found],
+        )
+        for one in self._worker.pools.of_host(key):
+            self._worker.engine.pool_demand(one.id)
+        self._worker.engine.poke()
+
+    def _open(self, pool: PoolRecord, startup_id: int, address: tuple[int, object]) -> bool:
+        family, target = address
+        cluster = pool.tenant.cluster
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        info = ServerInfo(
+            pool=pool,
+            startup_id=startup_id,
+            host=cluster.host,
+            address=target if isinstance(target, str) else (str(target[0]), int(target[1])),  # type: ignore[index]
+            tls=cluster.tls,
+            settings=self._worker.settings.get(startup_id),
+        )
+        status = sock.connect_ex(target)  # type: ignore[arg-type]
+        if status not in (0, errno.EINPROGRESS):
+            sock.close()
+            self._worker.budget.give_back(pool.tenant)
+            self._failed(pool, f"{_where(info)}: {os.strerror(status)}.", down=True)
+            return False
+        server = self._worker.engine.server_open(
+            pool.id, sock.detach(), startup_id, info, family == socket.AF_UNIX
+        )
+        self._openings[server] = Opening(info)
+        return True
+
+    # --- steps ------------------------------------------------------------------------
+
+    def on_connected(self, server: int) -> None:
+        """connect() has ended, well or not."""
+        opening = self._openings.get(server)
+        if opening is None:
+            return
+        info = opening.info
+        status = self._worker.engine.connect_error(server)
+        if status:
+            self._fail(server, f"{_where(info)}: {os.strerror(status)}.", down=True)
+            return
+        if info.tls.mode == "disable" or isinstance(info.address, str):
+            self._say_hello(server, opening)
+        elif info.tls.negotiation == "direct":
+            self._start_tls(server, opening)
+        else:
+            self._worker.engine.server_send(server, messages.ssl_request())
+
+    def on_message(self, server: int, code: int, body: bytes) -> None:
+        """A message of the login, or the single byte that answers SSLRequest (with no body)."""
+        opening = self._openings.get(server)
+        if opening is None:
+            return
+        try:
+            if opening.auth is None:
+                self._on_tls_answer(server, opening, code)
+            else:
+                self._on_login_message(server, opening, code, body)
+        except ProxyError as error:
+            self._fail(server, error.detail or error.message, down=False)
+
+    def _on_tls_answer(self, server: int, opening: Opening, code: int) -> None:
+        if code == ord("S"):
+            self._start_tls(server, opening)
+        elif code == ord("N") and opening.info.tls.mode == "prefer":
+            self._say_hello(server, opening)
+        elif code == ord("N"):
+            self._fail(server, f"{_where(opening.info)} does not offer TLS, which tls.mode asks for.", down=True)
+        else:
+            self._fail(server, f"{_where(opening.info)} does not speak PostgreSQL's protocol.", down=True)
+
+    def _start_tls(self, server: int, opening: Opening) -> None:
+        cluster = opening.info.pool.tenant.cluster
+        engine = self._worker.engine
+        if cluster.name not in self._contexts:
+            self._contexts[cluster.name] = server_context(cluster.tls)
+        context = self._contexts[cluster.name]
+        assert context is not None
+
+        def established(_: TlsLayer) -> None:
+            opening.info.encrypted = True
+            self._say_hello(server, opening)
+
+        opening.tls = TlsLayer(context, server_side=False, server_hostname=cluster.host, on_established=established)
+        engine.use_tls(server, opening.tls)
+        engine.write_raw(server, opening.tls.start())
+
+    def _say_hello(self, server: int, opening: Opening) -> None:
+        info = opening.info
+        pool = info.pool
+        binding: bytes | None = None
+        if opening.tls is not None:
+            certificate = opening.tls.ssl_object.getpeercert(binary_form=True)
+            binding = server_end_point(certificate) if certificate else None
+        opening.auth = ServerAuth(
+            pool.server_user,
+            password=self._secret(pool),
+            keys=pool.keys,
+            channel_binding=binding,
+        )
+        parameters = {"user": pool.server_user, "database": pool.tenant.cluster.database, **info.settings}
+        self._worker.engine.server_login(server)
+        self._worker.engine.server_send(server, messages.startup_message(parameters))
+
+    def _secret(self, pool: PoolRecord) -> Secret | None:
+        """Kept per login, with the keys that PBKDF2 made of it."""
+        if not pool.password:
+            return None
+        key = (pool.server_user, pool.password)
+        secret = self._secrets.get(key)
+        if secret is None:
+            secret = self._secrets[key] = Secret.plain(pool.password)
+        return secret
+
+    def _on_login_message(self, server: int, opening: Opening, code: int, body: bytes) -> None:
+        info = opening.info
+        assert opening.auth is not None
+        match chr(code):
+            case "R":
+                reply = opening.auth.on_auth(body)
+                if reply is not None:
+                    self._worker.engine.server_send(server, reply)
+            case "S":
+                info.parameters.append(messages.message(b"S", body))
+            case "K":
+                info.pid = int.from_bytes(body[:4], "big", signed=True)
+                info.key = body[4:]
+            case "Z":
+                self._ready(server, opening)
+            case "E":
+                self._refused(server, opening, messages.error_fields(body))
+            case "N" | "v":
+                pass
+            case _:
+                self._fail(server, f"{_where(info)} sent an unexpected message during login.", down=True)
+
+    def _ready(self, server: int, opening: Opening) -> None:
+        assert opening.auth is not None
+        if not opening.auth.done:
+            raise errors.server_login_failed("The server skipped authentication.")
+        del self._openings[server]
+        info = opening.info
+        pool = info.pool
+        pool.failures = 0
+        pool.retry_at = 0
+        self.connects += 1
+        if pool.welcomes.get(info.startup_id) is None:
+            pool.welcomes[info.startup_id] = tuple(info.parameters)
+        settings = pool.tenant.pool
+        expires_us = 0
+        if settings.server_lifetime_s:
+            lifetime = settings.server_lifetime_s * (1 - random.random() * settings.server_lifetime_jitter)
+            expires_us = int((time.time() + lifetime) * 1e6)
+        log.debug("server connected", server=server, tenant=pool.tenant.name, user=pool.server_user, pid=info.pid)
+        self._worker.engine.server_ready(server, info.pid, expires_us)
+
+    # --- failures ----------------------------------------------------------------------
+
+    def _refused(self, server: int, opening: Opening, fields: dict[str, str]) -> None:
+        """The server answered the login with an error."""
+        sqlstate = fields.get("C", "XX000")
+        text = fields.get("M", "no message")
+        pool = opening.info.pool
+        if sqlstate.startswith(CLIENT_CAUSED):
+            # the settings that this client asked for
+            error = ProxyError(
+                sqlstate,
+                text,
+                detail=fields.get("D"),
+                hint=fields.get("H"),
+                severity="FATAL",
+                reason="startup_setting",
+            )
+            self._openings.pop(server, None)
+            self._worker.engine.fail_waiting(pool.id, opening.info.startup_id, error.to_message())
+            self._worker.engine.server_end(server, Reason.LOGIN_FAILED)
+            return
+        detail = f"{_where(opening.info)} answered: {text} (SQLSTATE {sqlstate})."
+        self._fail(server, detail, down=sqlstate[:2] not in NOT_NOW)
+
+    def _fail(self, server: int, detail: str, *, down: bool) -> None:
+        opening = self._openings.pop(server, None)
+        self._worker.engine.server_end(server, Reason.LOGIN_FAILED)
+        if opening is not None:
+            self._failed(opening.info.pool, detail, down=down)
+
+    def on_gone(self, server: int, info: ServerInfo, reason: int) -> None:
+        """The engine closed a server: also one whose login was in progress."""
+        self._worker.budget.give_back(info.pool.tenant)
+        if self._openings.pop(server, None) is not None:
+            what = "timed out" if reason == Reason.CONNECT_FAILED else "closed the connection during login"
+            self._failed(info.pool, f"{_where(info)}: {what}.", down=True)
+
+    def _failed(self, pool: PoolRecord, detail: str, *, down: bool) -> None:
+        settings = pool.tenant.pool
+        self.failures += 1
+        pool.failures += 1
+        pause = min(settings.retry_max_s, settings.retry_min_s * 2 ** min(pool.failures - 1, 16))
+        pool.retry_at = time.monotonic() + pause * random.uniform(0.75, 1.25)
+        pool.last_error = detail
+        error = errors.server_unavailable(pool.tenant.cluster.name, detail)
+        self._worker.count_error(pool.tenant.name, error, Source.SERVER)
+        log.warning(
+            "server connection failed",
+            tenant=pool.tenant.name,
+            cluster=pool.tenant.cluster.name,
+            user=pool.server_user,
+            error=detail,
+            retry_s=round(pause, 2),
+        )
+        self._worker.engine.pool_down(pool.id, True)
+        self._worker.engine.pool_demand(pool.id)
+        self._worker.engine.poke()
+
+    def forget(self) -> None:
+        """A reload: certificates and addresses are read again."""
+        self._contexts.clear()
+        self._addresses.clear()
+
+
+def cluster_key(cluster: Cluster) -> tuple[str, int]:
+    return cluster.host, cluster.port
+
+
+def _where(info: ServerInfo) -> str:
+    if isinstance(info.address, str):
+        return f"The server at {info.address}"
+    return f"The server at {info.address[0]}:{info.address[1]}"

@@ -1,0 +1,728 @@
+"""The engine as Python sees it: links by their ids, pools by theirs, sweeps and snapshots.
+
+An id that no longer exists is not an error: the link ended meanwhile, and the call does nothing.
+"""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memset
+
+from tenant_proxy.guard.cache cimport VerdictCache
+from tenant_proxy.net.reactor cimport KEEP_SOCKET_MS, KIND_CLIENT, KIND_SERVER, Link, Reactor
+from tenant_proxy.pool.pool cimport (
+    BUCKETS, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_SKIP_TO_SYNC, CL_STARTUP,
+    CL_WAITING, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
+    ClientStmt, Pool, Server, idle_pick, idle_remove,
+)
+from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof, client_free
+from tenant_proxy.relay.core cimport (
+    CONNECT_FAILED, EVICTED, IDLE, IDLE_IN_TRANSACTION, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT, QUEUE_TIMEOUT,
+    REASONS, RESET_FAILED, RETIRED, SERVER_UNAVAILABLE, Relay, get_object, up_fail_client,
+)
+from tenant_proxy.relay.pairing cimport client_end, client_fail, demand, make_available, obtain, queue_up, server_end
+from tenant_proxy.relay.server cimport server_bytes, server_drained, server_eof, server_free
+from tenant_proxy.relay.statements cimport (
+    client_drop_unnamed, client_find, client_forget, client_forget_all, hash_bytes,
+)
+from tenant_proxy.wire.buf cimport buf_append
+from tenant_proxy.wire.consts cimport XACT_IDLE
+from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_get, map_remove
+
+from tenant_proxy.pool.pool import ClientPhase, ServerPhase
+from tenant_proxy.relay.core import Reason
+
+cdef enum:
+    CLEANING_LIMIT_US = 30000000        # a reset query that takes longer costs the server its place
+
+CLIENT_STATES = {
+    CL_STARTUP: "login", CL_LOGIN: "login", CL_LOGIN_WAITING: "waiting_login", CL_IDLE: "idle",
+    CL_WAITING: "waiting", CL_ACTIVE: "active", CL_SKIP_TO_SYNC: "idle", CL_ADMIN: "admin", CL_CLOSING: "closing",
+}
+SERVER_STATES = {
+    SV_CONNECT: "login", SV_LOGIN: "login", SV_IDLE: "idle", SV_ACTIVE: "active", SV_CLEANING: "tested",
+    SV_CANCELING: "being_canceled", SV_CLOSING: "closing",
+}
+
+
+cdef Link *on_accept(Reactor r, int fd, int local) noexcept nogil:
+    return accept_client(<Relay> r, fd, local)
+
+
+cdef Link *accept_client(Relay e, int fd, int local) noexcept nogil:
+    cdef Client *c
+    if e.clients_open >= e.max_clients + e.max_logins:
+        # too many to even be told; those between the two limits are
+        return NULL
+    c = <Client *> calloc(1, sizeof(Client))
+    if c == NULL:
+        return NULL
+    c.link.local = local
+    c.phase = CL_STARTUP
+    c.xact_status = XACT_IDLE
+    c.connect_us = c.active_us = e.now_us
+    e.clients_accepted += 1
+    e.clients_open += 1
+    e.logins_open += 1
+    e.attach(&c.link, fd, KIND_CLIENT)
+    return &c.link
+
+
+cdef class Engine(Relay):
+    """The data plane of one worker.  Not thread-safe: everything happens in the loop's thread."""
+
+    def __init__(self, hooks, VerdictCache verdicts, *, max_statement_bytes, send_buffer_bytes, max_clients,
+                 max_logins):
+        self.hooks = hooks
+        self.verdicts = verdicts
+        self.roles[<int> KIND_CLIENT].on_bytes = client_bytes
+        self.roles[<int> KIND_CLIENT].on_eof = client_eof
+        self.roles[<int> KIND_CLIENT].on_drained = client_drained
+        self.roles[<int> KIND_CLIENT].on_free = forget_client
+        self.roles[<int> KIND_SERVER].on_bytes = server_bytes
+        self.roles[<int> KIND_SERVER].on_eof = server_eof
+        self.roles[<int> KIND_SERVER].on_drained = server_drained
+        self.roles[<int> KIND_SERVER].on_free = server_free
+        self.on_accept = on_accept
+        self.set_limits(max_statement_bytes=max_statement_bytes, send_buffer_bytes=send_buffer_bytes,
+                        max_clients=max_clients, max_logins=max_logins)
+
+    def set_limits(self, *, max_statement_bytes, send_buffer_bytes, max_clients, max_logins):
+        """Takes the limits of a configuration; those in force before hold for what is under way."""
+        self.max_statement = max_statement_bytes
+        self.send_limit = send_buffer_bytes
+        self.max_clients = max_clients if max_clients else 0x7fffffff
+        self.max_logins = max_logins
+
+    # --- clients ----------------------------------------------------------------
+
+    cdef Client *client(self, uint64_t id) noexcept:
+        cdef Link *l = self.get(id)
+        return <Client *> l if l != NULL and l.kind == KIND_CLIENT and (<Client *> l).phase != CL_CLOSING else NULL
+
+    def adopt_client(self, int fd, bytes data, bint local):
+        """Takes over a connection whose first bytes another worker has read; returns its id, 0 if refused."""
+        cdef Link *l
+        self.tick()
+        l = accept_client(self, fd, local)
+        if l == NULL:
+            return 0
+        buf_append(&l.inb, data, len(data))
+        self.make_ready(l)
+        self.poke()
+        return l.id
+
+    def client_send(self, uint64_t id, bytes data):
+        cdef Client *c = self.client(id)
+        if c != NULL:
+            self.send(&c.link, data, len(data))
+
+    def client_end(self, uint64_t id, int reason, bytes last=b""):
+        """Ends a client, after `last` is sent to it."""
+        cdef Client *c = self.client(id)
+        if c != NULL:
+            if last and not (c.server != NULL and c.server.stream_left and c.server.relaying):
+                self.send(&c.link, last, len(last))
+            client_end(self, c, reason)
+
+    def client_login(self, uint64_t id):
+        """The startup packet is read: from here on messages have a type."""
+        cdef Client *c = self.client(id)
+        if c != NULL:
+            c.phase = CL_LOGIN
+
+    def client_hold(self, uint64_t id, bint held):
+        """Leaves the client's messages unread while something outside is awaited."""
+        cdef Client *c = self.client(id)
+        if c != NULL:
+            c.held = held
+            if not held:
+                self.unpause(&c.link)
+                self.make_ready(&c.link)
+
+    def client_admin(self, uint64_t id, session, bytes greeting):
+        """Greets a client of the admin console."""
+        cdef Client *c = self.client(id)
+        if c == NULL:
+            return
+        self.own_session(c, session)
+        self.send(&c.link, greeting, len(greeting))
+        c.phase = CL_ADMIN
+        c.greeted = 1
+        self.logins_open -= 1
+
+    def client_enter(self, uint64_t id, uint32_t pool_id, uint32_t startup_id, uint32_t settings_id, session, int minor):
+        """An authenticated client joins its pool; it is greeted by `client_greet`."""
+        cdef Client *c = self.client(id)
+        cdef Pool *p = self.pool(pool_id)
+        if c == NULL or p == NULL:
+            return
+        self.own_session(c, session)
+        c.pool = p
+        c.startup_id = startup_id
+        c.settings_id = settings_id
+        c.minor = minor
+        c.tracks = not p.session_mode
+        c.pinned = p.session_mode
+        p.clients += 1
+
+    def client_want_server(self, uint64_t id):
+        """The greeting needs a server: `hooks.on_greet` is called when there is one."""
+        cdef Client *c = self.client(id)
+        cdef Server *s
+        if c == NULL:
+            return
+        c.phase = CL_LOGIN_WAITING
+        s = obtain(self, c)
+        if s == NULL:
+            return
+        # as a server that has just become free: greets, and in transaction mode goes on to the next
+        c.server = NULL
+        s.client = NULL
+        self.greet_with(c, s)
+
+    cdef void greet_with(self, Client *c, Server *s):
+        from_id = c.link.id
+        c.server = s
+        s.client = c
+        c.phase = CL_ACTIVE
+        self.hooks.on_greet(from_id, get_object(c.session), s.link.id, get_object(s.info))
+        c = self.client(from_id)
+        if c == NULL or c.server == NULL:
+            return
+        self.unpause(&c.link)
+        self.make_ready(&c.link)
+        if not c.pinned:
+            s = c.server
+            c.server = NULL
+            c.phase = CL_IDLE
+            s.client = NULL
+            make_available(self, s)
+
+    def client_greet(self, uint64_t id, bytes greeting, int32_t pid, bytes key):
+        """Sends the end of the login; the client may now send statements, and is cancelled by this key."""
+        cdef Client *c = self.client(id)
+        cdef size_t n = len(key)
+        if c == NULL:
+            return
+        c.pid = pid
+        c.key_size = n if n <= 32 else 32
+        memcpy(c.key, <const char *> key, c.key_size)
+        map_add(&self.keys, cancel_key(pid, c.key), c)
+        self.send(&c.link, greeting, len(greeting))
+        if not c.greeted:
+            c.greeted = 1
+            self.logins_open -= 1
+        c.active_us = c.xact_start_us = self.now_us
+        if c.phase < CL_IDLE:
+            c.phase = CL_IDLE
+
+    cdef void own_session(self, Client *c, session):
+        Py_INCREF(session)
+        c.session = <void *> session
+
+    def session(self, uint64_t id):
+        """What `client_enter` was given, or None."""
+        cdef Client *c = self.client(id)
+        return get_object(c.session) if c != NULL else None
+
+    def client_forget_statements(self, uint64_t id, names):
+        """Forgets the client's prepared statements of these names (None: all); True if all were known."""
+        cdef Client *c = self.client(id)
+        return c != NULL and forget_statements(self, c, names)
+
+    def find_cancel(self, int32_t pid, bytes key):
+        """(server id, its info) of the statement that this cancel key may stop, None if none runs, or
+        False when no client here has the key.  The server then waits for `cancel_done`."""
+        cdef PtrSlot *slot
+        cdef Client *c
+        cdef char first[4]
+        if len(key) < 4:
+            return False
+        memcpy(first, <const char *> key, 4)
+        slot = map_find(&self.keys, cancel_key(pid, <uint8_t *> first), NULL)
+        while slot != NULL:
+            c = <Client *> slot.value
+            if c.pid == pid and c.key_size == <size_t> len(key) and same_bytes(c.key, <const char *> key, c.key_size):
+                if c.server == NULL or c.server.phase != SV_ACTIVE or c.server.ring.count == 0 or c.server.cancels == 255:
+                    return None
+                c.server.cancels += 1
+                return c.server.link.id, get_object(c.server.info)
+            slot = map_find(&self.keys, cancel_key(pid, <uint8_t *> first), slot)
+        return False
+
+    def cancel_done(self, uint64_t server_id):
+        """The server has closed the connection that carried a cancel request for it."""
+        cdef Server *s = self.server(server_id)
+        if s == NULL:
+            return
+        s.cancels -= 1
+        if s.cancels == 0 and s.phase == SV_CANCELING:
+            make_available(self, s)
+            self.poke()
+
+    # --- servers ----------------------------------------------------------------
+
+    cdef Server *server(self, uint64_t id) noexcept:
+        cdef Link *l = self.get(id)
+        return <Server *> l if l != NULL and l.kind == KIND_SERVER and (<Server *> l).phase != SV_CLOSING else NULL
+
+    def server_open(self, uint32_t pool_id, int fd, uint32_t startup_id, info, bint local):
+        """A socket whose connect() is under way becomes a server of the pool; returns its id."""
+        cdef Pool *p = self.pool(pool_id)
+        cdef Server *s = <Server *> calloc(1, sizeof(Server))
+        if s == NULL or p == NULL:
+            free(s)
+            raise MemoryError
+        s.pool = p
+        s.phase = SV_CONNECT
+        s.xact_status = XACT_IDLE
+        s.startup_id = startup_id
+        s.connect_us = self.now_us
+        s.link.connecting = 1
+        s.link.local = local
+        Py_INCREF(info)
+        s.info = <void *> info
+        p.total += 1
+        p.opening += 1
+        self.servers_open += 1
+        self.attach(&s.link, fd, KIND_SERVER)
+        return s.link.id
+
+    def server_send(self, uint64_t id, bytes data):
+        cdef Server *s = self.server(id)
+        if s != NULL:
+            self.send(&s.link, data, len(data))
+
+    def server_login(self, uint64_t id):
+        """The startup packet is sent: from here on the server's messages have a type."""
+        cdef Server *s = self.server(id)
+        if s != NULL:
+            s.phase = SV_LOGIN
+
+    def server_ready(self, uint64_t id, int32_t pid, uint64_t expires_us):
+        """The server's login is complete."""
+        cdef Server *s = self.server(id)
+        if s == NULL:
+            return
+        s.pid = pid
+        s.expires_us = expires_us
+        s.pool.opening -= 1
+        s.pool.down = 0
+        s.phase = SV_ACTIVE
+        make_available(self, s)
+
+    def server_end(self, uint64_t id, int reason):
+        cdef Server *s = self.server(id)
+        if s != NULL:
+            server_end(self, s, reason)
+
+    # --- pools ------------------------------------------------------------------
+
+    cdef Pool *pool(self, uint32_t id) noexcept:
+        return <Pool *> map_get(&self.pools, id)
+
+    def pool_open(self, **settings):
+        """Makes a pool; `settings` as in `pool_update`; returns its id."""
+        cdef Pool *p = <Pool *> calloc(1, sizeof(Pool))
+        if p == NULL:
+            raise MemoryError
+        self.next_pool += 1
+        p.id = self.next_pool
+        map_add(&self.pools, p.id, p)
+        self.pool_update(p.id, **settings)
+        return p.id
+
+    def pool_update(self, uint32_t id, *, uint32_t scope, int guard_mode, bint session_mode, int max, int min,
+                    int queue_limit, bint fail_when_down, uint32_t max_prepared, bytes reset_query,
+                    queue_timeout_s, query_timeout_s, idle_in_transaction_timeout_s, client_idle_timeout_s,
+                    server_idle_timeout_s, connect_timeout_s):
+        """Sets a pool's limits.  `reset_query` is a complete Query message or empty; `guard_mode` 0 enforce,
+        1 observe, 2 off.  The pool mode of clients that are already in does not change."""
+        cdef Pool *p = self.pool(id)
+        p.scope = scope
+        p.guard_mode = guard_mode
+        p.session_mode = session_mode
+        p.max = max
+        p.min = min
+        p.queue_limit = queue_limit
+        p.fail_when_down = fail_when_down
+        p.max_prepared = max_prepared
+        p.retired = 0
+        free(p.reset_query)
+        p.reset_size = len(reset_query)
+        p.reset_query = <char *> malloc(p.reset_size + 1)
+        memcpy(p.reset_query, <const char *> reset_query, p.reset_size)
+        p.queue_timeout_us = <uint64_t> (queue_timeout_s * 1e6)
+        p.query_timeout_us = <uint64_t> (query_timeout_s * 1e6)
+        p.idle_xact_timeout_us = <uint64_t> (idle_in_transaction_timeout_s * 1e6)
+        p.client_idle_us = <uint64_t> (client_idle_timeout_s * 1e6)
+        p.server_idle_us = <uint64_t> (server_idle_timeout_s * 1e6)
+        p.connect_timeout_us = <uint64_t> (connect_timeout_s * 1e6)
+
+    def pool_retire(self, uint32_t id):
+        """Closes the pool's servers as they come free."""
+        cdef Pool *p = self.pool(id)
+        p.retired = 1
+        while p.idle_last != NULL:
+            server_end(self, p.idle_last, RETIRED)
+        self.expire_servers(id)
+
+    def expire_servers(self, uint32_t id):
+        """Servers opened until now are not used again once they are free."""
+        cdef size_t i
+        cdef Link *l
+        cdef list idle = []
+        if self.links.slots == NULL:
+            return
+        for i in range(self.links.mask + 1):
+            l = <Link *> self.links.slots[i].value
+            if l != NULL and l.kind == KIND_SERVER and (<Server *> l).pool.id == id:
+                (<Server *> l).close_needed = 1
+                if (<Server *> l).phase == SV_IDLE:
+                    idle.append(l.id)
+        for one in idle:
+            self.server_end(one, RETIRED)
+
+    def pool_wanted(self, uint32_t id):
+        """startup_id of a server that the pool wants opened now, None if none."""
+        cdef Pool *p = self.pool(id)
+        cdef Client *c = p.wait_first
+        cdef int i
+        if p.total >= p.max or p.waiting <= p.opening:
+            return None
+        for i in range(p.opening):
+            if c.wait_next != NULL:
+                c = c.wait_next
+        return c.startup_id
+
+    def pool_state(self, uint32_t id):
+        """(servers of every phase, of these being opened, idle, waiting clients, clients, pool's maximum)"""
+        cdef Pool *p = self.pool(id)
+        return p.total, p.opening, p.idle_count, p.waiting, p.clients, p.max
+
+    def pool_down(self, uint32_t id, bint down):
+        """A connect failed: with `fail_when_down`, clients that wait and no server could serve are told."""
+        cdef Pool *p = self.pool(id)
+        cdef Client *c
+        p.down = down
+        if down and p.fail_when_down and p.total == p.opening:
+            while p.wait_first != NULL:
+                c = p.wait_first
+                client_fail(self, c, SERVER_UNAVAILABLE, 0)
+
+    def fail_waiting(self, uint32_t id, uint32_t startup_id, bytes message):
+        """Ends the waiting clients that want a server opened with these settings."""
+        cdef Pool *p = self.pool(id)
+        cdef Client *c = p.wait_first
+        cdef Client *following
+        while c != NULL:
+            following = c.wait_next
+            if c.startup_id == startup_id:
+                self.send(&c.link, message, len(message))
+                client_end(self, c, SERVER_UNAVAILABLE)
+            c = following
+
+    def pool_demand(self, uint32_t id):
+        demand(self, self.pool(id))
+
+    def evict_idle(self, pool_ids):
+        """Closes the least recently used idle server of these pools; True if there was one."""
+        cdef Pool *p
+        cdef Server *oldest = NULL
+        for id in pool_ids:
+            p = self.pool(id)
+            if p != NULL and p.idle_last != NULL and p.idle_count > p.min:
+                if oldest == NULL or p.idle_last.idle_since_us < oldest.idle_since_us:
+                    oldest = p.idle_last
+        if oldest == NULL:
+            return False
+        server_end(self, oldest, EVICTED)
+        return True
+
+    # --- time -------------------------------------------------------------------
+
+    def sweep(self, uint64_t login_timeout_us):
+        """Ends what has been waiting, idle or running for too long; called a few times a second."""
+        cdef size_t i
+        cdef Link *l
+        cdef uint64_t now
+        cdef int reason
+        cdef list due = []
+        self.tick()
+        now = self.now_us
+        if self.links.slots == NULL:
+            return
+        for i in range(self.links.mask + 1):
+            l = <Link *> self.links.slots[i].value
+            if l == NULL:
+                continue
+            if l.closing:
+                if now // 1000 - l.closing_since_ms > KEEP_SOCKET_MS:
+                    due.append((l.id, -1))
+            elif l.kind == KIND_CLIENT:
+                reason = client_overdue(<Client *> l, now, login_timeout_us)
+                if reason:
+                    due.append((l.id, reason))
+            elif l.kind == KIND_SERVER:
+                reason = server_overdue(<Server *> l, now)
+                if reason:
+                    due.append((l.id, reason))
+        for id, why in due:
+            l = self.get(id)
+            if l == NULL:
+                continue
+            if why < 0:
+                self.close(l)
+            elif l.kind == KIND_SERVER:
+                server_end(self, <Server *> l, why)
+            else:
+                self.fail_overdue(<Client *> l, why, now)
+        self.poke()
+
+    cdef void fail_overdue(self, Client *c, int reason, uint64_t now):
+        cdef uint64_t detail = 0
+        if reason == QUEUE_TIMEOUT:
+            detail = (now - c.request_us) // 1000
+        elif reason == QUERY_TIMEOUT and c.server != NULL:
+            # closing the connection does not stop the statement
+            self.hooks.on_query_timeout(get_object(c.server.info))
+        client_fail(self, c, reason, detail)
+
+    # --- figures ------------------------------------------------------------------
+
+    def open_counts(self):
+        """(clients, logins in progress, servers)"""
+        return self.clients_open, self.logins_open, self.servers_open
+
+    def busy_clients(self):
+        """Clients with a statement or transaction under way."""
+        cdef size_t i
+        cdef Link *l
+        cdef Client *c
+        cdef int n = 0
+        if self.links.slots != NULL:
+            for i in range(self.links.mask + 1):
+                l = <Link *> self.links.slots[i].value
+                if l != NULL and l.kind == KIND_CLIENT and is_busy(<Client *> l):
+                    n += 1
+        return n
+
+    def end_idle_clients(self, int reason, bytes last):
+        """Ends the clients that have nothing under way; returns how many are left."""
+        cdef size_t i
+        cdef Link *l
+        cdef list idle = []
+        if self.links.slots != NULL:
+            for i in range(self.links.mask + 1):
+                l = <Link *> self.links.slots[i].value
+                if l != NULL and l.kind == KIND_CLIENT and not l.closing and not is_busy(<Client *> l):
+                    idle.append(l.id)
+        for id in idle:
+            self.client_end(id, reason, last)
+        self.poke()
+        return self.clients_open
+
+    def end_all_clients(self, int reason, bytes last):
+        cdef size_t i
+        cdef list ids = []
+        if self.links.slots != NULL:
+            ids = [self.links.slots[i].key for i in range(self.links.mask + 1)
+                   if self.links.slots[i].value != NULL and (<Link *> self.links.slots[i].value).kind == KIND_CLIENT]
+        for id in ids:
+            self.client_end(id, reason, last)
+        self.poke()
+
+    def client_ids(self, uint32_t pool_id):
+        """Ids of a pool's clients."""
+        cdef size_t i
+        cdef Link *l
+        cdef list ids = []
+        if self.links.slots != NULL:
+            for i in range(self.links.mask + 1):
+                l = <Link *> self.links.slots[i].value
+                if l != NULL and l.kind == KIND_CLIENT and (<Client *> l).pool != NULL and (<Client *> l).pool.id == pool_id:
+                    ids.append(l.id)
+        return ids
+
+    def counters(self):
+        cdef int i
+        return {
+            "clients_accepted": self.clients_accepted,
+            "clients_open": self.clients_open,
+            "servers_open": self.servers_open,
+            "client_ends": {Reason(i).name.lower(): self.client_ends[i] for i in range(REASONS) if self.client_ends[i]},
+            "server_ends": {Reason(i).name.lower(): self.server_ends[i] for i in range(REASONS) if self.server_ends[i]},
+        }
+
+    def pool_figures(self):
+        """One dict a pool: its counters, and how many clients and servers are in which state."""
+        cdef size_t i
+        cdef Link *l
+        cdef Pool *p
+        cdef Client *c
+        cdef dict figures = {}
+        if self.pools.slots == NULL:
+            return []
+        for i in range(self.pools.mask + 1):
+            p = <Pool *> self.pools.slots[i].value
+            if p != NULL:
+                figures[p.id] = {
+                    "id": p.id, "clients": p.clients, "waiting": p.waiting, "total": p.total, "idle": p.idle_count,
+                    "opening": p.opening, "max": p.max, "pinned": p.pinned, "xacts": p.xacts, "queries": p.queries,
+                    "bytes_in": p.bytes_in, "bytes_out": p.bytes_out, "xact_us": p.xact_us, "query_us": p.query_us,
+                    "wait_us": p.wait_us, "assignments": p.assignments, "client_parses": p.client_parses,
+                    "server_parses": p.server_parses, "binds": p.binds, "rejected": p.rejected,
+                    "prepared_hits": p.prepared_hits, "prepared_misses": p.prepared_misses,
+                    "prepared_evictions": p.prepared_evictions, "session_mode": bool(p.session_mode),
+                    "wait_hist": [p.wait_hist[k] for k in range(BUCKETS)],
+                    "query_hist": [p.query_hist[k] for k in range(BUCKETS)],
+                    "cl_active": 0, "cl_waiting": 0, "sv_active": 0, "sv_idle": 0, "sv_login": 0, "sv_tested": 0,
+                    "sv_being_canceled": 0, "maxwait_us": 0,
+                }
+        for i in range(self.links.mask + 1):
+            l = <Link *> self.links.slots[i].value
+            if l == NULL:
+                continue
+            if l.kind == KIND_CLIENT and (<Client *> l).pool != NULL:
+                c = <Client *> l
+                one = figures[c.pool.id]
+                one["bytes_in"] += l.bytes_in
+                one["bytes_out"] += l.bytes_out
+                if c.queued:
+                    one["cl_waiting"] += 1
+                    if self.now_us > c.request_us:
+                        one["maxwait_us"] = max(one["maxwait_us"], self.now_us - c.request_us)
+                else:
+                    one["cl_active"] += 1
+            elif l.kind == KIND_SERVER and (<Server *> l).phase != SV_CLOSING:
+                one = figures[(<Server *> l).pool.id]
+                one["sv_" + SERVER_STATES[(<Server *> l).phase]] += 1
+        return list(figures.values())
+
+    def client_rows(self):
+        """(id, session, state, connect_us, request_us, wait_us, server's id, tx status, pinned, statements, fd)"""
+        cdef size_t i
+        cdef Link *l
+        cdef Client *c
+        cdef list rows = []
+        if self.links.slots != NULL:
+            for i in range(self.links.mask + 1):
+                l = <Link *> self.links.slots[i].value
+                if l != NULL and l.kind == KIND_CLIENT and (<Client *> l).phase != CL_CLOSING:
+                    c = <Client *> l
+                    rows.append((l.id, get_object(c.session), CLIENT_STATES[c.phase], c.connect_us, c.request_us,
+                                 c.wait_us, c.server.link.id if c.server != NULL else 0, chr(c.xact_status),
+                                 bool(c.pinned), c.stmts.count, l.fd, l.tls != NULL, c.pid))
+        return rows
+
+    def server_rows(self):
+        """(id, pool id, info, state, connect_us, request_us, client's id, tx status, close needed, statements, fd)"""
+        cdef size_t i
+        cdef Link *l
+        cdef Server *s
+        cdef list rows = []
+        if self.links.slots != NULL:
+            for i in range(self.links.mask + 1):
+                l = <Link *> self.links.slots[i].value
+                if l != NULL and l.kind == KIND_SERVER and (<Server *> l).phase != SV_CLOSING:
+                    s = <Server *> l
+                    rows.append((l.id, s.pool.id, get_object(s.info), SERVER_STATES[s.phase], s.connect_us,
+                                 s.assigned_us, s.client.link.id if s.client != NULL else 0, chr(s.xact_status),
+                                 bool(s.close_needed), s.stmts.count, l.fd, l.tls != NULL, s.pid))
+        return rows
+
+
+cdef bint forget_statements(Relay e, Client *c, names):
+    cdef ClientStmt *cs
+    cdef bytes name
+    if names is None:
+        client_forget_all(c)
+        client_drop_unnamed(c)
+        return True
+    found = [name for name in names
+             if client_find(c, hash_bytes(e.seed, name, len(name)), name, len(name)) != NULL]
+    if len(found) != len(names):
+        return False
+    for name in found:
+        cs = client_find(c, hash_bytes(e.seed, name, len(name)), name, len(name))
+        if cs != NULL:
+            client_forget(c, cs)
+    return True
+
+
+cdef uint64_t cancel_key(int32_t pid, const uint8_t *key) noexcept nogil:
+    cdef uint64_t first = (<uint64_t> key[0] << 24) | (<uint64_t> key[1] << 16) | (<uint64_t> key[2] << 8) | key[3]
+    return (<uint64_t> <uint32_t> pid << 32) | first
+
+
+cdef bint same_bytes(const uint8_t *a, const char *b, size_t n) noexcept nogil:
+    # in a time that does not tell where they differ
+    cdef size_t i
+    cdef uint8_t d = 0
+    for i in range(n):
+        d |= a[i] ^ <uint8_t> b[i]
+    return d == 0
+
+
+cdef void forget_client(Reactor r, Link *l) noexcept nogil:
+    forget_key(<Relay> r, <Client *> l)
+    client_free(r, l)
+
+
+cdef void forget_key(Relay e, Client *c) noexcept nogil:
+    cdef PtrSlot *slot
+    if not c.key_size:
+        return
+    slot = map_find(&e.keys, cancel_key(c.pid, c.key), NULL)
+    while slot != NULL:
+        if slot.value == c:
+            map_remove(&e.keys, slot)
+            return
+        slot = map_find(&e.keys, cancel_key(c.pid, c.key), slot)
+
+
+cdef bint is_busy(Client *c) noexcept nogil:
+    if c.phase == CL_WAITING or c.phase == CL_LOGIN_WAITING or c.phase == CL_LOGIN or c.phase == CL_STARTUP:
+        return c.phase == CL_WAITING
+    return c.server != NULL and (c.server.ring.count > 0 or c.server.batch_open or c.server.xact_status != XACT_IDLE)
+
+
+cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noexcept nogil:
+    cdef Pool *p = c.pool
+    cdef Server *s = c.server
+    if c.queued:
+        if p.queue_timeout_us and now > c.request_us + p.queue_timeout_us:
+            return QUEUE_TIMEOUT
+        return 0
+    if c.phase < CL_IDLE:
+        return LOGIN_TIMEOUT if now > c.connect_us + login_timeout_us else 0
+    if p == NULL:
+        return 0
+    if s != NULL and s.ring.count:
+        if p.query_timeout_us and c.request_us and now > c.request_us + p.query_timeout_us:
+            return QUERY_TIMEOUT
+        return 0
+    if s != NULL and (s.xact_status != XACT_IDLE or s.batch_open):
+        if p.idle_xact_timeout_us and now > c.active_us + p.idle_xact_timeout_us:
+            return IDLE_IN_TRANSACTION
+        return 0
+    if p.client_idle_us and now > c.active_us + p.client_idle_us:
+        return IDLE
+    return 0
+
+
+cdef int server_overdue(Server *s, uint64_t now) noexcept nogil:
+    cdef Pool *p = s.pool
+    if s.phase == SV_CONNECT or s.phase == SV_LOGIN:
+        return CONNECT_FAILED if now > s.connect_us + p.connect_timeout_us else 0
+    if s.phase == SV_CLEANING:
+        return RESET_FAILED if now > s.request_us + CLEANING_LIMIT_US else 0
+    if s.expires_us and now > s.expires_us:
+        if s.phase == SV_IDLE:
+            return LIFETIME
+        s.close_needed = 1
+    if s.phase == SV_IDLE and p.server_idle_us and p.total > p.min and now > s.idle_since_us + p.server_idle_us:
+        return IDLE
+    return 0

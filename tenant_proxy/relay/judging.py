@@ -1,0 +1,135 @@
+"""Between the engine and the guard: texts that the cache does not know, and what to say of them.
+
+The engine asks for a text's effects as a number with EFF_ALLOWED, or gets the ErrorResponse that the
+client will see.  In `observe` and `off` what the guard would refuse is let through; `observe` counts
+and logs it each time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tenant_proxy import errors
+from tenant_proxy.config.schema import GuardMode
+from tenant_proxy.errors import ProxyError
+from tenant_proxy.guard.cache import VerdictCache
+from tenant_proxy.guard.judge import Guard
+from tenant_proxy.guard.policy import GuardScope
+from tenant_proxy.model import Action, Effect, Verdict
+from tenant_proxy.obs.log import get_logger
+from tenant_proxy.relay.session import Session
+from tenant_proxy.tenancy.registry import TenantInfo
+from tenant_proxy.wire import messages
+
+log = get_logger("guard")
+
+ALLOWED = 1 << 31
+#: what a statement may do that the guard could not read, and that is let through
+UNKNOWN_EFFECTS = Effect.WRITES | Effect.SETTINGS | Effect.OPAQUE
+MAX_CUSTOM_SETTINGS = 100
+
+
+class Judging:
+    """The guard of a worker."""
+
+    def __init__(self, cache_entries: int) -> None:
+        self.cache = VerdictCache(cache_entries)
+        self._guard = Guard()
+        self._scopes: dict[int, GuardScope] = {}
+        self._ids: dict[object, int] = {}
+        #: (tenant, action, reason) -> statements
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+
+    def scope_of(self, tenant: TenantInfo) -> int:
+        """The number of a tenant's rules; another policy is another scope, so no verdict outlives its rule."""
+        key = (tenant.name, tenant.schema, tenant.role, tenant.policy.model_dump_json())
+        number = self._ids.get(key)
+        if number is None:
+            number = len(self._ids) + 1
+            self._ids[key] = number
+            self._scopes[number] = GuardScope.build(
+                id=number, tenant=tenant.name, schema=tenant.schema, role=tenant.role, policy=tenant.policy
+            )
+        return number
+
+    def judge(self, session: Session, scope_id: int, sql: bytes) -> int | bytes:
+        """Effects with ALLOWED, or an ErrorResponse."""
+        scope = self._scopes[scope_id]
+        verdict = self._guard.judge(scope, text_of(sql))
+        if verdict.settings and session is not None:
+            self._note_settings(session, verdict)
+        if verdict.action is not Action.REJECT:
+            self.cache.store(scope_id, sql, int(verdict.effects), verdict.exact)
+            return int(verdict.effects) | ALLOWED
+        mode = scope.policy.mode
+        self.counts[scope.tenant, mode.value, verdict.reason] += 1
+        if mode is GuardMode.ENFORCE:
+            log.info("statement refused", **_fields(session, scope, verdict))
+            return refusal(verdict).to_message()
+        if mode is GuardMode.OBSERVE:
+            log.warning("statement would be refused", **_fields(session, scope, verdict))
+        return int(verdict.effects or UNKNOWN_EFFECTS) | ALLOWED
+
+    def judge_function(self, session: Session, scope_id: int, oid: int) -> int | bytes:
+        """A FunctionCall by its function's OID."""
+        scope = self._scopes[scope_id]
+        verdict = self._guard.judge_function(scope, oid)
+        if verdict.action is not Action.REJECT or scope.policy.mode is not GuardMode.ENFORCE:
+            return int(verdict.effects or UNKNOWN_EFFECTS) | ALLOWED
+        self.counts[scope.tenant, scope.policy.mode.value, verdict.reason] += 1
+        log.info("function call refused", **_fields(session, scope, verdict))
+        return refusal(verdict).to_message()
+
+    def deallocates(self, scope_id: int, sql: bytes) -> Verdict:
+        """The verdict on a statement whose effects say DEALLOCATES."""
+        return self._guard.judge(self._scopes[scope_id], text_of(sql))
+
+    def pin_reason(self, scope_id: int, sql: bytes) -> str:
+        return self._guard.judge(self._scopes[scope_id], text_of(sql.split(b"\0")[0])).pin_reason or "unknown"
+
+    def _note_settings(self, session: Session, verdict: Verdict) -> None:
+        custom = frozenset(name for name in verdict.settings if "." in name)
+        if not custom <= session.custom_settings and len(session.custom_settings) < MAX_CUSTOM_SETTINGS:
+            session.custom_settings |= custom
+
+
+def text_of(sql: bytes) -> str:
+    """Statement text as the parser takes it.
+
+    Client encodings that the guard admits are supersets of ASCII in which no byte of another character
+    is an ASCII one, so what is not UTF-8 can be read byte by byte without changing where tokens end.
+    """
+    try:
+        return sql.decode("utf-8")
+    except UnicodeDecodeError:
+        return sql.decode("latin-1")
+
+
+def refusal(verdict: Verdict) -> ProxyError:
+    return ProxyError(
+        verdict.sqlstate,
+        verdict.message,
+        detail=verdict.detail or None,
+        hint=verdict.hint or None,
+        position=verdict.position or None,
+        reason=verdict.reason,
+    )
+
+
+def statement_too_large(size: int, limit: int) -> bytes:
+    return errors.statement_too_large(size, limit).to_message()
+
+
+def deallocate_tag(names: tuple[str, ...]) -> bytes:
+    return messages.command_complete("DEALLOCATE ALL" if names == ("*",) else "DEALLOCATE")
+
+
+def _fields(session: Session | None, scope: GuardScope, verdict: Verdict) -> dict[str, object]:
+    return {
+        "tenant": scope.tenant,
+        "user": session.user if session is not None else None,
+        "sqlstate": verdict.sqlstate,
+        "reason": verdict.reason,
+        "object": verdict.object_name,
+        "rule": verdict.rule,
+    }

@@ -1,0 +1,467 @@
+"""A client's way in: first packets, TLS, authentication, its tenant, its pool, its greeting.
+
+All of it runs in the loop's thread, called by the engine message by message; only look-ups
+(auth_query) and key derivation leave it, and hold the client's further messages meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tenant_proxy import errors
+from tenant_proxy.auth.client_auth import ClientAuth
+from tenant_proxy.auth.secret import Secret, SecretKind
+from tenant_proxy.auth.tls import TlsInfo
+from tenant_proxy.config.schema import Cluster, PoolMode
+from tenant_proxy.errors import ClientProtocolError, ProxyError
+from tenant_proxy.model import StartupRequest
+from tenant_proxy.net.tls import ALPN, TlsLayer
+from tenant_proxy.obs.log import get_logger
+from tenant_proxy.relay.core import Reason
+from tenant_proxy.relay.session import ServerInfo, Session
+from tenant_proxy.tenancy.registry import Login, Route
+from tenant_proxy.tenancy.startup import request_settings, startup_settings
+from tenant_proxy.wire import messages
+from tenant_proxy.wire.messages import StartupPacket
+
+if TYPE_CHECKING:
+    from tenant_proxy.worker import Worker
+
+log = get_logger("login")
+
+#: bytes of a cancel key for protocol 3.2 and later; 3.0 has 4
+LONG_KEY_BYTES = 32
+
+
+class Attempt:
+    """One login in progress."""
+
+    __slots__ = (
+        "address", "auth", "direct_tls", "kind", "local_address", "login", "minor", "negotiation", "packet",
+        "port", "request", "started", "tls", "tls_done",
+    )
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.kind = "tcp"
+        self.address = ""
+        self.local_address = ""
+        self.port = 0
+        self.tls: TlsLayer | None = None
+        self.tls_done = False
+        self.direct_tls = False
+        self.packet: StartupPacket | None = None
+        self.request: StartupRequest | None = None
+        self.login: Login | None = None
+        self.auth: ClientAuth | None = None
+        self.minor = 0
+        #: NegotiateProtocolVersion, sent with the first answer
+        self.negotiation = b""
+
+
+class Logins:
+    """All logins in progress of a worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._attempts: dict[int, Attempt] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: figures
+        self.succeeded = 0
+        self.failed: Counter[str] = Counter()
+        self.time_us = 0
+        self.clients_of: Counter[str] = Counter()
+
+    # --- first packets --------------------------------------------------------
+
+    def on_startup(self, client: int, data: bytes) -> None:
+        """An untyped packet, whole; or, for direct TLS, the first of its records."""
+        attempt = self._attempts.get(client)
+        if attempt is None:
+            attempt = self._attempts[client] = Attempt()
+            self._look_at_socket(client, attempt)
+        try:
+            if attempt.tls is None and data[0] == 0x16:
+                self._start_tls(client, attempt, data)
+                return
+            self._on_packet(client, attempt, messages.read_startup(data), data)
+        except ClientProtocolError as error:
+            self.refuse(client, errors.protocol_violation(str(error)))
+        except ProxyError as error:
+            self.refuse(client, error)
+
+    def _look_at_socket(self, client: int, attempt: Attempt) -> None:
+        fd = self._worker.engine.fileno(client)
+        try:
+            sock = socket.socket(fileno=os.dup(fd))
+        except OSError:
+            return
+        with sock:
+            if sock.family == socket.AF_UNIX:
+                attempt.kind = "local"
+                return
+            try:
+                attempt.address, attempt.port = sock.getpeername()[:2]
+                attempt.local_address = sock.getsockname()[0]
+            except OSError:
+                return
+
+    def _on_packet(self, client: int, attempt: Attempt, packet: StartupPacket, data: bytes) -> None:
+        engine = self._worker.engine
+        if packet.code == messages.CANCEL_REQUEST:
+            self._worker.cancels.on_request(packet.pid, packet.key, data)
+            engine.client_end(client, Reason.CANCEL)
+            return
+        if packet.code == messages.GSSENC_REQUEST and attempt.tls is None:
+            engine.client_send(client, b"N")
+            return
+        if packet.code == messages.SSL_REQUEST and attempt.tls is None:
+            if self._worker.state.client_tls is None or attempt.kind == "local":
+                engine.client_send(client, b"N")
+            else:
+                engine.client_send(client, b"S")
+                self._start_tls(client, attempt, b"")
+            return
+        if packet.major != 3:
+            raise ProxyError(
+                "0A000",
+                f"unsupported frontend protocol {packet.major}.{packet.minor}: "
+                f"server supports 3.0 to 3.{messages.NEWEST_MINOR}",
+                severity="FATAL",
+                reason="protocol_version",
+            )
+        if self._worker.hand_over(client, attempt, packet, data):
+            self._attempts.pop(client, None)
+            return
+        self._begin(client, attempt, packet)
+
+    def _start_tls(self, client: int, attempt: Attempt, first_records: bytes) -> None:
+        context = self._worker.state.client_tls
+        engine = self._worker.engine
+        if context is None or attempt.kind == "local":
+            # what a server without TLS does with a ClientHello: it is no startup packet
+            engine.client_end(client, Reason.PROTOCOL)
+            return
+
+        def established(layer: TlsLayer) -> None:
+            attempt.tls_done = True
+            if attempt.direct_tls and layer.alpn != ALPN:
+                raise ssl.SSLError("direct TLS without ALPN protocol postgresql")
+
+        attempt.direct_tls = bool(first_records)
+        attempt.tls = TlsLayer(context, server_side=True, on_established=established)
+        engine.use_tls(client, attempt.tls)
+        if first_records:
+            try:
+                attempt.tls.feed(first_records)
+            except ssl.SSLError:
+                engine.client_end(client, Reason.PROTOCOL)
+                return
+            engine.write_raw(client, attempt.tls.take_out())
+
+    # --- authentication ---------------------------------------------------------
+
+    def _begin(self, client: int, attempt: Attempt, packet: StartupPacket) -> None:
+        worker, state = self._worker, self._worker.state
+        attempt.packet = packet
+        attempt.minor = min(packet.minor, messages.NEWEST_MINOR)
+        unknown = [name for name in packet.parameters if name.startswith("_pq_.")]
+        if packet.minor > messages.NEWEST_MINOR or unknown:
+            attempt.negotiation = messages.negotiate_protocol(attempt.minor, unknown)
+        if worker.draining:
+            raise errors.draining()
+        clients, logins, _ = worker.engine.open_counts()
+        limits = state.config.limits
+        if limits.max_clients and clients > limits.max_clients:
+            raise errors.too_many_connections("limits.max_clients", limits.max_clients)
+        if logins > limits.max_logins_in_progress:
+            raise errors.too_many_connections("limits.max_logins_in_progress", limits.max_logins_in_progress)
+        if state.config.listen.tls.mode == "require" and attempt.tls is None and attempt.kind != "local":
+            raise errors.tls_required()
+        request = attempt.request = self._request(attempt, packet)
+        name = state.registry.login_name(request)
+        rule = state.rules.match(
+            kind=attempt.kind,
+            tls=attempt.tls is not None,
+            address=attempt.address,
+            user=name,
+            database=request.database,
+            local_address=attempt.local_address,
+        )
+        shown = attempt.address or "[local]"
+        if rule is None:
+            raise errors.no_auth_rule(request.user, request.database, shown, attempt.tls is not None)
+        if rule.method == "reject":
+            raise errors.auth_rejected(request.user, request.database, shown)
+        attempt.login = state.registry.logins.get(name)
+        worker.engine.client_login(client)
+        cluster = state.registry.auth_query_cluster(request) if attempt.login is None else None
+        if cluster is not None:
+            self._later(client, self._ask_server(client, attempt, rule.method, name, cluster))
+            return
+        self._start_auth(client, attempt, rule.method, name, state.secrets.get(name))
+
+    def _request(self, attempt: Attempt, packet: StartupPacket) -> StartupRequest:
+        parameters = packet.parameters
+        user = parameters.get("user", "")
+        if not user:
+            raise errors.no_user_name()
+        cn: str | None = None
+        names: tuple[str, ...] = ()
+        if attempt.tls is not None:
+            cn, names = attempt.tls.peer_names()
+        return StartupRequest(
+            user=user,
+            database=parameters.get("database") or user,
+            settings=request_settings(parameters),
+            replication=parameters.get("replication"),
+            address=attempt.address,
+            tls=attempt.tls is not None,
+            sni=attempt.tls.sni if attempt.tls is not None else None,
+            cert_cn=cn,
+            cert_names=names,
+            minor=attempt.minor,
+        )
+
+    def _start_auth(self, client: int, attempt: Attempt, method: str, name: str, secret: Secret | None) -> None:
+        state = self._worker.state
+        request = attempt.request
+        assert request is not None
+        tls = None
+        if attempt.tls is not None:
+            tls = TlsInfo(state.end_point, request.cert_cn, request.cert_names)
+        attempt.auth = ClientAuth(
+            method,
+            name,
+            secret,
+            tls=tls,
+            mock_key=state.mock_key,
+            mock_iterations=state.config.auth.scram_iterations,
+            mock_kind=SecretKind.SCRAM,
+            startup_user=request.user,
+            database=request.database,
+            address=attempt.address,
+            defer=True,
+        )
+        first = attempt.auth.start()
+        if attempt.auth.done:
+            self._authenticated(client, attempt, b"")
+        else:
+            self._worker.engine.client_send(client, attempt.negotiation + first)
+            attempt.negotiation = b""
+
+    def on_message(self, client: int, body: bytes) -> None:
+        """Body of a 'p' message."""
+        attempt = self._attempts.get(client)
+        if attempt is None or attempt.auth is None:
+            self.refuse(client, errors.protocol_violation("unexpected password message"))
+            return
+        try:
+            reply = attempt.auth.on_message(body)
+            if attempt.auth.deferred is not None:
+                self._later(client, self._derive(client, attempt, attempt.auth.deferred))
+                return
+            self._go_on(client, attempt, reply)
+        except ProxyError as error:
+            self.refuse(client, error)
+
+    def _go_on(self, client: int, attempt: Attempt, reply: bytes) -> None:
+        assert attempt.auth is not None
+        if attempt.auth.done:
+            self._authenticated(client, attempt, reply)
+        elif reply:
+            self._worker.engine.client_send(client, reply)
+
+    # --- what takes time ----------------------------------------------------------
+
+    def _later(self, client: int, work: object) -> None:
+        """Runs a coroutine for a client whose messages stay unread meanwhile."""
+        self._worker.engine.client_hold(client, True)
+        task = asyncio.get_running_loop().create_task(self._guarded(client, work))  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, client: int, work: object) -> None:
+        try:
+            await work  # type: ignore[misc]
+        except ProxyError as error:
+            self.refuse(client, error)
+        except Exception:
+            self._worker.on_bug(client)
+        finally:
+            self._worker.engine.client_hold(client, False)
+            self._worker.engine.poke()
+
+    async def _derive(self, client: int, attempt: Attempt, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, work)
+        if client in self._attempts and attempt.auth is not None:
+            self._go_on(client, attempt, attempt.auth.resume())
+
+    async def _ask_server(self, client: int, attempt: Attempt, method: str, name: str, cluster: Cluster) -> None:
+        secret = await self._worker.users.look_up(cluster, name)
+        if client in self._attempts:
+            self._start_auth(client, attempt, method, name, secret)
+
+    # --- in ------------------------------------------------------------------------
+
+    def _authenticated(self, client: int, attempt: Attempt, reply: bytes) -> None:
+        worker, request, auth = self._worker, attempt.request, attempt.auth
+        assert request is not None and auth is not None
+        registry = worker.state.registry
+        prelude = attempt.negotiation + reply + messages.AUTH_OK
+        if registry.is_admin_database(request.database):
+            self._enter_console(client, attempt, prelude)
+            return
+        route = registry.route(request, attempt.login)
+        tenant = route.tenant
+        if request.replication not in (None, "", "0", "off", "no", "false"):
+            if not tenant.policy.allow_replication or tenant.pool.mode is not PoolMode.SESSION:
+                raise errors.replication_refused()
+        settings = startup_settings(request, tenant)
+        if request.replication:
+            settings["replication"] = request.replication
+        self._check_limits(route)
+        own: dict[str, str] = {}
+        if tenant.pool.mode is PoolMode.TRANSACTION and "application_name" in settings:
+            # not worth a server of its own: set on whatever server comes
+            own["application_name"] = settings.pop("application_name")
+        pool = worker.pools.of(route, auth.keys)
+        session = Session(
+            tenant=tenant.name,
+            user=request.user,
+            database=request.database,
+            application_name=request.settings.get("application_name", ""),
+            tls=attempt.tls is not None,
+            prelude=prelude,
+            pool=pool,
+            startup_id=worker.settings.intern(settings),
+            minor=attempt.minor,
+            address=attempt.address,
+            port=attempt.port,
+        )
+        self._finished(client, attempt)
+        self.clients_of[tenant.name] += 1
+        engine = worker.engine
+        engine.client_enter(
+            client, pool.id, session.startup_id, worker.settings.intern(own), session, attempt.minor
+        )
+        welcome = pool.welcomes.get(session.startup_id)
+        if welcome is not None and not pool.session_mode:
+            self._greet(client, session, welcome, 0)
+        else:
+            engine.client_want_server(client)
+
+    def _check_limits(self, route: Route) -> None:
+        tenant = route.tenant
+        if tenant.max_clients and self.clients_of[tenant.name] >= tenant.max_clients:
+            raise errors.too_many_connections(f'max_clients of tenant "{tenant.name}"', tenant.max_clients)
+
+    def _finished(self, client: int, attempt: Attempt) -> None:
+        self._attempts.pop(client, None)
+        self.succeeded += 1
+        self.time_us += int((time.monotonic() - attempt.started) * 1e6)
+
+    def on_greet(self, client: int, session: Session, info: ServerInfo) -> None:
+        """A server is there for a client that waited for one to be greeted."""
+        self._greet(client, session, tuple(info.parameters), info.pid)
+
+    def _greet(self, client: int, session: Session, parameters: tuple[bytes, ...], pid: int) -> None:
+        pool = session.pool
+        assert pool is not None
+        key = os.urandom(LONG_KEY_BYTES if session.minor >= 2 else 4)
+        if not pool.session_mode or not pid:
+            pid = self._worker.next_pid()
+            parameters = _with_name(parameters, session.application_name)
+        greeting = b"".join(
+            (session.prelude, *parameters, messages.backend_key_data(pid, key), messages.READY_IDLE)
+        )
+        session.prelude = b""
+        session.cancel_key = (pid, key)
+        self._worker.engine.client_greet(client, greeting, pid, key)
+        if self._worker.state.config.log.connections:
+            log.info(
+                "client connected",
+                client=client,
+                tenant=session.tenant,
+                user=session.user,
+                database=session.database,
+                addr=session.address or "[local]",
+                tls=session.tls,
+            )
+
+    def _enter_console(self, client: int, attempt: Attempt, prelude: bytes) -> None:
+        request, login = attempt.request, attempt.login
+        assert request is not None
+        if login is None or not (login.admin or login.stats):
+            raise errors.admin_refused(request.user, request.database)
+        key = os.urandom(4)
+        session = Session(
+            tenant="",
+            user=login.name,
+            database=request.database,
+            application_name=request.settings.get("application_name", ""),
+            tls=attempt.tls is not None,
+            address=attempt.address,
+            port=attempt.port,
+            admin=login.admin,
+        )
+        self._finished(client, attempt)
+        status = (
+            ("server_version", "18.0 (tenant_proxy)"),
+            ("server_encoding", "UTF8"),
+            ("client_encoding", "UTF8"),
+            ("DateStyle", "ISO, MDY"),
+            ("TimeZone", "UTC"),
+            ("integer_datetimes", "on"),
+            ("standard_conforming_strings", "on"),
+            ("application_name", session.application_name),
+            ("is_superuser", "off"),
+        )
+        greeting = b"".join(messages.parameter_status(name, value) for name, value in status)
+        self._worker.engine.client_admin(
+            client,
+            session,
+            prelude + greeting + messages.backend_key_data(self._worker.next_pid(), key) + messages.READY_IDLE,
+        )
+
+    # --- ends -------------------------------------------------------------------------
+
+    def refuse(self, client: int, error: ProxyError) -> None:
+        """Ends a login with an error."""
+        attempt = self._attempts.pop(client, None)
+        self.failed[error.reason] += 1
+        error.severity = "FATAL"
+        request = attempt.request if attempt is not None else None
+        log.warning(
+            "login failed",
+            client=client,
+            addr=(attempt.address or "[local]") if attempt is not None else "",
+            user=request.user if request is not None else None,
+            database=request.database if request is not None else None,
+            sqlstate=error.sqlstate,
+            reason=error.reason,
+            error=error.message,
+            detail=error.detail,
+        )
+        self._worker.count_error("", error)
+        self._worker.engine.client_end(client, Reason.LOGIN_FAILED, error.to_message())
+
+    def on_gone(self, client: int) -> None:
+        self._attempts.pop(client, None)
+
+
+def _with_name(parameters: tuple[bytes, ...], application_name: str) -> tuple[bytes, ...]:
+    """In transaction mode the name is the client's own, not that of the server's log-in."""
+    return tuple(
+        messages.parameter_status("application_name", application_name)
+        if one[5:].startswith(b"application_name\0")
+        else one
+        for one in parameters
+    )

@@ -1,0 +1,103 @@
+"""Between workers: connections for their tenant's home worker, and cancel requests.
+
+Each worker slot has one SOCK_SEQPACKET socket that the supervisor keeps open, so what is sent to a
+worker that is being restarted waits for its successor.  A message is one packet; a connection
+travels as an SCM_RIGHTS descriptor together with the bytes already read from it.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tenant_proxy.obs.log import get_logger
+from tenant_proxy.wire import messages
+
+if TYPE_CHECKING:
+    from tenant_proxy.worker import Worker
+
+log = get_logger("mailbox")
+
+CONNECTION = b"C"
+CANCEL = b"X"
+RELEASE = b"R"
+
+MAX_PACKET = 65536
+#: packets taken before other callbacks of the loop get their turn
+BURST = 64
+
+
+class Mailbox:
+    """This worker's socket, and the sending ends of all."""
+
+    def __init__(self, worker: Worker, slot: int, pairs: Sequence[Sequence[int]]) -> None:
+        self._worker = worker
+        self._slot = slot
+        self._receiver = socket.socket(fileno=pairs[slot][0])
+        self._receiver.setblocking(False)
+        self._senders = [socket.socket(fileno=tx) for _, tx in pairs]
+        for sender in self._senders:
+            sender.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._receiver.fileno()
+
+    def send_connection(self, slot: int, fd: int, data: bytes, *, local: bool) -> bool:
+        """Passes a connection on; False when that worker's box is full, and it stays here."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        try:
+            self._senders[slot].sendmsg([CONNECTION + (b"\1" if local else b"\0") + data], rights)
+        except OSError:
+            return False
+        return True
+
+    def broadcast_cancel(self, packet: bytes) -> bool:
+        """Asks the other workers; False when there are none."""
+        return self._broadcast(CANCEL + packet)
+
+    def broadcast_release(self, cluster: str) -> bool:
+        """Asks the other workers to give up an idle backend of a cluster."""
+        return self._broadcast(RELEASE + cluster.encode())
+
+    def _broadcast(self, packet: bytes) -> bool:
+        asked = False
+        for slot, sender in enumerate(self._senders):
+            if slot != self._slot:
+                try:
+                    sender.send(packet)
+                    asked = True
+                except OSError:
+                    log.warning("a worker's mailbox is full", worker=slot)
+        return asked
+
+    def on_readable(self) -> None:
+        """Takes what has come; a callback of the loop."""
+        for _ in range(BURST):
+            try:
+                data, ancillary, _, _ = self._receiver.recvmsg(MAX_PACKET, socket.CMSG_SPACE(4))
+            except OSError:
+                return
+            fds = array.array("i")
+            for level, kind, payload in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+            if not data:
+                return
+            self._on_packet(data[:1], data[1:], list(fds))
+
+    def _on_packet(self, kind: bytes, data: bytes, fds: list[int]) -> None:
+        if kind == CONNECTION and fds:
+            os.set_blocking(fds[0], False)
+            if not self._worker.engine.adopt_client(fds[0], data[1:], data[:1] == b"\1"):
+                os.close(fds[0])
+            fds = fds[1:]
+        elif kind == CANCEL:
+            request = messages.read_startup(data)
+            self._worker.cancels.on_request(request.pid, request.key, data, from_peer=True)
+        elif kind == RELEASE:
+            self._worker.release_idle(data.decode())
+        for fd in fds:
+            os.close(fd)

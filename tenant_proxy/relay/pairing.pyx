@@ -1,0 +1,288 @@
+"""Pairing clients with servers, and the only places where either of them ends.
+
+A server goes back to its pool in `maybe_release` (transaction mode) or when its client ends; both
+demand that it is at rest: every reply consumed, no batch open, ReadyForQuery said idle.  Anything
+else closes it (DESIGN, invariant 2).
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from tenant_proxy.net.reactor cimport Link
+from tenant_proxy.pool.pool cimport (
+    ACT_REFUSED, ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_WAITING,
+    R_PARSE, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN,
+    Client, Outstanding, Pool, Server, Stmt, count_wait, idle_pick, idle_push, idle_remove, ring_head,
+    ring_pop, ring_push, wait_pick, wait_push, wait_remove,
+)
+from tenant_proxy.relay.core cimport (
+    CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
+    TERMINATED, UNCLEAN, Relay, drop_object, up_ask_settings, up_client_gone, up_demand, up_fail_client,
+    up_greet, up_server_gone, up_sync_settings,
+)
+from tenant_proxy.relay.statements cimport (
+    client_drop_unnamed, client_forget_all, server_forget_all, stmt_unref,
+)
+from tenant_proxy.wire.buf cimport buf_len
+from tenant_proxy.wire.consts cimport XACT_IDLE
+
+cdef enum:
+    PATIENCE_US = 50000         # a server that fits someone behind goes there while the first waited less
+    PEEK_AFTER_US = 20000       # idle longer than this: look whether the server is still there
+
+cdef extern from *:
+    """
+    #include <sys/types.h>
+    #include <sys/socket.h>
+    #include <errno.h>
+    /* 1 when the peer has closed or said something unasked, which an idle server only does to say goodbye */
+    static int tp_gone(int fd) {
+        char c;
+        ssize_t n = recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+        return !(n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR));
+    }
+    """
+    int tp_gone(int fd) nogil
+
+
+# --- getting a server -----------------------------------------------------------
+
+
+cdef Server *obtain(Relay e, Client *c) noexcept nogil:
+    # An idle server, paired; or NULL, and the client is in the queue or has been ended.
+    cdef Pool *p = c.pool
+    cdef Server *s
+    while True:
+        s = idle_pick(p, c.startup_id, c.settings_id)
+        if s == NULL:
+            break
+        idle_remove(p, s)
+        if e.now_us - s.idle_since_us > PEEK_AFTER_US and tp_gone(s.link.fd):
+            s.phase = SV_ACTIVE
+            server_end(e, s, GONE)
+            continue
+        pair(e, c, s)
+        return s
+    c.request_us = e.now_us
+    queue_up(e, c)
+    return NULL
+
+
+cdef void pair(Relay e, Client *c, Server *s) noexcept nogil:
+    s.client = c
+    s.phase = SV_ACTIVE
+    s.assigned_us = e.now_us
+    s.xact_status = XACT_IDLE
+    c.server = s
+    if c.phase != CL_LOGIN_WAITING:
+        c.phase = CL_ACTIVE
+    c.xact_start_us = e.now_us
+    c.pool.assignments += 1
+    if s.settings_id != c.settings_id:
+        up_sync_settings(e, s, c)
+
+
+cdef void queue_up(Relay e, Client *c) noexcept nogil:
+    cdef Pool *p = c.pool
+    if p.queue_limit > 0 and p.waiting >= p.queue_limit:
+        client_fail(e, c, QUEUE_FULL, p.queue_limit)
+        return
+    if p.down and p.fail_when_down and p.idle_count == 0 and p.total == p.opening:
+        client_fail(e, c, SERVER_UNAVAILABLE, 0)
+        return
+    if c.phase != CL_LOGIN_WAITING:
+        c.phase = CL_WAITING
+    wait_push(p, c)
+    e.pause(&c.link)
+    demand(e, p)
+
+
+cdef void demand(Relay e, Pool *p) noexcept nogil:
+    if p.waiting <= p.opening:
+        return
+    if p.total >= p.max and p.idle_last != NULL:
+        # idle, yet it fits none of the waiting: they were opened with other settings
+        server_end(e, p.idle_last, EVICTED)
+        return
+    if p.total < p.max:
+        up_demand(e, p)
+
+
+# --- giving it back ---------------------------------------------------------------
+
+
+cdef void make_available(Relay e, Server *s) noexcept nogil:
+    # A server at rest and without a client: to the next in the queue, or to the idle list.
+    cdef Pool *p = s.pool
+    cdef Client *c
+    while True:
+        if s.close_needed or s.link.dead:
+            server_end(e, s, RETIRED if p.retired else LIFETIME)
+            return
+        if s.cancels:
+            s.phase = SV_CANCELING
+            return
+        c = wait_pick(p, s.startup_id, e.now_us, PATIENCE_US)
+        if c == NULL:
+            s.phase = SV_IDLE
+            s.idle_since_us = e.now_us
+            idle_push(p, s)
+            return
+        if c.startup_id != s.startup_id:
+            server_end(e, s, EVICTED)
+            return
+        wait_remove(p, c)
+        count_wait(p, e.now_us - c.request_us)
+        c.wait_us += e.now_us - c.request_us
+        pair(e, c, s)
+        if c.phase != CL_LOGIN_WAITING:
+            e.unpause(&c.link)
+            return
+        c.phase = CL_ACTIVE
+        up_greet(e, c, s)
+        if c.phase == CL_CLOSING:
+            # its end has already dealt with the server
+            return
+        e.unpause(&c.link)
+        if c.pinned:
+            return
+        c.server = NULL
+        c.phase = CL_IDLE
+        s.client = NULL
+
+
+cdef bint at_rest(Server *s) noexcept nogil:
+    return (s.ring.count == 0 and not s.batch_open and s.xact_status == XACT_IDLE and not s.copy_in
+            and not s.stream_left)
+
+
+cdef void maybe_release(Relay e, Server *s) noexcept nogil:
+    cdef Client *c = s.client
+    if c == NULL or c.pinned or not at_rest(s) or (c.stream_left and not c.skip_stream):
+        return
+    if s.settings_changed:
+        s.settings_changed = 0
+        if up_ask_settings(e, s) == 0:
+            return
+        s.close_needed = 1
+    s.client = NULL
+    c.server = NULL
+    if c.phase == CL_ACTIVE:
+        c.phase = CL_IDLE
+    make_available(e, s)
+
+
+cdef void clean_up(Relay e, Server *s) noexcept nogil:
+    # Its client has ended in peace.  Only what is dirty is cleaned.
+    cdef Pool *p = s.pool
+    if not s.dirty and not s.settings_changed:
+        make_available(e, s)
+        return
+    if p.reset_size == 0:
+        s.close_needed = 1
+        make_available(e, s)
+        return
+    s.phase = SV_CLEANING
+    s.dirty = 0
+    s.settings_changed = 0
+    s.settings_id = 0
+    s.failed = 0
+    server_forget_all(s)
+    s.request_us = e.now_us
+    ring_push(&s.ring, R_QUERY, ACT_SKIP, NULL, 0)
+    e.send(&s.link, p.reset_query, p.reset_size)
+
+
+# --- ends -------------------------------------------------------------------------
+
+
+cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
+    cdef uint8_t phase = c.phase
+    cdef Server *s = c.server
+    if phase == CL_CLOSING:
+        return
+    c.phase = CL_CLOSING
+    e.client_ends[reason] += 1
+    e.clients_open -= 1
+    if not c.greeted:
+        e.logins_open -= 1
+    if c.queued:
+        wait_remove(c.pool, c)
+    client_forget_all_of(c)
+    if c.pool != NULL:
+        c.pool.clients -= 1
+        c.pool.bytes_in += c.link.bytes_in
+        c.pool.bytes_out += c.link.bytes_out
+        if c.pinned and not c.pool.session_mode:
+            c.pool.pinned -= 1
+    up_client_gone(e, c, reason)
+    if s != NULL:
+        c.server = NULL
+        s.client = NULL
+        if at_rest(s) and not (c.stream_left and not c.skip_stream):
+            clean_up(e, s)
+        else:
+            server_end(e, s, UNCLEAN)
+    if reason == TERMINATED or reason == GONE or reason == HANDED_OVER:
+        e.close(&c.link)
+    else:
+        e.close_after_send(&c.link)
+
+
+cdef void client_forget_all_of(Client *c) noexcept nogil:
+    if c.pool != NULL:
+        client_forget_all(c)
+        client_drop_unnamed(c)
+
+
+cdef void client_fail(Relay e, Client *c, int reason, uint64_t detail) noexcept nogil:
+    # Tells the client why, unless that would fall into the middle of a message, and ends it.
+    if c.phase == CL_CLOSING:
+        return
+    if c.server == NULL or not (c.server.stream_left and c.server.relaying):
+        up_fail_client(e, c, reason, detail)
+    client_end(e, c, reason)
+
+
+cdef void clear_ring(Server *s) noexcept nogil:
+    cdef Outstanding *o = ring_head(&s.ring)
+    while o != NULL:
+        if o.arg != NULL:
+            if o.action & ACT_REFUSED or o.request == R_QUERY:
+                drop_object(o.arg)
+            elif o.request == R_PARSE:
+                stmt_unref(s.pool, <Stmt *> o.arg)
+        ring_pop(&s.ring)
+        o = ring_head(&s.ring)
+
+
+cdef void server_end(Relay e, Server *s, int reason) noexcept nogil:
+    cdef Pool *p = s.pool
+    cdef Client *c = s.client
+    cdef uint8_t phase = s.phase
+    if phase == SV_CLOSING:
+        return
+    s.phase = SV_CLOSING
+    e.server_ends[reason] += 1
+    e.servers_open -= 1
+    p.total -= 1
+    if phase == SV_CONNECT or phase == SV_LOGIN:
+        p.opening -= 1
+    elif phase == SV_IDLE:
+        idle_remove(p, s)
+        if reason != GONE:
+            # Terminate, so that the server's log does not speak of a lost connection
+            e.send(&s.link, b"X\0\0\0\4", 5)
+    if c != NULL:
+        s.client = NULL
+        c.server = NULL
+        if s.told_fatal or (s.stream_left and s.relaying):
+            # has had the server's own words, or is in the middle of a message
+            client_end(e, c, SERVER_LOST)
+        else:
+            client_fail(e, c, SERVER_LOST, 0)
+    clear_ring(s)
+    server_forget_all(s)
+    up_server_gone(e, s, reason)
+    e.close(&s.link)
+    if p.waiting > 0:
+        demand(e, p)

@@ -1,0 +1,112 @@
+"""The pools of a worker: one a login of a tenant, made when first used, kept over reloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tenant_proxy.auth.scram import ScramKeys
+from tenant_proxy.config.schema import GuardMode, PoolMode
+from tenant_proxy.relay.session import PoolRecord
+from tenant_proxy.tenancy.registry import Registry, Route, TenantInfo
+from tenant_proxy.wire import messages
+
+if TYPE_CHECKING:
+    from tenant_proxy.worker import Worker
+
+_GUARD_MODES = {GuardMode.ENFORCE: 0, GuardMode.OBSERVE: 1, GuardMode.OFF: 2}
+
+Key = tuple[str, str, str]
+
+
+class Pools:
+    """Pool records by (tenant, server login, mode) and by the engine's id."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._by_key: dict[Key, PoolRecord] = {}
+        self._by_id: dict[int, PoolRecord] = {}
+
+    def __iter__(self) -> Iterator[PoolRecord]:
+        return iter(self._by_id.values())
+
+    def get(self, pool_id: int) -> PoolRecord | None:
+        return self._by_id.get(pool_id)
+
+    def of(self, route: Route, keys: ScramKeys | None) -> PoolRecord:
+        """The pool of an authenticated client; `keys` are what its login left for pass-through."""
+        login, tenant = route.login, route.tenant
+        server_user = login.server_user if login is not None else route.user
+        password = login.server_password if login is not None else None
+        key = (tenant.name, server_user, tenant.pool.mode.value)
+        record = self._by_key.get(key)
+        if record is None:
+            record = PoolRecord(
+                id=0,
+                tenant=tenant,
+                server_user=server_user,
+                password=password,
+                session_mode=tenant.pool.mode is PoolMode.SESSION,
+            )
+            record.id = self._worker.engine.pool_open(**self._limits(tenant))
+            self._by_key[key] = record
+            self._by_id[record.id] = record
+        if keys is not None:
+            record.keys = keys
+        record.password = password
+        return record
+
+    def _limits(self, tenant: TenantInfo) -> dict[str, Any]:
+        pool = tenant.pool
+        return {
+            "scope": self._worker.judging.scope_of(tenant),
+            "guard_mode": _GUARD_MODES[tenant.policy.mode],
+            "session_mode": pool.mode is PoolMode.SESSION,
+            "max": pool.max,
+            "min": pool.min,
+            "queue_limit": pool.queue_limit,
+            "fail_when_down": pool.when_down == "fail",
+            "max_prepared": pool.max_prepared_statements,
+            "reset_query": messages.query(pool.reset_query) if pool.reset_query else b"",
+            "queue_timeout_s": pool.queue_timeout_s,
+            "query_timeout_s": pool.query_timeout_s,
+            "idle_in_transaction_timeout_s": pool.idle_in_transaction_timeout_s,
+            "client_idle_timeout_s": pool.client_idle_timeout_s,
+            "server_idle_timeout_s": pool.server_idle_timeout_s,
+            "connect_timeout_s": pool.connect_timeout_s,
+        }
+
+    def neighbours(self, pool: PoolRecord) -> list[int]:
+        """Ids of the other pools on the same cluster."""
+        cluster = pool.tenant.cluster.name
+        return [one.id for one in self if one.tenant.cluster.name == cluster and one is not pool]
+
+    def of_cluster(self, cluster: str) -> list[int]:
+        return [one.id for one in self if one.tenant.cluster.name == cluster]
+
+    def of_host(self, key: tuple[str, int]) -> list[PoolRecord]:
+        return [one for one in self if (one.tenant.cluster.host, one.tenant.cluster.port) == key]
+
+    def reload(self, registry: Registry) -> None:
+        """Takes a new configuration's limits; servers that were opened by an older idea of their tenant
+        (its cluster, schema, role, settings or login) are not used again."""
+        engine = self._worker.engine
+        for record in self:
+            tenant = registry.tenants.get(record.tenant.name)
+            if tenant is None:
+                engine.pool_retire(record.id)
+                continue
+            before = record.tenant
+            record.tenant = tenant
+            limits = self._limits(tenant)
+            limits["session_mode"] = record.session_mode
+            engine.pool_update(record.id, **limits)
+            if _opened_by(before) != _opened_by(tenant):
+                record.welcomes.clear()
+                engine.expire_servers(record.id)
+            record.retry_at = 0.0
+            engine.pool_demand(record.id)
+
+
+def _opened_by(tenant: TenantInfo) -> tuple[object, ...]:
+    return tenant.cluster, tenant.schema, tenant.role, tenant.settings, tenant.policy.allowed_schemas

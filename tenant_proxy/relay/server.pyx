@@ -1,0 +1,463 @@
+"""The server's side of the relay: replies are matched to the outstanding requests and go on unread.
+
+Messages that a client is owed are forwarded as one run of the buffer, however many they are; only
+what the proxy asked for itself is cut out of it.  Large messages go through in pieces.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+
+from tenant_proxy.net.reactor cimport Link, Reactor
+from tenant_proxy.pool.pool cimport (
+    ACT_ASK, ACT_FAKE, ACT_REFUSED, ACT_SKIP, ACT_SYNC, CL_CLOSING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
+    R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
+    SV_LOGIN, Client, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
+)
+from tenant_proxy.relay.core cimport (
+    CONNECT_FAILED, GONE, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
+    up_ask_done, up_ask_row, up_error, up_server_connected, up_server_message,
+)
+from tenant_proxy.relay.pairing cimport make_available, maybe_release, server_end
+from tenant_proxy.relay.statements cimport client_confirm, client_undo, server_forget, stmt_retire, stmt_unref
+from tenant_proxy.wire.buf cimport buf_len
+from tenant_proxy.wire.consts cimport (
+    B_AUTHENTICATION, B_BIND_COMPLETE, B_CLOSE_COMPLETE, B_COMMAND_COMPLETE, B_COPY_BOTH, B_COPY_DATA,
+    B_COPY_DONE, B_COPY_IN, B_COPY_OUT, B_DATA_ROW, B_EMPTY_QUERY, B_ERROR, B_FUNCTION_RESULT, B_NO_DATA,
+    B_NOTICE, B_NOTIFICATION, B_PARAMETER_DESC, B_PARAMETER_STATUS, B_PARSE_COMPLETE, B_READY,
+    B_ROW_DESCRIPTION, B_SUSPENDED, XACT_FAILED, XACT_IDLE, XACT_OPEN, put_u32, read_u32,
+)
+
+cdef enum:
+    LOGIN_LIMIT = 65536             # a message of a server's login
+    WHOLE_LIMIT = 1048576           # messages that are needed whole: errors, ReadyForQuery …
+    RING_LOW = 32768                # outstanding requests below which a held client is read again
+
+cdef enum:
+    BROKEN = -1
+
+
+cdef int server_bytes(Reactor r, Link *l, char *data, size_t n, size_t *used) noexcept nogil:
+    return server_work(<Relay> r, <Server *> l, data, n, used)
+
+
+cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noexcept nogil:
+    cdef size_t pos = 0             # what is done with
+    cdef size_t sent = 0            # what has gone to the client, or is dropped
+    cdef size_t k, total
+    cdef uint32_t length
+    cdef int code, r
+    cdef bint whole
+    cdef Client *c = s.client
+    s.link.need = 0
+    if s.phase == SV_CONNECT or s.phase == SV_LOGIN:
+        r = login_bytes(e, s, data, n, &pos)
+        if r != 0:
+            return -1
+        used[0] = pos
+        if pos == n or s.phase == SV_LOGIN or s.phase == SV_CONNECT:
+            return 0
+        sent = pos
+        c = s.client
+    while pos < n:
+        if s.stream_left:
+            k = n - pos if n - pos < s.stream_left else s.stream_left
+            if not s.relaying:
+                forward(e, s, data, sent, pos)
+                sent = pos + k
+            s.stream_left -= k
+            pos += k
+            continue
+        if n - pos < 5:
+            break
+        code = data[pos]
+        length = read_u32(data + pos + 1)
+        if length < 4:
+            return broken(e, s)
+        total = <size_t> length + 1
+        if code == B_DATA_ROW or code == B_COPY_DATA:
+            if s.ring.count == 0 or ring_head(&s.ring).action:
+                # rows of the proxy's own requests
+                if s.ring.count == 0 and not s.copy_in:
+                    return broken(e, s)
+                if n - pos < total:
+                    if total > WHOLE_LIMIT:
+                        return broken(e, s)
+                    s.link.need = total
+                    break
+                forward(e, s, data, sent, pos)
+                if s.ring.count and ring_head(&s.ring).action & ACT_ASK:
+                    up_ask_row(e, s, data + pos, total)
+                pos += total
+                sent = pos
+                continue
+            if n - pos < total:
+                s.stream_left = total - (n - pos)
+                s.relaying = 1
+                pos = n
+                break
+            pos += total
+            continue
+        whole = n - pos >= total
+        if not whole:
+            if code == B_ROW_DESCRIPTION or code == B_FUNCTION_RESULT or code == B_NOTIFICATION:
+                # may be large, and only its head matters
+                pass
+            elif total > WHOLE_LIMIT:
+                return broken(e, s)
+            else:
+                s.link.need = total
+                break
+        r = server_message(e, s, code, data, pos, total, &sent)
+        if r < 0:
+            return broken(e, s) if s.phase != SV_CLOSING else -1
+        # r: 1 goes to the client, 0 is dropped
+        if not whole:
+            s.relaying = r
+            s.stream_left = total - (n - pos)
+            if r == 0:
+                sent = n
+            pos = n
+            break
+        pos += total
+        if r == 0:
+            sent = pos
+        if code == B_READY:
+            if s.ring.count and ring_head(&s.ring).action & ACT_FAKE:
+                forward(e, s, data, sent, pos)
+                sent = pos
+                drain_fakes(e, s)
+            if s.ring.count == 0 and s.xact_status == XACT_IDLE:
+                forward(e, s, data, sent, pos)
+                sent = pos
+                if s.client != NULL:
+                    maybe_release(e, s)
+                elif s.phase == SV_CLEANING:
+                    if s.failed:
+                        server_end(e, s, RESET_FAILED)
+                    else:
+                        make_available(e, s)
+                if s.phase == SV_CLOSING:
+                    return -1
+    forward(e, s, data, sent, pos)
+    used[0] = pos
+    if s.client != NULL and s.client.link.paused and s.ring.count < RING_LOW and buf_len(&s.link.out) == 0:
+        e.unpause(&s.client.link)
+    return 0
+
+
+cdef int broken(Relay e, Server *s) noexcept nogil:
+    server_end(e, s, PROTOCOL)
+    return -1
+
+
+cdef inline void forward(Relay e, Server *s, char *data, size_t start, size_t end) noexcept nogil:
+    if end > start and s.client != NULL:
+        if e.send(&s.client.link, data + start, end - start) == 1:
+            e.pause(&s.link)
+
+
+cdef int login_bytes(Relay e, Server *s, char *data, size_t n, size_t *used) noexcept nogil:
+    # one message after the other to Python, until the login is done; -1 when the server has ended
+    cdef size_t pos = 0
+    cdef uint32_t length
+    while pos < n and s.phase == SV_CONNECT:
+        # the answer to SSLRequest is a single byte
+        up_server_message(e, s, data + pos, 1)
+        pos += 1
+        if s.phase == SV_CLOSING:
+            return -1
+        used[0] = pos
+    while pos < n and s.phase == SV_LOGIN:
+        if n - pos < 5:
+            break
+        length = read_u32(data + pos + 1)
+        if length < 4 or length > LOGIN_LIMIT:
+            server_end(e, s, PROTOCOL)
+            return -1
+        if n - pos < length + 1:
+            s.link.need = length + 1
+            break
+        up_server_message(e, s, data + pos, length + 1)
+        pos += length + 1
+        if s.phase == SV_CLOSING:
+            return -1
+        used[0] = pos
+    used[0] = pos
+    return 0
+
+
+# --- one message ------------------------------------------------------------------------
+
+
+cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, size_t total,
+                        size_t *sent) noexcept nogil:
+    # 1: to the client; 0: dropped; -1: the server broke the protocol or has ended.
+    # What lies before `pos` is forwarded first where the order matters.
+    cdef Outstanding *o = ring_head(&s.ring)
+    cdef uint8_t action = o.action if o != NULL else 0
+    cdef char status
+    cdef int keep = 1
+    if code == B_ERROR:
+        return on_error(e, s, data, pos, total, sent)
+    if code == B_NOTICE or code == B_PARAMETER_STATUS:
+        keep = s.client != NULL and not (action & ACT_SKIP)
+    elif code == B_NOTIFICATION:
+        keep = s.client != NULL and s.client.pinned
+    elif o == NULL:
+        return -1
+    elif code == B_READY:
+        if total != 6 or not (o.request == R_QUERY or o.request == R_SYNC or o.request == R_FUNCTION):
+            return -1
+        status = data[pos + 5]
+        if status != XACT_IDLE and status != XACT_OPEN and status != XACT_FAILED:
+            return -1
+        s.xact_status = status
+        s.copy_in = 0
+        ring_pop(&s.ring)
+        if action & ACT_SKIP:
+            keep = 0
+            if s.failed and action & ACT_SYNC:
+                forward(e, s, data, sent[0], pos)
+                sent[0] = pos
+                server_end(e, s, SETTINGS_FAILED)
+                return -1
+            if action & ACT_ASK:
+                if s.failed:
+                    s.close_needed = 1
+                up_ask_done(e, s, s.client)
+                s.failed = 0
+        else:
+            finish_query(e, s, status)
+        skip_markers(s)
+    elif code == B_COMMAND_COMPLETE or code == B_EMPTY_QUERY or code == B_SUSPENDED:
+        if o.request == R_EXECUTE:
+            ring_pop(&s.ring)
+            skip_markers(s)
+        elif o.request != R_QUERY:
+            return -1
+        s.copy_in = 0
+        keep = not (action & ACT_SKIP)
+    elif code == B_PARSE_COMPLETE:
+        if o.request != R_PARSE:
+            return -1
+        keep = not (action & ACT_SKIP)
+        if o.arg != NULL and not (action & ACT_REFUSED):
+            if keep and s.client != NULL:
+                client_confirm(s.client, o.name_hash, <Stmt *> o.arg)
+            stmt_unref(s.pool, <Stmt *> o.arg)
+        ring_pop(&s.ring)
+    elif code == B_BIND_COMPLETE:
+        if o.request != R_BIND:
+            return -1
+        ring_pop(&s.ring)
+    elif code == B_CLOSE_COMPLETE:
+        if o.request != R_CLOSE:
+            return -1
+        keep = not (action & ACT_SKIP)
+        ring_pop(&s.ring)
+    elif code == B_NO_DATA:
+        if o.request != R_DESCRIBE:
+            return -1
+        ring_pop(&s.ring)
+    elif code == B_ROW_DESCRIPTION:
+        if o.request == R_DESCRIBE:
+            ring_pop(&s.ring)
+        keep = not (action & ACT_SKIP)
+    elif code == B_COPY_IN or code == B_COPY_BOTH:
+        s.copy_in = 1
+        drop_swallowed_syncs(s)
+    elif code == B_PARAMETER_DESC or code == B_COPY_OUT or code == B_COPY_DONE or code == B_FUNCTION_RESULT:
+        pass
+    else:
+        return -1
+    if not keep:
+        forward(e, s, data, sent[0], pos)
+        sent[0] = pos
+    o = ring_head(&s.ring)
+    if code != B_READY and o != NULL and o.action & ACT_FAKE:
+        # what the proxy answers itself comes behind this message
+        if keep:
+            forward(e, s, data, sent[0], pos + total)
+            sent[0] = pos + total
+        drain_fakes(e, s)
+        return 0
+    return keep
+
+
+cdef void finish_query(Relay e, Server *s, char status) noexcept nogil:
+    cdef Client *c = s.client
+    cdef Pool *p = s.pool
+    p.queries += 1
+    if c == NULL:
+        return
+    c.xact_status = status
+    if c.request_us and e.now_us >= c.request_us:
+        count_query(p, e.now_us - c.request_us)
+    c.request_us = e.now_us if s.ring.count else 0
+    c.active_us = e.now_us
+    if status == XACT_IDLE:
+        p.xacts += 1
+        p.xact_us += e.now_us - c.xact_start_us
+        c.xact_start_us = e.now_us
+
+
+cdef inline void skip_markers(Server *s) noexcept nogil:
+    cdef Outstanding *o = ring_head(&s.ring)
+    while o != NULL and o.request == R_COPY_END:
+        ring_pop(&s.ring)
+        o = ring_head(&s.ring)
+
+
+cdef void drop_swallowed_syncs(Server *s) noexcept nogil:
+    # A Sync that reaches a server which takes CopyData gets no answer, so libpq sends another behind the
+    # data; those behind the end of the data are real.
+    cdef uint32_t i = 1
+    while i < s.ring.count:
+        if ring_at(&s.ring, i).request == R_COPY_END:
+            s.copy_in = 0
+            return
+        if ring_at(&s.ring, i).request == R_SYNC:
+            ring_remove_at(&s.ring, i)
+            s.batch_open = 1
+        else:
+            i += 1
+
+
+cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size_t *sent) noexcept nogil:
+    cdef Outstanding *o
+    cdef Outstanding *head = ring_head(&s.ring)
+    cdef void *refusal = NULL
+    cdef Client *c = s.client
+    cdef uint8_t action = head.action if head != NULL else 0
+    up_error(e, s, data + pos, total)
+    s.copy_in = 0
+    if head != NULL and head.action & ACT_REFUSED:
+        refusal = head.arg
+        head.arg = NULL
+    elif action & ACT_SKIP and head.request == R_QUERY:
+        # the proxy's own statement failed
+        s.failed = 1
+        forward(e, s, data, sent[0], pos)
+        sent[0] = pos
+        return 0
+    if head != NULL and head.request != R_QUERY and head.request != R_FUNCTION:
+        if stale_plan(data + pos, total):
+            retire_statements(s)
+        # the server ignores everything up to Sync, so none of it gets an answer
+        while True:
+            o = ring_head(&s.ring)
+            if o == NULL:
+                s.skipping = 1
+                break
+            if o.request == R_SYNC:
+                break
+            drop_request(s, o)
+            ring_pop(&s.ring)
+    if refusal != NULL:
+        forward(e, s, data, sent[0], pos)
+        sent[0] = pos
+        if c != NULL:
+            send_object(e, &c.link, refusal)
+        drop_object(refusal)
+        return 0
+    if c == NULL:
+        # an idle server says goodbye
+        return 0
+    return 1
+
+
+cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
+    if o.arg == NULL:
+        return
+    if o.action & ACT_REFUSED or o.request == R_QUERY:
+        drop_object(o.arg)
+    elif o.request == R_PARSE:
+        if s.client != NULL and not (o.action & ACT_SKIP):
+            client_undo(s.client, o.name_hash, <Stmt *> o.arg)
+        if not (o.action & ACT_FAKE):
+            server_forget(s, <Stmt *> o.arg)
+        stmt_unref(s.pool, <Stmt *> o.arg)
+    o.arg = NULL
+
+
+cdef bint stale_plan(char *message, size_t total) noexcept nogil:
+    # feature_not_supported is what "cached plan must not change result type" comes with
+    # (RevalidateCachedQuery in src/backend/utils/cache/plancache.c)
+    cdef size_t i = 5
+    while i + 7 < total and message[i] != 0:
+        if message[i] == b'C':
+            return (message[i + 1] == b'0' and message[i + 2] == b'A' and message[i + 3] == b'0'
+                    and message[i + 4] == b'0' and message[i + 5] == b'0')
+        while i < total and message[i] != 0:
+            i += 1
+        i += 1
+    return False
+
+
+cdef void retire_statements(Server *s) noexcept nogil:
+    # Which of them it was is not known; all of this server's are parsed anew when clients parse them again.
+    cdef size_t i
+    if s.stmts.slots != NULL:
+        for i in range(s.stmts.mask + 1):
+            if s.stmts.slots[i].value != NULL:
+                stmt_retire(s.pool, server_stmt(s, i))
+
+
+cdef inline Stmt *server_stmt(Server *s, size_t i) noexcept nogil:
+    return (<ServerStmt *> s.stmts.slots[i].value).stmt
+
+
+cdef void drain_fakes(Relay e, Server *s) noexcept nogil:
+    # Answers that no server gives: their turn has come when all before them is answered.
+    cdef Outstanding *o
+    cdef char m[6]
+    cdef Client *c = s.client
+    while s.ring.count and ring_head(&s.ring).action & ACT_FAKE:
+        o = ring_head(&s.ring)
+        if o.request == R_PARSE or o.request == R_CLOSE:
+            m[0] = B_PARSE_COMPLETE if o.request == R_PARSE else B_CLOSE_COMPLETE
+            put_u32(&m[1], 4)
+            if c != NULL:
+                e.send(&c.link, m, 5)
+            if o.arg != NULL:
+                if c != NULL:
+                    client_confirm(c, o.name_hash, <Stmt *> o.arg)
+                stmt_unref(s.pool, <Stmt *> o.arg)
+            ring_pop(&s.ring)
+        else:
+            if c != NULL:
+                send_object(e, &c.link, o.arg)
+                m[0] = B_READY
+                put_u32(&m[1], 5)
+                m[5] = s.xact_status
+                e.send(&c.link, m, 6)
+            drop_object(o.arg)
+            ring_pop(&s.ring)
+            finish_query(e, s, s.xact_status)
+        skip_markers(s)
+
+
+# --- the other events of a server's link ---------------------------------------------------
+
+
+cdef void server_eof(Reactor r, Link *l) noexcept nogil:
+    cdef Server *s = <Server *> l
+    server_end(<Relay> r, s, CONNECT_FAILED if s.phase == SV_CONNECT else
+               LOGIN_FAILED if s.phase == SV_LOGIN else GONE)
+
+
+cdef void server_drained(Reactor r, Link *l) noexcept nogil:
+    # connected, or the server reads again: so may its client be
+    cdef Server *s = <Server *> l
+    if s.phase == SV_CONNECT and not s.connected:
+        s.connected = 1
+        up_server_connected(<Relay> r, s)
+    elif s.client != NULL:
+        r.unpause(&s.client.link)
+
+
+cdef void server_free(Reactor r, Link *l) noexcept nogil:
+    cdef Server *s = <Server *> l
+    if s.ring.items != NULL:
+        free(s.ring.items)
+    free(l)

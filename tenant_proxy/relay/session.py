@@ -1,0 +1,69 @@
+"""What Python knows of the two ends of a conversation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tenant_proxy.auth.scram import ScramKeys
+from tenant_proxy.config.schema import ServerTls
+from tenant_proxy.tenancy.registry import TenantInfo
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """A client after its login.  Kept small: there may be tens of thousands."""
+
+    tenant: str
+    user: str
+    database: str
+    application_name: str
+    tls: bool
+    #: bytes that precede the greeting: the end of the authentication exchange
+    prelude: bytes = b""
+    #: key of its pool; "" on the admin console
+    pool: PoolRecord | None = None
+    startup_id: int = 0
+    minor: int = 0
+    #: settings of unknown extensions that it changed, see relay.settings.ask_sql
+    custom_settings: frozenset[str] = frozenset()
+    address: str = ""
+    port: int = 0
+    admin: bool = False
+    cancel_key: tuple[int, bytes] = (0, b"")
+
+
+@dataclass(slots=True, eq=False)
+class PoolRecord:
+    """A pool as Python knows it: how its servers are opened, and what is known of failures."""
+
+    id: int
+    tenant: TenantInfo
+    #: login on the server
+    server_user: str
+    password: str | None
+    keys: ScramKeys | None = None
+    session_mode: bool = True
+    #: startup_id -> the server's ParameterStatus messages, in order
+    welcomes: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    failures: int = 0
+    retry_at: float = 0.0
+    #: what the last failure was, for the error's detail
+    last_error: str = ""
+    retry_handle: object | None = None
+
+
+@dataclass(slots=True, eq=False)
+class ServerInfo:
+    """A server: how it was opened, and what it said of itself."""
+
+    pool: PoolRecord
+    startup_id: int
+    host: str
+    #: what connect() is given: a (host, port) pair or a socket's path
+    address: tuple[str, int] | str
+    tls: ServerTls
+    settings: dict[str, str]
+    parameters: list[bytes] = field(default_factory=list)
+    pid: int = 0
+    key: bytes = b""
+    encrypted: bool = False

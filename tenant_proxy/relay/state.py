@@ -1,0 +1,71 @@
+"""What a worker's parts share: one configuration at a time, and what is made of it.
+
+`State` is replaced piece by piece by a reload (`worker.Worker.reload`), in one go from the loop's view.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ssl
+from dataclasses import dataclass, field
+
+from tenant_proxy.auth.rules import RuleSet, compile_rules
+from tenant_proxy.auth.secret import Secret
+from tenant_proxy.auth.tls import server_end_point
+from tenant_proxy.config.schema import Config
+from tenant_proxy.net.tls import client_context
+from tenant_proxy.tenancy.registry import Registry
+
+
+@dataclass(slots=True)
+class State:
+    """One configuration, ready for use."""
+
+    config: Config
+    registry: Registry
+    rules: RuleSet
+    client_tls: ssl.SSLContext | None
+    #: channel binding data of the certificate shown to clients
+    end_point: bytes | None
+    #: what unknown users' salts are made of: the same in all workers, and over restarts
+    mock_key: bytes
+    #: login's name -> its secret, kept for the keys that it caches
+    secrets: dict[str, Secret | None] = field(default_factory=dict)
+
+    @classmethod
+    def build(cls, config: Config) -> State:
+        """Raises OSError and ssl.SSLError for certificates, ValueError for rules."""
+        tls = client_context(config.listen.tls)
+        registry = Registry.build(config)
+        return cls(
+            config=config,
+            registry=registry,
+            rules=compile_rules(config.auth.rules),
+            client_tls=tls,
+            end_point=_end_point(config) if tls is not None else None,
+            mock_key=_mock_key(registry),
+            secrets={name: Secret.parse(login.verifier) if login.verifier else _plain(login.password)
+                     for name, login in registry.logins.items()},
+        )
+
+
+def _plain(password: str | None) -> Secret | None:
+    return Secret.plain(password) if password else None
+
+
+def _end_point(config: Config) -> bytes | None:
+    assert config.listen.tls.cert is not None
+    with open(config.listen.tls.cert, encoding="ascii") as file:
+        text = file.read()
+    start = text.index("-----BEGIN CERTIFICATE-----")
+    end = text.index("-----END CERTIFICATE-----") + len("-----END CERTIFICATE-----")
+    return server_end_point(ssl.PEM_cert_to_DER_cert(text[start:end]))
+
+
+def _mock_key(registry: Registry) -> bytes:
+    """Secret as long as one login's secret is."""
+    digest = hashlib.sha256(b"tenant_proxy mock key")
+    for login in sorted(registry.logins.values(), key=lambda one: one.name):
+        digest.update(repr((login.name, login.verifier, login.password)).encode())
+    return hmac.digest(digest.digest(), b"salts of unknown users", "sha256")

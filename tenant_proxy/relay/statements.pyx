@@ -1,0 +1,255 @@
+"""Prepared statements that outlive a pairing: texts, clients' names for them, servers that know them.
+
+A pool's table is its own, so one tenant's statements are never found by another's.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy
+
+from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_get, map_remove
+
+
+cdef uint64_t hash_bytes(uint64_t seed, const char *data, size_t n) noexcept nogil:
+    # multiply and fold, eight bytes at a time; what it finds is always compared whole
+    cdef uint64_t h = seed ^ (n * <uint64_t> 0x9E3779B97F4A7C15)
+    cdef uint64_t w
+    while n >= 8:
+        memcpy(&w, data, 8)
+        h = (h ^ w) * <uint64_t> 0xD6E8FEB86659FD93
+        h ^= h >> 32
+        data += 8
+        n -= 8
+    w = 0
+    memcpy(&w, data, n)
+    h = (h ^ w) * <uint64_t> 0xD6E8FEB86659FD93
+    h ^= h >> 29
+    h *= <uint64_t> 0x9E3779B97F4A7C15
+    return h ^ (h >> 32)
+
+
+cdef size_t server_name(Stmt *t, char *out) noexcept nogil:
+    # "tp_" and the id in hexadecimal; returns the length without the NUL
+    cdef char digits[16]
+    cdef int i = 0
+    cdef size_t n = 3
+    cdef uint64_t v = t.id
+    memcpy(out, b"tp_", 3)
+    while True:
+        digits[i] = b"0123456789abcdef"[v & 15]
+        i += 1
+        v >>= 4
+        if v == 0:
+            break
+    while i > 0:
+        i -= 1
+        out[n] = digits[i]
+        n += 1
+    out[n] = 0
+    return n
+
+
+# --- texts --------------------------------------------------------------------
+
+
+cdef Stmt *stmt_new(Relay e, const char *body, size_t n, uint32_t effects) noexcept nogil:
+    cdef Stmt *t = <Stmt *> malloc(sizeof(Stmt) + n)
+    if t == NULL:
+        return NULL
+    e.next_stmt += 1
+    t.id = e.next_stmt
+    t.hash = 0
+    t.refs = 1
+    t.effects = effects
+    t.size = <uint32_t> n
+    t.interned = 0
+    t.body = <char *> t + sizeof(Stmt)
+    memcpy(t.body, body, n)
+    return t
+
+
+cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t effects) noexcept nogil:
+    # the pool's Stmt of this text and these types, with a reference for the caller
+    cdef uint64_t h = hash_bytes(e.seed, body, n)
+    cdef PtrSlot *slot = map_find(&p.stmts, h, NULL)
+    cdef Stmt *t
+    while slot != NULL:
+        t = <Stmt *> slot.value
+        if t.size == n and memcmp(t.body, body, n) == 0:
+            t.refs += 1
+            p.prepared_hits += 1
+            return t
+        slot = map_find(&p.stmts, h, slot)
+    p.prepared_misses += 1
+    t = stmt_new(e, body, n, effects)
+    if t == NULL:
+        return NULL
+    t.hash = h
+    if map_add(&p.stmts, h, t) == 0:
+        t.interned = 1
+    return t
+
+
+cdef void stmt_retire(Pool *p, Stmt *t) noexcept nogil:
+    # Not to be found any more: the next Parse of this text makes a new one (its plan became invalid).
+    cdef PtrSlot *slot
+    if not t.interned:
+        return
+    t.interned = 0
+    slot = map_find(&p.stmts, t.hash, NULL)
+    while slot != NULL:
+        if slot.value == t:
+            map_remove(&p.stmts, slot)
+            return
+        slot = map_find(&p.stmts, t.hash, slot)
+
+
+cdef void stmt_unref(Pool *p, Stmt *t) noexcept nogil:
+    t.refs -= 1
+    if t.refs == 0:
+        stmt_retire(p, t)
+        free(t)
+
+
+# --- clients' names -----------------------------------------------------------
+
+
+cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t n) noexcept nogil:
+    cdef PtrSlot *slot = map_find(&c.stmts, hash, NULL)
+    cdef ClientStmt *cs
+    while slot != NULL:
+        cs = <ClientStmt *> slot.value
+        if cs.name_len == n and memcmp(&cs.name[0], name, n) == 0:
+            return cs
+        slot = map_find(&c.stmts, hash, slot)
+    return NULL
+
+
+cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t) noexcept nogil:
+    cdef ClientStmt *cs
+    if c.stmts.count >= MAX_CLIENT_STATEMENTS:
+        return -1
+    cs = <ClientStmt *> malloc(sizeof(ClientStmt) + n)
+    if cs == NULL:
+        return -1
+    cs.hash = hash
+    cs.stmt = t
+    cs.confirmed = 0
+    cs.name_len = <uint32_t> n
+    memcpy(&cs.name[0], name, n)
+    if map_add(&c.stmts, hash, cs) != 0:
+        free(cs)
+        return -1
+    t.refs += 1
+    return 0
+
+
+cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil:
+    cdef PtrSlot *slot = map_find(&c.stmts, cs.hash, NULL)
+    while slot != NULL:
+        if slot.value == cs:
+            map_remove(&c.stmts, slot)
+            break
+        slot = map_find(&c.stmts, cs.hash, slot)
+    stmt_unref(c.pool, cs.stmt)
+    free(cs)
+
+
+cdef void client_confirm(Client *c, uint64_t hash, Stmt *t) noexcept nogil:
+    cdef PtrSlot *slot = map_find(&c.stmts, hash, NULL)
+    while slot != NULL:
+        if (<ClientStmt *> slot.value).stmt == t:
+            (<ClientStmt *> slot.value).confirmed = 1
+        slot = map_find(&c.stmts, hash, slot)
+
+
+cdef void client_undo(Client *c, uint64_t hash, Stmt *t) noexcept nogil:
+    # the Parse failed or was skipped after an error
+    cdef PtrSlot *slot = map_find(&c.stmts, hash, NULL)
+    while slot != NULL:
+        if (<ClientStmt *> slot.value).stmt == t and not (<ClientStmt *> slot.value).confirmed:
+            client_forget(c, <ClientStmt *> slot.value)
+            return
+        slot = map_find(&c.stmts, hash, slot)
+
+
+cdef void client_forget_all(Client *c) noexcept nogil:
+    cdef size_t i
+    cdef ClientStmt *cs
+    if c.stmts.slots != NULL:
+        for i in range(c.stmts.mask + 1):
+            cs = <ClientStmt *> c.stmts.slots[i].value
+            if cs != NULL:
+                stmt_unref(c.pool, cs.stmt)
+                free(cs)
+    map_free(&c.stmts)
+
+
+cdef void client_drop_unnamed(Client *c) noexcept nogil:
+    if c.unnamed != NULL:
+        stmt_unref(c.pool, c.unnamed)
+        c.unnamed = NULL
+
+
+# --- servers' knowledge, most recently used first ------------------------------
+
+
+cdef void _unlink(Server *s, ServerStmt *ss) noexcept nogil:
+    if ss.newer != NULL:
+        ss.newer.older = ss.older
+    else:
+        s.newest = ss.older
+    if ss.older != NULL:
+        ss.older.newer = ss.newer
+    else:
+        s.oldest = ss.newer
+
+
+cdef void _link(Server *s, ServerStmt *ss) noexcept nogil:
+    ss.newer = NULL
+    ss.older = s.newest
+    if s.newest != NULL:
+        s.newest.newer = ss
+    else:
+        s.oldest = ss
+    s.newest = ss
+
+
+cdef bint server_knows(Server *s, Stmt *t) noexcept nogil:
+    cdef ServerStmt *ss = <ServerStmt *> map_get(&s.stmts, t.id)
+    if ss == NULL:
+        return False
+    if s.newest != ss:
+        _unlink(s, ss)
+        _link(s, ss)
+    return True
+
+
+cdef int server_learn(Server *s, Stmt *t) noexcept nogil:
+    cdef ServerStmt *ss = <ServerStmt *> malloc(sizeof(ServerStmt))
+    if ss == NULL or map_add(&s.stmts, t.id, ss) != 0:
+        free(ss)
+        return -1
+    ss.stmt = t
+    t.refs += 1
+    _link(s, ss)
+    return 0
+
+
+cdef void server_forget(Server *s, Stmt *t) noexcept nogil:
+    cdef PtrSlot *slot = map_find(&s.stmts, t.id, NULL)
+    cdef ServerStmt *ss
+    if slot == NULL:
+        return
+    ss = <ServerStmt *> slot.value
+    map_remove(&s.stmts, slot)
+    _unlink(s, ss)
+    free(ss)
+    stmt_unref(s.pool, t)
+
+
+cdef void server_forget_all(Server *s) noexcept nogil:
+    while s.newest != NULL:
+        server_forget(s, s.newest.stmt)
+    map_free(&s.stmts)
+    s.unnamed_id = 0

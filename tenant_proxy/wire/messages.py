@@ -1,0 +1,142 @@
+"""Messages that the cold side reads and writes (docs 54.7, Message Formats).
+
+What clients and servers say in the relay is read in relay.client and relay.server, in C.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tenant_proxy.errors import ClientProtocolError, ServerProtocolError
+
+CANCEL_REQUEST = 80877102
+SSL_REQUEST = 80877103
+GSSENC_REQUEST = 80877104
+PROTOCOL_3_0 = 3 << 16
+#: newest minor version that the proxy speaks
+NEWEST_MINOR = 2
+
+AUTH_OK = b"R\0\0\0\x08\0\0\0\0"
+READY_IDLE = b"Z\0\0\0\x05I"
+
+_HEADER = struct.Struct("!cI")
+
+
+def message(code: bytes, body: bytes) -> bytes:
+    """A typed message; the length counts itself and the body."""
+    return _HEADER.pack(code, len(body) + 4) + body
+
+
+def query(sql: str) -> bytes:
+    return message(b"Q", sql.encode() + b"\0")
+
+
+def command_complete(tag: str) -> bytes:
+    return message(b"C", tag.encode() + b"\0")
+
+
+def parameter_status(name: str, value: str) -> bytes:
+    return message(b"S", name.encode() + b"\0" + value.encode() + b"\0")
+
+
+def backend_key_data(pid: int, key: bytes) -> bytes:
+    return message(b"K", struct.pack("!i", pid) + key)
+
+
+def ssl_request() -> bytes:
+    return struct.pack("!II", 8, SSL_REQUEST)
+
+
+def cancel_request(pid: int, key: bytes) -> bytes:
+    return struct.pack("!IIi", 12 + len(key), CANCEL_REQUEST, pid) + key
+
+
+def startup_message(parameters: Mapping[str, str]) -> bytes:
+    """StartupMessage of protocol 3.0."""
+    body = b"".join(k.encode() + b"\0" + v.encode() + b"\0" for k, v in parameters.items()) + b"\0"
+    return struct.pack("!II", len(body) + 8, PROTOCOL_3_0) + body
+
+
+def negotiate_protocol(minor: int, options: Iterable[str]) -> bytes:
+    """NegotiateProtocolVersion: the newest minor version spoken here, and options not known."""
+    unknown = [option.encode() + b"\0" for option in options]
+    return message(b"v", struct.pack("!II", PROTOCOL_3_0 | minor, len(unknown)) + b"".join(unknown))
+
+
+@dataclass(frozen=True, slots=True)
+class StartupPacket:
+    """An untyped first packet: `code` is the protocol version or a request's magic number."""
+
+    code: int
+    parameters: dict[str, str] = field(default_factory=dict)
+    #: of a CancelRequest
+    pid: int = 0
+    key: bytes = b""
+
+    @property
+    def major(self) -> int:
+        return self.code >> 16
+
+    @property
+    def minor(self) -> int:
+        return self.code & 0xFFFF
+
+
+def read_startup(packet: bytes) -> StartupPacket:
+    """Reads a whole first packet, length included (ProcessStartupPacket in backend_startup.c).
+
+    Raises ClientProtocolError.
+    """
+    length, code = struct.unpack_from("!II", packet)
+    if length != len(packet):
+        raise ClientProtocolError("invalid length of startup packet")
+    if code == CANCEL_REQUEST:
+        if not 16 <= length <= 12 + 256:
+            raise ClientProtocolError("invalid length of cancel request")
+        return StartupPacket(code, pid=struct.unpack_from("!i", packet, 8)[0], key=packet[12:])
+    if code in (SSL_REQUEST, GSSENC_REQUEST):
+        return StartupPacket(code)
+    if code >> 16 != 3:
+        return StartupPacket(code)
+    body = packet[8:]
+    if not body.endswith(b"\0"):
+        raise ClientProtocolError("invalid startup packet layout: expected terminator as last byte")
+    fields = body[:-1].split(b"\0")
+    if fields[-1] != b"" or len(fields) % 2 != 1:
+        raise ClientProtocolError("invalid startup packet layout: expected terminator as last byte")
+    words = [f.decode("utf-8", "surrogateescape") for f in fields[:-1]]
+    if any(name == "" for name in words[::2]):
+        raise ClientProtocolError("invalid startup packet layout: expected terminator as last byte")
+    return StartupPacket(code, dict(zip(words[::2], words[1::2], strict=True)))
+
+
+def error_fields(body: bytes) -> dict[str, str]:
+    """Fields of an ErrorResponse's or NoticeResponse's body; unreadable parts are left out."""
+    fields: dict[str, str] = {}
+    for part in body.split(b"\0"):
+        if part:
+            fields[chr(part[0])] = part[1:].decode("utf-8", "replace")
+    return fields
+
+
+def data_row(body: bytes) -> list[str | None]:
+    """Columns of a DataRow in text format.  Raises ServerProtocolError."""
+    return list(_columns(body))
+
+
+def _columns(body: bytes) -> Iterator[str | None]:
+    try:
+        (count,) = struct.unpack_from("!H", body)
+        at = 2
+        for _ in range(count):
+            (size,) = struct.unpack_from("!i", body, at)
+            at += 4
+            if size < 0:
+                yield None
+                continue
+            yield body[at : at + size].decode("utf-8", "replace")
+            at += size
+    except struct.error as error:
+        raise ServerProtocolError("truncated row") from error

@@ -1,0 +1,538 @@
+"""A worker: the data plane of one process, and its object graph.
+
+Everything of a worker hangs on `Worker`; `Hooks` is what the engine calls.  The supervisor starts it
+as `python -m tenant_proxy.worker --hub-fd N` and tells it the rest over that socket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+import uuid
+import zlib
+from collections import Counter
+from typing import Any
+
+import uvloop
+
+from tenant_proxy import errors
+from tenant_proxy.admin import console
+from tenant_proxy.admin.context import AdminContext
+from tenant_proxy.admin.wire import result_messages
+from tenant_proxy.config.schema import Config
+from tenant_proxy.config.transport import from_transport
+from tenant_proxy.errors import ProxyError, Source
+from tenant_proxy.hub import HubClient, die_with_parent
+from tenant_proxy.model import Effect, StartupRequest
+from tenant_proxy.obs.log import configure, get_logger
+from tenant_proxy.pool.budget import Budget
+from tenant_proxy.relay import judging, snapshot
+from tenant_proxy.relay.cancel import Cancels
+from tenant_proxy.relay.core import Reason
+from tenant_proxy.relay.dialer import Dialer
+from tenant_proxy.relay.engine import Engine
+from tenant_proxy.relay.judging import Judging
+from tenant_proxy.relay.login import Attempt, Logins
+from tenant_proxy.relay.mailbox import Mailbox
+from tenant_proxy.relay.pools import Pools
+from tenant_proxy.relay.session import ServerInfo, Session
+from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask_sql
+from tenant_proxy.relay.state import State
+from tenant_proxy.relay.users import Users
+from tenant_proxy.tenancy.registry import TenantInfo
+from tenant_proxy.tenancy.startup import request_settings
+from tenant_proxy.wire import messages
+from tenant_proxy.wire.messages import StartupPacket
+
+log = get_logger("worker")
+
+SWEEP_S = 0.25
+DRAIN_POLL_S = 0.1
+
+_VIOLATIONS = {
+    0: "invalid frontend message type {}",
+    1: "invalid message length",
+    2: "invalid message format",
+    3: "too many or too large prepared statements",
+    4: "invalid length of startup packet",
+    5: "expected password response, got message type {}",
+    6: "received unencrypted data after SSL request",
+}
+
+
+class Worker:
+    """One worker's parts."""
+
+    def __init__(self, boot: dict[str, Any], hub: HubClient) -> None:
+        config = from_transport(boot["config"])
+        self.slot: int = boot["slot"]
+        self.workers: int = boot["workers"]
+        self.hub = hub
+        self.started = time.monotonic()
+        self.state = State.build(config)
+        self.settings = SettingsTable()
+        self.judging = Judging(config.policy.cache_entries)
+        self.pools = Pools(self)
+        self.logins = Logins(self)
+        self.dialer = Dialer(self)
+        self.cancels = Cancels(self)
+        self.users = Users()
+        self.budget = Budget(boot["shm_fd"], self.slot, self.workers, boot["tenant_indexes"])
+        self.mailbox = Mailbox(self, self.slot, boot["mailboxes"])
+        self.engine = Engine(Hooks(self), self.judging.cache, **_engine_limits(config))
+        self.draining = False
+        self.parse_us = 0
+        self.handovers = 0
+        #: (tenant, SQLSTATE class, source) -> errors
+        self.error_counts: Counter[tuple[str, str, str]] = Counter()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._pid = random.getrandbits(30)
+        self._stopped = asyncio.Event()
+
+    # --- life -------------------------------------------------------------------
+
+    def start(self, listeners: list[dict[str, Any]]) -> None:
+        loop = asyncio.get_running_loop()
+        self.engine.start(loop, log)
+        for listener in listeners:
+            self.engine.add_listener(os.dup(listener["fd"]), listener["kind"] == "unix")
+        loop.add_reader(self.mailbox.fileno(), self.mailbox.on_readable)
+        loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        self.engine.sweep(int(self.state.config.timeouts.login_s * 1e6))
+        asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    async def run(self) -> None:
+        """Until drained, or the supervisor is gone."""
+        gone = asyncio.ensure_future(self.hub.closed())
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        await asyncio.wait((gone, stopped), return_when=asyncio.FIRST_COMPLETED)
+        self.engine.end_all_clients(Reason.SHUTDOWN, errors.shutting_down().to_message())
+        self.engine.stop()
+
+    def drain(self, timeout_s: float) -> None:
+        """Stops accepting, lets what is under way finish, then stops."""
+        if self.draining:
+            return
+        self.draining = True
+        self.engine.stop_accepting()
+        asyncio.get_running_loop().remove_reader(self.mailbox.fileno())
+        self._spawn(self._drain(timeout_s))
+
+    async def _drain(self, timeout_s: float) -> None:
+        last = errors.shutting_down().to_message()
+        deadline = time.monotonic() + timeout_s
+        while self.engine.end_idle_clients(Reason.SHUTDOWN, last) and time.monotonic() < deadline:
+            await asyncio.sleep(DRAIN_POLL_S)
+        self.engine.end_all_clients(Reason.SHUTDOWN, last)
+        await asyncio.sleep(0)
+        self._stopped.set()
+
+    def reload(self, config: Config, indexes: dict[str, int]) -> None:
+        """Swaps the configuration; raises what State.build raises, and then nothing has changed."""
+        state = State.build(config)
+        for name, secret in self.state.secrets.items():
+            # keys that were derived stay good while the password is the same
+            if _same_login(self.state, state, name):
+                state.secrets[name] = secret
+        self.state = state
+        self.budget.indexes = indexes
+        configure(config.log.level, config.log.format)
+        self.engine.set_limits(**_engine_limits(config))
+        self.dialer.forget()
+        self.users.forget()
+        self.pools.reload(state.registry)
+        self._end_orphans(state)
+
+    def _end_orphans(self, state: State) -> None:
+        """Clients of tenants that the configuration no longer has."""
+        for record in self.pools:
+            if record.tenant.name not in state.registry.tenants:
+                last = ProxyError(
+                    "57P01",
+                    f'tenant "{record.tenant.name}" was removed from the configuration',
+                    severity="FATAL",
+                    reason="tenant_removed",
+                ).to_message()
+                for client in self.engine.client_ids(record.id):
+                    self.engine.client_end(client, Reason.RETIRED, last)
+        self.engine.poke()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    # --- small services of the parts ------------------------------------------------
+
+    def next_pid(self) -> int:
+        """A process id for BackendKeyData that stands for no process."""
+        self._pid = (self._pid + 1) & 0x3FFFFFFF
+        return self._pid | 0x40000000
+
+    def count_error(self, tenant: str, error: ProxyError, source: Source | None = None) -> None:
+        self.error_counts[tenant, error.sqlstate[:2], (source or error.source).value] += 1
+
+    def on_bug(self, client: int) -> None:
+        """An exception in an upcall for a client: logged with an id that the client is told."""
+        number = uuid.uuid4().hex[:12]
+        log.exception("internal error", client=client, error_id=number)
+        self.engine.client_end(client, Reason.INTERNAL, errors.internal_error(number).to_message())
+
+    # --- tenants' home workers --------------------------------------------------------
+
+    def hand_over(self, client: int, attempt: Attempt, packet: StartupPacket, data: bytes) -> bool:
+        """Passes a plain connection to its tenant's home worker, where the tenant's backends are.
+
+        A guess is enough: whichever worker it lands on serves it.  With TLS the tenant is known only
+        after a handshake, which can't be moved.
+        """
+        if self.workers == 1 or attempt.tls is not None or self.draining or attempt.packet is not None:
+            return False
+        try:
+            request = StartupRequest(
+                user=packet.parameters.get("user", ""),
+                database=packet.parameters.get("database") or packet.parameters.get("user", ""),
+                settings=request_settings(packet.parameters),
+            )
+            registry = self.state.registry
+            if registry.is_admin_database(request.database):
+                return False
+            login = registry.logins.get(registry.login_name(request))
+            tenant = registry.route(request, login).tenant
+        except ProxyError:
+            return False
+        home = home_of(tenant, self.workers)
+        if home == self.slot:
+            return False
+        if not self.mailbox.send_connection(
+            home, self.engine.fileno(client), data, local=attempt.kind == "local"
+        ):
+            return False
+        self.handovers += 1
+        self.engine.client_end(client, Reason.HANDED_OVER)
+        return True
+
+    def release_idle(self, cluster: str) -> None:
+        """A peer has no budget left on a cluster."""
+        self.engine.evict_idle(self.pools.of_cluster(cluster))
+        self.engine.poke()
+
+    def ask_peers_to_release(self, cluster: str) -> None:
+        self.mailbox.broadcast_release(cluster)
+
+    # --- the hub's questions -------------------------------------------------------------
+
+    def answer_hub(self) -> None:
+        self.hub.on("snapshot", lambda params: snapshot.take(self, params["what"]))
+        self.hub.on("reload", self._on_reload)
+        self.hub.on("drain", self._on_drain)
+        self.hub.on("kill_client", self._on_kill)
+
+    def _on_reload(self, params: dict[str, Any]) -> dict[str, Any]:
+        self.reload(from_transport(params["config"]), params["tenant_indexes"])
+        return {"generation": params["generation"]}
+
+    def _on_drain(self, params: dict[str, Any]) -> dict[str, Any]:
+        self.drain(float(params["timeout_s"]))
+        return {}
+
+    def _on_kill(self, params: dict[str, Any]) -> dict[str, Any]:
+        client = int(params["id"])
+        known = self.engine.session(client) is not None
+        self.engine.client_end(client, Reason.KILLED, errors.shutting_down().to_message())
+        self.engine.poke()
+        return {"found": known}
+
+
+class Hooks:
+    """What the engine asks of Python; names are those of relay.core's upcalls."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        #: rows of settings that are being read, by server
+        self._asked: dict[int, dict[str, str]] = {}
+
+    # --- clients ---
+
+    def on_startup(self, client: int, data: bytes) -> None:
+        self._worker.logins.on_startup(client, data)
+
+    def on_login_message(self, client: int, body: bytes) -> None:
+        self._worker.logins.on_message(client, body)
+
+    def on_greet(self, client: int, session: Session, server: int, info: ServerInfo) -> None:
+        self._worker.logins.on_greet(client, session, info)
+
+    def on_client_gone(self, client: int, session: Session | None, reason: int) -> None:
+        worker = self._worker
+        if session is None:
+            worker.logins.on_gone(client)
+            return
+        if session.pool is not None:
+            worker.logins.clients_of[session.tenant] -= 1
+        if worker.state.config.log.disconnections:
+            log.info(
+                "client disconnected",
+                client=client,
+                tenant=session.tenant,
+                user=session.user,
+                reason=Reason(reason).name.lower(),
+            )
+
+    def on_admin_message(self, client: int, code: int, body: bytes) -> None:
+        worker = self._worker
+        session = worker.engine.session(client)
+        if chr(code) == "Q":
+            worker.engine.client_hold(client, True)
+            worker._spawn(self._answer_admin(client, session, body[:-1].decode("utf-8", "replace")))
+        elif chr(code) == "S":
+            worker.engine.client_send(client, messages.READY_IDLE)
+        elif chr(code) in "PBDECF":
+            error = ProxyError(
+                "0A000",
+                "the admin console takes only simple queries",
+                hint="Use psql, or a driver's simple query protocol.",
+                reason="admin_extended",
+            )
+            worker.engine.client_end(client, Reason.PROTOCOL, _fatal(error))
+
+    async def _answer_admin(self, client: int, session: Session, sql: str) -> None:
+        worker = self._worker
+        context = AdminContext(
+            hub=worker.hub, config=worker.state.config, login=session.user, is_admin=session.admin
+        )
+        try:
+            answer = result_messages(await console.run(sql, context))
+        except ProxyError as error:
+            answer = error.to_message()
+        except Exception:
+            worker.on_bug(client)
+            return
+        worker.engine.client_send(client, answer + messages.READY_IDLE)
+        worker.engine.client_hold(client, False)
+        worker.engine.poke()
+
+    def failure(self, client: int, session: Session | None, reason: int, detail: int) -> bytes:
+        """The ErrorResponse for a client that is ended for `reason`."""
+        error = self._failure(session, reason, detail)
+        self._worker.count_error(session.tenant if session is not None else "", error)
+        return error.to_message()
+
+    def _failure(self, session: Session | None, reason: int, detail: int) -> ProxyError:
+        tenant: TenantInfo | None = session.pool.tenant if session is not None and session.pool else None
+        if tenant is None:
+            return errors.login_timeout() if reason == Reason.LOGIN_TIMEOUT else errors.shutting_down()
+        pool = tenant.pool
+        match reason:
+            case Reason.QUEUE_TIMEOUT:
+                return errors.queue_timeout(tenant.name, detail)
+            case Reason.QUEUE_FULL:
+                return errors.queue_full(tenant.name, pool.queue_limit)
+            case Reason.QUERY_TIMEOUT:
+                return errors.query_timeout(pool.query_timeout_s)
+            case Reason.IDLE_IN_TRANSACTION:
+                return errors.idle_in_transaction_timeout(pool.idle_in_transaction_timeout_s)
+            case Reason.IDLE:
+                return errors.idle_timeout(pool.client_idle_timeout_s)
+            case Reason.SERVER_LOST:
+                return errors.server_lost()
+            case Reason.SERVER_UNAVAILABLE:
+                assert session is not None and session.pool is not None
+                return errors.server_unavailable(tenant.cluster.name, session.pool.last_error)
+            case _:
+                return errors.shutting_down()
+
+    def violation(self, client: int, session: Session | None, what: int, value: int) -> bytes:
+        error = errors.protocol_violation(_VIOLATIONS[what].format(value))
+        log.warning(
+            "protocol violation",
+            client=client,
+            tenant=session.tenant if session is not None else None,
+            error=error.message,
+        )
+        self._worker.count_error(session.tenant if session is not None else "", error)
+        return error.to_message()
+
+    def on_bug(self, client: int) -> None:
+        self._worker.on_bug(client)
+
+    def bug_message(self) -> bytes:
+        """An exception while a statement was judged: it is refused, and the session goes on."""
+        number = uuid.uuid4().hex[:12]
+        log.exception("internal error", error_id=number)
+        error = errors.internal_error(number)
+        error.severity = "ERROR"
+        return error.to_message()
+
+    # --- statements ---
+
+    def judge(self, session: Session, scope: int, sql: bytes) -> int | bytes:
+        start = time.perf_counter_ns()
+        result = self._worker.judging.judge(session, scope, sql)
+        self._worker.parse_us += (time.perf_counter_ns() - start) // 1000
+        if isinstance(result, bytes):
+            self._count_refusal(session, result)
+        return result
+
+    def judge_function(self, session: Session, scope: int, oid: int) -> int | bytes:
+        result = self._worker.judging.judge_function(session, scope, oid)
+        if isinstance(result, bytes):
+            self._count_refusal(session, result)
+        return result
+
+    def _count_refusal(self, session: Session, message: bytes) -> None:
+        sqlstate = messages.error_fields(message[5:]).get("C", "XX000")
+        self._worker.error_counts[session.tenant, sqlstate[:2], Source.CLIENT.value] += 1
+
+    def refuse_size(self, session: Session, size: int) -> bytes:
+        return judging.statement_too_large(size, self._worker.state.config.limits.max_statement_bytes)
+
+    def missing_statement(self, name: bytes) -> bytes:
+        if not name:
+            return ProxyError("26000", "unnamed prepared statement does not exist").to_message()
+        return errors.prepared_statement_missing(name.decode("utf-8", "replace")).to_message()
+
+    def existing_statement(self, name: bytes) -> bytes:
+        return errors.prepared_statement_exists(name.decode("utf-8", "replace")).to_message()
+
+    def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool) -> bytes | bool:
+        """The CommandComplete of a DEALLOCATE that concerns only statements of the protocol.  False when the
+        server has to see it; True when it then loses the pool's statements too."""
+        verdict = self._worker.judging.deallocates(scope, sql)
+        names = verdict.deallocates
+        engine = self._worker.engine
+        if "*" in names:
+            engine.client_forget_statements(client, None)
+            if verdict.effects & Effect.DISCARDS_ALL:
+                return False
+            if pinned or verdict.effects & Effect.MULTI:
+                return True
+            return judging.deallocate_tag(names)
+        if verdict.effects & Effect.MULTI or not names:
+            return False
+        if not engine.client_forget_statements(client, [name.encode() for name in names]):
+            # made by SQL PREPARE on the client's own server, or not at all
+            return False
+        return judging.deallocate_tag(names)
+
+    def on_pinned(self, session: Session, scope: int, sql: bytes) -> None:
+        reason = self._worker.judging.pin_reason(scope, sql)
+        log.info("client pinned to its server", tenant=session.tenant, user=session.user, reason=reason)
+
+    # --- servers ---
+
+    def on_demand(self, pool: int) -> None:
+        self._worker.dialer.on_demand(pool)
+
+    def on_server_connected(self, server: int) -> None:
+        self._worker.dialer.on_connected(server)
+
+    def on_server_message(self, server: int, code: int, body: bytes) -> None:
+        self._worker.dialer.on_message(server, code, body)
+
+    def on_server_gone(self, server: int, pool: int, info: ServerInfo, reason: int) -> None:
+        self._asked.pop(server, None)
+        self._worker.dialer.on_gone(server, info, reason)
+        log.debug(
+            "server closed",
+            server=server,
+            tenant=info.pool.tenant.name,
+            pid=info.pid,
+            reason=Reason(reason).name.lower(),
+        )
+
+    def on_server_bug(self, server: int) -> None:
+        log.exception("internal error", server=server)
+        self._worker.engine.server_end(server, Reason.INTERNAL)
+
+    def on_query_timeout(self, info: ServerInfo) -> None:
+        self._worker.cancels.stop_statement(info)
+
+    def on_error(self, pool: int, body: bytes) -> bool:
+        """Counts an error of the server's; True when it ends the session."""
+        fields = messages.error_fields(body)
+        record = self._worker.pools.get(pool)
+        tenant = record.tenant.name if record is not None else ""
+        self._worker.error_counts[tenant, fields.get("C", "XX000")[:2], Source.SERVER.value] += 1
+        return fields.get("V", fields.get("S", "")) in ("FATAL", "PANIC")
+
+    # --- settings ---
+
+    def sync_message(self, have: int, want: int) -> bytes:
+        return self._worker.settings.change(have, want)
+
+    def ask_message(self, server: int, session: Session) -> bytes:
+        self._asked[server] = {}
+        return messages.query(ask_sql(sorted(session.custom_settings)))
+
+    def on_ask_row(self, server: int, body: bytes) -> None:
+        name, value = messages.data_row(body)
+        if name is not None and value is not None and name not in TRANSACTION_SETTINGS:
+            self._asked[server][name] = value
+
+    def on_ask_done(self, server: int) -> int:
+        return self._worker.settings.intern(self._asked.pop(server))
+
+
+def home_of(tenant: TenantInfo, workers: int) -> int:
+    """The worker that a tenant's connections are passed to: the same for all who ask."""
+    return zlib.crc32(tenant.name.encode()) % workers
+
+
+def _engine_limits(config: Config) -> dict[str, int]:
+    return {
+        "max_statement_bytes": config.limits.max_statement_bytes,
+        "send_buffer_bytes": config.limits.send_buffer_bytes,
+        "max_clients": config.limits.max_clients,
+        "max_logins": config.limits.max_logins_in_progress,
+    }
+
+
+def _same_login(old: State, new: State, name: str) -> bool:
+    before, after = old.registry.logins.get(name), new.registry.logins.get(name)
+    return (
+        before is not None
+        and after is not None
+        and (before.password, before.verifier) == (after.password, after.verifier)
+    )
+
+
+def _fatal(error: ProxyError) -> bytes:
+    error.severity = "FATAL"
+    return error.to_message()
+
+
+async def serve(hub_fd: int) -> None:
+    hub = await HubClient.connect(hub_fd)
+    boot = await hub.call("supervisor", "bootstrap", timeout_s=30)
+    config = boot["config"]
+    configure(config["log"]["level"], config["log"]["format"], worker=boot["slot"])
+    worker = Worker(boot, hub)
+    worker.answer_hub()
+    worker.start(boot["listeners"])
+    await hub.call("supervisor", "ready", {"slot": worker.slot})
+    await worker.run()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tenant_proxy.worker")
+    parser.add_argument("--hub-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    die_with_parent()
+    # the supervisor decides when a worker stops
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    uvloop.run(serve(arguments.hub_fd))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
