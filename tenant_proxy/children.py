@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import os
 import random
 import signal
 import socket
@@ -42,6 +43,8 @@ class RestartPolicy:
     stable_s: float = 30.0
     #: a child that does not say "ready" within this is killed
     start_timeout_s: float = 60.0
+    #: what a child has left, when its time to finish is over, to close its files and exit
+    exit_grace_s: float = 5.0
 
     def pause_s(self, failures: int) -> float:
         """Before restart number `failures` (from 1) in a row; up to a fifth shorter, at random."""
@@ -109,9 +112,11 @@ class Child:
         self._unwanted.set()
 
     def send_signal(self, number: int) -> None:
-        if self._process is not None:
+        if self._process is not None and self._process.returncode is None:
+            # Not Process.send_signal: it polls first, and so may reap the child before asyncio's
+            # watcher does, which then reports status 255.
             try:
-                self._process.send_signal(number)
+                os.kill(self._process.pid, number)
             except ProcessLookupError:
                 pass
 
@@ -182,6 +187,8 @@ class Child:
         self.incarnation = self._next_incarnation()
         self._enter(Phase.STARTING)
         peer = await self._hub.attach(self.name, ours, worker=self.worker, incarnation=self.incarnation)
+        if self._unwanted.is_set():  # while it was being started: nobody could tell it yet
+            self.send_signal(signal.SIGTERM)
         watch = asyncio.create_task(self._watch_start(process))
         try:
             code = await process.wait()
@@ -198,7 +205,7 @@ class Child:
         await asyncio.sleep(self._policy.start_timeout_s)
         if self.phase is Phase.STARTING:
             log.error("child does not get ready, killing it", child=self.name, pid=process.pid)
-            process.kill()
+            self.send_signal(signal.SIGKILL)
 
     def status(self) -> dict[str, Any]:
         return {

@@ -43,10 +43,6 @@ from tenant_proxy.system import notify, raise_fd_limit
 log = get_logger("supervisor")
 T = TypeVar("T")
 
-#: beyond the drain's own time: to close files and exit
-EXIT_GRACE_S = 5.0
-#: what a worker gets on SIGINT, in all
-FAST_GRACE_S = 3.0
 #: "no limit" of a drain (timeouts.drain_s: 0), as a number that JSON and timers take
 UNLIMITED_S = 31_536_000.0
 RELOAD_TIMEOUT_S = 60.0
@@ -281,7 +277,7 @@ class Supervisor:
             await _first(
                 asyncio.wait([asyncio.create_task(worker.join()) for worker in self._workers]),
                 self._wait_for_stop(Stop.NOW),
-                timeout_s=FAST_GRACE_S if fast else drain_s + EXIT_GRACE_S,
+                timeout_s=drain_s + self._policy.exit_grace_s,
             )
         for worker in self._workers:
             if worker.pid is not None:
@@ -289,7 +285,7 @@ class Supervisor:
                 worker.send_signal(signal.SIGKILL)
         await asyncio.gather(*(worker.join() for worker in self._workers))
         if self._control is not None:
-            await self._control.stop(grace_s=EXIT_GRACE_S)
+            await self._control.stop(grace_s=self._policy.exit_grace_s)
         for task in self._tasks:
             task.cancel()
         self._close_sockets()
@@ -415,7 +411,7 @@ class Supervisor:
     async def _replace_control(self, http: list[Listener]) -> None:
         """The metrics' address changed (or they were switched on or off)."""
         if self._control is not None:
-            await self._control.stop(grace_s=EXIT_GRACE_S)
+            await self._control.stop(grace_s=self._policy.exit_grace_s)
             self._control = None
         for listener in self._http:
             listener.close()
@@ -426,6 +422,8 @@ class Supervisor:
     # --- what children ask ----------------------------------------------------
 
     def _on_bootstrap(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        if self._stop is not Stop.NO:
+            raise hub.HubError("the proxy is stopping")
         answer: dict[str, Any] = {
             "config": to_transport(self._config),
             "config_generation": self._generation,

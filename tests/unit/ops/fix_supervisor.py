@@ -9,8 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from tenant_proxy.hub import HubError
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent.parent.parent
 STUB = HERE / "stub_worker.py"
 
 #: runs in the supervisor's process; the configuration is JSON, a bad one has "problems": [[line, text]]
@@ -49,6 +53,7 @@ def free_port() -> int:
 class RunningSupervisor:
     def __init__(self, tmp_path: Path, *, env: dict[str, str] | None = None, pidfile: str = "", **config):
         self.port = free_port()
+        self.clients: list[Client] = []
         self.path = tmp_path / "config.json"
         self.config = {
             "workers": 2,
@@ -60,11 +65,11 @@ class RunningSupervisor:
         self.config["listen"].setdefault("port", self.port)
         self.write(self.config)
         self.log_path = tmp_path / "log"
-        policy = {"first_s": 0.02, "max_s": 0.5, "stable_s": 0.5, "start_timeout_s": 2}
+        policy = {"first_s": 0.02, "max_s": 0.5, "stable_s": 0.5, "start_timeout_s": 2, "exit_grace_s": 1}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", MAIN, str(self.path), str(STUB), pidfile, json.dumps(policy)],
-                stderr=log, env=os.environ | {"NOTIFY_SOCKET": ""} | (env or {}),
+                stderr=log, env=os.environ | {"NOTIFY_SOCKET": "", "PYTHONPATH": str(ROOT)} | (env or {}),
             )  # fmt: skip
 
     def write(self, config) -> None:
@@ -89,22 +94,49 @@ class RunningSupervisor:
     def wait(self, timeout_s: float = 10) -> int:
         return self.process.wait(timeout_s)
 
-    def connect(self) -> tuple[socket.socket, int, int, int]:
-        """A client: (socket, slot, pid of the worker, generation)."""
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        slot, pid, generation = (int(word) for word in sock.makefile().readline().split())
-        return sock, slot, pid, generation
+    def connect(self) -> "Client":
+        client = Client(socket.create_connection(("127.0.0.1", self.port), timeout=10))
+        self.clients.append(client)
+        client.hello()
+        return client
+
+    def connect_when_bound(self) -> "Client":
+        end = time.monotonic() + 10
+        while True:
+            try:
+                return self.connect()
+            except ConnectionRefusedError:
+                assert time.monotonic() < end, self.log
+                time.sleep(0.01)
+
+    def connect_to(self, slot: int) -> "Client":
+        """A client of a certain worker."""
+        end = time.monotonic() + 10
+        while True:
+            client = self.connect()
+            if client.slot == slot:
+                return client
+            client.close()
+            assert time.monotonic() < end, f"worker {slot} does not answer"
+            time.sleep(0.01)
+
+    def status(self) -> dict[str, Any]:
+        client = self.connect()
+        try:
+            status: dict[str, Any] = client.call("supervisor", "status")
+            return status
+        finally:
+            client.close()
 
     def workers(self) -> dict[int, int]:
-        """slot -> pid, as they answer on the port; of all slots."""
-        found: dict[int, int] = {}
+        """slot -> pid, when all are ready."""
         end = time.monotonic() + 10
-        while len(found) < self.config["workers"]:
-            assert time.monotonic() < end, f"only {found} answer"
-            sock, slot, pid, _ = self.connect()
-            found[slot] = pid
-            sock.close()
-        return found
+        while True:
+            workers = self.status()["workers"]
+            if all(worker["phase"] == "ready" for worker in workers):
+                return {worker["slot"]: worker["pid"] for worker in workers}
+            assert time.monotonic() < end, workers
+            time.sleep(0.01)
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -114,6 +146,41 @@ class RunningSupervisor:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.process.wait(5)
+        for client in self.clients:
+            client.close()
+
+
+class Client:
+    """A connection to a stub worker, and through it into the hub."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.file = sock.makefile("rw")
+        self.slot = self.pid = self.generation = -1
+
+    def hello(self) -> None:
+        line = self.file.readline()
+        if not line:
+            raise ConnectionResetError("the worker hung up")
+        self.slot, self.pid, self.generation = (int(word) for word in line.split())
+
+    def call(self, target: str, method: str, **params: Any) -> Any:
+        self.file.write(json.dumps({"target": target, "method": method, "params": params}) + "\n")
+        self.file.flush()
+        answer = json.loads(self.file.readline())
+        if "error" in answer:
+            raise HubError(answer["error"])
+        return answer["result"]
+
+    def is_open(self) -> bool:
+        try:
+            return self.call("supervisor", "status") is not None
+        except (OSError, ValueError):
+            return False
+
+    def close(self) -> None:
+        self.file.close()
+        self.sock.close()
 
 
 def is_alive(pid: int) -> bool:

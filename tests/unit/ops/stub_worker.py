@@ -1,16 +1,21 @@
 """A worker without a data plane: speaks the hub protocol and accepts connections.
 
-Each client gets one line, the worker's slot, pid and configuration generation, and is
-kept open.  What it should do wrong is said by STUB_* variables of the environment:
+A client gets one line, the worker's slot, pid and configuration generation.  It may then
+send lines of JSON {"target": …, "method": …, "params": {…}}: each is a call that the
+worker makes over the hub, answered by a line {"result": …} or {"error": …}; that is how
+tests look into the processes.
 
-    STUB_EXIT=n            exits with this status before it is ready
-    STUB_HANG=1            never says that it is ready
-    STUB_DEAF=1            ignores drain and SIGTERM
-    STUB_REFUSE=text       answers reload with an error when log.level is "debug"
+What it should do wrong is said by STUB_* variables of the environment:
+
+    STUB_EXIT=n       exits with this status before it is ready
+    STUB_HANG=1       never says that it is ready
+    STUB_DEAF=1       ignores drain and SIGTERM
+    STUB_REFUSE=text  answers reload with this error when log.level is "error"
 """
 
 import argparse
 import asyncio
+import json
 import mmap
 import os
 import signal
@@ -21,98 +26,89 @@ from typing import Any
 from tenant_proxy import hub, shm
 from tenant_proxy.config.transport import from_transport
 
+DEAF = bool(os.environ.get("STUB_DEAF"))
+
 
 class StubWorker:
     def __init__(self, client: hub.HubClient) -> None:
         self.hub = client
-        self.listeners: list[socket.socket] = []
-        self.clients: list[socket.socket] = []
-        self.generation = 0
-        self.slot = -1
+        self.servers: list[asyncio.Server] = []
+        self.clients: set[asyncio.Task[None]] = set()
         self.draining = False
-        self.done = asyncio.Event()
+        self.queries = 0
+        self.finished = asyncio.Event()
+        for method in ("reload", "drain", "snapshot", "take_budget", "read_budget", "mail", "read_mail"):
+            client.on(method, getattr(self, f"on_{method}"))
 
     async def run(self) -> None:
-        self.hub.on("reload", self.on_reload)
-        self.hub.on("drain", self.on_drain)
-        self.hub.on("snapshot", self.on_snapshot)
-        self.hub.on("take_budget", self.on_take_budget)
-        self.hub.on("read_budget", self.on_read_budget)
-        self.hub.on("mail", self.on_mail)
-        self.hub.on("read_mail", self.on_read_mail)
         boot = await self.hub.call("supervisor", "bootstrap")
         self.config = from_transport(boot["config"])
-        self.slot = boot["slot"]
-        self.generation = boot["config_generation"]
+        self.slot: int = boot["slot"]
+        self.generation: int = boot["config_generation"]
         self.mailboxes = boot["mailboxes"]
         self.shared = mmap.mmap(boot["shm_fd"], shm.SIZE_BYTES)
         if code := os.environ.get("STUB_EXIT"):
             raise SystemExit(int(code))
-        loop = asyncio.get_running_loop()
-        if os.environ.get("STUB_DEAF"):
-            loop.add_signal_handler(signal.SIGTERM, lambda: None)
+        if DEAF:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
         for item in boot["listeners"]:
             sock = socket.socket(fileno=item["fd"])
-            self.listeners.append(sock)
-            loop.add_reader(sock, self.on_accept, sock)
+            start = asyncio.start_unix_server if item["kind"] == "unix" else asyncio.start_server
+            self.servers.append(await start(self.on_client, sock=sock))
         if not os.environ.get("STUB_HANG"):
             await self.hub.call("supervisor", "ready", {"slot": self.slot})
-        await asyncio.wait(
-            [asyncio.create_task(self.hub.closed()), asyncio.create_task(self.done.wait())],
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        ends = [asyncio.create_task(self.hub.closed()), asyncio.create_task(self.finished.wait())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
-    def on_accept(self, listener: socket.socket) -> None:
-        try:
-            client, _ = listener.accept()
-        except BlockingIOError:
-            return  # another worker took it
-        client.sendall(f"{self.slot} {os.getpid()} {self.generation}\n".encode())
-        self.clients.append(client)
+    async def on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self.clients.add(task)
+        writer.write(f"{self.slot} {os.getpid()} {self.generation}\n".encode())
+        while line := await reader.readline():
+            self.queries += 1
+            try:
+                answer = {"result": await self.hub.call(**json.loads(line))}
+            except hub.HubError as error:
+                answer = {"error": str(error)}
+            writer.write(json.dumps(answer).encode() + b"\n")
+        writer.close()
+        self.clients.discard(task)
 
     def on_reload(self, params: dict[str, Any]) -> dict[str, Any]:
         config = from_transport(params["config"])
-        if (text := os.environ.get("STUB_REFUSE")) and config.log.level == "debug":
+        if (text := os.environ.get("STUB_REFUSE")) and config.log.level == "error":
             raise hub.HubError(text)
         self.config, self.generation = config, params["generation"]
         return {}
 
-    async def on_drain(self, params: dict[str, Any]) -> dict[str, Any]:
-        if os.environ.get("STUB_DEAF"):
-            return {}
-        self.draining = True
-        for sock in self.listeners:
-            asyncio.get_running_loop().remove_reader(sock)
-            sock.close()
-        task = asyncio.create_task(self.finish(params["timeout_s"]))
-        task.add_done_callback(lambda _: self.done.set())
+    def on_drain(self, params: dict[str, Any]) -> dict[str, Any]:
+        if not DEAF:
+            self.draining = True
+            for server in self.servers:
+                server.close()
+            self.finishing = asyncio.create_task(self.finish(params["timeout_s"]))
         return {}
 
     async def finish(self, timeout_s: float) -> None:
         """Until all clients have hung up, or the time is over."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(timeout_s):
-                for client in self.clients:
-                    client.setblocking(False)
-                    await loop.sock_recv(client, 1)
-        except TimeoutError:
-            pass
+        if self.clients:
+            await asyncio.wait(self.clients, timeout=timeout_s)
+        self.finished.set()
 
     def on_snapshot(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {
-            what: {"clients_open": len(self.clients), "draining": self.draining} if what == "counters" else []
-            for what in params["what"]
-        }
+        counters = {"clients_open": len(self.clients), "draining": self.draining}
+        tenants = [{"tenant": "acme", "queries": self.queries, "clients": len(self.clients)}]
+        known: dict[str, Any] = {"counters": counters, "tenants": tenants}
+        return {what: known.get(what, []) for what in params["what"]}
 
     def on_take_budget(self, params: dict[str, Any]) -> dict[str, Any]:
         struct.pack_into("i", self.shared, shm.offset(self.slot, params["tenant"]), params["n"])
         return {}
 
     def on_read_budget(self, params: dict[str, Any]) -> list[int]:
-        return [
-            struct.unpack_from("i", self.shared, shm.offset(slot, params["tenant"]))[0] for slot in range(2)
-        ]
+        offsets = [shm.offset(slot, params["tenant"]) for slot in range(2)]
+        return [struct.unpack_from("i", self.shared, offset)[0] for offset in offsets]
 
     def on_mail(self, params: dict[str, Any]) -> dict[str, Any]:
         _, tx = self.mailboxes[params["to"]]
