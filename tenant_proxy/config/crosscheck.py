@@ -9,7 +9,7 @@ import ipaddress
 import re
 import ssl
 import stat
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Final
 
@@ -37,7 +37,7 @@ MAX_SOCKET_PATH_BYTES: Final = 107
 SECRET_METHODS: Final = frozenset({"scram-sha-256", "md5", "password"})
 
 _SCRAM_VERIFIER: Final = re.compile(
-    r"SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+"
+    r"SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}="
 )
 _MD5_VERIFIER: Final = re.compile(r"md5[0-9a-f]{32}")
 
@@ -230,8 +230,7 @@ def _tenants(document: Document, config: Config) -> None:
                 allowed=(Isolation.DEDICATED.value,),
             )
         _tenant_overrides(document, here, tenant, config, schema)
-        if cluster_name is not None:
-            _shared_schemas(document, here, tenant, config, cluster_name)
+    _open_schemas(document, config, schemas)
     _same_logins(document, config)
 
 
@@ -268,18 +267,19 @@ def _tenant_overrides(document: Document, here: Path, tenant: Tenant, config: Co
             document.problem((*here, "settings", name), "the value holds a NUL byte")
 
 
-def _shared_schemas(document: Document, here: Path, tenant: Tenant, config: Config, cluster: str) -> None:
-    """Warns where a policy opens another tenant's schema."""
-    allowed = set(merged(config.policy, tenant.policy).allowed_schemas)
-    for other in config.tenants:
-        schema = other.schema_ or other.name
-        same_cluster = other.cluster in (None, cluster)
-        if other.name != tenant.name and same_cluster and schema in allowed:
-            document.problem(
-                (*here, "policy", "allowed_schemas"),
-                f'the policy lets tenant "{tenant.name}" name the schema "{schema}" of tenant "{other.name}"',
-                severity="warning",
-            )
+def _open_schemas(document: Document, config: Config, owners: Mapping[tuple[str, str], int]) -> None:
+    """Warns where a policy opens the schema of another tenant."""
+    default = config.clusters[0].name
+    for index, tenant in enumerate(config.tenants):
+        for schema in merged(config.policy, tenant.policy).allowed_schemas:
+            owner = owners.get((tenant.cluster or default, schema), index)
+            if owner != index:
+                other = config.tenants[owner].name
+                document.problem(
+                    ("tenants", index, "policy", "allowed_schemas"),
+                    f'the policy lets tenant "{tenant.name}" name the schema "{schema}" of tenant "{other}"',
+                    severity="warning",
+                )
 
 
 def _same_logins(document: Document, config: Config) -> None:

@@ -12,15 +12,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from tenant_proxy.config import crosscheck, yaml_nodes
-from tenant_proxy.config.problems import ConfigError, Path, Problem
+from tenant_proxy.config.problems import ConfigError, Path, Problem, dotted
 from tenant_proxy.config.schema import Config, Policy, Pool
 from tenant_proxy.config.secrets import resolve_secret
-from tenant_proxy.config.validate import validate
+from tenant_proxy.config.validate import STAND_IN, stand_in, validate
 from tenant_proxy.config.yaml_nodes import Document
 
 #: a configuration with ten thousand tenants has a few megabytes
@@ -89,32 +89,55 @@ def _build(document: Document, base: FilePath, environ: Mapping[str, str]) -> Co
         document.problem((), "the file must be a mapping (keys and values)")
         return None
     data: dict[str, Any] = document.data
-    config = validate(Config, document, data)
-    if config is None:
-        # sections of tenants are dictionaries to Config; their problems belong into the same list
-        _validate_overrides(document, data)
-        return None
-    good = _validate_overrides(document, data)
-    good = _resolve_secrets(document, data, base, environ) and good
-    _resolve_paths(data, base)
-    if not good:
-        return None
-    config = Config.model_validate(data)
-    crosscheck.check(document, config)
-    return _with_defaults(config)
+    failed: set[Path] = set()
+    valid = validate(Config, document, data, failed=failed) is not None
+    # to Config the overrides of tenants are any dictionaries
+    _validate_overrides(document, data, failed)
+    config = Config.model_validate(data) if valid else stand_in(Config, data)
+    if config is not None:
+        _resolve_secrets(document, data, base, environ, failed)
+        _resolve_paths(data, base)
+        config = Config.model_validate(data)
+        if failed:
+            _check_the_rest(document, config, failed)
+        else:
+            crosscheck.check(document, config)
+    return None if config is None or failed else _with_defaults(config)
 
 
-def _validate_overrides(document: Document, data: dict[str, Any]) -> bool:
-    """The dictionaries pool and policy of each tenant, against the sections whose keys they hold."""
-    good = True
+def _check_the_rest(document: Document, config: Config, failed: set[Path]) -> None:
+    """The cross-checks of a configuration in which other values stand for those that are wrong.
+
+    One run is to show everything; what only follows from a problem that is reported already is dropped.
+    """
+    other = replace(document, problems=[])
+    crosscheck.check(other, config)
+    reported = {dotted(path) for path in failed}
+    around = {dotted(path[:-1]) for path in failed}
+    for problem in other.problems:
+        follows = (
+            problem.key in around
+            or any(problem.key == key or problem.key.startswith((f"{key}.", f"{key}[")) for key in reported)
+            or STAND_IN in f"{problem.message} {problem.allowed} {problem.hint}"
+        )
+        if not follows:
+            document.problems.append(problem)
+
+
+def _validate_overrides(document: Document, data: dict[str, Any], failed: set[Path]) -> None:
+    """The dictionaries pool and policy of each tenant, against the sections whose keys they hold.
+
+    One with problems is emptied.
+    """
     tenants = data.get("tenants")
     for index, tenant in enumerate(tenants if isinstance(tenants, list) else []):
         if not isinstance(tenant, dict):
             continue
         for key, model in (("pool", Pool), ("policy", Policy)):
-            if isinstance(tenant.get(key), dict):
-                good = validate(model, document, tenant[key], ("tenants", index, key)) is not None and good
-    return good
+            override = tenant.get(key)
+            path = ("tenants", index, key)
+            if isinstance(override, dict) and not validate(model, document, override, path, failed=failed):
+                tenant[key] = {}
 
 
 def _secret_places(data: dict[str, Any]) -> list[tuple[Path, dict[str, Any], str]]:
@@ -129,16 +152,13 @@ def _secret_places(data: dict[str, Any]) -> list[tuple[Path, dict[str, Any], str
 
 
 def _resolve_secrets(
-    document: Document, data: dict[str, Any], base: FilePath, environ: Mapping[str, str]
-) -> bool:
-    good = True
+    document: Document, data: dict[str, Any], base: FilePath, environ: Mapping[str, str], failed: set[Path]
+) -> None:
     for path, section, key in _secret_places(data):
         resolved = resolve_secret(document, path, section[key], base, environ)
         if resolved is None:
-            good = False
-        else:
-            section[key] = resolved
-    return good
+            failed.add(path)
+        section[key] = resolved or {"value": STAND_IN}
 
 
 def _resolve_paths(data: dict[str, Any], base: FilePath) -> None:

@@ -1,10 +1,40 @@
-"""The configuration described: JSON schema, and one row per key for docs and tests."""
+"""The configuration described, from the schema alone: JSON schema, and a row per key for docs and tests."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, get_args, get_origin
 
-from tenant_proxy.config.schema import Config
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tenant_proxy.config.reload import When, when_of
+from tenant_proxy.config.schema import Config, SecretRef
+from tenant_proxy.config.validate import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the file, e.g. clusters[].tls.mode."""
+
+    name: str
+    #: in words: "text", "whole number", "list of text" …
+    kind: str
+    #: as YAML would write it; empty when the key is required
+    default: str
+    #: values or a range
+    allowed: tuple[str, ...]
+    #: "s", "bytes" or empty
+    unit: str
+    when: When
+    text: str
+
+    @property
+    def required(self) -> bool:
+        return not self.default
 
 
 def json_schema() -> dict[str, Any]:
@@ -12,5 +42,81 @@ def json_schema() -> dict[str, Any]:
     schema = Config.model_json_schema(by_alias=True)
     tenant = schema["$defs"]["Tenant"]["properties"]
     for key, model in (("pool", "Pool"), ("policy", "Policy")):
-        tenant[key] = {"$ref": f"#/$defs/{model}", "default": {}}
-    return schema
+        tenant[key] |= {"$ref": f"#/$defs/{model}"}
+        for rest in ("additionalProperties", "type"):
+            tenant[key].pop(rest, None)
+    only_one: dict[str, Any] = {"minProperties": 1, "maxProperties": 1}
+    schema["$defs"]["SecretRef"] |= only_one
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tenant_proxy"} | schema
+
+
+def keys() -> list[Key]:
+    """Every key that holds a value, in the order of the schema."""
+    return list(_keys(Config, ""))
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[Key]:
+    for name, field in model.model_fields.items():
+        shape = Shape.of(field.annotation, tuple(field.metadata))
+        key = f"{prefix}{field.alias or name}"
+        inner = _entry_model(shape)
+        if shape.model is not None and shape.model is not SecretRef:
+            yield from _keys(shape.model, f"{key}.")
+            continue
+        yield Key(
+            name=key,
+            kind=_kind(shape),
+            default="" if field.is_required() else _yaml(_default(field)),
+            allowed=_allowed(shape),
+            unit=next((u for u in ("s", "bytes") if name.endswith(f"_{u}")), ""),
+            when=when_of(key),
+            text=" ".join((field.description or "").split()),
+        )
+        if inner is not None:
+            yield from _keys(inner, f"{key}[].")
+
+
+def _entry_model(shape: Shape) -> type[BaseModel] | None:
+    """The section that a list's entries are."""
+    args = get_args(shape.type)
+    return Shape.of(args[0]).model if get_origin(shape.type) is list and args else None
+
+
+def _kind(shape: Shape) -> str:
+    if shape.model is SecretRef:
+        return "secret: {env: …}, {file: …} or {value: …}"
+    if shape.model is not None:
+        return "section"
+    origin, args = get_origin(shape.type), get_args(shape.type)
+    if origin is list:
+        inner = _kind(Shape.of(args[0]))
+        return f"list of {'sections' if inner == 'section' else inner}"
+    if origin is dict:
+        return "keys and values"
+    words = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+    return words.get(shape.type, "word")
+
+
+def _allowed(shape: Shape) -> tuple[str, ...]:
+    if shape.model is not None:
+        return ()
+    if get_origin(shape.type) is list:
+        return _allowed(Shape.of(get_args(shape.type)[0]))
+    return () if shape.type is bool else shape.allowed()
+
+
+def _default(field: FieldInfo) -> Any:
+    return field.get_default(call_default_factory=True)
+
+
+def _yaml(value: Any) -> str:
+    """A default on one line; JSON is YAML."""
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, BaseModel):
+        return json.dumps(value.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    if isinstance(value, list):
+        return "[" + ", ".join(_yaml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return value if value.replace("-", "").replace("_", "").isalnum() else json.dumps(value)
+    return json.dumps(value)

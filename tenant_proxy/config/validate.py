@@ -16,9 +16,9 @@ import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tenant_proxy.config.problems import Path, did_you_mean
+from tenant_proxy.config.problems import Path, did_you_mean, dotted
 from tenant_proxy.config.schema import SecretRef
-from tenant_proxy.config.yaml_nodes import Document
+from tenant_proxy.config.yaml_nodes import MAX_DEPTH, Document
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -53,9 +53,11 @@ class Shape:
 
     type: Any
     metadata: tuple[Any, ...] = ()
+    #: has no default (or is an entry of a list)
+    required: bool = True
 
     @classmethod
-    def of(cls, annotation: Any, metadata: tuple[Any, ...] = ()) -> Shape:
+    def of(cls, annotation: Any, metadata: tuple[Any, ...] = (), *, required: bool = True) -> Shape:
         """Unwraps Annotated[…] and … | None."""
         while True:
             origin = get_origin(annotation)
@@ -72,7 +74,7 @@ class Shape:
         flat: list[Any] = []
         for item in metadata:  # a Field(ge=…) of an Annotated carries the constraints inside
             flat += getattr(item, "metadata", None) or [item]
-        return cls(annotation, tuple(flat))
+        return cls(annotation, tuple(flat), required)
 
     @property
     def model(self) -> type[BaseModel] | None:
@@ -82,7 +84,7 @@ class Shape:
         if self.model is not None:
             for name, field in self.model.model_fields.items():
                 if part == (field.alias or name):
-                    return Shape.of(field.annotation, tuple(field.metadata))
+                    return Shape.of(field.annotation, tuple(field.metadata), required=field.is_required())
             return None
         args = get_args(self.type)
         if get_origin(self.type) is list and args:
@@ -133,13 +135,15 @@ def shape_at(model: type[BaseModel], path: Path) -> Shape | None:
     return shape
 
 
-def validate(model: type[M], document: Document, data: Any, prefix: Path = ()) -> M | None:
+def validate(
+    model: type[M], document: Document, data: Any, prefix: Path = (), *, failed: set[Path] | None = None
+) -> M | None:
     """The model of `data`, which stands at `prefix` of the document; None when it has problems, then
     recorded.
 
-    `data` is mended in place: a section or list whose entries are all commented out (null) counts as not
-    given, and a number or boolean where text belongs (a tenant named 2024, a password 0042) is taken as it
-    is written.
+    `data` is mended in place: a section or list whose entries are all commented out (null) counts as
+    not given, and a number or boolean where text belongs (a tenant named 2024, a password 0042) is taken
+    as it is written.  `failed` gets the paths of all that is wrong.
     """
     while True:
         try:
@@ -151,6 +155,8 @@ def validate(model: type[M], document: Document, data: Any, prefix: Path = ()) -
             break
     for detail in details:
         _report(model, document, prefix, detail)
+        if failed is not None:
+            failed.add((*prefix, *detail["loc"]))
     return None
 
 
@@ -240,3 +246,53 @@ def _what_is(model: type[BaseModel], path: Path) -> str:
     shape = shape_at(model, path)
     allowed = shape.allowed() if shape else ()
     return f"allowed: {', '.join(allowed)}" if allowed else ""
+
+
+# --- going on in spite of problems -----------------------------------------------
+
+#: part of every value that stands in for one that could not be used
+STAND_IN: Final = "stand_in_for_a_bad_value"
+
+
+def stand_in(model: type[M], data: Any) -> M | None:
+    """A model of `data` with what is wrong left out, or replaced where it is required; None if that fails.
+
+    Only for finding further problems: a check of names and files can then go on.  `data` is changed.
+    """
+    for _ in range(MAX_DEPTH):
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                if not _replace(model, data, detail["loc"]):
+                    return None
+    return None
+
+
+def _replace(model: type[BaseModel], data: Any, path: Path) -> bool:
+    """Takes the value at `path` away, or puts another one there if it is required; False if it can't."""
+    shape = shape_at(model, path)
+    try:
+        parent = data
+        for part in path[:-1]:
+            parent = parent[part]
+        if shape is None or (shape.model is None and not shape.required):
+            del parent[path[-1]]
+        else:
+            parent[path[-1]] = _any_value(shape, dotted(path))
+    except (IndexError, KeyError, TypeError):
+        return False
+    return True
+
+
+def _any_value(shape: Shape, key: str) -> Any:
+    allowed = shape.allowed()
+    if shape.model is SecretRef:
+        return {"value": STAND_IN}
+    if shape.model is not None or get_origin(shape.type) is dict:
+        return {}
+    if get_origin(shape.type) is list:
+        return []
+    if shape.type is str:  # names must differ, and tenants' names are lower case
+        return f"{STAND_IN}_" + "".join(char if char.isalnum() else "_" for char in key.lower())
+    return allowed[0] if allowed else None

@@ -19,6 +19,7 @@ from tenant_proxy.config.problems import Path, Problem, dotted
 MAX_VALUES: Final = 2_000_000
 MAX_DEPTH: Final = 32
 
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 _TAG = "tag:yaml.org,2002:"
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -26,12 +27,30 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
-class _Loader(yaml.SafeLoader):
+#: libyaml's is ten times faster, but not in every build of PyYAML
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]
     """SafeLoader without implicit types: `_scalar` reads plain scalars."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         names = {yaml.ScalarNode: "str", yaml.SequenceNode: "seq", yaml.MappingNode: "map"}
         return _TAG + names[kind]
+
+    # called around each node; libyaml's composer recurses in C, where nothing else would stop it
+    def descend_resolver(self, parent: yaml.Node | None, index: Any) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            mark = parent.start_mark if parent is not None else None
+            raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=mark)
+
+    def ascend_resolver(self) -> None:
+        self._depth -= 1
 
 
 @dataclass(slots=True)
@@ -68,45 +87,42 @@ class Document:
 
 
 def parse(text: str, file: str) -> Document:
-    """Reads one YAML document; what is wrong with it is in the result's `problems` (then `data` may be
-    partial).
-    """
+    """Reads one YAML document; what is wrong with it is in `problems` (then `data` may be partial)."""
     document = Document(file)
+    strange = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    if strange is not None:
+        line = text.count("\n", 0, strange.start()) + 1
+        column = strange.start() - (text.rfind("\n", 0, strange.start()) + 1) + 1
+        message = f"invalid YAML: the character U+{ord(strange[0]):04X} is not allowed"
+        document.problems.append(Problem(file, line, column, "", message))
+        return document
     try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
+        root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        document.problems.append(Problem(file, line, column, "", *_syntax_message(error)))
-        return document
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        line, column = before.count("\n") + 1, error.position - (before.rfind("\n") + 1) + 1
-        document.problems.append(
-            Problem(file, line, column, "", "invalid YAML: this character is not allowed")
-        )
+        message, hint = _syntax_message(error)
+        document.problems.append(Problem(file, line, column, "", f"invalid YAML: {message}", hint=hint))
         return document
     if root is not None:
         _Reader(document).read(root)
     return document
 
 
-def _syntax_message(error: yaml.MarkedYAMLError) -> tuple[str, tuple[str, ...], str]:
-    """(message, allowed, hint): PyYAML's own text unless it may quote a value of the file."""
+def _syntax_message(error: yaml.MarkedYAMLError) -> tuple[str, str]:
+    """(message, hint): PyYAML's own text unless it may quote a value of the file."""
     what = error.problem or "syntax error"
     if "undefined alias" in what:
-        return (
-            "invalid YAML: an alias (*name) without its anchor (&name)",
-            (),
-            'put a value that begins with * or & into quotes: "*…"',
-        )
-    if "duplicate anchor" in what:
-        return "invalid YAML: an anchor (&name) is given twice", (), ""
-    if "expected a single document" in f"{error.context} {what}":
-        return "invalid YAML: more than one document (---) in the file", (), ""
-    what = re.sub(r"'[^']{2,}'|\"[^\"]{2,}\"", "…", what.replace(r"'\t'", "tab"))
-    return f"invalid YAML: {what}" + (f" {error.context}" if error.context else ""), (), ""
+        hint = 'put a value that begins with * or & into quotes: "*…"'
+        return "an alias (*name) without its anchor (&name)", hint
+    if "single document" in f"{error.context} {what}":
+        return "more than one document (---) in the file", ""
+    hint = ""
+    if "cannot start any token" in what or "tab character" in what:
+        hint = "indent with spaces, not tabs; put a value that begins with @, ` or % into quotes"
+    # only punctuation and names of tokens may be quoted
+    what = re.sub(r"'([^']*)'", lambda m: m[0] if re.fullmatch(r"\W|<[a-z ]+>", m[1]) else "…", what)
+    return what + (f" {error.context}" if error.context else ""), hint
 
 
 class _Reader:
@@ -182,7 +198,7 @@ class _Reader:
     def _scalar(self, node: yaml.Node, path: Path) -> Any:
         text = str(node.value)
         self._check_tag(node, path, "str")
-        if getattr(node, "style", None) is not None:  # quoted or block: text as it is
+        if getattr(node, "style", None):  # quoted or block: text as it is
             return text
         self.document.texts[path] = text
         if _NULL.fullmatch(text):
