@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import http.client
+import io
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +38,9 @@ METRICS_SHOWN = (
     "tenant_proxy_guard_cache_misses_total",
     "tenant_proxy_server_connects_total",
 )
+
+#: of SHOW POOLS, which has too many for a terminal
+POOL_COLUMNS = ("database", "user", "cl_active", "cl_waiting", "sv_active", "sv_idle", "pool_mode")
 
 #: metric, labels it must have, and what a value above zero means
 METRICS_CHECKED = (
@@ -116,7 +121,10 @@ class Tour:
             r"\echo SQLSTATE :SQLSTATE",
             "SELECT count(*) FROM orders",
         )
-        self._check("refused by the guard with 42501", "ERROR:" in refused and "SQLSTATE 42501" in refused)
+        # the server's own refusal, below, has no hint
+        self._check(
+            "refused by the guard with 42501 and a hint", "SQLSTATE 42501" in refused and "HINT:" in refused
+        )
         self._check("no row came with it", "teapot" not in refused)
         self._check("the session is still good", refused.rstrip().endswith("(1 row)"))
         self.console.print("\n[dim]Past the proxy, with acme's own login, PostgreSQL's grants hold as well:")
@@ -144,19 +152,44 @@ class Tour:
             self._check(what, total > 0)
 
     def _admin(self) -> None:
-        pools = self._psql("ADMIN_DSN", "SHOW POOLS")
-        self._check("SHOW POOLS names both tenants", "acme" in pools and "beta" in pools)
+        self._show_command("ADMIN_DSN", "SHOW POOLS")
+        printed = self._run_psql("ADMIN_DSN", "--csv", "-c", "SHOW POOLS")
+        rows = list(csv.DictReader(io.StringIO(printed)))
+        shown = [column for column in POOL_COLUMNS if rows and column in rows[0]]
+        table = Table(*shown, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*(escape(row[column] or "") for column in shown))
+        self.console.print(table)
+        if rows:
+            self.console.print(f"[dim]({len(rows)} rows, {len(rows[0]) - len(shown)} more columns)")
+        pools = {row.get("tenant") for row in rows}
+        self._check("there is a pool of each tenant", {"acme", "beta"} <= pools)
 
     # --- helpers -------------------------------------------------------------
 
     def _psql(self, dsn_name: str, *commands: str) -> str:
         """Runs each command in one session and shows what a person would type and see; returns that."""
-        dsn = getattr(self.addresses, dsn_name.lower())
+        self._show_command(dsn_name, *commands)
+        options = [argument for command in commands for argument in ("-c", command)]
+        printed = self._run_psql(dsn_name, *options)
+        for line in printed.rstrip("\n").split("\n"):
+            self.console.print(Text(line, style="red" if _ERROR_LINE.match(line) else ""))
+        return printed
+
+    def _show_command(self, dsn_name: str, *commands: str) -> None:
         shown = f'psql "${dsn_name}"' + "".join(f" \\\n    -c {_quoted(command)}" for command in commands)
         self.console.print(Text.assemble(("$ ", "dim"), (shown, "bold")))
+
+    def _run_psql(self, dsn_name: str, *options: str) -> str:
         done = subprocess.run(
-            [str(self.psql_path), "-X", "-P", "pager=off", dsn]
-            + [argument for command in commands for argument in ("-c", command)],
+            [
+                str(self.psql_path),
+                "-X",
+                "-P",
+                "pager=off",
+                *options,
+                getattr(self.addresses, dsn_name.lower()),
+            ],
             stdout=subprocess.PIPE,
             # psql keeps the order of both, as on a terminal
             stderr=subprocess.STDOUT,
@@ -165,8 +198,6 @@ class Tour:
             timeout=_PSQL_TIMEOUT_S,
             check=False,
         )
-        for line in done.stdout.rstrip("\n").split("\n"):
-            self.console.print(Text(line, style="red" if _ERROR_LINE.match(line) else ""))
         return done.stdout
 
     def _check(self, what: str, held: bool, otherwise: str = "") -> None:
