@@ -17,7 +17,7 @@ PACKAGE = ROOT / "tenant_proxy"
 BASE = {"errors", "model", "settings_policy", "obs", "config.schema"}
 
 #: package or module -> what of ours it may import (besides itself).  A name stands for all below
-#: it.  The data plane's order is wire < net < pool < relay < worker; auth, guard and tenancy
+#: it.  What stands under `if TYPE_CHECKING:` imports nothing and is not counted.  The data plane's order is wire < net < pool < relay < worker; auth, guard and tenancy
 #: are pure and never touch it, so that they can be tested on values; control and admin know the
 #: data plane only through the hub.
 LAYERS: dict[str, set[str]] = {
@@ -27,11 +27,11 @@ LAYERS: dict[str, set[str]] = {
     "obs": {"config.schema"},
     "config": BASE,
     "wire": {"errors", "model", "obs"},
-    "net": {"errors", "model", "obs", "wire"},
+    "net": BASE | {"wire"},
     "auth": BASE,
     "guard": BASE,
     "tenancy": BASE,
-    "pool": BASE,
+    "pool": BASE | {"wire", "net", "shm", "tenancy"},
     "relay": BASE | {"wire", "net", "auth", "guard", "tenancy", "pool", "config"},
     "hub": {"errors", "model", "obs"},
     "shm": set(),
@@ -212,7 +212,12 @@ def numbered(path: Path) -> Iterator[tuple[int, str]]:
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:
     """Dotted names below tenant_proxy that a file imports or cimports, with the line."""
-    text = path.read_text()
+    text = re.sub(
+        r"^if TYPE_CHECKING:\n((?:[ \t]+.*\n|\n)+)",
+        lambda block: "\n" * block[0].count("\n"),
+        path.read_text(),
+        flags=re.MULTILINE,
+    )
     for match in re.finditer(
         r"^[ \t]*from[ \t]+tenant_proxy((?:\.\w+)*)[ \t]+c?import[ \t]+(\([^)]*\)|[^\n#]*)"
         r"|^[ \t]*c?import[ \t]+tenant_proxy((?:\.\w+)+)",

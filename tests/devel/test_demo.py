@@ -39,14 +39,10 @@ def staying_demo(arguments: list[str], env_file: Path) -> Iterator[subprocess.Po
         deadline = time.monotonic() + 60
         while not env_file.exists() and demo.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        if not env_file.exists():
-            demo.terminate()
-            pytest.fail(demo.communicate()[0])
+        assert env_file.exists(), f"the demo does not stay up:\n{ended(demo)}"
         yield demo
     finally:
-        if demo.poll() is None:
-            demo.terminate()
-        demo.communicate()
+        ended(demo)
 
 
 def test_the_tour_holds_and_leaves_nothing(arguments, tmp_path):
@@ -114,6 +110,13 @@ def test_says_why_when_the_proxy_dies(arguments, tmp_path):
 
 
 # --- helpers ---------------------------------------------------------------------
+
+
+def ended(demo: subprocess.Popen[str]) -> str:
+    """What it printed, after it was asked to end if it had not."""
+    if demo.poll() is None:
+        demo.terminate()
+    return "" if demo.stdout is None or demo.stdout.closed else demo.communicate(timeout=30)[0]
 
 
 def sourced(env_file: Path) -> dict[str, str]:
