@@ -26,7 +26,7 @@ extensions = [
     Extension(
         str(path.with_suffix("")).replace(os.sep, "."),
         [str(path)],
-        extra_compile_args=["-O0", "-g"] if DEBUG else ["-O2", "-g1", "-fno-plt", "-fwrapv"],
+        extra_compile_args=["-O0", "-g"] if DEBUG else ["-O3", "-g1", "-fno-plt", "-fwrapv"],
         define_macros=[("TP_DEBUG", "1" if DEBUG else "0")] + ([("CYTHON_TRACE", "1")] if DEBUG else []),
     )
     for path in sorted(Path("tenant_proxy").rglob("*.pyx"))

@@ -172,8 +172,14 @@ cdef class Reactor:
         if n <= 0:
             return n
         self.tick()
+        # Servers first: those that died are then known before a client is given one, those that are done
+        # are free for the next; and the client processes that replies wake are woken together.
         for i in range(n):
-            self.dispatch(<Link *> events[i].data.ptr, events[i].events)
+            if (<Link *> events[i].data.ptr).kind == KIND_SERVER:
+                self.dispatch(<Link *> events[i].data.ptr, events[i].events)
+        for i in range(n):
+            if (<Link *> events[i].data.ptr).kind != KIND_SERVER:
+                self.dispatch(<Link *> events[i].data.ptr, events[i].events)
         self.settle()
         self.rounds += 1
         return n
