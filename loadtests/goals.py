@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loadtests.results import BASE, METRICS, Results
+from loadtests.results import BASE, DISTURBED_PCT, Results
 from loadtests.stats import Spread
 
 SUBJECT = "proxy"
@@ -58,18 +58,27 @@ class Outcome:
     goal: Goal
     found: Spread | None
     why: str = ""
+    #: of a run whose figures mean nothing
+    quick: bool = False
+    #: others used much of the machine meanwhile
+    disturbed: bool = False
 
     @property
     def met(self) -> bool | None:
-        """None: not measured."""
-        if self.found is None:
+        """None: not measured, or not well enough to be judged."""
+        if self.found is None or self.quick:
             return None
         if self.goal.bound == "at most":
             return self.found.median <= self.goal.limit
         return self.found.median >= self.goal.limit
 
     def word(self) -> str:
-        return {True: "met", False: "MISSED", None: "not measured"}[self.met]
+        if self.found is None:
+            return "not measured"
+        if self.quick:
+            return "not judged: --quick"
+        word = "met" if self.met else "MISSED"
+        return f"{word} (disturbed)" if self.disturbed else word
 
     def figure(self) -> str:
         """The median and, in brackets, the lowest and highest."""
@@ -100,6 +109,8 @@ def _judge(results: Results, goal: Goal) -> Outcome:
             why = scenario.failed.get(name) or scenario.skipped.get(name) or "no figure"
             return Outcome(goal, None, f"{name}: {why}".splitlines()[0])
     if goal.relative:
-        return Outcome(goal, scenario.ratio(SUBJECT, goal.metric))
-    assert goal.metric in METRICS
-    return Outcome(goal, scenario.spread(SUBJECT, goal.metric))
+        found = scenario.ratio(SUBJECT, goal.metric)
+    else:
+        found = scenario.spread(SUBJECT, goal.metric)
+    disturbed = scenario.disturbance_pct() > DISTURBED_PCT
+    return Outcome(goal, found, quick=results.quick, disturbed=disturbed)

@@ -18,6 +18,8 @@ from tenant_proxy.devel.postgres import client_environment
 
 #: how often a run's counter is read
 READ_EVERY_S = 0.1
+#: PBKDF2 and a new backend, on a machine that does other things besides
+LOGIN_S = 0.01
 #: logins of many clients and the last transactions may take this much longer than the run itself
 GRACE_S = 60.0
 
@@ -52,7 +54,11 @@ class Job:
             parts.append("-C")
         if self.transactions:
             return [*parts, "-t", str(self.transactions)]
-        return [*parts, "-T", str(max(1, round(self.seconds)))]
+        return [*parts, "-T", str(max(1, round(self.seconds + self.logins_s())))]
+
+    def logins_s(self) -> float:
+        """What the clients' logins may take: -T counts from before them."""
+        return 0 if self.connect else self.clients * LOGIN_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,8 @@ def parse_summary(text: str) -> Summary:
     processed = re.search(r"^number of transactions actually processed: (\d+)", text, re.MULTILINE)
     tps = re.search(r"^tps = ([\d.]+)", text, re.MULTILINE)
     failed = re.search(r"^number of failed transactions: (\d+)", text, re.MULTILINE)
+    if processed and not int(processed[1]):
+        raise PgbenchError("pgbench completed no transaction in its time")
     if not processed or not tps:
         raise PgbenchError(f"pgbench's output is not understood: {text[-500:]}")
     return Summary(int(processed[1]), int(failed[1]) if failed else 0, float(tps[1]))

@@ -110,7 +110,7 @@ def curves(axes: Axes, scenarios: list[ScenarioResult]) -> None:
                 lw=1,
             )
     axes.set_xlabel("transactions")
-    axes.set_ylabel("memory of the process tree, MiB")
+    axes.set_ylabel("own memory of the process tree, MiB")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     axes.spines[["top", "right"]].set_visible(False)

@@ -39,15 +39,26 @@ class TreeCpu:
 
 @dataclass(frozen=True, slots=True)
 class TreeMemory:
-    """Memory of a process tree in bytes; `pss` shares pages among those who map them, 0 if not readable."""
+    """Memory of a process tree in bytes.
+
+    `pss` shares pages among those who map them; `own` is its part without files
+    (programs, libraries), which changes with whoever else on the machine maps the
+    same ones.  Both are 0 where they may not be read.
+    """
 
     rss_bytes: int
     pss_bytes: int
+    own_bytes: int
 
     @property
-    def best_bytes(self) -> int:
-        """PSS where it can be read: RSS counts what forked processes share once for each of them."""
+    def total_bytes(self) -> int:
+        """PSS where it can be read: RSS counts what processes share once for each of them."""
         return self.pss_bytes or self.rss_bytes
+
+    @property
+    def growing_bytes(self) -> int:
+        """What work can make grow."""
+        return self.own_bytes or self.rss_bytes
 
 
 def parse_stat(text: str) -> ProcessStat:
@@ -121,38 +132,33 @@ def cpu_of(pids: tuple[int, ...]) -> float:
     return sum(process_cpu_s(pid) for pid in pids)
 
 
-def parse_rollup(text: str) -> int:
-    """PSS in bytes of a /proc/<pid>/smaps_rollup."""
-    for line in text.splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def parse_rollup(text: str) -> tuple[int, int]:
+    """PSS and the part of it that is no file's, in bytes, of a /proc/<pid>/smaps_rollup."""
+    found = {
+        name: int(rest.split()[0]) * 1024
+        for name, separator, rest in (line.partition(":") for line in text.splitlines())
+        if separator and name.startswith("Pss")
+    }
+    return found.get("Pss", 0), found.get("Pss_Anon", 0) + found.get("Pss_Shmem", 0)
 
 
 def tree_memory(root: int) -> TreeMemory:
     """RSS and PSS of `root` and all below it."""
     page = os.sysconf("SC_PAGE_SIZE")
-    rss = pss = 0
+    rss = pss = own = 0
+    readable = True
     for pid in tree(root):
         try:
             rss += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
-            pss += parse_rollup(Path(f"/proc/{pid}/smaps_rollup").read_text())
+            one_pss, one_own = parse_rollup(Path(f"/proc/{pid}/smaps_rollup").read_text())
         except (FileNotFoundError, ProcessLookupError):
             continue
         except PermissionError:
-            return TreeMemory(_tree_rss(root), 0)
-    return TreeMemory(rss, pss)
-
-
-def _tree_rss(root: int) -> int:
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = 0
-    for pid in tree(root):
-        try:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
-        except (FileNotFoundError, ProcessLookupError):
+            readable = False
             continue
-    return total
+        pss += one_pss
+        own += one_own
+    return TreeMemory(rss, pss, own) if readable else TreeMemory(rss, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

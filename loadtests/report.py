@@ -10,7 +10,7 @@ from rich.table import Table
 from loadtests import goals
 from loadtests.plots import plot_names
 from loadtests.postgres import SETTINGS
-from loadtests.results import BASE, METRICS, NOISE_METRICS, Results, ScenarioResult
+from loadtests.results import BASE, DISTURBED_PCT, METRICS, NOISE_METRICS, Results, ScenarioResult
 from loadtests.scenarios import GROUPS
 from loadtests.stats import Spread, spread
 from loadtests.targets import POOL_SIZE
@@ -25,8 +25,6 @@ HIDDEN = {
 }
 #: rounds that differ by more than this are pointed out
 NOISY = 0.15
-#: and so is this much of the machine's CPU that was not ours
-DISTURBED_PCT = 5
 
 Row = list[str]
 
@@ -101,9 +99,9 @@ def remarks(results: Results) -> list[str]:
         for target, why in scenario.skipped.items():
             found.append(f"{scenario.name}: {target} left out: {why}")
     for scenario in results.scenarios:
-        others = [sum(s.metrics.get(name, 0.0) for name in NOISE_METRICS) for s in scenario.samples]
-        if others and max(others) > DISTURBED_PCT:
-            found.append(f"{scenario.name}: others used up to {max(others):.0f} % of the machine meanwhile")
+        others = scenario.disturbance_pct()
+        if others > DISTURBED_PCT:
+            found.append(f"{scenario.name}: others used up to {others:.0f} % of the machine meanwhile")
         for target in scenario.targets():
             for name in ("tps", "mb_s"):
                 measured = scenario.spread(target, name)

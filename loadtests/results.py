@@ -54,6 +54,8 @@ METRICS = {
 
 #: of the machine, not of the target
 NOISE_METRICS = ("foreign_pct", "steal_pct")
+#: more of both than this, in percent of the machine's CPU, is pointed out
+DISTURBED_PCT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,10 @@ class ScenarioResult:
     def ratio(self, target: str, metric: str, base: str = BASE) -> Spread | None:
         """A target's figure in relation to another's."""
         return ratio(self.values(target, metric), self.values(base, metric))
+
+    def disturbance_pct(self) -> float:
+        """The most of the machine's CPU that was not ours in any round."""
+        return max((sum(s.metrics.get(n, 0.0) for n in NOISE_METRICS) for s in self.samples), default=0.0)
 
     def metrics(self) -> list[str]:
         """Which figures there are, in METRICS' order."""

@@ -25,9 +25,9 @@ GROUPS = {
         "measured. Data to be copied in has a message for each row."
     ),
     "idle": (
-        "Memory of the proxy's process tree (PSS) before and after very many clients have logged in and run "
-        "one query each, and the difference for each of them. The kernel's socket buffers are not in it, for "
-        "any target."
+        "Own memory of the proxy's process tree (PSS without files) before and after very many clients have "
+        "logged in and run one query each, divided by their number. The kernel's socket buffers are not in "
+        "it, for any target."
     ),
     "growth": "Memory of the proxy's process tree while it serves a million transactions from 16 clients.",
     "tenants": (

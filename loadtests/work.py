@@ -280,8 +280,8 @@ class Idle(Scenario):
                 client.drain_query("SELECT 1")
         return Findings(
             {
-                "idle_bytes": (after.best_bytes - before.best_bytes) / count,
-                "empty_bytes": float(before.best_bytes),
+                "idle_bytes": (after.growing_bytes - before.growing_bytes) / count,
+                "empty_bytes": float(before.total_bytes),
                 "login_cpu_us": logins_s * 1e6 / count,
                 "idle_cpu_pct": idle_pct,
             },
@@ -334,7 +334,7 @@ class Growth(Scenario):
             # a reading of PSS walks the page tables, so not more often than it must be
             [run] = pgbench.run(
                 [(job, target.endpoint(TENANTS[0]))],
-                lambda: float(procfs.tree_memory(root).best_bytes),
+                lambda: float(procfs.tree_memory(root).growing_bytes),
                 every_s=0.2 if effort.quick else 1.0,
             )
             if run.summary.failed:
@@ -351,7 +351,7 @@ class Growth(Scenario):
         return Findings(
             {
                 "growth_bytes": end - start,
-                "final_bytes": end,
+                "final_bytes": float(procfs.tree_memory(root).total_bytes),
                 "slope_bytes": slope(late) * 1e6,
                 "cpu_us": used * 1e6 / done,
             },

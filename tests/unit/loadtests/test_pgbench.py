@@ -41,6 +41,12 @@ def test_pgbench_takes_no_part_of_a_second_and_not_none():
     assert Job("select-only", seconds=0.2).arguments()[-2:] == ["-T", "1"]
 
 
+def test_many_clients_get_time_to_log_in():
+    assert Job("select-only", clients=16, seconds=5).arguments()[-1] == "5"
+    assert Job("select-only", clients=100, seconds=5).arguments()[-1] == "6"
+    assert Job("select-only", clients=100, seconds=5, connect=True).arguments()[-1] == "5"
+
+
 def test_the_password_is_in_the_environment_only():
     job = Job("select-only", seconds=1)
     endpoint = Endpoint("127.0.0.1", 6432, "acme", "sesame", "bench")
@@ -71,6 +77,12 @@ def test_the_summary():
 def test_a_summary_of_before_15_has_no_failures():
     lines = [line for line in SUMMARY.splitlines() if "failed" not in line]
     assert parse_summary("\n".join(lines)).failed == 0
+
+
+def test_a_run_without_a_transaction():
+    text = "number of transactions actually processed: 0\nnumber of failed transactions: 0 (NaN%)\n"
+    with pytest.raises(PgbenchError, match="no transaction"):
+        parse_summary(text)
 
 
 def test_output_that_is_not_understood():

@@ -27,9 +27,12 @@ def test_descendants_are_found_whatever_the_order_of_pids():
 
 
 def test_pss_of_a_rollup():
-    text = "55d0-7ffe ---p 00000000 00:00 0  [rollup]\nRss:  900 kB\nPss:  700 kB\nPss_Dirty: 10 kB\n"
-    assert procfs.parse_rollup(text) == 700 * 1024
-    assert procfs.parse_rollup("") == 0
+    text = (
+        "55d0-7ffe ---p 00000000 00:00 0  [rollup]\nRss:  900 kB\nPss:  700 kB\nPss_Dirty: 10 kB\n"
+        "Pss_Anon: 400 kB\nPss_File: 290 kB\nPss_Shmem: 10 kB\n"
+    )
+    assert procfs.parse_rollup(text) == (700 * 1024, 410 * 1024)
+    assert procfs.parse_rollup("") == (0, 0)
 
 
 def test_busy_and_stolen_time_of_the_machine():
@@ -51,7 +54,7 @@ def test_a_live_tree_has_its_children_and_their_time():
         assert procfs.process_cpu_s(child.pid) >= 0.2
         assert procfs.cpu_of((child.pid,)) >= 0.2
         memory = procfs.tree_memory(child.pid)
-        assert 0 < memory.pss_bytes <= memory.rss_bytes or memory.best_bytes == memory.rss_bytes
+        assert 0 < memory.growing_bytes <= memory.total_bytes <= memory.rss_bytes
         before = procfs.tree_cpu(os.getpid()).cpu_s
         child.stdin.write(b"\n")
     # waited for: its time is ours now, in ticks

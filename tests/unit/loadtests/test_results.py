@@ -85,6 +85,24 @@ def test_a_goal_that_is_missed():
     assert outcome.word() == "MISSED"
 
 
+def test_a_quick_run_meets_and_misses_nothing():
+    [outcome] = goals.judge(results(CHEAPER, quick=True), [GOAL])
+    assert outcome.met is None
+    assert outcome.word() == "not judged: --quick"
+
+
+def test_an_outcome_says_that_others_disturbed_it():
+    disturbed = scenario(
+        "select-simple-16",
+        {
+            "pgbouncer": {"cpu_us": [20.0, 20.0], "foreign_pct": [1.0, 1.0]},
+            "proxy": {"cpu_us": [18.0, 18.0], "foreign_pct": [1.0, 9.0]},
+        },
+    )
+    [outcome] = goals.judge(results(disturbed), [GOAL])
+    assert outcome.word() == "met (disturbed)"
+
+
 def test_an_absolute_goal():
     run = results(scenario("idle", {"proxy": {"idle_bytes": [2000.0]}}, "idle"))
     [outcome] = goals.judge(run, [Goal("idle", "idle_bytes", "at most", 2048, False, "idle")])
