@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -31,6 +32,8 @@ class Key:
     unit: str
     when: When
     text: str
+    #: of a secret: where it may be
+    secret: bool = False
 
     @property
     def required(self) -> bool:
@@ -55,6 +58,18 @@ def keys() -> list[Key]:
     return list(_keys(Config, ""))
 
 
+def section_text(name: str) -> str:
+    """What a section is for, e.g. of listen.tls or clusters[]."""
+    path = [part.removesuffix("[]") for part in name.split(".")]
+    shape: Shape | None = Shape(Config)
+    for part in path:
+        shape = shape.child(part) if shape is not None else None
+        if shape is not None and get_origin(shape.type) is list:
+            shape = shape.child(0)
+    model = shape.model if shape is not None else None
+    return " ".join((model.__doc__ or "").split()) if model is not None else ""
+
+
 def _keys(model: type[BaseModel], prefix: str) -> Iterator[Key]:
     for name, field in model.model_fields.items():
         shape = Shape.of(field.annotation, tuple(field.metadata))
@@ -71,6 +86,7 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[Key]:
             unit=next((u for u in ("s", "bytes") if name.endswith(f"_{u}")), ""),
             when=when_of(key),
             text=" ".join((field.description or "").split()),
+            secret=shape.model is SecretRef,
         )
         if inner is not None:
             yield from _keys(inner, f"{key}[].")
@@ -84,7 +100,7 @@ def _entry_model(shape: Shape) -> type[BaseModel] | None:
 
 def _kind(shape: Shape) -> str:
     if shape.model is SecretRef:
-        return "secret: {env: …}, {file: …} or {value: …}"
+        return "secret"
     if shape.model is not None:
         return "section"
     origin, args = get_origin(shape.type), get_args(shape.type)
@@ -118,5 +134,5 @@ def _yaml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_yaml(item) for item in value) + "]"
     if isinstance(value, str):
-        return value if value.replace("-", "").replace("_", "").isalnum() else json.dumps(value)
+        return value if re.fullmatch(r"[A-Za-z][\w.-]*", value) else json.dumps(value)
     return json.dumps(value)

@@ -373,7 +373,9 @@ class Config(Section):
         MappingRule.SNI,
         MappingRule.CERTIFICATE,
     ]
-    """How a connection's tenant is found: the first rule that yields one decides."""
+    """How a connection's tenant is found; the first rule that yields one decides.  login: the login
+    belongs to one tenant; user_suffix: user.tenant; options: options=-c tenant=NAME; database: its name;
+    sni: the TLS host name; certificate: the CN or an alternative name of the client's certificate."""
     pool: Pool = Pool()
     policy: Policy = Policy()
     limits: Limits = Limits()
