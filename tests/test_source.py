@@ -17,9 +17,9 @@ PACKAGE = ROOT / "tenant_proxy"
 BASE = {"errors", "model", "settings_policy", "obs", "config.schema"}
 
 #: package or module -> what of ours it may import (besides itself).  A name stands for all below
-#: it.  What stands under `if TYPE_CHECKING:` imports nothing and is not counted.  The data plane's order is wire < net < pool < relay < worker; auth, guard and tenancy
-#: are pure and never touch it, so that they can be tested on values; control and admin know the
-#: data plane only through the hub.
+#: it.  The data plane's order is wire < net < pool < relay < worker; auth, guard and tenancy are
+#: pure and never touch it, so that they can be tested on values; control and admin know it only
+#: through the hub.  What stands under `if TYPE_CHECKING:` imports nothing and is not counted.
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "model": set(),
