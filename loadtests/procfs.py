@@ -132,6 +132,19 @@ def cpu_of(pids: tuple[int, ...]) -> float:
     return sum(process_cpu_s(pid) for pid in pids)
 
 
+def wait_for_rest(root: int, timeout_s: float) -> bool:
+    """Waits until the tree uses next to no CPU; False if it still does when time is up."""
+    limit = time.monotonic() + timeout_s
+    before = tree_cpu(root).cpu_s
+    while time.monotonic() < limit:
+        time.sleep(0.3)
+        now = tree_cpu(root).cpu_s
+        if now - before < 0.01:
+            return True
+        before = now
+    return False
+
+
 def parse_rollup(text: str) -> tuple[int, int]:
     """PSS and the part of it that is no file's, in bytes, of a /proc/<pid>/smaps_rollup."""
     found = {

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from loadtests import procfs
 from loadtests.postgres import DATABASE, TENANTS, Login, Postgres, program_version
 from loadtests.process import Service, give_to
 from loadtests.wire import Connection, Endpoint
@@ -27,6 +28,8 @@ from tenant_proxy.devel.postgres import free_port
 #: open backends per login.  Session mode needs one for each client, transaction mode is there to need fewer
 POOL_SIZE = {"transaction": 20, "session": 100}
 MAX_CLIENTS = 12_000
+#: a target that is started gets so long to come to rest before it is measured
+REST_S = 15
 #: the same on both sides: PgBouncer can do it since 1.21
 MAX_PREPARED = 200
 
@@ -88,6 +91,8 @@ class _Started(Target):
         try:
             self._launch(self._service)
             self._service.wait_ready(lambda: Connection(self.endpoint(TENANTS[0]), timeout_s=5).close())
+            # the control process may still be importing what it serves
+            procfs.wait_for_rest(self._service.pid, REST_S)
         except BaseException:
             self.stop()
             raise

@@ -55,6 +55,7 @@ def test_a_live_tree_has_its_children_and_their_time():
         assert procfs.cpu_of((child.pid,)) >= 0.2
         memory = procfs.tree_memory(child.pid)
         assert 0 < memory.growing_bytes <= memory.total_bytes <= memory.rss_bytes
+        assert procfs.wait_for_rest(child.pid, timeout_s=10)
         before = procfs.tree_cpu(os.getpid()).cpu_s
         child.stdin.write(b"\n")
     # waited for: its time is ours now, in ticks
