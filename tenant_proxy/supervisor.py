@@ -53,6 +53,7 @@ STATS_TIMEOUT_S = 4.0
 MAX_START_FAILURES = 5
 #: files of a process beside its clients and backends: mailboxes, listeners, libraries
 FD_RESERVE = 256
+MAX_CHANGES_LOGGED = 100
 
 
 class Stop(enum.IntEnum):
@@ -119,6 +120,8 @@ class Supervisor:
         self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
         self._counters: SharedCounters
         self._indexes: dict[str, int] = {}
+        #: worker's name -> generation of the configuration that it was given
+        self._given: dict[str, int] = {}
         self._workers: list[Child] = []
         self._control: Child | None = None
         #: background work that must not be collected before it ends
@@ -349,19 +352,16 @@ class Supervisor:
                 http = _open_http(config)
             except ListenError as error:
                 return self._refused([str(error)])
-        refusal = await self._push(config, self._generation + 1)
+        refusal = await self._try_out(config, self._generation + 1)
         if refusal is not None:
             for listener in http or ():
                 listener.close()
             return self._refused([refusal])
-        differences = changes(self._config, config)
-        for change in differences[:MAX_CHANGES_LOGGED]:
-            log.info("configuration changed", change=str(change))
-        if len(differences) > MAX_CHANGES_LOGGED:
-            log.info("configuration changed", more=len(differences) - MAX_CHANGES_LOGGED)
+        _log_changes(self._config, config)
         self._config = config
         self._generation += 1
         obs_log.configure(config.log.level, config.log.format)
+        await asyncio.gather(*(self._bring_up_to_date(worker) for worker in self._workers))
         if http is not None:
             await self._replace_control(http)
         elif self._control is not None:
@@ -371,31 +371,37 @@ class Supervisor:
     def _refused(self, errors: list[str]) -> ReloadResult:
         return ReloadResult(errors, [], self._generation)
 
-    async def _push(self, config: Config, generation: int) -> str | None:
-        """Gives the workers a configuration, first to one alone: all are alike, so if it can't
-        use it (returns why), none of the others is disturbed."""
+    async def _try_out(self, config: Config, generation: int) -> str | None:
+        """Gives a new configuration to one worker alone; what it can't use (returns why) the others,
+        being alike, can't use either, and are not disturbed."""
         self._index(config)
+        worker = next((w for w in self._workers if w.phase is Phase.READY), None)
+        if worker is None:
+            return None  # all restarting: they get it when they start
+        try:
+            await self._give(worker, config, generation)
+        except hub.HubError as error:
+            if worker.phase is Phase.READY:
+                return f"{worker.name} could not use the new configuration: {error}"
+        return None
+
+    async def _bring_up_to_date(self, worker: Child) -> None:
+        """Also for one that took an older configuration at its start and became ready after the swap."""
+        if worker.phase is not Phase.READY or self._given.get(worker.name) == self._generation:
+            return
+        try:
+            await self._give(worker, self._config, self._generation)
+        except hub.HubError as error:
+            log.error("worker did not reload", child=worker.name, error=error)
+
+    async def _give(self, worker: Child, config: Config, generation: int) -> None:
         params = {
             "config": to_transport(config),
             "generation": generation,
             "tenant_indexes": self._indexes,
         }
-        ready = [w for w in self._workers if w.phase is Phase.READY]
-        if not ready:
-            return None  # all restarting: they get it when they start
-        try:
-            await self._call(ready[0].name, "reload", params)
-        except hub.HubError as error:
-            if ready[0].phase is Phase.READY:
-                return f"{ready[0].name} could not use the new configuration: {error}"
-        rest = [w for w in ready[1:] if w.phase is Phase.READY]
-        answers = await asyncio.gather(
-            *(self._call(w.name, "reload", params) for w in rest), return_exceptions=True
-        )
-        for worker, answer in zip(rest, answers, strict=True):
-            if isinstance(answer, BaseException):
-                log.error("worker did not reload", child=worker.name, error=answer)
-        return None
+        await self._call(worker.name, "reload", params)
+        self._given[worker.name] = generation
 
     async def _call(self, child: str, method: str, params: dict[str, Any]) -> Any:
         return await self._hub.call(child, method, params, RELOAD_TIMEOUT_S)
@@ -433,6 +439,7 @@ class Supervisor:
             answer["ledger"] = self._ledger
             return answer
         child = self._worker_of(caller)
+        self._given[caller] = self._generation
         answer |= {
             "slot": child.worker,
             "incarnation": child.incarnation,
@@ -464,6 +471,8 @@ class Supervisor:
         if child is not None:
             child.set_ready()
             log.debug("child ready", child=caller, pid=child.pid)
+            if child is not self._control:
+                self._background(self._bring_up_to_date(child), "bring up to date")
         return {}
 
     async def _on_reload(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -500,6 +509,14 @@ async def _first(*works: Coroutine[Any, Any, Any], timeout_s: float | None = Non
     await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
+
+
+def _log_changes(old: Config, new: Config) -> None:
+    for number, change in enumerate(changes(old, new)):
+        if number == MAX_CHANGES_LOGGED:
+            log.info("there are more changes, which are not logged")
+            break
+        log.info("configuration changed", change=change)
 
 
 def _open_http(config: Config) -> list[Listener]:

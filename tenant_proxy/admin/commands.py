@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tenant_proxy import errors
-from tenant_proxy.admin.context import AdminContext, AdminResult
+from tenant_proxy.admin.context import AdminContext, AdminResult, local_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,11 @@ async def _reload(arguments: list[str], ctx: AdminContext) -> AdminResult:
 
 
 async def _kill_client(arguments: list[str], ctx: AdminContext) -> AdminResult:
-    if len(arguments) != 1 or not arguments[0].isdecimal():
+    if len(arguments) != 1 or not re.fullmatch(r"\d{1,10}", arguments[0], re.ASCII):
         raise errors.admin_bad_argument("KILL_CLIENT", 'a number from the column "id" of SHOW CLIENTS')
-    answers = await ctx.call("workers", "kill_client", {"id": int(arguments[0])})
-    if not any(answer["result"].get("killed") for answer in answers):
+    number, worker = local_id(int(arguments[0]), ctx.config.workers)
+    answer = await ctx.call(f"worker:{worker}", "kill_client", {"id": number})
+    if not answer["found"]:
         raise errors.admin_no_such_client(arguments[0])
     return AdminResult(tag="KILL_CLIENT")
 

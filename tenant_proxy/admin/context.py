@@ -59,21 +59,36 @@ class AdminContext:
         return Snapshot(answers, self.config.workers)
 
 
+def global_id(number: int, worker: int, workers: int) -> int:
+    """One number for a connection, whose own is only unique in its worker."""
+    return number * workers + worker
+
+
+def local_id(number: int, workers: int) -> tuple[int, int]:
+    """The worker's number and the worker, of a `global_id`."""
+    return divmod(number, workers)
+
+
 class Snapshot:
     """The workers' answers together."""
 
     def __init__(self, answers: list[dict[str, Any]], workers: int) -> None:
         self._answers = answers
+        self._workers = workers
         missing = sorted(set(range(workers)) - {answer["worker"] for answer in answers})
         self.notices = [f"worker {slot} did not answer, what it has is missing" for slot in missing]
 
     def rows(self, what: str) -> list[Row]:
-        """All workers' rows of one kind, each with its `worker`."""
-        return [
-            {**row, "worker": answer["worker"]}
-            for answer in self._answers
-            for row in answer["result"].get(what) or ()
-        ]
+        """All workers' rows of one kind, each with its `worker`, and a `global_id` if it has an id."""
+        rows = []
+        for answer in self._answers:
+            worker = answer["worker"]
+            for row in answer["result"].get(what) or ():
+                known = {**row, "worker": worker}
+                if "id" in row:
+                    known["global_id"] = global_id(row["id"], worker, self._workers)
+                rows.append(known)
+        return rows
 
     def counters(self) -> dict[int, Row]:
         """Worker's slot -> its counters."""

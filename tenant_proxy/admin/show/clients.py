@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 
 from tenant_proxy.admin.context import (
     INT4,
@@ -21,6 +22,10 @@ from tenant_proxy.admin.context import (
 def pointer(kind: str, name: str) -> Callable[[Row], str]:
     """PgBouncer shows addresses of objects; ours are c<worker>.<id> and s<worker>.<id>."""
     return lambda row: f"{kind}{row['worker']}.{row[name]}" if row.get(name) else ""
+
+
+def tls_text(row: Row) -> str:
+    return "TLS" if row.get("tls") is True else row.get("tls") or ""
 
 
 def connection_columns(kind: str, peer: str) -> list[Column]:
@@ -43,10 +48,10 @@ def connection_columns(kind: str, peer: str) -> list[Column]:
         ("ptr", TEXT, pointer(kind, "id")),
         ("link", TEXT, pointer(peer, "link")),
         ("remote_pid", INT4, lambda row: row.get("remote_pid") or 0),
-        ("tls", TEXT, lambda row: row.get("tls") or ""),
+        ("tls", TEXT, tls_text),
         ("application_name", TEXT, lambda row: row.get("application_name") or ""),
         ("prepared_statements", INT4),
-        ("id", INT4),
+        ("id", INT4, itemgetter("global_id")),
         # ours
         ("tenant", TEXT, lambda row: row.get("tenant") or None),
         ("worker", INT4),
@@ -57,7 +62,7 @@ def connection_columns(kind: str, peer: str) -> list[Column]:
 COLUMNS: list[Column] = [
     *connection_columns("c", "s"),
     ("client_database", TEXT, lambda row: row["database"]),
-    ("pinned", TEXT, lambda row: row.get("pinned") or None),
+    ("pinned", INT4, lambda row: int(bool(row.get("pinned")))),
 ]
 
 

@@ -35,7 +35,7 @@ COLUMNS: list[Column] = [
     # ours
     ("tenant", TEXT),
     ("cluster", TEXT),
-    ("server_database", TEXT, lambda row: row["database"]),
+    ("server_database", TEXT),
     ("pool_size", INT4, lambda row: row["max"]),
     ("sv_pinned", INT4, lambda row: row["pinned"]),
 ]
@@ -47,4 +47,7 @@ _MAXIMA = frozenset(("maxwait_us", "max"))
 async def show(ctx: AdminContext) -> AdminResult:
     snapshot = await ctx.snapshot("pools")
     rows = summed(snapshot.rows("pools"), lambda row: (database_of(row), row["user"]), _MAXIMA)
+    databases = {cluster.name: cluster.database for cluster in ctx.config.clusters}
+    for row in rows:
+        row["server_database"] = databases.get(row["cluster"])
     return table(COLUMNS, rows, snapshot.notices)

@@ -34,7 +34,7 @@ CONFIG = Config.model_validate(
 
 
 def pool(tenant: str, user: str, **values: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {"tenant": tenant, "database": "app", "user": user}
+    row: dict[str, Any] = {"tenant": tenant, "database": tenant, "user": user}
     counts = (
         "cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active",
         "sv_active_cancel", "sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait_us",
@@ -49,8 +49,8 @@ def connection(number: int, tenant: str, user: str, **values: Any) -> dict[str, 
         "addr": "192.0.2.7", "port": 50001, "local_addr": "192.0.2.1", "local_port": 6432,
         "connect_time": 1_700_000_000_000_000, "request_time": 1_700_000_061_500_000,
         "wait_us": 0, "link": None,
-        "remote_pid": 4711, "tls": "", "application_name": "psql", "prepared_statements": 3,
-        "tx_status": "I", "pinned": "",
+        "remote_pid": 4711, "tls": False, "application_name": "psql", "prepared_statements": 3,
+        "tx_status": "I", "pinned": False,
     } | values  # fmt: skip
 
 
@@ -99,10 +99,10 @@ class FakeHub:
         match target, method:
             case "workers", "snapshot":
                 return self._answers(params["what"])
-            case "workers", "kill_client":
-                return [
-                    {"worker": s, "result": {"killed": params["id"] == 7 and s == 1}} for s in self.workers
-                ]
+            case "worker:1", "kill_client":
+                return {"found": params["id"] == 7}
+            case "worker:0", "kill_client":
+                return {"found": False}
             case "supervisor", "reload":
                 return self.reload_answer
             case "supervisor", "status":

@@ -6,7 +6,7 @@ from tenant_proxy.admin import console
 from tenant_proxy.admin.show import SHOWS
 from tenant_proxy.errors import ProxyError
 
-from .fix_admin import Console
+from .fix_admin import Console, connection, worker_snapshot
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,8 @@ async def test_help_names_every_command():
         ("SET max_clients = 5", "0A000"),
         ("KILL_CLIENT", "22023"),
         ("KILL_CLIENT x", "22023"),
+        ("KILL_CLIENT 99999999999", "22023"),
+        ("KILL_CLIENT ٣", "22023"),
         ("KILL_CLIENT 99", "22023"),
         ("RELOAD now", "22023"),
     ],
@@ -165,7 +167,15 @@ async def test_a_failed_reload_tells_every_problem():
     assert error.value.detail == "c.yaml:3: a\nc.yaml:9: b"
 
 
-async def test_kill_client_reaches_the_worker_that_has_it():
-    admin = Console()
-    assert (await admin.run("KILL_CLIENT 7")).tag == "KILL_CLIENT"
-    assert ("workers", "kill_client", {"id": 7}) in admin.hub.calls
+async def test_kill_client_reaches_the_one_client_that_show_clients_numbered_so():
+    """Two workers may have a client 7 each; only one of them may be hit."""
+    admin = Console(
+        worker_snapshot(clients=[connection(7, "beta", "b")]),
+        worker_snapshot(clients=[connection(7, "acme", "a")]),
+    )
+    numbers = {row["tenant"]: row["id"] for row in await admin.rows("SHOW CLIENTS")}
+    assert (await admin.run(f"KILL_CLIENT {numbers['acme']}")).tag == "KILL_CLIENT"
+    assert admin.hub.calls[-1] == ("worker:1", "kill_client", {"id": 7})
+    with pytest.raises(ProxyError, match="there is no client"):
+        await admin.run(f"KILL_CLIENT {numbers['beta']}")
+    assert admin.hub.calls[-1] == ("worker:0", "kill_client", {"id": 7})

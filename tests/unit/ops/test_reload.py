@@ -82,7 +82,7 @@ def test_what_needs_a_restart_stays_and_is_told(start):
     supervisor.write(supervisor.config | {"workers": 5, "listen": {"port": free_port()}})
     answer = supervisor.connect().call("supervisor", "reload")
     assert answer["ok"]
-    assert [warning.split(":")[0] for warning in answer["warnings"]] == ["workers", "listen.port"]
+    assert [warning.split(":")[0] for warning in answer["warnings"]] == ["listen.port", "workers"]
     assert set(supervisor.workers()) == {0, 1}
 
 
