@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -148,6 +149,7 @@ class Worker:
         self.engine.set_limits(**_engine_limits(config))
         self.dialer.forget()
         self.users.forget()
+        self.logins.forget()
         self.pools.reload(state.registry)
         self._end_orphans(state)
 
@@ -487,12 +489,13 @@ def home_of(tenant: TenantInfo, workers: int) -> int:
     return zlib.crc32(tenant.name.encode()) % workers
 
 
-def _engine_limits(config: Config) -> dict[str, int]:
+def _engine_limits(config: Config) -> dict[str, int | bool]:
     return {
         "max_statement_bytes": config.limits.max_statement_bytes,
         "send_buffer_bytes": config.limits.send_buffer_bytes,
         "max_clients": config.limits.max_clients,
         "max_logins": config.limits.max_logins_in_progress,
+        "offers_tls": config.listen.tls.mode != "disable",
     }
 
 
@@ -518,6 +521,10 @@ async def serve(hub_fd: int) -> None:
     worker = Worker(boot, hub)
     worker.answer_hub()
     worker.start(boot["listeners"])
+    # what start-up made is here to stay; cycles are few, and a full collection stops the data plane
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
     await hub.call("supervisor", "ready", {"slot": worker.slot})
     await worker.run()
 

@@ -25,6 +25,7 @@ cdef extern from *:
     #include <sys/time.h>
     #include <netinet/in.h>
     #include <netinet/tcp.h>
+    #include <arpa/inet.h>
     #include <unistd.h>
     #include <fcntl.h>
     #ifdef __linux__
@@ -67,6 +68,23 @@ cdef extern from *:
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     }
+    /* the address of one end of a TCP connection: 0, or -1 for other kinds of sockets */
+    static int tp_address(int fd, int peer, char *host, int size, int *port) {
+        struct sockaddr_storage a;
+        socklen_t n = sizeof a;
+        const void *where;
+        if (peer ? getpeername(fd, (struct sockaddr *)&a, &n) : getsockname(fd, (struct sockaddr *)&a, &n))
+            return -1;
+        if (a.ss_family == AF_INET) {
+            where = &((struct sockaddr_in *)&a)->sin_addr;
+            *port = ntohs(((struct sockaddr_in *)&a)->sin_port);
+        } else if (a.ss_family == AF_INET6) {
+            where = &((struct sockaddr_in6 *)&a)->sin6_addr;
+            *port = ntohs(((struct sockaddr_in6 *)&a)->sin6_port);
+        } else
+            return -1;
+        return inet_ntop(a.ss_family, where, host, (socklen_t)size) == NULL ? -1 : 0;
+    }
     static int tp_connect_error(int fd) {
         int e = 0; socklen_t n = sizeof e;
         return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n) ? errno : e;
@@ -96,6 +114,7 @@ cdef extern from *:
     unsigned long long tp_now_us() nogil
     void tp_nodelay(int fd) nogil
     int tp_connect_error(int fd) nogil
+    int tp_address(int fd, int peer, char *host, int size, int *port) nogil
     ssize_t recv(int fd, void *buf, size_t n, int flags) nogil
     ssize_t c_send "send"(int fd, const void *buf, size_t n, int flags) nogil
     int c_close "close"(int fd) nogil
@@ -501,6 +520,20 @@ cdef class Reactor:
         cdef Link *l = self.get(id)
         if l != NULL and data:
             self.send_raw(l, data, len(data))
+
+    def address(self, uint64_t id, bint peer):
+        """(host, port) of the link's peer or of its own end; ("", 0) for a unix socket or an ended link."""
+        cdef Link *l = self.get(id)
+        cdef char host[64]
+        cdef int port = 0
+        if l == NULL or tp_address(l.fd, peer, host, sizeof(host), &port) != 0:
+            return "", 0
+        return (<bytes> host).decode("ascii"), port
+
+    def is_local(self, uint64_t id):
+        """Whether the link is a unix socket."""
+        cdef Link *l = self.get(id)
+        return l != NULL and l.local
 
     def fileno(self, uint64_t id):
         """The link's descriptor, or -1."""

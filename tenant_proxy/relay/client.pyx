@@ -168,6 +168,11 @@ cdef ssize_t login_message(Relay e, Client *c, char *p, size_t n) noexcept nogil
         if read_u32(p + 4) == 80877103 and n > length:
             # bytes behind an SSLRequest came in plain text and must not be read as encrypted ones
             return violation(e, c, V_AFTER_SSL, 0)
+        if length == 8 and (read_u32(p + 4) == 80877104 or (
+                read_u32(p + 4) == 80877103 and (not e.offers_tls or c.link.local))) and c.link.tls == NULL:
+            # GSSENCRequest, or SSLRequest without TLS
+            e.send(&c.link, b"N", 1)
+            return length
         up_startup(e, c, p, length)
         return <ssize_t> length if c.phase != CL_CLOSING and not c.link.dead else ENDED
     if n < 5:

@@ -75,6 +75,7 @@ cdef class Relay(Reactor):
     cdef size_t batch_cap
     cdef size_t batch_size
     cdef bint draining
+    cdef bint offers_tls            # to clients, not on unix sockets
     # counters
     cdef uint64_t clients_accepted
     cdef uint32_t clients_open

@@ -73,7 +73,7 @@ cdef class Engine(Relay):
     """The data plane of one worker.  Not thread-safe: everything happens in the loop's thread."""
 
     def __init__(self, hooks, VerdictCache verdicts, *, max_statement_bytes, send_buffer_bytes, max_clients,
-                 max_logins):
+                 max_logins, offers_tls):
         self.hooks = hooks
         self.verdicts = verdicts
         self.roles[<int> KIND_CLIENT].on_bytes = client_bytes
@@ -86,14 +86,15 @@ cdef class Engine(Relay):
         self.roles[<int> KIND_SERVER].on_free = server_free
         self.on_accept = on_accept
         self.set_limits(max_statement_bytes=max_statement_bytes, send_buffer_bytes=send_buffer_bytes,
-                        max_clients=max_clients, max_logins=max_logins)
+                        max_clients=max_clients, max_logins=max_logins, offers_tls=offers_tls)
 
-    def set_limits(self, *, max_statement_bytes, send_buffer_bytes, max_clients, max_logins):
+    def set_limits(self, *, max_statement_bytes, send_buffer_bytes, max_clients, max_logins, offers_tls):
         """Takes the limits of a configuration; those in force before hold for what is under way."""
         self.max_statement = max_statement_bytes
         self.send_limit = send_buffer_bytes
         self.max_clients = max_clients if max_clients else 0x7fffffff
         self.max_logins = max_logins
+        self.offers_tls = offers_tls
 
     # --- clients ----------------------------------------------------------------
 

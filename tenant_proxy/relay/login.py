@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tenant_proxy import errors
@@ -26,7 +26,7 @@ from tenant_proxy.net.tls import ALPN, TlsLayer
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.session import ServerInfo, Session
-from tenant_proxy.tenancy.registry import Login, Route
+from tenant_proxy.tenancy.registry import Login, Route, TenantInfo
 from tenant_proxy.tenancy.startup import request_settings, startup_settings
 from tenant_proxy.wire import messages
 from tenant_proxy.wire.messages import StartupPacket
@@ -38,21 +38,36 @@ log = get_logger("login")
 
 #: bytes of a cancel key for protocol 3.2 and later; 3.0 has 4
 LONG_KEY_BYTES = 32
+#: startup packets whose outcome is remembered
+MAX_ADMISSIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Where an authenticated startup packet leads: the same for each connection that sends the same bytes."""
+
+    tenant: TenantInfo
+    route: Route
+    startup_id: int
+    settings_id: int
+    application_name: str
+    database: str
+    user: str
+    replication: bool
 
 
 class Attempt:
     """One login in progress."""
 
     __slots__ = (
-        "address", "auth", "direct_tls", "kind", "local_address", "login", "minor", "negotiation", "packet",
-        "port", "request", "started", "tls", "tls_done",
+        "address", "auth", "direct_tls", "kind", "login", "minor", "negotiation", "packet", "port",
+        "raw", "request", "started", "tls", "tls_done",
     )
 
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.kind = "tcp"
         self.address = ""
-        self.local_address = ""
         self.port = 0
         self.tls: TlsLayer | None = None
         self.tls_done = False
@@ -64,6 +79,8 @@ class Attempt:
         self.minor = 0
         #: NegotiateProtocolVersion, sent with the first answer
         self.negotiation = b""
+        #: the raw packet, by which admissions are remembered
+        self.raw = b""
 
 
 class Logins:
@@ -73,6 +90,8 @@ class Logins:
         self._worker = worker
         self._attempts: dict[int, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        #: what plain connections with these startup packets got before; emptied by a reload
+        self._admissions: dict[bytes, Admission] = {}
         #: figures
         self.succeeded = 0
         self.failed: Counter[str] = Counter()
@@ -98,20 +117,11 @@ class Logins:
             self.refuse(client, error)
 
     def _look_at_socket(self, client: int, attempt: Attempt) -> None:
-        fd = self._worker.engine.fileno(client)
-        try:
-            sock = socket.socket(fileno=os.dup(fd))
-        except OSError:
-            return
-        with sock:
-            if sock.family == socket.AF_UNIX:
-                attempt.kind = "local"
-                return
-            try:
-                attempt.address, attempt.port = sock.getpeername()[:2]
-                attempt.local_address = sock.getsockname()[0]
-            except OSError:
-                return
+        engine = self._worker.engine
+        if engine.is_local(client):
+            attempt.kind = "local"
+        else:
+            attempt.address, attempt.port = engine.address(client, True)
 
     def _on_packet(self, client: int, attempt: Attempt, packet: StartupPacket, data: bytes) -> None:
         engine = self._worker.engine
@@ -119,15 +129,10 @@ class Logins:
             self._worker.cancels.on_request(packet.pid, packet.key, data)
             engine.client_end(client, Reason.CANCEL)
             return
-        if packet.code == messages.GSSENC_REQUEST and attempt.tls is None:
-            engine.client_send(client, b"N")
-            return
         if packet.code == messages.SSL_REQUEST and attempt.tls is None:
-            if self._worker.state.client_tls is None or attempt.kind == "local":
-                engine.client_send(client, b"N")
-            else:
-                engine.client_send(client, b"S")
-                self._start_tls(client, attempt, b"")
+            # the engine answers it where there is no TLS
+            engine.client_send(client, b"S")
+            self._start_tls(client, attempt, b"")
             return
         if packet.major != 3:
             raise ProxyError(
@@ -140,6 +145,7 @@ class Logins:
         if self._worker.hand_over(client, attempt, packet, data):
             self._attempts.pop(client, None)
             return
+        attempt.raw = data
         self._begin(client, attempt, packet)
 
     def _start_tls(self, client: int, attempt: Attempt, first_records: bytes) -> None:
@@ -170,6 +176,7 @@ class Logins:
 
     def _begin(self, client: int, attempt: Attempt, packet: StartupPacket) -> None:
         worker, state = self._worker, self._worker.state
+        engine = worker.engine
         attempt.packet = packet
         attempt.minor = min(packet.minor, messages.NEWEST_MINOR)
         unknown = [name for name in packet.parameters if name.startswith("_pq_.")]
@@ -193,7 +200,7 @@ class Logins:
             address=attempt.address,
             user=name,
             database=request.database,
-            local_address=attempt.local_address,
+            local_address=engine.address(client, False)[0] if state.samehost_rules else "",
         )
         shown = attempt.address or "[local]"
         if rule is None:
@@ -319,29 +326,23 @@ class Logins:
         if registry.is_admin_database(request.database):
             self._enter_console(client, attempt, prelude)
             return
-        route = registry.route(request, attempt.login)
-        tenant = route.tenant
-        if request.replication not in (None, "", "0", "off", "no", "false"):
-            if not tenant.policy.allow_replication or tenant.pool.mode is not PoolMode.SESSION:
-                raise errors.replication_refused()
-        settings = startup_settings(request, tenant)
-        if request.replication:
-            settings["replication"] = request.replication
-        self._check_limits(route)
-        own: dict[str, str] = {}
-        if tenant.pool.mode is PoolMode.TRANSACTION and "application_name" in settings:
-            # not worth a server of its own: set on whatever server comes
-            own["application_name"] = settings.pop("application_name")
-        pool = worker.pools.of(route, auth.keys)
+        admission = self._admissions.get(attempt.raw) if attempt.tls is None else None
+        if admission is None:
+            admission = self._admit(request, attempt.login)
+            if attempt.tls is None and len(self._admissions) < MAX_ADMISSIONS:
+                self._admissions[attempt.raw] = admission
+        tenant = admission.tenant
+        self._check_limits(tenant)
+        pool = worker.pools.of(admission.route, auth.keys, replication=admission.replication)
         session = Session(
             tenant=tenant.name,
-            user=request.user,
-            database=request.database,
-            application_name=request.settings.get("application_name", ""),
+            user=admission.user,
+            database=admission.database,
+            application_name=admission.application_name,
             tls=attempt.tls is not None,
             prelude=prelude,
             pool=pool,
-            startup_id=worker.settings.intern(settings),
+            startup_id=admission.startup_id,
             minor=attempt.minor,
             address=attempt.address,
             port=attempt.port,
@@ -350,16 +351,46 @@ class Logins:
         self.clients_of[tenant.name] += 1
         engine = worker.engine
         engine.client_enter(
-            client, pool.id, session.startup_id, worker.settings.intern(own), session, attempt.minor
+            client, pool.id, admission.startup_id, admission.settings_id, session, attempt.minor
         )
-        welcome = pool.welcomes.get(session.startup_id)
+        welcome = pool.welcomes.get(admission.startup_id)
         if welcome is not None and not pool.session_mode:
             self._greet(client, session, welcome, 0)
         else:
             engine.client_want_server(client)
 
-    def _check_limits(self, route: Route) -> None:
+    def _admit(self, request: StartupRequest, login: Login | None) -> Admission:
+        """Where a connection leads; ProxyError where it may not go."""
+        worker = self._worker
+        route = worker.state.registry.route(request, login)
         tenant = route.tenant
+        replication = request.replication not in (None, "", "0", "off", "no", "false")
+        if replication and not (tenant.policy.allow_replication and tenant.pool.mode is PoolMode.SESSION):
+            raise errors.replication_refused()
+        settings = startup_settings(request, tenant)
+        if replication:
+            assert request.replication is not None
+            settings["replication"] = request.replication
+        own: dict[str, str] = {}
+        if tenant.pool.mode is PoolMode.TRANSACTION and "application_name" in settings:
+            # not worth a server of its own: set on whatever server comes
+            own["application_name"] = settings.pop("application_name")
+        return Admission(
+            tenant=tenant,
+            route=route,
+            startup_id=worker.settings.intern(settings),
+            settings_id=worker.settings.intern(own),
+            application_name=request.settings.get("application_name", ""),
+            database=request.database,
+            user=request.user,
+            replication=replication,
+        )
+
+    def forget(self) -> None:
+        """A reload: what was admitted before may not be now."""
+        self._admissions.clear()
+
+    def _check_limits(self, tenant: TenantInfo) -> None:
         if tenant.max_clients and self.clients_of[tenant.name] >= tenant.max_clients:
             raise errors.too_many_connections(f'max_clients of tenant "{tenant.name}"', tenant.max_clients)
 

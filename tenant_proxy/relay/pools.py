@@ -33,12 +33,16 @@ class Pools:
     def get(self, pool_id: int) -> PoolRecord | None:
         return self._by_id.get(pool_id)
 
-    def of(self, route: Route, keys: ScramKeys | None) -> PoolRecord:
-        """The pool of an authenticated client; `keys` are what its login left for pass-through."""
+    def of(self, route: Route, keys: ScramKeys | None, *, replication: bool) -> PoolRecord:
+        """The pool of an authenticated client; `keys` are what its login left for pass-through.
+
+        Replication commands are no SQL that the guard could read, so replication connections have a pool
+        of their own without it; policy.allow_replication says so.
+        """
         login, tenant = route.login, route.tenant
         server_user = login.server_user if login is not None else route.user
         password = login.server_password if login is not None else None
-        key = (tenant.name, server_user, tenant.pool.mode.value)
+        key = (tenant.name, server_user, "replication" if replication else tenant.pool.mode.value)
         record = self._by_key.get(key)
         if record is None:
             record = PoolRecord(
@@ -48,7 +52,10 @@ class Pools:
                 password=password,
                 session_mode=tenant.pool.mode is PoolMode.SESSION,
             )
-            record.id = self._worker.engine.pool_open(**self._limits(tenant))
+            limits = self._limits(tenant)
+            if replication:
+                limits["guard_mode"] = _GUARD_MODES[GuardMode.OFF]
+            record.id = self._worker.engine.pool_open(**limits)
             self._by_key[key] = record
             self._by_id[record.id] = record
         if keys is not None:

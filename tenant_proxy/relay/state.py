@@ -30,6 +30,8 @@ class State:
     end_point: bytes | None
     #: what unknown users' salts are made of: the same in all workers, and over restarts
     mock_key: bytes
+    #: whether a rule needs to know the proxy's own address
+    samehost_rules: bool
     #: login's name -> its secret, kept for the keys that it caches
     secrets: dict[str, Secret | None] = field(default_factory=dict)
 
@@ -45,6 +47,7 @@ class State:
             client_tls=tls,
             end_point=_end_point(config) if tls is not None else None,
             mock_key=_mock_key(registry),
+            samehost_rules=any(rule.address == "samehost" for rule in config.auth.rules),
             secrets={name: Secret.parse(login.verifier) if login.verifier else _plain(login.password)
                      for name, login in registry.logins.items()},
         )
