@@ -58,6 +58,8 @@ def open_listeners(
 def _resolve(addresses: list[str], port: int) -> list[tuple[int, tuple[str, int]]]:
     found: dict[tuple[int, tuple[str, int]], None] = {}  # keeps the order, drops what is named twice
     for address in addresses:
+        if not address:  # would be all addresses to getaddrinfo
+            raise ListenError('could not listen on "": the address is empty')
         if address == "*":
             names = ["0.0.0.0", "::"] if _has_ipv6() else ["0.0.0.0"]
         else:

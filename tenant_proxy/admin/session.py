@@ -112,6 +112,7 @@ def _select(statement: str, ctx: AdminContext) -> AdminResult | None:
         "current_schema()": ("current_schema", TEXT, None),
         "current_schema": ("current_schema", TEXT, None),
         "pg_is_in_recovery()": ("pg_is_in_recovery", TEXT, "f"),
+        "pg_advisory_unlock_all()": ("pg_advisory_unlock_all", TEXT, ""),
         "null": ("?column?", TEXT, None),
         "true": ("bool", TEXT, "t"),
     }

@@ -36,6 +36,8 @@ MAX_FIELDS = 40
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50, "exception": 40}
 _SECRET_WORDS = ("password", "passwd", "secret", "verifier", "token", "private_key", "credential")
 _MASK = "***"
+#: fields that every line has
+_OWN = frozenset(("event", "level", "part"))
 
 Event = MutableMapping[str, Any]
 
@@ -130,11 +132,11 @@ def _bound_fields(logger: Any, method: str, event: Event) -> Event:
     error = event.pop("exc_info", None)
     if error is True:
         error = sys.exc_info()[1]
-    dropped = len(event) - MAX_FIELDS
-    for key in list(event)[MAX_FIELDS:]:
+    fields = [key for key in event if key not in _OWN]
+    for key in fields[MAX_FIELDS:]:
         del event[key]
-    if dropped > 0:
-        event["fields_dropped"] = dropped
+    if len(fields) > MAX_FIELDS:
+        event["fields_dropped"] = len(fields) - MAX_FIELDS
     for key, value in event.items():
         event[key] = _MASK if _is_secret(key) else _bound(value)
     if isinstance(error, BaseException):
@@ -154,7 +156,10 @@ def _bound(value: Any) -> Any:
     if isinstance(value, bytes):
         text = value[: MAX_VALUE + 1].decode("utf-8", "backslashreplace")
     else:
-        text = value if isinstance(value, str) else str(value)
+        try:
+            text = str(value)
+        except Exception as problem:  # a field that can't be shown must not end what is logged
+            text = f"<{type(value).__name__}: {type(problem).__name__}>"
     return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}… ({len(text)} characters)"
 
 
@@ -165,7 +170,7 @@ def _render(logger: Any, method: str, event: Event) -> str:
     if _Settings.as_json:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
         line = {"time": stamp, "level": level, "event": text, **event}
-        return json.dumps(line, ensure_ascii=False, default=str) + "\n"
+        return json.dumps(line) + "\n"
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1000):03d}"
     trace = event.pop("traceback", None)
     part = event.pop("part", "")
