@@ -147,26 +147,27 @@ class Registry:
     def auth_query_cluster(self, request: StartupRequest) -> Cluster | None:
         """The cluster to ask for a login that this file doesn't know, or None when there is none to ask."""
         try:
-            cluster = self.route(request, None).tenant.cluster
+            return self.route(request, None).tenant.cluster
         except ProxyError:
             return None
-        return cluster if cluster.auth_query.enabled else None
 
     def granted(self, login: Login | None, user: str) -> tuple[str, ...]:
         """The tenants that an authenticated login may use; without `login` it is a role that auth_query
         found.
 
-        Such a role belongs to the tenant with the longest entry in `logins` that fits, else to the one of
-        its name.
+        Such a role belongs to the tenant with the longest entry in `logins` that fits, else to the one of its
+        name; to none where the tenant's cluster has no auth_query.
         """
         if login is not None:
             return login.tenants
-        if user in self._exact_roles:
-            return (self._exact_roles[user],)
-        for prefix, tenant in self._role_prefixes:
-            if user.startswith(prefix):
-                return (tenant,)
-        return (user,) if user in self.tenants else ()
+        name = self._owner(user)
+        known = name in self.tenants and self.tenants[name].cluster.auth_query.enabled
+        return (name,) if known else ()
+
+    def _owner(self, role: str) -> str:
+        if role in self._exact_roles:
+            return self._exact_roles[role]
+        return next((tenant for prefix, tenant in self._role_prefixes if role.startswith(prefix)), role)
 
     def route(self, request: StartupRequest, login: Login | None) -> Route:
         """The tenant of an authenticated connection; `login` is None for a role that auth_query found.

@@ -30,8 +30,8 @@ users:
 """
 
 
-def registry(mapping: str = "") -> Registry:
-    return Registry.build(load_text(FILE + mapping, environ={}).config)
+def registry(text: str = FILE) -> Registry:
+    return Registry.build(load_text(text, environ={}).config)
 
 
 @pytest.fixture
@@ -157,16 +157,16 @@ def test_a_host_of_a_tenant_that_is_not_granted_counts_like_any_host(reg):
 
 
 def test_rules_are_asked_in_the_configured_order():
-    hosts_first = registry("mapping: [sni, database]")
+    hosts_first = registry(FILE + "mapping: [sni, database]")
     assert connect(hosts_first, "multi", "beta", sni="acme.example.com").tenant.name == "acme"
     assert (
-        connect(registry("mapping: [database, sni]"), "multi", "beta", sni="acme.example.com").rule
+        connect(registry(FILE + "mapping: [database, sni]"), "multi", "beta", sni="acme.example.com").rule
         == "database"
     )
 
 
 def test_rules_that_are_left_out_do_not_count():
-    only_login = registry("mapping: [login]")
+    only_login = registry(FILE + "mapping: [login]")
     assert only_login.login_name(StartupRequest("app.acme", "x")) == "app.acme"
     assert refusal(only_login, "app", settings={"tenant": "acme"}).message == "no tenant for this connection"
     assert "several tenants" in (refusal(only_login, "multi", "beta").detail or "")
@@ -208,8 +208,16 @@ def test_what_is_a_suffix(reg, user, name):
         ("x.beta", None),
     ],
 )
-def test_a_role_belongs_to_one_tenant(reg, user, tenant):
-    assert reg.granted(None, user) == ((tenant,) if tenant else ())
+def test_a_role_belongs_to_one_tenant(user, tenant):
+    everywhere = registry(FILE.replace("host: two,", "host: two, auth_query: {enabled: true},"))
+    assert everywhere.granted(None, user) == ((tenant,) if tenant else ())
+
+
+@pytest.mark.parametrize("user", ["carol", "beta_two_app", "gamma"])
+def test_a_role_of_a_cluster_without_auth_query_belongs_to_none(reg, user):
+    """Else a rule with trust would let in whoever calls himself like a tenant."""
+    assert reg.granted(None, user) == ()
+    assert refusal(reg, user).sqlstate == "28000"
 
 
 def test_a_role_of_no_tenant_is_let_into_none(reg):
