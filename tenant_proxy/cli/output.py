@@ -29,10 +29,14 @@ ConfigOption = Annotated[
 ]
 
 
+#: columns where the output is no terminal: what goes to a file or pipe is not to be wrapped
+_WIDE = 500
+
+
 def console(*, stderr: bool = False) -> Console:
-    """Made when it is used, so that it writes to where stdout is then; never wraps what goes to a file."""
+    """Made when it is used, so that it writes to where stdout is then."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, soft_wrap=not terminal)
+    return Console(stderr=stderr, highlight=False, width=None if terminal else _WIDE)
 
 
 def error(message: str) -> None:

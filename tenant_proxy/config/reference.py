@@ -50,7 +50,8 @@ def json_schema() -> dict[str, Any]:
             tenant[key].pop(rest, None)
     only_one: dict[str, Any] = {"minProperties": 1, "maxProperties": 1}
     schema["$defs"]["SecretRef"] |= only_one
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tenant_proxy"} | schema
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tenant_proxy"}
+    return head | schema | head
 
 
 def keys() -> list[Key]:

@@ -12,8 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tenant_proxy.auth.scram import build_verifier
 from tenant_proxy.config.load import load
-
-from .files import config, only_problem, problems
+from tests.unit.config.files import config, only_problem, problems
 
 TWO_CLUSTERS = """
 clusters:

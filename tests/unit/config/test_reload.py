@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tenant_proxy.config.reference import keys
 from tenant_proxy.config.reload import FIXED_KEYS, When, changes, keep_fixed, when_of
 from tenant_proxy.config.transport import from_transport, to_transport
-
-from .files import config
+from tests.unit.config.files import config
 
 OLD = """
 tenants:

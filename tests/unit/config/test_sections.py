@@ -6,8 +6,7 @@ import pytest
 
 from tenant_proxy.config.load import load, load_text
 from tenant_proxy.config.problems import ConfigError
-
-from .files import config, only_problem, problems
+from tests.unit.config.files import config, only_problem, problems
 
 
 def test_an_unknown_key_is_named_with_what_was_meant():

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tenant_proxy.config import yaml_nodes
 from tenant_proxy.config.load import load, load_text
 from tenant_proxy.config.problems import ConfigError, Problem
-
-from .files import only_problem, problems
+from tests.unit.config.files import only_problem, problems
 
 
 def test_a_key_given_twice():
