@@ -166,6 +166,17 @@ def test_nothing_of_a_certain_machine_is_in_the_text():
     assert not wrong, "\n".join(wrong)
 
 
+def test_links_between_documents_lead_somewhere():
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in tracked()
+        if path.suffix == ".md"
+        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text())
+        if "://" not in target and not (path.parent / target).exists()
+    ]
+    assert not broken, "\n".join(broken)
+
+
 def test_the_lock_has_what_pyproject_asks_for():
     asked = subprocess.run(
         [sys.executable, ROOT / "scripts" / "dev_requirements.py"], capture_output=True, text=True, check=True
