@@ -145,6 +145,7 @@ def validate(
     not given, and a number or boolean where text belongs (a tenant named 2024, a password 0042) is taken
     as it is written.  `failed` gets the paths of all that is wrong.
     """
+    _spell_booleans(Shape(model), data)
     while True:
         try:
             return model.model_validate(data)
@@ -158,6 +159,16 @@ def validate(
         if failed is not None:
             failed.add((*prefix, *detail["loc"]))
     return None
+
+
+def _spell_booleans(shape: Shape | None, data: Any) -> None:
+    """Makes true and false words where a number belongs: pydantic would take them for 1 and 0."""
+    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for part, value in list(entries):
+        inner = shape.child(part) if shape is not None else None
+        if isinstance(value, bool) and inner is not None and inner.type in (int, float):
+            data[part] = str(value).lower()
+        _spell_booleans(inner, value)
 
 
 def _mend(document: Document, data: Any, prefix: Path, detail: ErrorDetails) -> bool:

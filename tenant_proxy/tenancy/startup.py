@@ -110,8 +110,8 @@ def _switch(letter: str, argument: str) -> tuple[str, str]:
             shown = f"--{name}" if letter == "-" else f"-c {name}"
             raise ProxyError("42601", f"{shown} requires a value", severity="FATAL", reason="options")
         return canonical_name(name.replace("-", "_")), value
-    if letter == "f" and argument in _PLANNER:
-        return _PLANNER[argument], "off"
+    if letter == "f" and argument[:1] in _PLANNER:  # the server looks at one letter only
+        return _PLANNER[argument[0]], "off"
     if letter == "f":
         raise _not_understood(f"-f {argument}")
     if letter == "e":

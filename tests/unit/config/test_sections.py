@@ -63,6 +63,8 @@ def test_a_number_out_of_range_shows_the_range(text, key, allowed):
     [
         ("workers: many", "must be a whole number"),
         ("workers: 1.5", "must be a whole number"),
+        ("workers: true", "must be a whole number"),
+        ("tenants: [{name: acme, pool: {query_timeout_s: false}}]", "must be a number"),
         ("workers:", "must be a whole number, not null"),
         ("timeouts: {drain_s: long}", "must be a number"),
         ("metrics: {enabled: maybe}", "must be true or false"),

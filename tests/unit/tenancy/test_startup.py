@@ -54,6 +54,7 @@ def test_escaped_arguments_come_back(arguments):
         (r"-c search_path=acme,\ public", {"search_path": "acme, public"}),
         ("-e", {"datestyle": "euro"}),
         ("-fs -fh", {"enable_seqscan": "off", "enable_hashjoin": "off"}),
+        ("-fsh", {"enable_seqscan": "off"}),
         ("-S 1024", {"work_mem": "1024"}),
         ("-eS1024", {"datestyle": "euro", "work_mem": "1024"}),
         ("-c a=b --", {"a": "b"}),
