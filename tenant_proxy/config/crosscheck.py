@@ -26,7 +26,7 @@ from tenant_proxy.config.schema import (
     merged,
 )
 from tenant_proxy.config.yaml_nodes import Document
-from tenant_proxy.settings_policy import MAX_IDENTIFIER_BYTES, SYSTEM_SCHEMAS, check_setting
+from tenant_proxy.settings_policy import MAX_IDENTIFIER_BYTES, SYSTEM_SCHEMAS, check_setting, is_setting_name
 
 #: database names that mean the admin console
 ADMIN_DATABASES: Final = ("tenant_proxy", "pgbouncer")
@@ -106,6 +106,9 @@ def _listen(document: Document, config: Config) -> None:
         document.problem(
             ("listen",), "neither addresses nor unix_socket_dir is given, so nobody could connect"
         )
+    for index, address in enumerate(listen.addresses):
+        if not address:
+            document.problem(("listen", "addresses", index), "must not be empty", hint="* is every address")
     _repeated(document, ("listen", "addresses"), listen.addresses, lambda a: a, "address", lambda a: f'"{a}"')
     if listen.unix_socket_dir is not None:
         path: Path = ("listen", "unix_socket_dir")
@@ -323,6 +326,10 @@ def _policy(document: Document, path: Path, policy: Policy, pool: Pool) -> None:
         document.problem((*path, "allow_replication"), text)
     for index, name in enumerate(policy.allowed_schemas):
         _identifier(document, (*path, "allowed_schemas", index), name)
+    for index, name in enumerate(policy.denied_settings):
+        if not is_setting_name(name.removesuffix("*").removesuffix(".")) and name != "*":
+            text = f'"{name}" is neither the name of a setting nor the beginning of one with * behind it'
+            document.problem((*path, "denied_settings", index), text)
 
 
 # --- users and rules -------------------------------------------------------------
@@ -368,6 +375,9 @@ def _user_secrets(document: Document, here: Path, user: User, config: Config) ->
             document.problem(here, text)
     elif user.verifier is not None:
         _verifier(document, here, user, [rule for _, rule in needs])
+    if user.admin and any(rule.method == "trust" and rule.type != "local" for _, rule in methods):
+        text = f'admin "{user.name}" is let in by method trust, so anybody can call himself so'
+        document.problem(here, text, severity="warning")
     has_tenant = user.tenant is not None or bool(user.tenants)
     if has_tenant and user.password is None and user.server_password is None:
         silent = sorted({rule.method for _, rule in methods} & {"cert", "trust"})
@@ -448,12 +458,6 @@ def _rules(document: Document, config: Config) -> None:
 def _network(document: Document, path: Path, address: str) -> None:
     try:
         ipaddress.ip_network(address, strict=False)
-        valid = "/" in address
     except ValueError:
-        valid = False
-    if not valid:
-        document.problem(
-            path,
-            f'"{address}" is not an address range',
-            allowed=("all", "samehost", "e.g. 10.0.0.0/8 or ::1/128"),
-        )
+        allowed = ("all", "samehost", "an address", "a range such as 10.0.0.0/8 or fd00::/8")
+        document.problem(path, f'"{address}" is not an address or range', allowed=allowed)

@@ -97,7 +97,7 @@ class Listen(Section):
     """Where clients connect."""
 
     addresses: list[str] = ["127.0.0.1"]
-    """Host names or addresses to listen at."""
+    """Host names or addresses to listen at; "*" is all of IPv4 and IPv6."""
     port: Port = 6432
     """TCP port, and the number in the unix socket's name."""
     backlog: Annotated[int, Field(ge=1, le=65535)] = 4096
@@ -284,11 +284,11 @@ class AuthRule(Section):
     type: Literal["local", "host", "hostssl", "hostnossl"] = "host"
     """By unix socket, by TCP, by TCP with TLS, by TCP without TLS."""
     database: list[str] = ["all"]
-    """Database names as the client asks, or all."""
+    """Database names as the client asks, sameuser, or all."""
     user: list[str] = ["all"]
     """Logins, or all."""
     address: str = "all"
-    """A range such as 10.0.0.0/8, samehost or all; not for local."""
+    """An address, a range such as 10.0.0.0/8, samehost, or all; not for local."""
     method: Literal["scram-sha-256", "md5", "password", "cert", "trust", "reject"]
     """How the client proves who it is."""
 

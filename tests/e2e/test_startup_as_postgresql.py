@@ -34,9 +34,16 @@ async def connect(server: Server, **startup: str) -> asyncpg.Connection[Any]:
     )
 
 
-NAMES = (
-    "geqo", "search_path", "datestyle", "work_mem", "enable_seqscan", "enable_hashjoin", "application_name", "my.x",
-)  # fmt: skip
+NAMES = [
+    "geqo",
+    "search_path",
+    "datestyle",
+    "work_mem",
+    "enable_seqscan",
+    "enable_hashjoin",
+    "application_name",
+    "my.x",
+]
 
 
 async def settings_after(server: Server, **startup: str) -> list[str | None] | str:

@@ -146,6 +146,12 @@ def test_a_policy_that_opens_another_tenants_schema_is_warned_of():
     assert 'lets tenant "acme" name the schema "beta"' in found.message
 
 
+def test_denied_settings_are_names_or_beginnings():
+    assert not problems("policy: {denied_settings: [work_mem, plpgsql.*, log_*, '*']}")
+    found = only_problem("policy:\n  denied_settings:\n    - work mem")
+    assert (found.line, found.key) == (3, "policy.denied_settings[0]")
+
+
 @pytest.mark.parametrize("setting", ["role: x", "search_path: beta", "client_encoding: SJIS", "no name: x"])
 def test_settings_of_a_tenant_obey_the_policy(setting):
     found = only_problem(f"tenants:\n  - name: acme\n    settings:\n      {setting}")
@@ -236,8 +242,8 @@ def test_two_tenants_by_one_login_of_the_server_are_warned_of():
 @pytest.mark.parametrize(
     ("rule", "key", "says"),
     [
-        ("{method: trust, address: 10.0.0.1}", "address", "not an address range"),
-        ("{method: trust, address: example.com}", "address", "not an address range"),
+        ("{method: trust, address: 10.0.0.1/33}", "address", "not an address or range"),
+        ("{method: trust, address: example.com}", "address", "not an address or range"),
         ("{type: local, method: trust, address: 10.0.0.0/8}", "address", "has no address"),
     ],
 )
@@ -245,6 +251,18 @@ def test_rules_and_addresses(rule, key, says):
     found = only_problem(f"auth:\n  rules:\n    - {rule}")
     assert (found.line, found.key) == (3, f"auth.rules[0].{key}")
     assert says in found.message
+
+
+@pytest.mark.parametrize("address", ["all", "samehost", "10.0.0.1", "10.0.0.1/8", "::1", "fd00::/8"])
+def test_addresses_of_rules(address):
+    assert not problems(f"auth: {{rules: [{{method: md5, address: '{address}'}}]}}")
+
+
+def test_an_admin_by_trust_is_warned_of():
+    text = "users: [{name: boss, admin: true}]\nauth: {rules: [{type: TYPE, method: trust}]}"
+    assert not problems(text.replace("TYPE", "local"))
+    found = only_problem(text.replace("TYPE", "host"))
+    assert (found.severity, found.key) == ("warning", "users[0]")
 
 
 def test_method_cert_needs_tls_and_a_ca():
@@ -261,6 +279,11 @@ def test_a_rule_that_nobody_reaches_is_warned_of():
 
 
 # --- listen, TLS -----------------------------------------------------------------------
+
+
+def test_an_empty_address():
+    found = only_problem("listen: {addresses: ['*', '']}")
+    assert (found.key, found.hint) == ("listen.addresses[1]", "* is every address")
 
 
 def test_nowhere_to_listen():
