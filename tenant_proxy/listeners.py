@@ -29,12 +29,19 @@ class Listener:
     address: str
 
     def close(self) -> None:
-        """Closes it; a unix socket's file goes first, so that nobody connects into nothing."""
+        """Ends listening, for every process that has inherited the socket; who connects is refused.
+
+        A unix socket's file goes first, so that another proxy may take its place at once.
+        """
         if self.kind == "unix":
             try:
                 os.unlink(self.address)
             except FileNotFoundError:
                 pass
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it did not listen yet
         self.sock.close()
 
 

@@ -49,6 +49,7 @@ RELOAD_TIMEOUT_S = 60.0
 #: lines that one reload may log about what is new
 MAX_CHANGES_LOGGED = 100
 STATS_TIMEOUT_S = 4.0
+DRAIN_CALL_TIMEOUT_S = 2.0
 #: children that never came up, failing this often in a row, end the start
 MAX_START_FAILURES = 5
 #: files of a process beside its clients and backends: mailboxes, listeners, libraries
@@ -270,18 +271,17 @@ class Supervisor:
         log.info("stopping" if fast else "draining", workers=len(self._workers), drain_s=drain_s)
         for worker in self._workers:
             worker.give_up()
-        # The workers close theirs when they are told to drain; then the kernel refuses new clients.
+        answers = await self._hub.call_workers("drain", {"timeout_s": drain_s}, DRAIN_CALL_TIMEOUT_S)
         self._close_listeners()
-        if self._stop is not Stop.NOW:
-            told = {a["worker"] for a in await self._hub.call_workers("drain", {"timeout_s": drain_s})}
-            for worker in self._workers:
-                if worker.worker not in told:
-                    worker.send_signal(signal.SIGTERM)  # not far enough to have clients
-            await _first(
-                asyncio.wait([asyncio.create_task(worker.join()) for worker in self._workers]),
-                self._wait_for_stop(Stop.NOW),
-                timeout_s=drain_s + self._policy.exit_grace_s,
-            )
+        told = {answer["worker"] for answer in answers}
+        for worker in self._workers:
+            if worker.worker not in told:
+                worker.send_signal(signal.SIGTERM)  # not far enough to have clients
+        await _first(
+            asyncio.wait([asyncio.create_task(worker.join()) for worker in self._workers]),
+            self._wait_for_stop(Stop.NOW),
+            timeout_s=drain_s + self._policy.exit_grace_s,
+        )
         for worker in self._workers:
             if worker.pid is not None:
                 log.warning("killing a worker that has not finished", child=worker.name, pid=worker.pid)

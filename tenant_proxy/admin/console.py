@@ -15,6 +15,9 @@ from tenant_proxy.admin import session
 from tenant_proxy.admin.commands import COMMANDS
 from tenant_proxy.admin.context import AdminContext, AdminResult
 from tenant_proxy.admin.show import SHOWS
+from tenant_proxy.obs.log import get_logger
+
+log = get_logger("admin")
 
 __all__ = ["AdminContext", "AdminResult", "run"]
 
@@ -66,6 +69,7 @@ async def _run_one(statement: str, ctx: AdminContext) -> AdminResult:
         # before the argument is looked at: who may not run it learns nothing from it
         if not ctx.is_admin:
             raise errors.admin_denied(words[0].upper())
+        log.info("admin command", command=_cut(statement), user=ctx.login)
         return await command.run(statement.split()[1:], ctx)
     result = session.answer(words, statement, ctx)
     if result is not None:
@@ -76,14 +80,14 @@ async def _run_one(statement: str, ctx: AdminContext) -> AdminResult:
 
 
 async def _show(words: list[str], ctx: AdminContext) -> AdminResult:
-    name = " ".join(words) or "help"
+    name = " ".join(words)
     show = SHOWS.get(name)
     if show is not None:
         return await show.run(ctx)
     setting = session.show_setting(name.strip('"'))
     if setting is not None:
         return setting
-    raise errors.admin_unknown_command(_cut(f"SHOW {name}"))
+    raise errors.admin_unknown_command(_cut(f"SHOW {name}".strip()))
 
 
 def _cut(text: str) -> str:

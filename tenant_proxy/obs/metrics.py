@@ -71,7 +71,11 @@ SERIES = (
     Series("control_restarts_total", "counter", "Times that the control process died and was restarted."),
     # clients
     Series("client_connections", "gauge", "Client connections, those not yet logged in included."),
-    Series("clients_accepted_total", "counter", "Client connections accepted."),
+    Series(
+        "clients_accepted_total",
+        "counter",
+        "Client connections accepted; passed to another worker, one counts twice.",
+    ),
     Series("clients_closed_total", "counter", "Client connections closed, by reason.", ("reason",)),
     Series("logins_total", "counter", "Logins that succeeded."),
     Series("login_failures_total", "counter", "Logins that failed, by reason.", ("reason",)),

@@ -52,7 +52,8 @@ class StubWorker:
         if DEAF:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
         for item in boot["listeners"]:
-            sock = socket.socket(fileno=item["fd"])
+            # a duplicate that stays open: that nobody can connect any more must not depend on us
+            sock = socket.socket(fileno=os.dup(item["fd"]))
             start = asyncio.start_unix_server if item["kind"] == "unix" else asyncio.start_server
             self.servers.append(await start(self.on_client, sock=sock))
         if not os.environ.get("STUB_HANG"):
