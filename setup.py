@@ -22,15 +22,17 @@ DIRECTIVES = {
     "linetrace": DEBUG,
 }
 
-extensions = [
-    Extension(
+
+def extension(path: Path) -> Extension:
+    return Extension(
         str(path.with_suffix("")).replace(os.sep, "."),
         [str(path)],
         extra_compile_args=["-O0", "-g"] if DEBUG else ["-O3", "-g1", "-fno-plt", "-fwrapv"],
         define_macros=[("TP_DEBUG", "1" if DEBUG else "0")] + ([("CYTHON_TRACE", "1")] if DEBUG else []),
     )
-    for path in sorted(Path("tenant_proxy").rglob("*.pyx"))
-    if os.environ.get("TP_NO_EXTENSIONS") != "1"
-]
 
-setup(ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES, nthreads=0, quiet=True))
+
+sources = [] if os.environ.get("TP_NO_EXTENSIONS") == "1" else sorted(Path("tenant_proxy").rglob("*.pyx"))
+setup(
+    ext_modules=cythonize([extension(path) for path in sources], compiler_directives=DIRECTIVES, quiet=True)
+)

@@ -90,4 +90,4 @@ cdef class Reactor:
     cdef void dispatch(self, Link *l, uint32_t events) noexcept nogil
     cdef void settle(self) noexcept nogil
     cdef void tick(self) noexcept nogil
-    cdef int run_round(self) noexcept nogil
+    cdef int run_round(self, int timeout_ms) noexcept nogil

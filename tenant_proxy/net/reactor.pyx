@@ -1,7 +1,7 @@
 """Sockets and their event loop, without the GIL where bytes only pass.
 
 One `Reactor` serves one worker.  Its epoll descriptor is registered with the asyncio loop, which
-calls `run` when any socket is ready; `run` then takes rounds of its own until nothing is ready.
+calls `run` when any socket is ready; `run` then takes rounds of its own until it is quiet.
 Without epoll (not Linux, or TP_NO_EPOLL=1) each socket is registered with the loop instead.
 """
 
@@ -32,8 +32,10 @@ cdef extern from *:
     #include <sys/epoll.h>
     static int tp_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
     #define TP_HAS_EPOLL 1
+    #define TP_INHERITS 1
     #else
     #define TP_HAS_EPOLL 0
+    #define TP_INHERITS 0
     #define EPOLLIN 1u
     #define EPOLLOUT 4u
     #define EPOLLERR 8u
@@ -107,6 +109,7 @@ cdef extern from *:
     enum: MSG_NOSIGNAL
     enum: SHUT_WR
     enum: TP_HAS_EPOLL
+    enum: TP_INHERITS
     int epoll_create1(int flags) nogil
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event) nogil
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout) nogil
@@ -122,7 +125,8 @@ cdef extern from *:
 
 cdef enum:
     EVENTS = 128                 # events taken from epoll at once
-    ROUNDS = 64                  # rounds before other callbacks of the loop get their turn
+    QUIET_MS = 1                 # how long to wait for more before going back to the loop
+    STAY_US = 2000               # after this the loop's other callbacks get their turn
     ACCEPTS = 64                 # connections accepted at once
     READ_BYTES = 16384           # room made for a read into `inb`
 
@@ -178,16 +182,22 @@ cdef class Reactor:
         self.settle()
 
     def run(self):
-        """One call of the event loop: rounds until nothing is ready or ROUNDS are done."""
-        cdef int n = 0
-        with nogil:
-            while n < ROUNDS and self.run_round() > 0:
-                n += 1
+        """One call of the event loop: rounds until it has been quiet for a moment, or STAY_US are over.
 
-    cdef int run_round(self) noexcept nogil:
+        Going back to the loop after each round would cost as much as the round; the loop's other callbacks
+        (timers, control) wait for at most STAY_US.
+        """
+        cdef uint64_t start
+        cdef int timeout_ms = 0
+        with nogil:
+            start = tp_now_us()
+            while self.run_round(timeout_ms) > 0 and self.now_us - start < STAY_US:
+                timeout_ms = QUIET_MS
+
+    cdef int run_round(self, int timeout_ms) noexcept nogil:
         cdef epoll_event events[EVENTS]
         cdef int i
-        cdef int n = epoll_wait(self.epfd, events, EVENTS, 0)
+        cdef int n = epoll_wait(self.epfd, events, EVENTS, timeout_ms)
         if n <= 0:
             return n
         self.tick()
@@ -330,7 +340,8 @@ cdef class Reactor:
                 if errno == EINTR or errno == ECONNABORTED:
                     continue
                 return
-            if not l.local:
+            # TCP_NODELAY and SO_KEEPALIVE are the listener's, where accepted sockets inherit them
+            if not TP_INHERITS and not l.local:
                 tp_nodelay(fd)
             if self.on_accept(self, fd, l.local) == NULL:
                 c_close(fd)
@@ -479,6 +490,8 @@ cdef class Reactor:
         cdef Link *l = <Link *> malloc(sizeof(Link))
         memset(l, 0, sizeof(Link))
         l.local = local
+        if not local:
+            tp_nodelay(fd)
         self.attach(l, fd, KIND_LISTENER)
         return l.id
 

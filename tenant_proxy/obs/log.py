@@ -15,9 +15,11 @@ already follow the new level and format.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -36,6 +38,7 @@ MAX_FIELDS = 40
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50, "exception": 40}
 _SECRET_WORDS = ("password", "passwd", "secret", "verifier", "token", "private_key", "credential")
 _MASK = "***"
+_NEEDS_QUOTES = re.compile('[ "=]')
 #: fields that every line has
 _OWN = frozenset(("event", "level", "part"))
 
@@ -145,6 +148,7 @@ def _bound_fields(logger: Any, method: str, event: Event) -> Event:
     return event
 
 
+@functools.lru_cache(maxsize=1024)
 def _is_secret(key: str) -> bool:
     lower = key.lower()
     return any(word in lower for word in _SECRET_WORDS)
@@ -152,6 +156,8 @@ def _is_secret(key: str) -> bool:
 
 def _bound(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if type(value) is str and len(value) <= MAX_VALUE:
         return value
     if isinstance(value, bytes):
         text = value[: MAX_VALUE + 1].decode("utf-8", "backslashreplace")
@@ -168,10 +174,10 @@ def _render(logger: Any, method: str, event: Event) -> str:
     text = event.pop("event", "")
     level = event.pop("level")
     if _Settings.as_json:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+        stamp = f"{_utc_second(int(now))}.{int(now % 1 * 1000):03d}Z"
         line = {"time": stamp, "level": level, "event": text, **event}
         return json.dumps(line) + "\n"
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1000):03d}"
+    stamp = f"{_local_second(int(now))}.{int(now % 1 * 1000):03d}"
     trace = event.pop("traceback", None)
     part = event.pop("part", "")
     parts = [f"{stamp} {level.upper():<7} {_one_line(str(part))}: {_one_line(str(text))}"]
@@ -182,12 +188,22 @@ def _render(logger: Any, method: str, event: Event) -> str:
     return line_text
 
 
+@functools.lru_cache(maxsize=2)
+def _utc_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+@functools.lru_cache(maxsize=2)
+def _local_second(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+
+
 def _one_line(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _quoted(value: Any) -> str:
     text = _one_line(str(value))
-    if text and not any(c in text for c in ' "='):
+    if text and not _NEEDS_QUOTES.search(text):
         return text
     return '"' + text.replace('"', '\\"') + '"'

@@ -44,8 +44,12 @@ MAX_ADMISSIONS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Where an authenticated startup packet leads: the same for each connection that sends the same bytes."""
+    """Where an authenticated startup packet leads: the same for each plain connection that sends these bytes."""
 
+    packet: StartupPacket
+    request: StartupRequest
+    name: str
+    login: Login | None
     tenant: TenantInfo
     route: Route
     startup_id: int
@@ -60,7 +64,7 @@ class Attempt:
     """One login in progress."""
 
     __slots__ = (
-        "address", "auth", "direct_tls", "kind", "login", "minor", "negotiation", "packet", "port",
+        "address", "auth", "direct_tls", "kind", "login", "minor", "name", "negotiation", "packet", "port",
         "raw", "request", "started", "tls", "tls_done",
     )
 
@@ -77,6 +81,8 @@ class Attempt:
         self.login: Login | None = None
         self.auth: ClientAuth | None = None
         self.minor = 0
+        #: the login's name, without a tenant's suffix
+        self.name = ""
         #: NegotiateProtocolVersion, sent with the first answer
         self.negotiation = b""
         #: the raw packet, by which admissions are remembered
@@ -110,7 +116,9 @@ class Logins:
             if attempt.tls is None and data[0] == 0x16:
                 self._start_tls(client, attempt, data)
                 return
-            self._on_packet(client, attempt, messages.read_startup(data), data)
+            known = self._admissions.get(data) if attempt.tls is None else None
+            packet = messages.read_startup(data) if known is None else known.packet
+            self._on_packet(client, attempt, packet, data)
         except ClientProtocolError as error:
             self.refuse(client, errors.protocol_violation(str(error)))
         except ProxyError as error:
@@ -179,9 +187,8 @@ class Logins:
         engine = worker.engine
         attempt.packet = packet
         attempt.minor = min(packet.minor, messages.NEWEST_MINOR)
-        unknown = [name for name in packet.parameters if name.startswith("_pq_.")]
-        if packet.minor > messages.NEWEST_MINOR or unknown:
-            attempt.negotiation = messages.negotiate_protocol(attempt.minor, unknown)
+        if packet.minor > messages.NEWEST_MINOR or packet.extensions:
+            attempt.negotiation = messages.negotiate_protocol(attempt.minor, packet.extensions)
         if worker.draining:
             raise errors.draining()
         clients, logins, _ = worker.engine.open_counts()
@@ -192,8 +199,15 @@ class Logins:
             raise errors.too_many_connections("limits.max_logins_in_progress", limits.max_logins_in_progress)
         if state.config.listen.tls.mode == "require" and attempt.tls is None and attempt.kind != "local":
             raise errors.tls_required()
-        request = attempt.request = self._request(attempt, packet)
-        name = state.registry.login_name(request)
+        known = self._admissions.get(attempt.raw) if attempt.tls is None else None
+        if known is not None:
+            request, name, attempt.login = known.request, known.name, known.login
+        else:
+            request = self._request(attempt, packet)
+            name = state.registry.login_name(request)
+            attempt.login = state.registry.logins.get(name)
+        attempt.request = request
+        attempt.name = name
         rule = state.rules.match(
             kind=attempt.kind,
             tls=attempt.tls is not None,
@@ -207,8 +221,7 @@ class Logins:
             raise errors.no_auth_rule(request.user, request.database, shown, attempt.tls is not None)
         if rule.method == "reject":
             raise errors.auth_rejected(request.user, request.database, shown)
-        attempt.login = state.registry.logins.get(name)
-        worker.engine.client_login(client)
+        engine.client_login(client)
         cluster = state.registry.auth_query_cluster(request) if attempt.login is None else None
         if cluster is not None:
             self._later(client, self._ask_server(client, attempt, rule.method, name, cluster))
@@ -328,7 +341,7 @@ class Logins:
             return
         admission = self._admissions.get(attempt.raw) if attempt.tls is None else None
         if admission is None:
-            admission = self._admit(request, attempt.login)
+            admission = self._admit(attempt, request)
             if attempt.tls is None and len(self._admissions) < MAX_ADMISSIONS:
                 self._admissions[attempt.raw] = admission
         tenant = admission.tenant
@@ -359,10 +372,10 @@ class Logins:
         else:
             engine.client_want_server(client)
 
-    def _admit(self, request: StartupRequest, login: Login | None) -> Admission:
+    def _admit(self, attempt: Attempt, request: StartupRequest) -> Admission:
         """Where a connection leads; ProxyError where it may not go."""
         worker = self._worker
-        route = worker.state.registry.route(request, login)
+        route = worker.state.registry.route(request, attempt.login)
         tenant = route.tenant
         replication = request.replication not in (None, "", "0", "off", "no", "false")
         if replication and not (tenant.policy.allow_replication and tenant.pool.mode is PoolMode.SESSION):
@@ -375,7 +388,12 @@ class Logins:
         if tenant.pool.mode is PoolMode.TRANSACTION and "application_name" in settings:
             # not worth a server of its own: set on whatever server comes
             own["application_name"] = settings.pop("application_name")
+        assert attempt.packet is not None
         return Admission(
+            packet=attempt.packet,
+            request=request,
+            name=attempt.name,
+            login=attempt.login,
             tenant=tenant,
             route=route,
             startup_id=worker.settings.intern(settings),

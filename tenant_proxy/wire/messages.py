@@ -74,6 +74,8 @@ class StartupPacket:
     #: of a CancelRequest
     pid: int = 0
     key: bytes = b""
+    #: parameters of protocol extensions (_pq_.…)
+    extensions: tuple[str, ...] = ()
 
     @property
     def major(self) -> int:
@@ -109,7 +111,8 @@ def read_startup(packet: bytes) -> StartupPacket:
     words = [f.decode("utf-8", "surrogateescape") for f in fields[:-1]]
     if any(name == "" for name in words[::2]):
         raise ClientProtocolError("invalid startup packet layout: expected terminator as last byte")
-    return StartupPacket(code, dict(zip(words[::2], words[1::2], strict=True)))
+    extensions = tuple(name for name in words[::2] if name.startswith("_pq_."))
+    return StartupPacket(code, dict(zip(words[::2], words[1::2], strict=True)), extensions=extensions)
 
 
 def error_fields(body: bytes) -> dict[str, str]:
