@@ -48,7 +48,7 @@ METRICS_CHECKED = (
     ("tenant_proxy_queries_total", ('tenant="beta"',), "beta's queries are counted"),
     (
         "tenant_proxy_guard_verdicts_total",
-        ('action="reject"', 'tenant="acme"'),
+        ('reason="cross_schema"', 'tenant="acme"'),
         "so is what the guard refused to acme",
     ),
 )
@@ -135,14 +135,12 @@ class Tour:
         url = self.addresses.metrics_url
         self.console.print(Text.assemble(("$ ", "dim"), f'curl -s "$METRICS_URL"   # {url}'))
         text = _get(url)
-        table = Table("metric", "labels", "value", box=None, pad_edge=False)
-        table.columns[2].justify = "right"
         counted: dict[tuple[str, str], float] = {}
         for name, labels, value in _samples(text, METRICS_SHOWN):
-            if value:
-                table.add_row(name, escape(labels), f"{value:g}")
             counted[name, labels] = value
-        self.console.print(table)
+            if value:
+                shown = f"{name}{{{labels}}}" if labels else name
+                self.console.print(Text(f"{shown} {value:g}"), soft_wrap=True)
         for metric, wanted, what in METRICS_CHECKED:
             total = sum(
                 value
