@@ -456,6 +456,9 @@ class Supervisor:
         reload moves nobody's count."""
         names = [f"cluster:{cluster.name}" for cluster in config.clusters]
         names += [f"tenant:{tenant.name}" for tenant in config.tenants]
+        names += ["clients"]
+        names += [f"clients of tenant:{tenant.name}" for tenant in config.tenants]
+        names += [f"clients of user:{user.name}" for user in config.users]
         for name in names:
             if name not in self._indexes and len(self._indexes) < MAX_TENANTS:
                 self._indexes[name] = len(self._indexes)

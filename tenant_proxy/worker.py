@@ -278,8 +278,7 @@ class Hooks:
         if session is None:
             worker.logins.on_gone(client)
             return
-        if session.pool is not None:
-            worker.logins.clients_of[session.tenant] -= 1
+        worker.budget.give_back_client(session.places)
         if worker.state.config.log.disconnections:
             log.info(
                 "client disconnected",

@@ -1,4 +1,4 @@
-"""Limits that hold over all workers: open backends per tenant's pool and per cluster.
+"""Limits that hold over all workers: open backends per tenant and cluster, clients per tenant and login.
 
 Counters are in memory that the workers share (tenant_proxy.shm): each writes its own row and reads
 all of them.  A place is taken by adding to the own counter first and then looking at the sum, so two
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tenant_proxy.shm import MAX_SLOTS, SIZE_BYTES, offset
 from tenant_proxy.tenancy.registry import TenantInfo
@@ -40,6 +40,27 @@ class Budget:
         """Returns what one `take` took."""
         self._add("cluster:" + tenant.cluster.name, -1)
         self._add("tenant:" + tenant.name, -1)
+
+    def take_client(self, limits: Mapping[str, int]) -> str | None:
+        """A place for one more client under each of these names; 0 is no limit.
+
+        Returns None, or the name whose limit is reached; then nothing is taken.
+        """
+        taken: list[str] = []
+        for name, limit in limits.items():
+            if limit and not self._take(name, limit):
+                for one in taken:
+                    self._add(one, -1)
+                return name
+            if not limit:
+                self._add(name, 1)
+            taken.append(name)
+        return None
+
+    def give_back_client(self, names: Iterable[str]) -> None:
+        """Returns what one `take_client` took."""
+        for name in names:
+            self._add(name, -1)
 
     def used(self, name: str) -> int:
         """Backends of all workers under this name ("tenant:acme", "cluster:main")."""

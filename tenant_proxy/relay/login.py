@@ -11,7 +11,7 @@ import os
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,12 @@ LONG_KEY_BYTES = 32
 #: startup packets whose outcome is remembered
 MAX_ADMISSIONS = 1000
 
+_LIMIT_NAMES = {
+    "clients": "limits.max_clients",
+    "clients of tenant": "max_clients of the tenant",
+    "clients of user": "max_clients of the login",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -58,6 +64,8 @@ class Admission:
     database: str
     user: str
     replication: bool
+    #: limits that it counts against, see Logins._limits_of
+    places: dict[str, int]
 
 
 class Attempt:
@@ -102,7 +110,6 @@ class Logins:
         self.succeeded = 0
         self.failed: Counter[str] = Counter()
         self.time_us = 0
-        self.clients_of: Counter[str] = Counter()
 
     # --- first packets --------------------------------------------------------
 
@@ -191,10 +198,8 @@ class Logins:
             attempt.negotiation = messages.negotiate_protocol(attempt.minor, packet.extensions)
         if worker.draining:
             raise errors.draining()
-        clients, logins, _ = worker.engine.open_counts()
+        _, logins, _ = worker.engine.open_counts()
         limits = state.config.limits
-        if limits.max_clients and clients > limits.max_clients:
-            raise errors.too_many_connections("limits.max_clients", limits.max_clients)
         if logins > limits.max_logins_in_progress:
             raise errors.too_many_connections("limits.max_logins_in_progress", limits.max_logins_in_progress)
         if state.config.listen.tls.mode == "require" and attempt.tls is None and attempt.kind != "local":
@@ -345,7 +350,7 @@ class Logins:
             if attempt.tls is None and len(self._admissions) < MAX_ADMISSIONS:
                 self._admissions[attempt.raw] = admission
         tenant = admission.tenant
-        self._check_limits(tenant)
+        self._take_place(admission.places)
         pool = worker.pools.of(admission.route, auth.keys, replication=admission.replication)
         session = Session(
             tenant=tenant.name,
@@ -354,6 +359,7 @@ class Logins:
             application_name=admission.application_name,
             tls=attempt.tls is not None,
             prelude=prelude,
+            places=admission.places,
             pool=pool,
             startup_id=admission.startup_id,
             minor=attempt.minor,
@@ -361,7 +367,6 @@ class Logins:
             port=attempt.port,
         )
         self._finished(client, attempt)
-        self.clients_of[tenant.name] += 1
         engine = worker.engine
         engine.client_enter(
             client, pool.id, admission.startup_id, admission.settings_id, session, attempt.minor
@@ -402,15 +407,27 @@ class Logins:
             database=request.database,
             user=request.user,
             replication=replication,
+            places=self._limits_of(tenant, attempt.login),
         )
 
     def forget(self) -> None:
         """A reload: what was admitted before may not be now."""
         self._admissions.clear()
 
-    def _check_limits(self, tenant: TenantInfo) -> None:
-        if tenant.max_clients and self.clients_of[tenant.name] >= tenant.max_clients:
-            raise errors.too_many_connections(f'max_clients of tenant "{tenant.name}"', tenant.max_clients)
+    def _take_place(self, limits: Mapping[str, int]) -> None:
+        """Counts one more client, over all workers, under these names; ProxyError (53300) at a limit."""
+        reached = self._worker.budget.take_client(limits)
+        if reached is not None:
+            raise errors.too_many_connections(_LIMIT_NAMES[reached.partition(":")[0]], limits[reached])
+
+    def _limits_of(self, tenant: TenantInfo | None, login: Login | None) -> dict[str, int]:
+        """What a client is counted under, and how many there may be."""
+        limits = {"clients": self._worker.state.config.limits.max_clients}
+        if tenant is not None:
+            limits[f"clients of tenant:{tenant.name}"] = tenant.max_clients
+        if login is not None:
+            limits[f"clients of user:{login.name}"] = login.max_clients
+        return limits
 
     def _finished(self, client: int, attempt: Attempt) -> None:
         self._attempts.pop(client, None)
@@ -450,7 +467,8 @@ class Logins:
         assert request is not None
         if login is None or not (login.admin or login.stats):
             raise errors.admin_refused(request.user, request.database)
-        key = os.urandom(4)
+        limits = self._limits_of(None, login)
+        self._take_place(limits)
         session = Session(
             tenant="",
             user=login.name,
@@ -460,6 +478,7 @@ class Logins:
             address=attempt.address,
             port=attempt.port,
             admin=login.admin,
+            places=limits,
         )
         self._finished(client, attempt)
         status = (
@@ -477,7 +496,7 @@ class Logins:
         self._worker.engine.client_admin(
             client,
             session,
-            prelude + greeting + messages.backend_key_data(self._worker.next_pid(), key) + messages.READY_IDLE,
+            prelude + greeting + messages.backend_key_data(self._worker.next_pid(), os.urandom(4)) + messages.READY_IDLE,
         )
 
     # --- ends -------------------------------------------------------------------------

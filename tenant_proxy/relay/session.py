@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tenant_proxy.auth.scram import ScramKeys
@@ -20,8 +21,10 @@ class Session:
     tls: bool
     #: bytes that precede the greeting: the end of the authentication exchange
     prelude: bytes = b""
-    #: key of its pool; "" on the admin console
+    #: None on the admin console
     pool: PoolRecord | None = None
+    #: what it is counted under, see pool.budget
+    places: Mapping[str, int] = field(default_factory=dict)
     startup_id: int = 0
     minor: int = 0
     #: settings of unknown extensions that it changed, see relay.settings.ask_sql
