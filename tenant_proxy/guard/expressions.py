@@ -309,7 +309,7 @@ def _role(w: Walk, body: Body) -> bool:
         w.refuse(
             "role",
             f'permission denied for role "{name}"',
-            hint=f'Name the tenant\'s own role "{w.scope.role}", or CURRENT_USER.',
+            hint="Name a role of the tenant's own, or CURRENT_USER.",
             location=body.get("location", 0),
             name=str(name),
         )

@@ -115,7 +115,7 @@ class Guard:
             pin_reason=w.pin_reason,
         )
 
-    def judge_call(self, scope: GuardScope, oid: int) -> Verdict:
+    def judge_function(self, scope: GuardScope, oid: int) -> Verdict:
         """The verdict of a FunctionCall message, which names a function by OID and is not SQL.
 
         Let through are functions of pg_catalog that need no look at their arguments; libpq uses it for

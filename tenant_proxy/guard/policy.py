@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tenant_proxy.config.schema import GuardMode, Policy
+from tenant_proxy.config.schema import Policy
 from tenant_proxy.settings_policy import SYSTEM_SCHEMAS, TEMP_SCHEMA, client_encoding_codec
 
 
@@ -20,10 +20,8 @@ class GuardScope:
     tenant: str
     #: the tenant's own schema
     schema: str
-    #: the role that statements run as
+    #: the role that statements run as; "" if it is not known
     role: str
-    #: the backend's login; differs from `role` where the startup packet sets a role
-    login: str
     #: roles that statements may name: grantees, owners
     roles: frozenset[str]
     #: schemas that statements may name to read and call
@@ -34,7 +32,7 @@ class GuardScope:
     allowed_functions: frozenset[str]
     denied_functions: frozenset[str]
     denied_settings: tuple[str, ...]
-    mode: GuardMode
+    policy: Policy
     #: Python's codec for the client_encoding of the statements
     codec: str
 
@@ -45,34 +43,34 @@ class GuardScope:
         id: int,  # noqa: A002
         tenant: str,
         schema: str,
-        login: str,
+        policy: Policy,
+        login: str | None = None,
         role: str | None = None,
         roles: Iterable[str] = (),
-        policy: Policy,
         client_encoding: str = "UTF8",
     ) -> GuardScope:
-        """`role` None: statements run as `login`.  `roles`: further roles of this tenant.
+        """`login` is the backend's, `role` what the startup packet sets (None: statements run as `login`).
 
-        ValueError if `client_encoding` is one that statements can't be judged in; such a connection must
-        not have come about (`settings_policy`).
+        `roles` are further ones of this tenant; roles that are in none of the three can't be named in
+        grants and as owners.  ValueError if `client_encoding` is one that statements can't be judged in;
+        such a connection must not have come about (`settings_policy`).
         """
         codec = client_encoding_codec(client_encoding)
         if codec is None:
             raise ValueError(f"client_encoding {client_encoding} can't be read safely")
-        own = role or login
+        own = role or login or ""
         return cls(
             id=id,
             tenant=tenant,
             schema=schema,
             role=own,
-            login=login,
-            roles=frozenset({own, login, *roles}),
+            roles=frozenset({own, login or "", *roles}) - {""},
             readable=frozenset({schema, TEMP_SCHEMA, *SYSTEM_SCHEMAS, *policy.allowed_schemas}),
             writable=frozenset({schema, TEMP_SCHEMA}),
             allowed_schemas=tuple(policy.allowed_schemas),
             allowed_functions=frozenset(policy.allowed_functions),
             denied_functions=frozenset(policy.denied_functions),
             denied_settings=tuple(policy.denied_settings),
-            mode=policy.mode,
+            policy=policy,
             codec=codec,
         )

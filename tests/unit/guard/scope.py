@@ -12,7 +12,6 @@ GUARD = Guard()
 
 def scope(
     *,
-    id: int = 1,
     schema: str = "acme",
     login: str = "acme_app",
     role: str | None = None,
@@ -21,7 +20,7 @@ def scope(
     **policy: object,
 ) -> GuardScope:
     return GuardScope.build(
-        id=id,
+        id=1,
         tenant="acme",
         schema=schema,
         login=login,

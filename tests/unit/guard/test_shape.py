@@ -6,49 +6,49 @@ import pytest
 
 from tenant_proxy.guard.shape import literal_spans, readable, scan_cost, shape
 
-I, F, S = "\x01", "\x02", "\x03"
+INT, NUM, STR = "\x01", "\x02", "\x03"
 
 
 @pytest.mark.parametrize(
     ("sql", "expected"),
     [
-        ("SELECT 1", f"SELECT {I}"),
-        ("SELECT 'a'", f"SELECT {S}"),
-        ("SELECT 'it''s'", f"SELECT {S}"),
-        ("SELECT ''", f"SELECT {S}"),
-        ("SELECT ''''", f"SELECT {S}"),
-        ("SELECT 'a', 'b'", f"SELECT {S}, {S}"),
-        ("SELECT 1.5, .5, 5., 1e3, 1.5E-3, 2e+4", f"SELECT {F}, {F}, {F}, {F}, {F}, {F}"),
+        ("SELECT 1", f"SELECT {INT}"),
+        ("SELECT 'a'", f"SELECT {STR}"),
+        ("SELECT 'it''s'", f"SELECT {STR}"),
+        ("SELECT ''", f"SELECT {STR}"),
+        ("SELECT ''''", f"SELECT {STR}"),
+        ("SELECT 'a', 'b'", f"SELECT {STR}, {STR}"),
+        ("SELECT 1.5, .5, 5., 1e3, 1.5E-3, 2e+4", f"SELECT {NUM}, {NUM}, {NUM}, {NUM}, {NUM}, {NUM}"),
         # the scanner tells int4 from the rest
-        ("SELECT 2147483647, 2147483648, 00000000000001", f"SELECT {I}, {F}, {I}"),
-        ("SELECT -1", f"SELECT -{I}"),
+        ("SELECT 2147483647, 2147483648, 00000000000001", f"SELECT {INT}, {NUM}, {INT}"),
+        ("SELECT -1", f"SELECT -{INT}"),
         ("SELECT a1, t2.c3, _4, x$5", "SELECT a1, t2.c3, _4, x$5"),
         ("SELECT é1 FROM ü", "SELECT é1 FROM ü"),
         ("SELECT $1, $23", "SELECT $1, $23"),
-        ("SELECT '1'::int", f"SELECT {S}::int"),
-        ("SELECT date '2024-01-01'", f"SELECT date {S}"),
-        ("SELECT date'2024-01-01'", f"SELECT date{S}"),
+        ("SELECT '1'::int", f"SELECT {STR}::int"),
+        ("SELECT date '2024-01-01'", f"SELECT date {STR}"),
+        ("SELECT date'2024-01-01'", f"SELECT date{STR}"),
         ('SELECT "a 1 \'b\' ""c"" --x"', 'SELECT "a 1 \'b\' ""c"" --x"'),
-        ("SELECT a[1:2]", f"SELECT a[{I}:{I}]"),
-        ("SELECT 'é'", f"SELECT {S}"),
-        ("SELECT t.1", f"SELECT t{F}"),
+        ("SELECT a[1:2]", f"SELECT a[{INT}:{INT}]"),
+        ("SELECT 'é'", f"SELECT {STR}"),
+        ("SELECT t.1", f"SELECT t{NUM}"),
         # white space and comments
-        ("  SELECT\t\n 1  ", f"SELECT {I}"),
-        ("SELECT 1 -- one", f"SELECT {I}"),
-        ("SELECT -- one 'x\n1", f"SELECT {I}"),
-        ("SELECT /* 'x */ 1", f"SELECT {I}"),
-        ("SELECT/**/1", f"SELECT {I}"),
-        ("SELECT 1/*/ */+2", f"SELECT {I} +{I}"),
-        ("SELECT 1 /***/ + 2", f"SELECT {I} + {I}"),
-        ("SELECT 2--1\n+3", f"SELECT {I} +{I}"),
-        ("SELECT 1 <--x\n 2", f"SELECT {I} < {I}"),
-        ("SELECT 1 */* c */ 2", f"SELECT {I} * {I}"),
+        ("  SELECT\t\n 1  ", f"SELECT {INT}"),
+        ("SELECT 1 -- one", f"SELECT {INT}"),
+        ("SELECT -- one 'x\n1", f"SELECT {INT}"),
+        ("SELECT /* 'x */ 1", f"SELECT {INT}"),
+        ("SELECT/**/1", f"SELECT {INT}"),
+        ("SELECT 1/*/ */+2", f"SELECT {INT} +{INT}"),
+        ("SELECT 1 /***/ + 2", f"SELECT {INT} + {INT}"),
+        ("SELECT 2--1\n+3", f"SELECT {INT} +{INT}"),
+        ("SELECT 1 <--x\n 2", f"SELECT {INT} < {INT}"),
+        ("SELECT 1 */* c */ 2", f"SELECT {INT} * {INT}"),
         ("/*x*/ SELECT", "SELECT"),
         ("", ""),
         (" -- x", ""),
         ("a/**/b", "a b"),
         # words that end in a letter that alone would be a prefix
-        ("SELECT typee'x', u &'x'", f"SELECT typee{S}, u &{S}"),
+        ("SELECT typee'x', u &'x'", f"SELECT typee{STR}, u &{STR}"),
     ],
 )
 def test_shape(sql, expected):
