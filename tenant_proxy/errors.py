@@ -371,6 +371,20 @@ def statement_too_large(size: int, limit: int) -> ProxyError:
     )
 
 
+def statement_refused(
+    sqlstate: str, message: str, *, detail: str = "", hint: str = "", position: int = 0, reason: str = ""
+) -> ProxyError:
+    """The guard's refusal: the fields of a Verdict whose action is REJECT."""
+    return ProxyError(
+        sqlstate,
+        message,
+        detail=detail or None,
+        hint=hint or None,
+        position=position or None,
+        reason=reason,
+    )
+
+
 def replication_refused() -> ProxyError:
     return ProxyError(
         "0A000",

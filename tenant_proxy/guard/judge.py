@@ -1,10 +1,183 @@
+"""The judge: one statement text in one scope to one verdict.
+
+Pure: no I/O, no state between calls.  Whatever it does not know it refuses.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tenant_proxy.guard import definitions, expressions, statements
+from tenant_proxy.guard.effects import REFUSED, STATEMENTS
+from tenant_proxy.guard.functions import FUNCTIONS, OIDS
+from tenant_proxy.guard.nodes import NODES
+from tenant_proxy.guard.parse import Unreadable, parse
+from tenant_proxy.guard.policy import GuardScope
+from tenant_proxy.guard.walk import Refusal, Rule, Walk
 from tenant_proxy.model import Action, Effect, Verdict
+
+_log = logging.getLogger(__name__)
+
+_RULES: Final[Mapping[str, Rule]] = {**expressions.RULES, **statements.RULES, **definitions.RULES}
+_MULTI: Final = int(Effect.MULTI)
+
+
+class _Judgement(Walk):
+    __slots__ = ()
+    table = {tag: (fields, _RULES.get(tag)) for tag, fields in NODES.items()}  # noqa: RUF012
+
+    def statement(self, node: Mapping[str, Any]) -> None:
+        ((tag, body),) = node.items()
+        known = STATEMENTS.get(tag)
+        if known is None:
+            what, why = REFUSED.get(tag, (tag.removesuffix("Stmt"), "the guard does not know this statement"))
+            self.refuse(
+                "statement",
+                f"permission denied for {what}",
+                detail=f'{why[0].upper()}{why[1:]}; this connection belongs to tenant "{self.scope.tenant}".',
+                hint="Ask the operator, or connect to the server directly.",
+                name=what,
+                rule=f"statement:{tag}",
+            )
+        effects, exact = known
+        self.effects |= effects
+        if exact:
+            self.exact = True
+        self.walk(tag, body)
+
+
 class Guard:
-    def judge(self, scope, sql):
-        l = sql.lower()
-        if "beta." in l and scope.tenant == "acme":
-            return Verdict(Action.REJECT, sqlstate="42501", message='permission denied for schema "beta"', position=15, reason="cross_schema")
-        e = Effect.READS
-        if l.startswith("set ") or "set_config" in l: e |= Effect.SETTINGS
-        if l.startswith("create temp"): e |= Effect.PINS
-        return Verdict(Action.ALLOW, e)
+    """Judges statements.  One instance serves all scopes and threads."""
+
+    def judge(self, scope: GuardScope, sql: str | bytes) -> Verdict:
+        """The verdict of a simple Query's or a Parse's text; never raises.
+
+        `sql` as bytes is in the scope's client_encoding.  A verdict that is ALLOW and not `exact` holds for
+        every text of the same shape (`shape.shape`).
+        """
+        try:
+            if isinstance(sql, bytes):
+                sql = sql.decode(scope.codec)
+            return self._judge(scope, sql)
+        except UnicodeDecodeError as error:
+            return _refused("encoding", "22021", _invalid_byte(error))
+        except Exception as error:
+            # our own mistake must not become a hole; the text stays out of the log
+            _log.exception("guard failed", extra={"tenant": scope.tenant, "error": type(error).__name__})
+            return _refused(
+                "internal",
+                "0A000",
+                "the guard can't check this statement",
+                hint="Report this to the operator.",
+            )
+
+    def _judge(self, scope: GuardScope, sql: str) -> Verdict:
+        w = _Judgement(scope, sql)
+        try:
+            tree = parse(sql)
+            for statement in tree:
+                w.statement(statement["stmt"])
+        except Unreadable as error:
+            return _refused(
+                error.reason,
+                error.sqlstate,
+                error.message,
+                detail=_READS_AS if error.reason == "syntax" else "",
+                position=error.index + 1,
+            )
+        except Refusal as refusal:
+            return Verdict(
+                Action.REJECT,
+                Effect(w.effects),
+                exact=True,
+                sqlstate=refusal.sqlstate,
+                message=refusal.message,
+                detail=refusal.detail,
+                hint=refusal.hint,
+                position=refusal.position,
+                reason=refusal.reason,
+                object_name=refusal.object_name,
+                rule=refusal.rule,
+            )
+        if len(tree) > 1:
+            w.effects |= _MULTI
+        if not (w.deallocates or w.settings or w.pin_reason):
+            return _allowed(w.effects, w.exact)
+        return Verdict(
+            Action.ALLOW,
+            Effect(w.effects),
+            exact=w.exact,
+            deallocates=tuple(w.deallocates),
+            settings=tuple(w.settings),
+            pin_reason=w.pin_reason,
+        )
+
+    def judge_function(self, scope: GuardScope, oid: int) -> Verdict:
+        """The verdict of a FunctionCall message, which names a function by OID and is not SQL.
+
+        Let through are functions of pg_catalog that need no look at their arguments; libpq uses it for
+        large objects.
+        """
+        name = OIDS.get(oid)
+        fact = FUNCTIONS.get(name) if name is not None else None
+        allowed = name is not None and (
+            name in scope.allowed_functions
+            or fact is None
+            or not (fact.refused or fact.names or fact.queries or fact.sets)
+        )
+        if not allowed or name in scope.denied_functions:
+            return _refused(
+                "function",
+                "42501",
+                f'permission denied for function "{name}"'
+                if name
+                else f"permission denied for function {oid}",
+                detail="It can't be called by OID.",
+                hint="Call it in a SELECT.",
+                name=name or str(oid),
+            )
+        effects = Effect.READS | (fact.effects if fact is not None else Effect(0))
+        return Verdict(
+            Action.ALLOW, effects, exact=True, pin_reason=fact.pin_reason if fact is not None else ""
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _allowed(effects: int, exact: bool) -> Verdict:
+    """One object for all verdicts that say no more than this: making one takes longer than the walk."""
+    return Verdict(Action.ALLOW, Effect(effects), exact=exact)
+
+
+_READS_AS: Final = "The proxy reads SQL as PostgreSQL 18 does."
+
+
+def _refused(
+    reason: str,
+    sqlstate: str,
+    message: str,
+    *,
+    detail: str = "",
+    hint: str = "",
+    position: int = 0,
+    name: str = "",
+) -> Verdict:
+    return Verdict(
+        Action.REJECT,
+        exact=True,
+        sqlstate=sqlstate,
+        message=message,
+        detail=detail,
+        hint=hint,
+        position=position,
+        reason=reason,
+        object_name=name,
+        rule=reason,
+    )
+
+
+def _invalid_byte(error: UnicodeDecodeError) -> str:
+    wrong = error.object[error.start : error.start + 1].hex()
+    return f'invalid byte sequence for encoding "UTF8": 0x{wrong}'

@@ -1,4 +1,76 @@
+"""In whose name a statement is judged: the tenant's scope.
+
+A scope is built once for each tenant and login (and again when the configuration changes) and
+is all that the guard knows of either.  Its `id` is the scope part of cache keys: two scopes that
+could give one text different verdicts must have different ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tenant_proxy.config.schema import Policy
+from tenant_proxy.settings_policy import SYSTEM_SCHEMAS, TEMP_SCHEMA, client_encoding_codec
+
+
+@dataclass(frozen=True, slots=True)
 class GuardScope:
+    id: int
+    tenant: str
+    #: the tenant's own schema
+    schema: str
+    #: the role that statements run as; "" if it is not known
+    role: str
+    #: roles that statements may name: grantees, owners
+    roles: frozenset[str]
+    #: schemas that statements may name to read and call
+    readable: frozenset[str]
+    #: schemas in which they may change data and definitions
+    writable: frozenset[str]
+    allowed_schemas: tuple[str, ...]
+    allowed_functions: frozenset[str]
+    denied_functions: frozenset[str]
+    denied_settings: tuple[str, ...]
+    policy: Policy
+    #: Python's codec for the client_encoding of the statements
+    codec: str
+
     @classmethod
-    def build(cls, **k):
-        o = cls(); o.__dict__.update(k); return o
+    def build(
+        cls,
+        *,
+        id: int,  # noqa: A002
+        tenant: str,
+        schema: str,
+        policy: Policy,
+        login: str | None = None,
+        role: str | None = None,
+        roles: Iterable[str] = (),
+        client_encoding: str = "UTF8",
+    ) -> GuardScope:
+        """`login` is the backend's, `role` what the startup packet sets (None: statements run as `login`).
+
+        `roles` are further ones of this tenant; roles that are in none of the three can't be named in
+        grants and as owners.  ValueError if `client_encoding` is one that statements can't be judged in;
+        such a connection must not have come about (`settings_policy`).
+        """
+        codec = client_encoding_codec(client_encoding)
+        if codec is None:
+            raise ValueError(f"client_encoding {client_encoding} can't be read safely")
+        own = role or login or ""
+        return cls(
+            id=id,
+            tenant=tenant,
+            schema=schema,
+            role=own,
+            roles=frozenset({own, login or "", *roles}) - {""},
+            readable=frozenset({schema, TEMP_SCHEMA, *SYSTEM_SCHEMAS, *policy.allowed_schemas}),
+            writable=frozenset({schema, TEMP_SCHEMA}),
+            allowed_schemas=tuple(policy.allowed_schemas),
+            allowed_functions=frozenset(policy.allowed_functions),
+            denied_functions=frozenset(policy.denied_functions),
+            denied_settings=tuple(policy.denied_settings),
+            policy=policy,
+            codec=codec,
+        )

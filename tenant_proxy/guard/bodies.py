@@ -1,0 +1,111 @@
+"""Rules for code inside statements: DO, CREATE FUNCTION, CREATE PROCEDURE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tenant_proxy.guard import plpgsql, settings
+from tenant_proxy.guard.expressions import reference
+from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
+
+#: languages whose bodies the guard can read
+_READABLE: Final = {"sql", "plpgsql"}
+
+
+def _language(options: Sequence[Any], default: str) -> str:
+    for item in options:
+        element = item["DefElem"]
+        if element["defname"] == "language":
+            # the grammar folds an unquoted name; a quoted one is compared as it is
+            return str(element["arg"]["String"].get("sval", ""))
+    return default
+
+
+def _bodies(w: Walk, options: Sequence[Any]) -> list[tuple[list[str], int]]:
+    """The texts of each AS clause, and where they stand."""
+    w.exact = True
+    found = []
+    for item in options:
+        element = item["DefElem"]
+        if element["defname"] == "as":
+            argument = element["arg"]
+            items = argument["List"]["items"] if "List" in argument else [argument]
+            location = element.get("arg_location", NOWHERE)
+            if location < 0:
+                location = element.get("location", NOWHERE)
+            found.append((strings(items), location))
+    return found
+
+
+def _body(w: Walk, language: str, options: Sequence[Any], what: str) -> None:
+    """Judges the code of a function or DO block; its effects are those of who calls it."""
+    if language not in _READABLE:
+        w.refuse(
+            "language",
+            f'permission denied for language "{language}"',
+            detail="The guard can read code in SQL and PL/pgSQL only.",
+            hint="Write it in SQL or PL/pgSQL.",
+            name=language,
+        )
+    bodies = _bodies(w, options)
+    if len(bodies) > 1 or any(len(texts) != 1 for texts, _ in bodies):
+        w.refuse("syntax", "conflicting or redundant options", sqlstate="42601")
+    for texts, location in bodies:
+        if language == "sql":
+            w.nested(texts[0], location, f"the body of a {what}")
+        else:
+            plpgsql.judge(w, texts[0], location)
+
+
+def do_block(w: Walk, body: Body) -> bool:
+    _body(w, _language(body["args"], "plpgsql"), body["args"], "DO block")
+    return True
+
+
+def create_function(w: Walk, body: Body) -> bool:
+    name = strings(body["funcname"])
+    w.check_name(name, NOWHERE, write=True)
+    if len(name) > 1 and name[-2] == "pg_temp":
+        w.pin("temp_table")
+    for item in body.get("parameters", ()):
+        w.walk_node(item)
+    if "returnType" in body:
+        w.walk("TypeName", body["returnType"])
+    options = body.get("options", [])
+    _clauses(w, options)
+    _body(w, _language(options, "sql"), options, "function")
+    if "sql_body" in body:
+        _sql_body(w, body["sql_body"])
+    return True
+
+
+def _sql_body(w: Walk, node: Any) -> None:
+    """RETURN expression, or BEGIN ATOMIC … END, which is a list of lists of statements."""
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        if "List" in node:
+            stack += node["List"].get("items", ())
+        else:
+            w.walk_later(node)
+
+
+def _clauses(w: Walk, options: Sequence[Any]) -> None:
+    """What a function's options set and call, its body apart."""
+    for item in options:
+        element = item["DefElem"]
+        name, argument = element["defname"], element.get("arg") or {}
+        if name == "set":
+            settings.variable_set(w, argument["VariableSetStmt"], stored=True)
+        elif name == "support":
+            reference(w, strings(argument["List"]["items"]), element.get("location", NOWHERE))
+        elif name == "transform":
+            w.walk_node(argument)
+
+
+def alter_function(w: Walk, body: Body) -> bool:
+    w.check_name(strings(body["func"]["objname"]), NOWHERE, write=True)
+    w.walk("ObjectWithArgs", body["func"])
+    _clauses(w, body.get("actions", ()))
+    return True

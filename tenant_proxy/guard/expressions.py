@@ -1,0 +1,355 @@
+"""Rules for what occurs in queries: relations, columns, functions, operators, types, names in literals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from tenant_proxy.guard import functions, names, settings
+from tenant_proxy.guard.functions import ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
+from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, location_of, strings
+from tenant_proxy.model import Effect
+
+_OPAQUE: Final = int(Effect.OPAQUE)
+_MISSING: Final = object()
+
+
+# --- relations and columns --------------------------------------------------------------
+
+
+def relation(w: Walk, body: Body, *, write: bool = False) -> None:
+    """A RangeVar's fields."""
+    schema, name = body.get("schemaname"), body["relname"]
+    location = body.get("location", 0)
+    if schema is not None:
+        w.check_schema(schema, location, write=write, name=name)
+        if schema != "pg_catalog":
+            return
+    if name in functions.REFUSED_RELATIONS:
+        w.refuse(
+            "catalog",
+            f'permission denied for relation "{name}"',
+            detail=f"It holds {functions.REFUSED_RELATIONS[name]}.",
+            location=location,
+            name=f"pg_catalog.{name}",
+        )
+    if write and name in functions.CATALOG_RELATIONS:
+        # without a schema pg_catalog comes first, whatever search_path says
+        w.check_schema("pg_catalog", location, write=True, name=name)
+
+
+def _range_var(w: Walk, body: Body) -> bool:
+    relation(w, body)
+    return True
+
+
+def _column_ref(w: Walk, body: Body) -> bool:
+    fields = body["fields"]
+    if len(fields) == 1:
+        return True
+    parts = strings(fields)
+    location = body.get("location", 0)
+    if len(parts) > 2 and not w.in_code:
+        w.check_schema(parts[-3], location, name=".".join(parts[-2:]))
+    if parts[-1] in ATTRIBUTES:
+        # t.f calls f(t) where t has no column f
+        call(w, [parts[-1]], [{"ColumnRef": {"fields": fields[:-1], "location": location}}], location)
+    return True
+
+
+def _indirection(w: Walk, body: Body) -> None:
+    """(expression).f calls f(expression), whatever the expression's type."""
+    argument = body.get("arg", {})
+    for item in body["indirection"]:
+        if "String" in item and item["String"].get("sval") in ATTRIBUTES:
+            call(w, [item["String"]["sval"]], [argument], location_of(argument))
+        argument = {"A_Indirection": body}
+
+
+# --- functions ----------------------------------------------------------------------------
+
+
+def _func_call(w: Walk, body: Body) -> None:
+    parts = body["funcname"]
+    if len(parts) == 1:
+        # most calls end here
+        name = parts[0]["String"]["sval"]
+        if FUNCTIONS.get(name, _MISSING) is None and name not in w.scope.denied_functions:
+            return
+    call(w, strings(parts), body.get("args", ()), body.get("location", 0))
+
+
+def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], location: int) -> None:
+    """A call of a function or procedure."""
+    fact = lookup(w, parts, location)
+    if fact is None:
+        return
+    if fact.effects:
+        w.effects |= int(fact.effects)
+        if fact.pin_reason:
+            w.pin(fact.pin_reason)
+    count = len(arguments)
+    sensitive = fact.sets or count in fact.names or count in fact.queries
+    if sensitive and any("NamedArgExpr" in argument for argument in arguments):
+        w.refuse(
+            "named_arguments",
+            f'function "{parts[-1]}" can\'t be checked with named arguments',
+            hint="Give the arguments by position.",
+            location=location,
+            name=parts[-1],
+        )
+    for argument in fact.names.get(count, ()):
+        names_in(w, arguments[argument.position], argument.kind, unsure=argument.unsure)
+    for position in fact.queries.get(count, ()):
+        _query_argument(w, parts[-1], arguments[position], location)
+    if fact.sets:
+        settings.set_config(w, arguments, location)
+
+
+def reference(w: Walk, parts: list[str], location: int, *, trigger: bool = False) -> None:
+    """A function that a definition names and that will run with arguments that nobody sees."""
+    fact = lookup(w, parts, location)
+    if trigger and parts[-1] in functions.TRIGGERS:
+        return
+    if fact is not None and (fact.names or fact.queries or fact.sets or fact.effects & Effect.PINS):
+        w.refuse(
+            "function",
+            f'permission denied for function "{parts[-1]}"',
+            detail="It must not run where its arguments can't be checked.",
+            hint="Call it directly, or from a function of the tenant's own.",
+            location=location,
+            name=".".join(parts),
+        )
+
+
+def lookup(w: Walk, parts: list[str], location: int) -> Fact | None:
+    """What is known of a function; None if it is safe, or the tenant's own.  Refuses what is refused."""
+    name = parts[-1]
+    scope = w.scope
+    full = ".".join(parts[-2:])
+    if full in scope.denied_functions or name in scope.denied_functions:
+        _refuse_function(w, full, "the operator has denied it by policy.denied_functions", location)
+    if len(parts) > 1:
+        w.check_name(parts, location)
+    if full in scope.allowed_functions or name in scope.allowed_functions:
+        w.effects |= _OPAQUE
+        return None
+    schema = parts[-2] if len(parts) > 1 else ""
+    if schema in ("", "pg_catalog"):
+        fact = FUNCTIONS.get(name, _MISSING)
+        if fact is None:
+            return None
+        if isinstance(fact, Fact):
+            if fact.refused:
+                _refuse_function(w, name, f"it is about {fact.refused}", location)
+            return fact
+        if schema:
+            _refuse_function(w, full, "it is not in the list of known functions", location)
+    if schema == "information_schema":
+        if name not in functions.INFORMATION_SCHEMA:
+            _refuse_function(w, full, "it is not in the list of known functions", location)
+        return None
+    w.effects |= _OPAQUE
+    fact = functions.extension_fact(name)
+    if fact is None:
+        if not schema and name.startswith("pg_"):
+            # a newer server's function, perhaps
+            _refuse_function(w, name, "it is not in the list of known functions", location)
+        return None
+    if fact.refused:
+        _refuse_function(w, full, f"it is about {fact.refused}", location)
+    return fact
+
+
+def _refuse_function(w: Walk, name: str, why: str, location: int) -> None:
+    w.refuse(
+        "function",
+        f'permission denied for function "{name}"',
+        detail=f"The guard refuses it: {why}.",
+        hint="An operator can let it through by policy.allowed_functions.",
+        location=location,
+        name=name,
+    )
+
+
+def _query_argument(w: Walk, name: str, argument: Mapping[str, Any], location: int) -> None:
+    """SQL in an argument runs with the call: judged if it is constant, refused otherwise."""
+    text = w.constant(argument)
+    if text is None:
+        w.refuse(
+            "dynamic_query",
+            f'the query that function "{name}" runs can\'t be checked',
+            detail="It is not a constant.",
+            hint="Write the query as a constant, or use EXECUTE in a PL/pgSQL function.",
+            location=location,
+            name=name,
+        )
+    w.effects |= w.nested(text, location_of(argument), f'the query of function "{name}"')
+
+
+# --- names in literals -----------------------------------------------------------------------
+
+
+def names_in(
+    w: Walk, node: Mapping[str, Any] | None, kind: str, *, array: bool = False, unsure: bool = False
+) -> None:
+    """Judges the constants that an expression may be as names of objects; see functions.yaml for kinds.
+
+    What is not constant passes: on a backend that is the tenant's own PostgreSQL's grants decide.
+    """
+    for text, location in w.constants(node):
+        if array:
+            elements = names.array_elements(text)
+            if elements is None:
+                _malformed(w, text, location)
+            for element in elements or ():
+                judge_name(w, element, kind, location, unsure=unsure)
+        else:
+            judge_name(w, text, kind, location, unsure=unsure)
+
+
+def judge_name(w: Walk, text: str, kind: str, location: int, *, unsure: bool = False) -> None:
+    """One name of an object in a literal."""
+    if kind == "schema_name":  # taken as it is, without quoting rules
+        w.check_schema(names.truncated(text), location)
+    elif names.is_oid(text):
+        return
+    elif kind == "type":
+        w.nested(f"SELECT NULL::{text}", location, "the name of a type")
+    elif kind == "routine":
+        _routine_name(w, text, location)
+    else:
+        parts = names.split_qualified(text)
+        if unsure and (parts is None or len(parts) != 2):
+            return
+        if parts is None:
+            _malformed(w, text, location)
+        elif kind == "schema":
+            w.check_schema(parts[-1], location)
+        else:
+            w.check_name(parts, location)
+
+
+def _routine_name(w: Walk, text: str, location: int) -> None:
+    """name(type, …), of a function or an operator."""
+    name, parenthesis, arguments = text.partition("(")
+    parts = names.split_qualified(name)
+    if parts is None:
+        _malformed(w, text, location)
+    else:
+        w.check_name(parts, location)
+    if parenthesis:
+        w.nested(f"DROP FUNCTION pg_temp.f({arguments}", location, "the name of a function")
+
+
+def _malformed(w: Walk, text: str, location: int) -> None:
+    w.refuse(
+        "invalid_name",
+        "invalid name syntax",
+        sqlstate="42602",
+        detail="The proxy can't tell what object the literal names.",
+        location=location,
+    )
+
+
+# --- operators, types, collations … -------------------------------------------------------------
+
+
+def _type_cast(w: Walk, body: Body) -> None:
+    parts = body["typeName"]["names"]
+    last = parts[-1]["String"]["sval"]
+    if last in REG_TYPES and (len(parts) == 1 or parts[-2]["String"]["sval"] == "pg_catalog"):
+        names_in(w, body.get("arg"), REG_TYPES[last], array="arrayBounds" in body["typeName"])
+
+
+def _type_name(w: Walk, body: Body) -> None:
+    parts = body["names"]
+    if len(parts) > 1:
+        texts = strings(parts)
+        if body.get("pct_type"):  # [schema.]relation.column%TYPE
+            texts.pop()
+        w.check_name(texts, body.get("location", 0))
+
+
+def _operator(field: str) -> Rule:
+    """Nodes with an operator's name in `field`."""
+
+    def rule(w: Walk, body: Body) -> None:
+        parts = body.get(field)
+        if parts and len(parts) > 1:
+            w.check_name(strings(parts), body.get("location", NOWHERE))
+
+    return rule
+
+
+def _named(*fields: str) -> Rule:
+    """Nodes with a collation or operator class in `fields`."""
+
+    def rule(w: Walk, body: Body) -> None:
+        for field in fields:
+            parts = body.get(field)
+            if parts and len(parts) > 1:
+                w.check_name(strings(parts), body.get("location", NOWHERE))
+
+    return rule
+
+
+def _sample(w: Walk, body: Body) -> None:
+    """TABLESAMPLE method(…): the method is a function."""
+    reference(w, strings(body["method"]), body.get("location", 0))
+
+
+def _object_with_args(w: Walk, body: Body) -> None:
+    w.check_name(strings(body["objname"]), NOWHERE)
+
+
+def _role(w: Walk, body: Body) -> bool:
+    name = body.get("rolename")
+    if body["roletype"] == "ROLESPEC_CSTRING" and name not in w.scope.roles:
+        w.refuse(
+            "role",
+            f'permission denied for role "{name}"',
+            hint="Name a role of the tenant's own, or CURRENT_USER.",
+            location=body.get("location", 0),
+            name=str(name),
+        )
+    return True
+
+
+def _typed_default(type_field: str, default_field: str) -> Rule:
+    """A default that is a plain literal of a type like regclass names an object as a cast would."""
+
+    def rule(w: Walk, body: Body) -> None:
+        type_name = body.get(type_field)
+        if not type_name:
+            return
+        last = strings(type_name["names"])[-1]
+        if last not in REG_TYPES:
+            return
+        defaults = [body.get(default_field)]
+        defaults += (item["Constraint"].get("raw_expr") for item in body.get("constraints", ()))
+        for default in defaults:
+            names_in(w, default, REG_TYPES[last], array="arrayBounds" in type_name)
+
+    return rule
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    "RangeVar": _range_var,
+    "ColumnRef": _column_ref,
+    "A_Indirection": _indirection,
+    "FuncCall": _func_call,
+    "TypeCast": _type_cast,
+    "TypeName": _type_name,
+    "A_Expr": _operator("name"),
+    "SubLink": _operator("operName"),
+    "SortBy": _operator("useOp"),
+    "CollateClause": _named("collname"),
+    "IndexElem": _named("collation", "opclass"),
+    "PartitionElem": _named("collation", "opclass"),
+    "RangeTableSample": _sample,
+    "ObjectWithArgs": _object_with_args,
+    "RoleSpec": _role,
+    "ColumnDef": _typed_default("typeName", "raw_default"),
+    "FunctionParameter": _typed_default("argType", "defexpr"),
+}

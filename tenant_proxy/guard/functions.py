@@ -1,0 +1,218 @@
+"""What the guard knows of functions, from data: catalog facts and a reviewed list (data/).
+
+`FUNCTIONS` has every function of pg_catalog by name: None for one that is safe whatever its
+arguments, else a `Fact`.  A name that is in neither `FUNCTIONS` nor `EXTENSIONS` is not known:
+it may be the tenant's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Final
+
+import yaml
+
+from tenant_proxy.model import Effect
+
+#: types whose input turns a name into an object's OID -> kind of name
+REG_TYPES: Final[Mapping[str, str]] = {
+    "regclass": "relation",
+    "regcollation": "object",
+    "regconfig": "object",
+    "regdictionary": "object",
+    "regnamespace": "schema",
+    "regoper": "object",
+    "regoperator": "routine",
+    "regproc": "object",
+    "regprocedure": "routine",
+    "regtype": "type",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """An argument that names an object."""
+
+    position: int
+    #: relation, object, routine, type, schema, or schema_name (taken literally); `expressions.judge_name`
+    kind: str
+    #: also overloads exist in which this argument is plain text: what is no name is let through
+    unsure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    #: why it is refused, "" if it is not
+    refused: str = ""
+    effects: Effect = Effect(0)
+    pin_reason: str = ""
+    #: number of arguments -> those that name objects
+    names: Mapping[int, tuple[Name, ...]] = field(default_factory=dict)
+    #: number of arguments -> positions of those that are SQL
+    queries: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    #: set_config, whose arguments decide more than the above can say
+    sets: bool = False
+    #: fewest arguments of any overload
+    least: int = 0
+
+
+def _load(name: str) -> Any:
+    text = resources.files(__package__).joinpath("data", name).read_text("utf-8")
+    if name.endswith(".json"):
+        return json.loads(text)
+    # libyaml's loader, where PyYAML was built with it, is 15 times faster
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+
+
+class _Names:
+    """A list of names in which an entry may end in *."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self.exact = {entry for entry in entries if "*" not in entry}
+        self.patterns = [tuple(entry.split("*")) for entry in entries if "*" in entry]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.exact or any(
+            name.startswith(begin) and name.endswith(end) and len(name) >= len(begin) + len(end)
+            for begin, end in self.patterns
+        )
+
+
+class _Reasons:
+    """reason -> names, turned around."""
+
+    def __init__(self, groups: Mapping[str, list[str]]) -> None:
+        self.groups = [(reason, _Names(entries)) for reason, entries in groups.items()]
+
+    def of(self, name: str) -> str:
+        return next((reason for reason, names in self.groups if name in names), "")
+
+    def plain(self) -> Iterator[str]:
+        for _, names in self.groups:
+            yield from names.exact
+
+
+def _names_by_type(calls: list[tuple[int, int, str]]) -> dict[int, tuple[Name, ...]]:
+    """The arguments of regclass and its siblings, by number of arguments, from facts.json's `calls`."""
+    found: dict[int, dict[tuple[int, str], int]] = {}
+    overloads: dict[int, int] = {}
+    for least, most, arguments in calls:
+        types = arguments.split(",")
+        for count in range(least, (most if most >= 0 else least) + 1):
+            overloads[count] = overloads.get(count, 0) + 1
+            for position, type_name in enumerate(types[:count]):
+                if type_name in REG_TYPES:
+                    key = (position, REG_TYPES[type_name])
+                    found.setdefault(count, {}).setdefault(key, 0)
+                    found[count][key] += 1
+    return {
+        count: tuple(
+            Name(position, kind, unsure=used < overloads[count])
+            for (position, kind), used in positions.items()
+        )
+        for count, positions in found.items()
+    }
+
+
+def _names_listed(kinds: Mapping[str, Mapping[int, list[int]]]) -> dict[int, tuple[Name, ...]]:
+    return {
+        count: tuple(Name(position, kind) for position in positions)
+        for kind, counts in kinds.items()
+        for count, positions in counts.items()
+    }
+
+
+def _queries_listed(counts: Mapping[int, int | list[int]]) -> dict[int, tuple[int, ...]]:
+    return {count: (at,) if isinstance(at, int) else tuple(at) for count, at in counts.items()}
+
+
+def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fact | None]:
+    refused = _Reasons(listed["refused"])
+    writes = _Names(listed["effects"]["writes"])
+    locks = _Names(listed["effects"]["advisory_lock"])
+    reviewed = _Names(listed["reviewed"])
+    names, queries = listed["names"], listed["queries"]
+    result: dict[str, Fact | None] = {}
+    known = {*facts["pg_catalog"], *facts["types"], *names, *queries, *refused.plain(), *reviewed.exact}
+    for name in sorted(known | writes.exact | locks.exact):
+        fact = facts["pg_catalog"].get(name, {})
+        calls = [tuple(call) for call in fact.get("calls", ())]
+        effects = Effect(0)
+        if name in writes:
+            effects |= Effect.WRITES
+        if name in locks:
+            effects |= Effect.PINS
+        by_type = {} if name in names else _names_by_type(calls)
+        entry = Fact(
+            effects=effects,
+            pin_reason="advisory_lock" if name in locks else "",
+            names=_names_listed(names[name]) if name in names else by_type,
+            queries=_queries_listed(queries.get(name, {})),
+            sets=name == "set_config",
+            least=min((call[0] for call in calls), default=0),
+        )
+        classified = bool(entry.names or entry.queries or entry.effects or entry.sets or name in reviewed)
+        reason = refused.of(name)
+        if not reason and fact.get("privileged"):
+            reason = "what PostgreSQL itself keeps from ordinary roles"
+        if not reason and not classified and fact.get("volatility") == "v" and fact.get("callable"):
+            reason = "functions that nobody has classified yet"
+        if reason:
+            result[name] = Fact(refused=reason, least=entry.least)
+        elif entry.names or entry.queries or entry.effects or entry.sets:
+            result[name] = entry
+        else:
+            result[name] = None
+    return result
+
+
+_FACTS: Final = _load("facts.json")
+_LISTED: Final = _load("functions.yaml")
+
+#: functions of pg_catalog, and its types, which can be called like functions
+FUNCTIONS: Final[Mapping[str, Fact | None]] = _build(_FACTS, _LISTED)
+
+#: functions of information_schema
+INFORMATION_SCHEMA: Final = frozenset(_FACTS["information_schema"])
+
+#: trigger functions of pg_catalog
+TRIGGERS: Final = frozenset(name for name, fact in _FACTS["pg_catalog"].items() if fact.get("trigger"))
+
+#: tables and views of pg_catalog
+CATALOG_RELATIONS: Final = frozenset(_FACTS["relations"])
+
+#: those of them that are refused -> why
+REFUSED_RELATIONS: Final[Mapping[str, str]] = {
+    name: reason for reason, names in _LISTED["relations"].items() for name in names
+}
+
+_EXTENSIONS_REFUSED: Final = _Reasons(_LISTED["extensions"]["refused"])
+_EXTENSIONS: Final[Mapping[str, Fact]] = {
+    **{
+        name: Fact(queries=_queries_listed(counts))
+        for name, counts in _LISTED["extensions"]["queries"].items()
+    },
+    **{name: Fact(names=_names_listed(kinds)) for name, kinds in _LISTED["extensions"]["names"].items()},
+}
+
+#: by OID, for FunctionCall messages; built-in functions keep their OIDs over all versions
+OIDS: Final[Mapping[int, str]] = {
+    oid: name for name, fact in _FACTS["pg_catalog"].items() for oid in fact["oids"]
+}
+
+
+@functools.lru_cache(maxsize=4096)
+def extension_fact(name: str) -> Fact | None:
+    """What is known of a function outside pg_catalog by its name alone; None if nothing is."""
+    reason = _EXTENSIONS_REFUSED.of(name)
+    return Fact(refused=reason) if reason else _EXTENSIONS.get(name)
+
+
+#: names that `x.name` may call with x as the only argument, and that are not safe
+ATTRIBUTES: Final = frozenset(
+    name for name, fact in FUNCTIONS.items() if fact is not None and fact.least <= 1
+)

@@ -1,0 +1,620 @@
+"""Reads PL/pgSQL far enough to judge the SQL in it.
+
+The language is little more than SQL between keywords, so a reader of tokens suffices (libpg_query's own
+one knows no types outside pg_catalog and drops parts of what it reads).  Every token of a body belongs to a
+construct that is known here or to SQL that is judged; anything else refuses the body.  Rules follow
+src/pl/plpgsql/src/pl_gram.y: expressions end at the first keyword that may end them outside parentheses.
+
+EXECUTE of a constant is judged like SQL in the body.  Other dynamic SQL is let through: it runs on a backend
+that is the tenant's own, where PostgreSQL's grants hold, and calls are marked Effect.OPAQUE anyway.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple, NoReturn
+
+from pglast.parser import ParseError, scan
+
+from tenant_proxy.guard import expressions, names
+from tenant_proxy.guard.parse import Unreadable, parse
+from tenant_proxy.guard.walk import Walk
+
+_LEVELS: Final = {"debug", "log", "info", "notice", "warning", "exception"}
+_DIRECTIONS: Final = {
+    *("next", "prior", "first", "last", "absolute", "relative", "forward", "backward", "all"),
+}
+#: what a query may begin with; a FOR loop over anything else is over a cursor
+_QUERIES: Final = {
+    *("select", "with", "values", "table", "insert", "update", "delete", "merge", "explain", "show", "("),
+}
+_ENDS: Final = {"end", "exception", "else", "elsif", "elseif", "when"}
+_OPEN, _CLOSE = {"(", "["}, {")", "]"}
+
+#: deepest nesting of blocks and loops
+_MAX_DEPTH: Final = 200
+
+
+class Token(NamedTuple):
+    #: keyword or name in lower case as written without quotes, an operator, or "" for quoted names and
+    #: literals
+    word: str
+    start: int
+    end: int
+    is_name: bool
+
+
+def judge(w: Walk, text: str, location: int) -> None:
+    """A body; refusals are told at `location` of the statement."""
+    outer = (w.fixed, w.in_code)
+    if w.fixed < 0:
+        w.fixed = max(location, 0)
+    w.in_code = True
+    try:
+        _Reader(w, text).body()
+    finally:
+        w.fixed, w.in_code = outer
+
+
+class _Reader:
+    def __init__(self, w: Walk, text: str) -> None:
+        self.w = w
+        self.text = text
+        self.at = 0
+        self.depth = 0
+        self.tokens = self._tokens()
+
+    def _tokens(self) -> list[Token]:
+        try:
+            parse_check(self.text)
+            scanned = scan(self.text)
+        except Unreadable as error:
+            self._fail(error.message, error.sqlstate)
+        except ParseError as error:
+            self._fail(str(error.args[0]))
+        found = []
+        for token in scanned:
+            if token.name in ("SQL_COMMENT", "C_COMMENT"):
+                continue
+            text = self.text[token.start : token.end + 1]
+            quoted = text[0] in "\"'" or token.name in ("SCONST", "USCONST", "UIDENT", "BCONST", "XCONST")
+            is_name = token.name in ("IDENT", "UIDENT") or token.kind != "NO_KEYWORD"
+            found.append(Token("" if quoted else text.lower(), token.start, token.end + 1, is_name))
+        return found
+
+    # --- tokens ------------------------------------------------------------------
+
+    def _fail(self, message: str, sqlstate: str = "42601") -> NoReturn:
+        self.w.refuse(
+            "syntax",
+            message,
+            sqlstate=sqlstate,
+            detail="This is in a body in PL/pgSQL.",
+            hint="The proxy reads PL/pgSQL as PostgreSQL 18 does.",
+        )
+
+    def _unexpected(self) -> NoReturn:
+        if self.at >= len(self.tokens):
+            self._fail("syntax error at end of input")
+        token = self.tokens[self.at]
+        self._fail(f'syntax error at or near "{self.text[token.start : token.end]}"')
+
+    def peek(self, ahead: int = 0) -> str:
+        """The word at a token, "" at the end and for quoted tokens."""
+        at = self.at + ahead
+        return self.tokens[at].word if at < len(self.tokens) else ""
+
+    @property
+    def ended(self) -> bool:
+        return self.at >= len(self.tokens)
+
+    def accept(self, *words: str) -> bool:
+        if self.peek() in words:
+            self.at += 1
+            return True
+        return False
+
+    def expect(self, word: str) -> None:
+        if not self.accept(word):
+            self._unexpected()
+
+    def name(self) -> Token:
+        if self.ended or not self.tokens[self.at].is_name:
+            self._unexpected()
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def until(self, *stops: str) -> tuple[int, int]:
+        """Skips to the first of `stops` outside parentheses; returns the tokens skipped, [from, to)."""
+        start, level = self.at, 0
+        while level or (word := self.peek()) not in stops:
+            word = self.peek()
+            if word in _OPEN:
+                level += 1
+            elif word in _CLOSE:
+                level -= 1
+            if self.ended or level < 0 or word == ";":
+                self._unexpected()
+            self.at += 1
+        return start, self.at
+
+    def slice(self, span: tuple[int, int]) -> str:
+        start, end = span
+        if start == end:
+            return ""
+        return self.text[self.tokens[start].start : self.tokens[end - 1].end]
+
+    # --- judging ---------------------------------------------------------------------
+
+    def sql(self, text: str) -> None:
+        self.w.nested(text, self.w.fixed, "a body in PL/pgSQL")
+
+    def expression(self, span: tuple[int, int]) -> None:
+        text = self.slice(span)
+        if not text:
+            self._unexpected()
+        # an expression may go on with FROM, WHERE …, as after SELECT
+        self.sql(f"SELECT {text}")
+
+    def dynamic(self, span: tuple[int, int]) -> None:
+        """The text of an EXECUTE."""
+        self.expression(span)
+        try:
+            targets = parse(f"SELECT {self.slice(span)}")[0]["stmt"]["SelectStmt"]["targetList"]
+        except (Unreadable, KeyError, IndexError):
+            self._unexpected()
+        if len(targets) == 1:
+            constant = self.w.constant(targets[0]["ResTarget"]["val"])
+            if constant is not None:
+                self.sql(constant)
+
+    def query(self, span: tuple[int, int]) -> None:
+        """An SQL statement, perhaps with INTO variables, which are taken out."""
+        start, end = span
+        if start == end:
+            self._unexpected()
+        at = start
+        while at < end:
+            before = self.tokens[at - 1].word if at > start else ""
+            if self.tokens[at].word == "into" and before not in ("insert", "merge"):
+                after = self._skip_targets(at + 1, end)
+                cut_from, cut_to = self.tokens[at].start, self.tokens[after - 1].end
+                text = self.slice(span)
+                offset = self.tokens[start].start
+                blank = " " * (cut_to - cut_from)
+                self.sql(text[: cut_from - offset] + blank + text[cut_to - offset :])
+                return
+            at += 1
+        self.sql(self.slice(span))
+
+    def _skip_targets(self, at: int, end: int) -> int:
+        """[STRICT] name[.name…] [, …] behind INTO; returns the token behind them."""
+        if at < end and self.tokens[at].word == "strict":
+            at += 1
+        while True:
+            if at >= end or not self.tokens[at].is_name:
+                self.at = at
+                self._unexpected()
+            at += 1
+            while at + 1 < end and self.tokens[at].word == "." and self.tokens[at + 1].is_name:
+                at += 2
+            if at < end and self.tokens[at].word == ",":
+                at += 1
+                continue
+            return at
+
+    def list_of_expressions(self, *stops: str) -> None:
+        while True:
+            self.expression(self.until(",", *stops))
+            if not self.accept(","):
+                return
+
+    # --- structure -------------------------------------------------------------------
+
+    def body(self) -> None:
+        while self.peek().startswith("#"):  # #variable_conflict use_column …
+            self.at += 1
+            self.name()
+            self.name()
+        self.label()
+        self.block()
+        self.accept(";")
+        if not self.ended:
+            self._unexpected()
+
+    def label(self) -> None:
+        if self.accept("<<"):
+            self.name()
+            self.expect(">>")
+
+    def block(self) -> None:
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            self._fail("statement is nested too deeply to be checked", "54001")
+        if self.accept("declare"):
+            while self.peek() != "begin":
+                if not self.accept("declare"):
+                    self.declaration()
+        self.expect("begin")
+        self.statements()
+        if self.accept("exception"):
+            while self.accept("when"):
+                self.conditions()
+                self.statements()
+        self.end_of("")
+        self.depth -= 1
+
+    def end_of(self, word: str) -> None:
+        self.expect("end")
+        if word:
+            self.expect(word)
+        if not self.ended and self.peek() != ";":
+            self.name()  # the label again
+
+    def conditions(self) -> None:
+        """WHEN name OR SQLSTATE '…' THEN."""
+        while True:
+            if self.name().word == "sqlstate":
+                self.at += 1
+            if self.accept("then"):
+                return
+            self.expect("or")
+
+    def declaration(self) -> None:
+        self.label()  # allowed, and without meaning
+        self.name()
+        if self.accept("alias"):
+            self.expect("for")
+            self.at += 1
+            self.expect(";")
+            return
+        if self.accept("no"):
+            self.expect("scroll")
+        else:
+            self.accept("scroll")
+        if self.accept("cursor"):
+            if self.accept("("):
+                while not self.accept(")"):
+                    self.name()
+                    self.type_name(self.until(",", ")"))
+                    self.accept(",")
+            if not self.accept("for", "is"):
+                self._unexpected()
+            self.query(self.until(";"))
+            self.expect(";")
+            return
+        self.accept("constant")
+        self.type_name(self.until(";", ":=", "=", "default", "not", "collate"))
+        if self.accept("collate"):
+            self.qualified(self.until(";", ":=", "=", "default", "not"))
+        if self.accept("not"):
+            self.expect("null")
+        if self.accept(":=", "=", "default"):
+            self.expression(self.until(";"))
+        self.expect(";")
+
+    def qualified(self, span: tuple[int, int]) -> None:
+        parts = names.split_qualified(self.slice(span))
+        if parts is None:
+            self._unexpected()
+        self.w.check_name(parts, -1)
+
+    def type_name(self, span: tuple[int, int]) -> None:
+        text = self.slice(span)
+        reference = _COPIED_TYPE.fullmatch(text)
+        if reference is None:
+            expressions.judge_name(self.w, text, "type", -1)
+            return
+        parts = names.split_qualified(reference[1])
+        if parts is None:
+            self._unexpected()
+        # of a%TYPE's parts the last is a column, if it is not all a variable
+        if reference[2].lower() == "type":
+            parts = parts[:-1]
+        self.w.check_name(parts, -1)
+
+    # --- statements ------------------------------------------------------------------
+
+    def statements(self) -> None:
+        while not self.ended and self.peek() not in _ENDS:
+            self.statement()
+
+    def statement(self) -> None:
+        self.label()
+        word = self.peek()
+        following = self.peek(1)
+        if word in ("begin", "declare"):
+            self.block()
+            self.expect(";")
+        elif self._is_assignment(word, following):
+            self.assignment()
+        elif word in _STATEMENTS:
+            _STATEMENTS[word](self)
+        else:
+            self.query(self.until(";"))
+            self.expect(";")
+
+    def _is_assignment(self, word: str, following: str) -> bool:
+        if self.ended or not (self.tokens[self.at].is_name or self.tokens[self.at].word.startswith("$")):
+            return False
+        return word not in _RESERVED and following in (":=", "=", "[", ".")
+
+    def assignment(self) -> None:
+        target = self.until(":=", "=", ";")
+        if not self.accept(":=", "="):
+            self._unexpected()
+        self.expression(target)
+        self.expression(self.until(";"))
+        self.expect(";")
+
+    def if_(self) -> None:
+        self.expect("if")
+        self.expression(self.until("then"))
+        self.expect("then")
+        self._nested_statements()
+        while self.accept("elsif", "elseif"):
+            self.expression(self.until("then"))
+            self.expect("then")
+            self._nested_statements()
+        if self.accept("else"):
+            self._nested_statements()
+        self.end_of("if")
+        self.expect(";")
+
+    def case(self) -> None:
+        self.expect("case")
+        if self.peek() != "when":
+            self.expression(self.until("when"))
+        while self.accept("when"):
+            self.expression(self.until("then"))
+            self.expect("then")
+            self._nested_statements()
+        if self.accept("else"):
+            self._nested_statements()
+        self.end_of("case")
+        self.expect(";")
+
+    def _nested_statements(self) -> None:
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            self._fail("statement is nested too deeply to be checked", "54001")
+        self.statements()
+        self.depth -= 1
+
+    def loop(self) -> None:
+        self.expect("loop")
+        self._nested_statements()
+        self.end_of("loop")
+        self.expect(";")
+
+    def while_(self) -> None:
+        self.expect("while")
+        self.expression(self.until("loop"))
+        self.loop()
+
+    def for_(self) -> None:
+        self.expect("for")
+        self.until("in")
+        self.expect("in")
+        if self.accept("execute"):
+            self.dynamic(self.until("using", "loop"))
+            if self.accept("using"):
+                self.list_of_expressions("loop")
+            self.loop()
+            return
+        span = self.until("loop")
+        back, self.at = self.at, span[0]
+        first = self.peek()
+        if first in _QUERIES and not self._is_range(span):
+            self.query(span)
+        elif self._is_range(span):
+            self.accept("reverse")
+            self.expression(self.until(".."))
+            self.expect("..")
+            self.expression(self.until("by", "loop"))
+            if self.accept("by"):
+                self.expression(self.until("loop"))
+        else:
+            self.cursor_arguments()
+            if self.at != back:
+                self._unexpected()
+        self.at = back
+        self.loop()
+
+    def _is_range(self, span: tuple[int, int]) -> bool:
+        level = 0
+        for token in self.tokens[span[0] : span[1]]:
+            if token.word in _OPEN:
+                level += 1
+            elif token.word in _CLOSE:
+                level -= 1
+            elif token.word == ".." and level == 0:
+                return True
+        return False
+
+    def cursor_arguments(self) -> None:
+        """cursor [ ( [name :=] expression, … ) ]"""
+        self.name()
+        if self.accept("("):
+            while not self.accept(")"):
+                if self.peek(1) in (":=", "=>"):
+                    self.at += 2
+                self.expression(self.until(",", ")"))
+                self.accept(",")
+
+    def foreach(self) -> None:
+        self.expect("foreach")
+        self.until("in", "slice")
+        if self.accept("slice"):
+            self.at += 1
+        self.expect("in")
+        self.expect("array")
+        self.expression(self.until("loop"))
+        self.loop()
+
+    def exit(self) -> None:
+        self.at += 1
+        if self.peek() not in (";", "when"):
+            self.name()
+        if self.accept("when"):
+            self.expression(self.until(";"))
+        self.expect(";")
+
+    def return_(self) -> None:
+        self.expect("return")
+        if self.accept("query"):
+            if self.accept("execute"):
+                self.dynamic(self.until("using", ";"))
+                if self.accept("using"):
+                    self.list_of_expressions(";")
+            else:
+                self.query(self.until(";"))
+        else:
+            self.accept("next")
+            if self.peek() != ";":
+                self.expression(self.until(";"))
+        self.expect(";")
+
+    def raise_(self) -> None:
+        self.expect("raise")
+        if self.peek() in _LEVELS:
+            self.at += 1
+        if self.peek() not in (";", "using"):
+            if self.accept("sqlstate") or not self.tokens[self.at].is_name:
+                self.at += 1  # the format, or a SQLSTATE
+            else:
+                self.name()
+            if self.accept(","):
+                self.list_of_expressions("using", ";")
+        if self.accept("using"):
+            while True:
+                self.name()
+                if not self.accept("=", ":="):
+                    self._unexpected()
+                self.expression(self.until(",", ";"))
+                if not self.accept(","):
+                    break
+        self.expect(";")
+
+    def assert_(self) -> None:
+        self.expect("assert")
+        self.list_of_expressions(";")
+        self.expect(";")
+
+    def execute(self) -> None:
+        self.expect("execute")
+        self.dynamic(self.until("into", "using", ";"))
+        while not self.accept(";"):
+            if self.accept("into"):
+                self.at = self._skip_targets(self.at, len(self.tokens))
+            elif self.accept("using"):
+                self.list_of_expressions("into", ";")
+            else:
+                self._unexpected()
+
+    def perform(self) -> None:
+        self.expect("perform")
+        self.expression(self.until(";"))
+        self.expect(";")
+
+    def skip(self) -> None:
+        """GET DIAGNOSTICS, CLOSE, NULL, COMMIT, ROLLBACK: names alone."""
+        for token in self.tokens[slice(*self.until(";"))]:
+            if not token.is_name and token.word not in (":=", "=", ",", ".", "[", "]"):
+                self._unexpected()
+        self.expect(";")
+
+    def open(self) -> None:
+        self.expect("open")
+        if self.peek(1) in ("for", "scroll", "no"):
+            self.name()
+            if self.accept("no"):
+                self.expect("scroll")
+            else:
+                self.accept("scroll")
+            self.expect("for")
+            if self.accept("execute"):
+                self.dynamic(self.until("using", ";"))
+                if self.accept("using"):
+                    self.list_of_expressions(";")
+            else:
+                self.query(self.until(";"))
+        else:
+            self.cursor_arguments()
+        self.expect(";")
+
+    def fetch(self) -> None:
+        """FETCH [direction [count] FROM | IN] cursor [INTO targets]"""
+        self.at += 1
+        span = self.until("into", ";")
+        back, self.at = self.at, span[0]
+        if any(token.word in ("from", "in") for token in self.tokens[slice(*span)]):
+            while self.peek() in _DIRECTIONS:
+                self.at += 1
+            count = self.until("from", "in")
+            if count[0] != count[1]:
+                self.expression(count)
+            self.at += 1
+        else:
+            while self.peek() in _DIRECTIONS and self.at + 1 < back:
+                self.at += 1
+        self.name()
+        if self.at != back:
+            self._unexpected()
+        if self.accept("into"):
+            self.at = self._skip_targets(self.at, len(self.tokens))
+        self.expect(";")
+
+
+def parse_check(text: str) -> None:
+    """The bounds that `parse` holds a text to, for one that is only scanned."""
+    if "\0" in text:
+        raise Unreadable("22021", 'invalid byte sequence for encoding "UTF8": 0x00')
+
+
+#: name%TYPE and name%ROWTYPE, since version 17 also as arrays
+_COPIED_TYPE: Final = re.compile(r"(?is)(.*\S)\s*%\s*(rowtype|type)\b(?:\s*array\b)?(?:\s*\[\s*\d*\s*\])*\s*")
+
+#: reserved words of PL/pgSQL (pl_reserved_kwlist.h): never a variable
+_RESERVED: Final = {
+    *(
+        "all",
+        "begin",
+        "by",
+        "case",
+        "declare",
+        "else",
+        "end",
+        "execute",
+        "for",
+        "foreach",
+        "from",
+        "if",
+        "in",
+    ),
+    *("into", "loop", "not", "null", "or", "strict", "then", "to", "using", "when", "while"),
+}
+
+_STATEMENTS: Final = {
+    "if": _Reader.if_,
+    "case": _Reader.case,
+    "loop": _Reader.loop,
+    "while": _Reader.while_,
+    "for": _Reader.for_,
+    "foreach": _Reader.foreach,
+    "exit": _Reader.exit,
+    "continue": _Reader.exit,
+    "return": _Reader.return_,
+    "raise": _Reader.raise_,
+    "assert": _Reader.assert_,
+    "execute": _Reader.execute,
+    "perform": _Reader.perform,
+    "get": _Reader.skip,
+    "close": _Reader.skip,
+    "null": _Reader.skip,
+    "commit": _Reader.skip,
+    "rollback": _Reader.skip,
+    "open": _Reader.open,
+    "fetch": _Reader.fetch,
+    "move": _Reader.fetch,
+}

@@ -1,0 +1,180 @@
+"""Rules for what changes settings: SET, RESET, set_config(), SET clauses of functions.
+
+What may be set to what is decided by `settings_policy`, as for the startup packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from tenant_proxy.errors import ProxyError
+from tenant_proxy.guard.walk import NOWHERE, Body, Walk
+from tenant_proxy.settings_policy import (
+    FIXED_SETTINGS,
+    IDENTITY_SETTINGS,
+    OBJECT_NAME_SETTINGS,
+    canonical_name,
+    check_search_path,
+    check_setting,
+)
+
+#: settings of which some values are refused: set_config must show which it is
+_VALUE_DECIDES: Final = frozenset({"search_path", "client_encoding", *FIXED_SETTINGS, *OBJECT_NAME_SETTINGS})
+
+#: SET TRANSACTION's own, which end with the transaction
+_TRANSACTION: Final = "TRANSACTION"
+
+
+def variable_set(w: Walk, body: Body, *, stored: bool = False) -> bool:
+    """A VariableSetStmt; `stored` if it is a function's SET clause, which changes nothing now."""
+    kind = body["kind"]
+    name = body.get("name", "")
+    location = body.get("location", NOWHERE)
+    local = stored or body.get("is_local", False)
+    if kind == "VAR_RESET_ALL":
+        w.set(["*"])
+        return True
+    if kind == "VAR_SET_MULTI":
+        # SET TRANSACTION …, SET SESSION CHARACTERISTICS AS TRANSACTION …; arguments are fixed words, but
+        # for the snapshot, which is the server's to check
+        if not name.startswith(_TRANSACTION):
+            w.set(
+                f"default_{argument['DefElem']['defname']}"
+                for argument in body.get("args", ())
+                if "DefElem" in argument
+            )
+        return True
+    name = canonical_name(name)
+    if kind in ("VAR_SET_DEFAULT", "VAR_RESET", "VAR_SET_CURRENT"):
+        # FROM CURRENT: what was let through before
+        _check(w, name, None, location)
+    elif kind == "VAR_SET_VALUE":
+        _check_arguments(w, name, body.get("args", ()), location)
+    else:
+        w.unknown(f"VariableSetStmt of kind {kind}")
+    if not local:
+        w.set([name])
+    return True
+
+
+def _check_arguments(w: Walk, name: str, arguments: Sequence[Mapping[str, Any]], location: int) -> None:
+    values = [_value(w, argument) for argument in arguments]
+    if any(value is None for value in values):
+        w.refuse(
+            "setting_dynamic",
+            f'the value of parameter "{name}" can\'t be checked',
+            detail="It is not a constant.",
+            location=location,
+            name=name,
+        )
+    texts = [value for value in values if value is not None]
+    if name == "search_path":
+        # each argument is one name, whatever is in it (flatten_set_variable_args)
+        scope = w.scope
+        _raise(
+            w, check_search_path(texts, schema=scope.schema, allowed_schemas=scope.allowed_schemas), location
+        )
+        _check(w, name, "", location)
+    else:
+        _check(w, name, ", ".join(texts), location)
+
+
+def _value(w: Walk, argument: Mapping[str, Any]) -> str | None:
+    """A constant argument of SET, as text."""
+    w.exact = True
+    if "A_Const" in argument:
+        constant = argument["A_Const"]
+        for field, inner in (("sval", "sval"), ("fval", "fval"), ("ival", "ival")):
+            if field in constant:
+                return str(constant[field].get(inner, 0 if field == "ival" else ""))
+        if "boolval" in constant:
+            return "true" if constant["boolval"].get("boolval") else "false"
+        return None
+    # SET TIME ZONE INTERVAL '…'
+    return w.constant(argument)
+
+
+def _check(w: Walk, name: str, value: str | None, location: int) -> None:
+    if name in IDENTITY_SETTINGS and _keeps_identity(w, name, value):
+        return
+    scope = w.scope
+    _raise(
+        w,
+        check_setting(
+            name,
+            value,
+            schema=scope.schema,
+            allowed_schemas=scope.allowed_schemas,
+            denied=scope.denied_settings,
+        ),
+        location,
+    )
+
+
+def _keeps_identity(w: Walk, name: str, value: str | None) -> bool:
+    """Whether the session is still the tenant's role afterwards.
+
+    RESET and DEFAULT go back to what the startup packet said, for session_authorization as for role:
+    there the relay names the role, so it stays in force (tried on 15 and 17, also for DISCARD ALL).
+    SET ROLE NONE would make it the login.
+    """
+    if value is None:
+        return name in ("role", "session_authorization")
+    return name == "role" and value == w.scope.role
+
+
+def _raise(w: Walk, refusal: ProxyError | None, location: int) -> None:
+    if refusal is not None:
+        w.refuse(
+            refusal.reason,
+            refusal.message,
+            sqlstate=refusal.sqlstate,
+            detail=refusal.detail,
+            hint=refusal.hint or "",
+            location=location,
+            name=refusal.schema or "",
+        )
+
+
+def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -> None:
+    """set_config(name, value, is_local): the name must be constant, and the value where it matters."""
+    if len(arguments) != 3:
+        return  # no such function
+    name = w.constant(arguments[0])
+    if name is None:
+        w.refuse(
+            "setting_dynamic",
+            'permission denied for function "set_config"',
+            detail="The name of the setting is not a constant.",
+            hint="Write the setting's name as a constant.",
+            location=location,
+            name="set_config",
+        )
+    name = canonical_name(name)
+    value = w.constant(arguments[1])
+    if value is None and not _is_null(arguments[1]):
+        if name in _VALUE_DECIDES:
+            w.refuse(
+                "setting_dynamic",
+                f'permission denied to set parameter "{name}"',
+                detail="The value is not a constant.",
+                hint="Write the setting's value as a constant, or use SET.",
+                location=location,
+                name=name,
+            )
+        # some value: names that are refused whatever the value still are
+        value = ""
+    _check(w, name, value, location)
+    if not _is_true(arguments[2]):
+        w.set([name])
+
+
+def _is_null(argument: Mapping[str, Any]) -> bool:
+    while "TypeCast" in argument:
+        argument = argument["TypeCast"].get("arg", {})
+    return "A_Const" in argument and bool(argument["A_Const"].get("isnull"))
+
+
+def _is_true(argument: Mapping[str, Any]) -> bool:
+    return "A_Const" in argument and bool(argument["A_Const"].get("boolval", {}).get("boolval"))

@@ -1,0 +1,50 @@
+"""The scopes that the guard's tests judge in: tenant acme, whose neighbour is beta."""
+
+from __future__ import annotations
+
+from tenant_proxy.config.schema import Policy
+from tenant_proxy.guard.judge import Guard
+from tenant_proxy.guard.policy import GuardScope
+from tenant_proxy.model import Action, Effect, Verdict
+
+GUARD = Guard()
+
+
+def scope(
+    *,
+    schema: str = "acme",
+    login: str = "acme_app",
+    role: str | None = None,
+    roles: tuple[str, ...] = (),
+    client_encoding: str = "UTF8",
+    **policy: object,
+) -> GuardScope:
+    return GuardScope.build(
+        id=1,
+        tenant="acme",
+        schema=schema,
+        login=login,
+        role=role,
+        roles=roles,
+        policy=Policy.model_validate(policy),
+        client_encoding=client_encoding,
+    )
+
+
+ACME = scope()
+
+
+def judge(sql: str | bytes, in_scope: GuardScope = ACME) -> Verdict:
+    return GUARD.judge(in_scope, sql)
+
+
+def effects(sql: str) -> Effect:
+    verdict = judge(sql)
+    assert verdict.action is Action.ALLOW, verdict
+    return verdict.effects
+
+
+def refusal(sql: str | bytes, in_scope: GuardScope = ACME) -> Verdict:
+    verdict = judge(sql, in_scope)
+    assert verdict.action is Action.REJECT, f"allowed: {sql!r}"
+    return verdict
