@@ -197,8 +197,8 @@ def names_in(
 
     What is not constant passes: on a backend that is the tenant's own PostgreSQL's grants decide.
     """
-    for text, location in w.constants(node):
-        if array:
+    for text, location, element in w.constants(node):
+        if array and not element:
             elements = names.array_elements(text)
             if elements is None:
                 _malformed(w, text, location)

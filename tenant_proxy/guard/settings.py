@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tenant_proxy.errors import ProxyError
-from tenant_proxy.guard.walk import NOWHERE, Body, Walk
+from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
 from tenant_proxy.settings_policy import (
     FIXED_SETTINGS,
     IDENTITY_SETTINGS,
@@ -141,7 +141,7 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
     """set_config(name, value, is_local): the name must be constant, and the value where it matters."""
     if len(arguments) != 3:
         return  # no such function
-    name = w.constant(arguments[0])
+    name = w.constant(w.filtered.get(id(arguments[0]), arguments[0]))
     if name is None:
         w.refuse(
             "setting_dynamic",
@@ -168,6 +168,27 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
     _check(w, name, value, location)
     if not _is_true(arguments[2]):
         w.set([name])
+
+
+def note_filter(w: Walk, select: Body) -> None:
+    """Lets pg_dump's `SELECT set_config(name, '…', false) FROM pg_settings WHERE name = '…'` be read.
+
+    There the column can only be what WHERE compares it with.
+    """
+    where = select.get("whereClause", {}).get("A_Expr", {})
+    if "withClause" in select or where.get("kind") != "AEXPR_OP" or strings(where["name"]) != ["="]:
+        return
+    if not (_is_name_column(where.get("lexpr", {})) and "A_Const" in where.get("rexpr", {})):
+        return
+    for item in select.get("targetList", ()):
+        call = item["ResTarget"].get("val", {}).get("FuncCall", {})
+        arguments = call.get("args", ())
+        if arguments and _is_name_column(arguments[0]):
+            w.filtered[id(arguments[0])] = where["rexpr"]
+
+
+def _is_name_column(node: Mapping[str, Any]) -> bool:
+    return "ColumnRef" in node and strings(node["ColumnRef"]["fields"]) == ["name"]
 
 
 def _is_null(argument: Mapping[str, Any]) -> bool:

@@ -47,6 +47,9 @@ def _select(w: Walk, body: Body) -> None:
     w.effects |= _READS
     if "lockingClause" in body:
         w.effects |= _WRITES
+    source = body.get("fromClause")
+    if source and len(source) == 1 and source[0].get("RangeVar", {}).get("relname") == "pg_settings":
+        settings.note_filter(w, body)
 
 
 def _writes_relation(w: Walk, body: Body) -> None:

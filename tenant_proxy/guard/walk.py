@@ -66,6 +66,7 @@ class Walk:
         "depth",
         "effects",
         "exact",
+        "filtered",
         "fixed",
         "in_code",
         "pin_reason",
@@ -89,6 +90,8 @@ class Walk:
         #: location that refusals inside a nested text are told at, or NOWHERE outside of one
         self.fixed = NOWHERE
         self.depth = 0
+        #: id of a column reference -> the constant that WHERE makes it (settings.py)
+        self.filtered: dict[int, Mapping[str, Any]] = {}
         #: column references may be variables here
         self.in_code = False
 
@@ -200,29 +203,34 @@ class Walk:
                 return None
         return "".join(pieces)
 
-    def constants(self, node: Mapping[str, Any] | None) -> Iterator[tuple[str, int]]:
-        """The constant strings that an expression may be, with their locations: arms of CASE, elements …"""
+    def constants(self, node: Mapping[str, Any] | None) -> Iterator[tuple[str, int, bool]]:
+        """The constant strings that an expression may be: arms of CASE, elements of ARRAY …
+
+        With each its location, and whether it is an element of ARRAY[…].
+        """
         self.exact = True
-        stack = [node]
+        stack = [(node, False)]
         while stack:
-            node = stack.pop()
+            node, element = stack.pop()
             if not node:
                 continue
             text = self.constant(node)
             ((tag, body),) = node.items()
+            below: list[Any] = []
             if text is not None:
-                yield text, location_of(node)
+                yield text, location_of(node), element
             elif tag in ("TypeCast", "CollateClause", "NamedArgExpr"):
-                stack.append(body.get("arg"))
+                below = [body.get("arg")]
             elif tag in ("CoalesceExpr", "MinMaxExpr"):
-                stack += body.get("args", ())
+                below = body.get("args", [])
             elif tag == "A_ArrayExpr":
-                stack += body.get("elements", ())
+                below, element = body.get("elements", []), True
             elif tag == "CaseExpr":
-                stack += (when["CaseWhen"].get("result") for when in body.get("args", ()))
-                stack.append(body.get("defresult"))
+                below = [when["CaseWhen"].get("result") for when in body.get("args", ())]
+                below.append(body.get("defresult"))
             elif tag == "A_Expr" and body["kind"] == "AEXPR_NULLIF":
-                stack.append(body.get("lexpr"))
+                below = [body.get("lexpr")]
+            stack += ((item, element) for item in below)
 
     def literal(self, body: Body, field: str) -> Any:
         """A field in which a literal may stand."""
