@@ -202,8 +202,8 @@ def names_in(
             elements = names.array_elements(text)
             if elements is None:
                 _malformed(w, text, location)
-            for element in elements or ():
-                judge_name(w, element, kind, location, unsure=unsure)
+            for item in elements or ():
+                judge_name(w, item, kind, location, unsure=unsure)
         else:
             judge_name(w, text, kind, location, unsure=unsure)
 
