@@ -236,6 +236,8 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
         return violation(e, c, V_LENGTH, 0)
     total = <size_t> length + 1
     s = c.server
+    if (code == F_SYNC or code == F_FLUSH) and total != 5:
+        return violation(e, c, V_FORMAT, 0)
     if code == F_TERMINATE:
         if s != NULL:
             burst_flush(e, b, c, s)
@@ -262,8 +264,6 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
         if s == NULL:
             tell_ready(e, c)
             return total
-        if total != 5:
-            return violation(e, c, V_FORMAT, 0)
         s.batch_open = 0
         s.skipping = 0
         if not s.copy_in:
@@ -315,7 +315,7 @@ cdef void tell_ready(Relay e, Client *c) noexcept nogil:
 
 cdef inline bint in_peace(Client *c) noexcept nogil:
     # nothing outstanding and no transaction: the proxy may answer in the server's place
-    return c.server == NULL or (c.server.ring.count == 0 and not c.server.batch_open
+    return c.server == NULL or (c.server.ring.count == 0 and not c.server.batch_open and not c.server.stream_left
                                 and c.server.xact_status == XACT_IDLE)
 
 

@@ -66,6 +66,10 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
                 sent = pos + k
             s.stream_left -= k
             pos += k
+            if s.stream_left == 0 and s.ring.count and ring_head(&s.ring).action & ACT_FAKE:
+                forward(e, s, data, sent, pos)
+                sent = pos
+                drain_fakes(e, s)
             continue
         if n - pos < 5:
             break
@@ -107,7 +111,7 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
             else:
                 s.link.need = total
                 break
-        r = server_message(e, s, code, data, pos, total, &sent)
+        r = server_message(e, s, code, data, pos, total, whole, &sent)
         if r < 0:
             return broken(e, s) if s.phase != SV_CLOSING else -1
         # r: 1 goes to the client, 0 is dropped
@@ -189,7 +193,7 @@ cdef int login_bytes(Relay e, Server *s, char *data, size_t n, size_t *used) noe
 # --- one message ------------------------------------------------------------------------
 
 
-cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, size_t total,
+cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, size_t total, bint whole,
                         size_t *sent) noexcept nogil:
     # 1: to the client; 0: dropped; -1: the server broke the protocol or has ended.
     # What lies before `pos` is forwarded first where the order matters.
@@ -274,7 +278,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
         forward(e, s, data, sent[0], pos)
         sent[0] = pos
     o = ring_head(&s.ring)
-    if code != B_READY and o != NULL and o.action & ACT_FAKE:
+    if code != B_READY and whole and o != NULL and o.action & ACT_FAKE:
         # what the proxy answers itself comes behind this message
         if keep:
             forward(e, s, data, sent[0], pos + total)
@@ -408,10 +412,12 @@ cdef inline Stmt *server_stmt(Server *s, size_t i) noexcept nogil:
 
 
 cdef void drain_fakes(Relay e, Server *s) noexcept nogil:
-    # Answers that no server gives: their turn has come when all before them is answered.
+    # Answers that no server gives: their turn has come when all before them is answered, to the last byte.
     cdef Outstanding *o
     cdef char m[6]
     cdef Client *c = s.client
+    if s.stream_left:
+        return
     while s.ring.count and ring_head(&s.ring).action & ACT_FAKE:
         o = ring_head(&s.ring)
         if o.request == R_PARSE or o.request == R_CLOSE:
