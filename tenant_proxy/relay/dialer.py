@@ -240,7 +240,8 @@ class Dialer:
             keys=pool.keys,
             channel_binding=binding,
         )
-        parameters = {"user": pool.server_user, "database": pool.tenant.cluster.database, **info.settings}
+        # behind the settings, so that none of them stands for who and where
+        parameters = info.settings | {"user": pool.server_user, "database": pool.tenant.cluster.database}
         self._worker.engine.server_login(server)
         self._worker.engine.server_send(server, messages.startup_message(parameters))
 

@@ -131,6 +131,12 @@ def _not_understood(argument: str) -> ProxyError:
     )
 
 
+def _unrecognized(name: str) -> ProxyError:
+    return ProxyError(
+        "42704", f'unrecognized configuration parameter "{name}"', severity="FATAL", reason="options"
+    )
+
+
 def request_settings(parameters: Mapping[str, str]) -> dict[str, str]:
     """The settings among a startup packet's parameters, with those in `options`; names in lower case.
 
@@ -159,6 +165,9 @@ def startup_settings(request: StartupRequest, tenant: TenantInfo) -> dict[str, s
     for name, value in request.settings.items():
         if name == TENANT_SETTING:
             continue
+        if canonical_name(name) in NOT_SETTINGS or name.startswith(PROTOCOL_PREFIX):
+            # as in `-c user=…` or a parameter "Database"; no setting to PostgreSQL either
+            raise _unrecognized(name)
         refusal = check_setting(
             name,
             value,

@@ -141,6 +141,7 @@ class Rig:
             send_buffer_bytes=limits.pop("send_buffer_bytes", 256 * 1024),
             max_clients=0,
             max_logins=100,
+            offers_tls=False,
         )
         self.engine.start(self, get_logger("rig"))
         self._session_mode = session_mode
@@ -291,7 +292,8 @@ class Rig:
 
     def on_ask_row(self, server: int, body: bytes) -> None:
         name, value = messages.data_row(body)
-        assert name is not None and value is not None
+        assert name is not None
+        assert value is not None
         self.asked[name] = value
 
     def on_ask_done(self, server: int) -> int:

@@ -215,3 +215,19 @@ def test_settings_that_the_operator_denies():
 
 def test_names_that_are_none(acme):
     assert refusal(acme, **{"a b": "x"}).sqlstate == "42602"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        *({"options": f"-c {name}=x"} for name in ("user", "database", "options", "replication", "USER")),
+        *({name: "x"} for name in ("User", "DATABASE", "Options", "Replication")),
+        {"options": "-c _pq_.x=1"},
+    ],
+)
+def test_who_and_where_are_no_settings(acme, parameters):
+    """They would stand beside, and so replace, the proxy's own in its StartupMessage."""
+    request = StartupRequest("app", "x", request_settings(parameters))
+    with pytest.raises(ProxyError) as caught:
+        startup_settings(request, acme)
+    assert (caught.value.sqlstate, caught.value.severity) == ("42704", "FATAL")
