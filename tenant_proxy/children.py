@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 import os
 import random
 import signal
@@ -39,7 +40,7 @@ class RestartPolicy:
     #: pause before the first restart; doubles with each failure up to max_s, with jitter
     first_s: float = 0.1
     max_s: float = 15.0
-    #: a child that ran this long was stable: the next pause is first_s again
+    #: a child that was ready for this long was stable: the next pause is first_s again
     stable_s: float = 30.0
     #: a child that does not say "ready" within this is killed
     start_timeout_s: float = 60.0
@@ -88,6 +89,8 @@ class Child:
         self._unwanted = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self._started_s = 0.0
+        #: when the process became ready, on the monotonic clock; infinite before
+        self._ready_s = math.inf
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -105,6 +108,7 @@ class Child:
     def set_ready(self) -> None:
         if self.phase is Phase.STARTING:
             self.was_ready = True
+            self._ready_s = time.monotonic()
             self._enter(Phase.READY)
 
     def give_up(self) -> None:
@@ -184,6 +188,7 @@ class Child:
                 raise
         self._process = process
         self._started_s = time.monotonic()
+        self._ready_s = math.inf
         self.incarnation = self._next_incarnation()
         self._enter(Phase.STARTING)
         peer = await self._hub.attach(self.name, ours, worker=self.worker, incarnation=self.incarnation)
@@ -195,7 +200,7 @@ class Child:
         finally:
             watch.cancel()
             self._hub.detach(peer)
-        if self.uptime_s >= self._policy.stable_s:
+        if time.monotonic() - self._ready_s >= self._policy.stable_s:
             self.failures = 1
         self._process = None
         self.last_exit = describe_exit(code)

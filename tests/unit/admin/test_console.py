@@ -1,12 +1,24 @@
 """The admin console's language: what is understood, who may do what, what an error says."""
 
+import asyncio
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tenant_proxy.admin import console
 from tenant_proxy.admin.show import SHOWS
+from tenant_proxy.admin.wire import result_messages
 from tenant_proxy.errors import ProxyError
 
 from .fix_admin import Console, connection, worker_snapshot
+
+WORDS = st.sampled_from(
+    [
+        "SHOW", "SET", "RESET", "select", "RELOAD", "KILL_CLIENT", "POOLS", "ALL", "LOCAL", "SESSION", "TO",
+        "AS", "1", "'", '"', ";", "--", "/*", "*/", "=", ",", "version()", "\0", "\ud800",
+    ]
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -135,6 +147,15 @@ async def test_who_and_where_am_i(sql, row):
 async def test_the_version_reads_as_a_server_version():
     (row,) = await Console().rows("SELECT pg_catalog.version()")
     assert str(row["version"]).startswith("PostgreSQL ")
+
+
+@given(st.one_of(st.text(), st.lists(WORDS, max_size=8).map(" ".join)))
+def test_any_text_is_answered_or_refused(text):
+    try:
+        result = asyncio.run(Console(is_admin=False).run(text))
+    except ProxyError:
+        return
+    assert result_messages(result)
 
 
 # --- rights ---------------------------------------------------------------------

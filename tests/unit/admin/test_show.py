@@ -63,6 +63,10 @@ def columns(text):
     return [(name, types[kind]) for name, _, kind in (word.partition(":") for word in text.split())]
 
 
+def stat(tenant, **values):
+    return {"database": "app", "tenant": tenant, **values}
+
+
 @pytest.mark.parametrize("name", sorted(PGBOUNCER))
 async def test_pgbouncers_columns_come_first_and_in_its_order(name):
     result = await Console().run(f"SHOW {name}")
@@ -205,11 +209,56 @@ async def test_workers_and_state_come_from_the_supervisor():
     assert {row["key"]: row["value"] for row in await console.rows("SHOW STATE")}["active"] == "yes"
 
 
+# --- pgbouncer_exporter (prometheus-community, collector.go) --------------------------
+
+#: what it reads: labels, and columns that it makes numbers of
+EXPORTER = {
+    "databases": (
+        "name host port database force_user pool_mode",
+        "pool_size reserve_pool_size max_connections current_connections paused disabled",
+    ),
+    "stats_totals": (
+        "database",
+        "query_count query_time bytes_received bytes_sent wait_time xact_count xact_time client_parse_count"
+        " server_parse_count bind_count server_assignment_count",
+    ),
+    "pools": (
+        "database user",
+        "cl_active cl_active_cancel_req cl_waiting cl_waiting_cancel_req sv_active sv_active_cancel"
+        " sv_being_canceled sv_idle sv_used sv_tested sv_login maxwait",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTER))
+async def test_the_exporter_finds_numbers_under_labels_that_occur_once(name):
+    labels, numbers = (words.split() for words in EXPORTER[name])
+    console = Console(
+        *(
+            worker_snapshot(
+                pools=[pool("acme", "shared"), pool("acme", "acme_app"), pool("beta", "shared")],
+                tenants=[tenant_row("acme"), tenant_row("beta")],
+                stats=[stat("acme", total_query_count=3), stat("acme"), stat("beta")],
+            )
+            for _ in range(2)
+        )
+    )
+    rows = await console.rows(f"SHOW {name}")
+    assert rows
+    seen = [tuple(row[label] for label in labels) for row in rows]
+    assert len(set(seen)) == len(seen)
+    for row in rows:
+        for column in numbers:
+            float(row[column] or "nan")
+
+
+async def test_the_exporter_finds_the_two_settings_and_the_lists_that_it_knows():
+    rows = {row["key"]: row["value"] for row in await Console().rows("SHOW CONFIG")}
+    assert all(str(rows[key]).isdecimal() for key in ("max_client_conn", "max_user_connections"))
+    assert all(str(row["items"]).isdecimal() for row in await Console().rows("SHOW LISTS"))
+
+
 # --- statistics -------------------------------------------------------------------
-
-
-def stat(tenant, **values):
-    return {"database": "app", "tenant": tenant, **values}
 
 
 async def test_stats_are_totals_of_all_workers_and_averages_since_an_earlier_look():

@@ -51,7 +51,16 @@ def free_port() -> int:
 
 
 class RunningSupervisor:
-    def __init__(self, tmp_path: Path, *, env: dict[str, str] | None = None, pidfile: str = "", **config):
+    def __init__(
+        self,
+        tmp_path: Path,
+        *,
+        env: dict[str, str] | None = None,
+        pidfile: str = "",
+        start_timeout_s: float = 30,
+        stable_s: float = 30,
+        **config,
+    ):
         self.port = free_port()
         self.clients: list[Client] = []
         self.path = tmp_path / "config.json"
@@ -65,7 +74,13 @@ class RunningSupervisor:
         self.config["listen"].setdefault("port", self.port)
         self.write(self.config)
         self.log_path = tmp_path / "log"
-        policy = {"first_s": 0.02, "max_s": 0.5, "stable_s": 0.5, "start_timeout_s": 2, "exit_grace_s": 1}
+        policy = {
+            "first_s": 0.02,
+            "max_s": 0.5,
+            "stable_s": stable_s,
+            "start_timeout_s": start_timeout_s,
+            "exit_grace_s": 1,
+        }
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", MAIN, str(self.path), str(STUB), pidfile, json.dumps(policy)],
@@ -79,7 +94,7 @@ class RunningSupervisor:
     def log(self) -> str:
         return self.log_path.read_text()
 
-    def wait_log(self, pattern: str, count: int = 1, timeout_s: float = 10) -> list[str]:
+    def wait_log(self, pattern: str, count: int = 1, timeout_s: float = 30) -> list[str]:
         """Waits until `pattern` is in the log `count` times; returns the matches."""
         end = time.monotonic() + timeout_s
         while len(found := re.findall(pattern, self.log)) < count:
@@ -91,17 +106,17 @@ class RunningSupervisor:
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
-    def wait(self, timeout_s: float = 10) -> int:
+    def wait(self, timeout_s: float = 30) -> int:
         return self.process.wait(timeout_s)
 
     def connect(self) -> "Client":
-        client = Client(socket.create_connection(("127.0.0.1", self.port), timeout=10))
+        client = Client(socket.create_connection(("127.0.0.1", self.port), timeout=30))
         self.clients.append(client)
         client.hello()
         return client
 
     def connect_when_bound(self) -> "Client":
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while True:
             try:
                 return self.connect()
@@ -111,7 +126,7 @@ class RunningSupervisor:
 
     def connect_to(self, slot: int) -> "Client":
         """A client of a certain worker."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while True:
             client = self.connect()
             if client.slot == slot:
@@ -130,7 +145,7 @@ class RunningSupervisor:
 
     def workers(self) -> dict[int, int]:
         """slot -> pid, when all are ready."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while True:
             workers = self.status()["workers"]
             if all(worker["phase"] == "ready" for worker in workers):
