@@ -40,15 +40,24 @@ class Judging:
         #: (tenant, action, reason) -> statements
         self.counts: Counter[tuple[str, str, str]] = Counter()
 
-    def scope_of(self, tenant: TenantInfo) -> int:
-        """The number of a tenant's rules; another policy is another scope, so no verdict outlives its rule."""
-        key = (tenant.name, tenant.schema, tenant.role, tenant.policy.model_dump_json())
+    def scope_of(self, tenant: TenantInfo, login: str, roles: frozenset[str]) -> int:
+        """The number of the rules for a server login of a tenant; `roles` are the tenant's other logins.
+
+        Another policy is another scope, so no verdict outlives its rule.
+        """
+        key = (tenant.name, tenant.schema, tenant.role, login, roles, tenant.policy.model_dump_json())
         number = self._ids.get(key)
         if number is None:
             number = len(self._ids) + 1
             self._ids[key] = number
             self._scopes[number] = GuardScope.build(
-                id=number, tenant=tenant.name, schema=tenant.schema, role=tenant.role, policy=tenant.policy
+                id=number,
+                tenant=tenant.name,
+                schema=tenant.schema,
+                policy=tenant.policy,
+                login=login,
+                role=tenant.role,
+                roles=roles,
             )
         return number
 

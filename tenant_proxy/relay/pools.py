@@ -51,11 +51,9 @@ class Pools:
                 server_user=server_user,
                 password=password,
                 session_mode=tenant.pool.mode is PoolMode.SESSION,
+                replication=replication,
             )
-            limits = self._limits(tenant)
-            if replication:
-                limits["guard_mode"] = _GUARD_MODES[GuardMode.OFF]
-            record.id = self._worker.engine.pool_open(**limits)
+            record.id = self._worker.engine.pool_open(**self._limits(record))
             self._by_key[key] = record
             self._by_id[record.id] = record
         if keys is not None:
@@ -63,12 +61,16 @@ class Pools:
         record.password = password
         return record
 
-    def _limits(self, tenant: TenantInfo) -> dict[str, Any]:
+    def _limits(self, record: PoolRecord) -> dict[str, Any]:
+        tenant = record.tenant
         pool = tenant.pool
+        logins = self._worker.state.registry.logins.values()
+        roles = frozenset(one.server_user for one in logins if tenant.name in one.tenants)
         return {
-            "scope": self._worker.judging.scope_of(tenant),
-            "guard_mode": _GUARD_MODES[tenant.policy.mode],
-            "session_mode": pool.mode is PoolMode.SESSION,
+            "scope": self._worker.judging.scope_of(tenant, record.server_user, roles),
+            "guard_mode": _GUARD_MODES[GuardMode.OFF if record.replication else tenant.policy.mode],
+            # of the clients that are in, it does not change
+            "session_mode": record.session_mode,
             "max": pool.max,
             "min": pool.min,
             "queue_limit": pool.queue_limit,
@@ -105,9 +107,7 @@ class Pools:
                 continue
             before = record.tenant
             record.tenant = tenant
-            limits = self._limits(tenant)
-            limits["session_mode"] = record.session_mode
-            engine.pool_update(record.id, **limits)
+            engine.pool_update(record.id, **self._limits(record))
             if _opened_by(before) != _opened_by(tenant):
                 record.welcomes.clear()
                 engine.expire_servers(record.id)

@@ -46,6 +46,8 @@ class PoolRecord:
     password: str | None
     keys: ScramKeys | None = None
     session_mode: bool = True
+    #: for replication connections: without the guard, which can't read their commands
+    replication: bool = False
     #: startup_id -> the server's ParameterStatus messages, in order
     welcomes: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
     failures: int = 0
