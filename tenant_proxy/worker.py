@@ -108,6 +108,9 @@ class Worker:
 
     def _sweep(self) -> None:
         self.engine.sweep(int(self.state.config.timeouts.login_s * 1e6))
+        for pool in self.pools:
+            if pool.tenant.pool.min and not self.draining:
+                self.dialer.on_demand(pool.id)
         asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     async def run(self) -> None:

@@ -106,6 +106,7 @@ cdef struct Pool:
     int32_t queue_limit
     int32_t pinned
     uint32_t max_prepared
+    uint32_t last_startup       # startup_id of the client that came last; 0: none yet
     Server *idle_first          # most recently used
     Server *idle_last
     Client *wait_first          # waits longest

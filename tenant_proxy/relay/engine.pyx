@@ -167,6 +167,7 @@ cdef class Engine(Relay):
         c.tracks = not p.session_mode
         c.pinned = p.session_mode
         p.clients += 1
+        p.last_startup = startup_id
 
     def client_want_server(self, uint64_t id):
         """The greeting needs a server: `hooks.on_greet` is called when there is one."""
@@ -391,8 +392,11 @@ cdef class Engine(Relay):
         cdef Pool *p = self.pool(id)
         cdef Client *c = p.wait_first
         cdef int i
-        if p.total >= p.max or p.waiting <= p.opening:
+        if p.retired or p.total >= p.max:
             return None
+        if p.waiting <= p.opening:
+            # nobody needs one, but so many are kept ready
+            return p.last_startup if p.total < p.min and p.last_startup else None
         for i in range(p.opening):
             if c.wait_next != NULL:
                 c = c.wait_next
