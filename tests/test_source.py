@@ -111,11 +111,12 @@ def test_no_file_is_too_long():
 
 
 def test_compiled_modules_have_types():
-    """mypy and editors see a compiled module only through its stub."""
+    """mypy and editors see a compiled module only through its stub; those that Python imports need one."""
+    imported = {target for path in tracked() if path.suffix == ".py" for _, target in imports_of(path)}
     bare = [
         str(path.relative_to(ROOT))
-        for path in PACKAGE.rglob("*.pyx")
-        if not path.with_suffix(".pyi").exists()
+        for path, own in ours()
+        if path.suffix == ".pyx" and own in imported and not path.with_suffix(".pyi").exists()
     ]
     assert not bare, f"write a .pyi beside: {bare}"
 
@@ -238,11 +239,19 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
         line = text.count("\n", 0, match.start()) + 1
         if match[3]:
             yield line, match[3].lstrip(".")
-        elif match[1]:
-            yield line, match[1].lstrip(".")
-        else:  # from tenant_proxy import a, b
+        else:
+            package = match[1].lstrip(".")
+            if package:
+                yield line, package
+            # of `from tenant_proxy.a import b, c` b may be a module too
             for name in re.findall(r"(\w+)(?:\s+as\s+\w+)?\s*(?:,|$|\))", match[2].strip("()\n ") + ","):
-                yield line, name
+                if not package or package_has_module(f"{package}.{name}"):
+                    yield line, f"{package}.{name}".lstrip(".")
+
+
+def package_has_module(dotted: str) -> bool:
+    base = PACKAGE.joinpath(*dotted.split("."))
+    return base.is_dir() or any(base.with_suffix(suffix).exists() for suffix in SOURCE_SUFFIXES)
 
 
 def allowed(own: str, target: str) -> bool:
