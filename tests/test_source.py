@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -119,6 +121,23 @@ def test_compiled_modules_have_types():
         if path.suffix == ".pyx" and own in imported and not path.with_suffix(".pyi").exists()
     ]
     assert not bare, f"write a .pyi beside: {bare}"
+
+
+def test_stubs_name_what_there_is():
+    missing = []
+    for path in PACKAGE.rglob("*.pyi"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        module = importlib.import_module(name)
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not hasattr(module, node.name):
+                missing.append(f"{name}.{node.name}")
+            if isinstance(node, ast.ClassDef):
+                found = getattr(module, node.name, None)
+                methods = [member.name for member in node.body if isinstance(member, ast.FunctionDef)]
+                missing += [
+                    f"{name}.{node.name}.{method}" for method in methods if not hasattr(found, method)
+                ]
+    assert not missing
 
 
 @pytest.mark.slow
