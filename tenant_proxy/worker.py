@@ -133,8 +133,8 @@ class Worker:
     async def _drain(self, timeout_s: float) -> None:
         last = errors.shutting_down().to_message()
         deadline = time.monotonic() + timeout_s
-        while self.engine.end_idle_clients(Reason.SHUTDOWN, last) and time.monotonic() < deadline:
-            await asyncio.sleep(DRAIN_POLL_S)
+        while self.engine.end_idle_clients(Reason.SHUTDOWN, last) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_POLL_S)  # clients come to rest one by one, which nobody announces
         self.engine.end_all_clients(Reason.SHUTDOWN, last)
         await asyncio.sleep(0)
         self._stopped.set()
@@ -188,7 +188,7 @@ class Worker:
     def on_bug(self, client: int) -> None:
         """An exception in an upcall for a client: logged with an id that the client is told."""
         number = uuid.uuid4().hex[:12]
-        log.exception("internal error", client=client, error_id=number)
+        log.error("internal error", exc_info=sys.exc_info()[1], client=client, error_id=number)
         self.engine.client_end(client, Reason.INTERNAL, errors.internal_error(number).to_message())
 
     # --- tenants' home workers --------------------------------------------------------
@@ -349,7 +349,8 @@ class Hooks:
             case Reason.SERVER_LOST:
                 return errors.server_lost()
             case Reason.SERVER_UNAVAILABLE:
-                assert session is not None and session.pool is not None
+                assert session is not None
+                assert session.pool is not None
                 return errors.server_unavailable(tenant.cluster.name, session.pool.last_error)
             case _:
                 return errors.shutting_down()
@@ -371,7 +372,7 @@ class Hooks:
     def bug_message(self) -> bytes:
         """An exception while a statement was judged: it is refused, and the session goes on."""
         number = uuid.uuid4().hex[:12]
-        log.exception("internal error", error_id=number)
+        log.error("internal error", exc_info=sys.exc_info()[1], error_id=number)
         error = errors.internal_error(number)
         error.severity = "ERROR"
         return error.to_message()
@@ -454,7 +455,7 @@ class Hooks:
         )
 
     def on_server_bug(self, server: int) -> None:
-        log.exception("internal error", server=server)
+        log.error("internal error", exc_info=sys.exc_info()[1], server=server)
         self._worker.engine.server_end(server, Reason.INTERNAL)
 
     def on_query_timeout(self, info: ServerInfo) -> None:

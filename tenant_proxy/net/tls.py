@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 from tenant_proxy.config.schema import ClientTls, ServerTls
 
@@ -93,14 +94,14 @@ class TlsLayer:
 
     def peer_names(self) -> tuple[str | None, tuple[str, ...]]:
         """Common name and alternative names of a verified peer's certificate."""
-        certificate = self.ssl_object.getpeercert() or {}
+        certificate: dict[str, Any] = dict(self.ssl_object.getpeercert() or {})
         cn: str | None = None
         for part in certificate.get("subject", ()):
-            for key, value in part:  # type: ignore[misc]
+            for key, value in part:
                 if key == "commonName":
                     cn = str(value)
-        names = tuple(str(value) for kind, value in certificate.get("subjectAltName", ()) if kind != "IP Address")  # type: ignore[misc]
-        return cn, names
+        alternatives = certificate.get("subjectAltName", ())
+        return cn, tuple(str(value) for kind, value in alternatives if kind != "IP Address")
 
 
 def _note_sni(ssl_object: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
@@ -112,11 +113,13 @@ def client_context(tls: ClientTls) -> ssl.SSLContext | None:
     if tls.mode == "disable" or tls.cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.min_version == "TLSv1.3" else ssl.TLSVersion.TLSv1_2
+    context.minimum_version = (
+        ssl.TLSVersion.TLSv1_3 if tls.min_version == "TLSv1.3" else ssl.TLSVersion.TLSv1_2
+    )
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.load_cert_chain(tls.cert, tls.key)
     context.set_alpn_protocols([ALPN])
-    context.sni_callback = _note_sni  # type: ignore[assignment]
+    context.sni_callback = _note_sni
     if tls.client_ca:
         context.load_verify_locations(tls.client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL

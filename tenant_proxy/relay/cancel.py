@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.net.tls import server_context
 from tenant_proxy.obs.log import get_logger
@@ -51,8 +52,8 @@ class Cancels:
         """Cancels what a server runs that is about to be closed."""
         self._start(self._send(info))
 
-    def _start(self, work: object) -> None:
-        task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type,var-annotated]
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -74,9 +75,7 @@ class Cancels:
         if isinstance(info.address, str):
             reader, writer = await asyncio.open_unix_connection(info.address)
         elif tls is not None and info.tls.negotiation == "direct":
-            reader, writer = await asyncio.open_connection(
-                *info.address, ssl=tls, server_hostname=info.host
-            )
+            reader, writer = await asyncio.open_connection(*info.address, ssl=tls, server_hostname=info.host)
         else:
             reader, writer = await asyncio.open_connection(*info.address)
             if tls is not None:

@@ -123,7 +123,7 @@ class Dialer:
                 self._resolving[key] = task
                 task.add_done_callback(lambda _: self._resolving.pop(key, None))
             return None
-        addresses = [(family, address) for family, _, _, _, address in found]
+        addresses: list[tuple[int, object]] = [(family, address) for family, _, _, _, address in found]
         self._addresses[key] = (time.monotonic() + 1e9, addresses)
         return addresses[0]
 
@@ -207,7 +207,9 @@ class Dialer:
         elif code == ord("N") and opening.info.tls.mode == "prefer":
             self._say_hello(server, opening)
         elif code == ord("N"):
-            self._fail(server, f"{_where(opening.info)} does not offer TLS, which tls.mode asks for.", down=True)
+            self._fail(
+                server, f"{_where(opening.info)} does not offer TLS, which tls.mode asks for.", down=True
+            )
         else:
             self._fail(server, f"{_where(opening.info)} does not speak PostgreSQL's protocol.", down=True)
 
@@ -223,7 +225,9 @@ class Dialer:
             opening.info.encrypted = True
             self._say_hello(server, opening)
 
-        opening.tls = TlsLayer(context, server_side=False, server_hostname=cluster.host, on_established=established)
+        opening.tls = TlsLayer(
+            context, server_side=False, server_hostname=cluster.host, on_established=established
+        )
         engine.use_tls(server, opening.tls)
         engine.write_raw(server, opening.tls.start())
 
@@ -294,7 +298,9 @@ class Dialer:
         if settings.server_lifetime_s:
             lifetime = settings.server_lifetime_s * (1 - random.random() * settings.server_lifetime_jitter)
             expires_us = int((time.time() + lifetime) * 1e6)
-        log.debug("server connected", server=server, tenant=pool.tenant.name, user=pool.server_user, pid=info.pid)
+        log.debug(
+            "server connected", server=server, tenant=pool.tenant.name, user=pool.server_user, pid=info.pid
+        )
         self._worker.engine.server_ready(server, info.pid, expires_us)
 
     # --- failures ----------------------------------------------------------------------

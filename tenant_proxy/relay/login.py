@@ -11,9 +11,9 @@ import os
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tenant_proxy import errors
 from tenant_proxy.auth.client_auth import ClientAuth
@@ -50,7 +50,7 @@ _LIMIT_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Where an authenticated startup packet leads: the same for each plain connection that sends these bytes."""
+    """Where an authenticated startup packet leads: the same for each plain connection with these bytes."""
 
     packet: StartupPacket
     request: StartupRequest
@@ -72,8 +72,21 @@ class Attempt:
     """One login in progress."""
 
     __slots__ = (
-        "address", "auth", "direct_tls", "kind", "login", "minor", "name", "negotiation", "packet", "port",
-        "raw", "request", "started", "tls", "tls_done",
+        "address",
+        "auth",
+        "direct_tls",
+        "kind",
+        "login",
+        "minor",
+        "name",
+        "negotiation",
+        "packet",
+        "port",
+        "raw",
+        "request",
+        "started",
+        "tls",
+        "tls_done",
     )
 
     def __init__(self) -> None:
@@ -255,7 +268,9 @@ class Logins:
             minor=attempt.minor,
         )
 
-    def _start_auth(self, client: int, attempt: Attempt, method: str, name: str, secret: Secret | None) -> None:
+    def _start_auth(
+        self, client: int, attempt: Attempt, method: str, name: str, secret: Secret | None
+    ) -> None:
         state = self._worker.state
         request = attempt.request
         assert request is not None
@@ -306,16 +321,16 @@ class Logins:
 
     # --- what takes time ----------------------------------------------------------
 
-    def _later(self, client: int, work: object) -> None:
+    def _later(self, client: int, work: Coroutine[Any, Any, None]) -> None:
         """Runs a coroutine for a client whose messages stay unread meanwhile."""
         self._worker.engine.client_hold(client, True)
-        task = asyncio.get_running_loop().create_task(self._guarded(client, work))  # type: ignore[arg-type]
+        task = asyncio.get_running_loop().create_task(self._guarded(client, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, client: int, work: object) -> None:
+    async def _guarded(self, client: int, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await work  # type: ignore[misc]
+            await work
         except ProxyError as error:
             self.refuse(client, error)
         except Exception:
@@ -329,7 +344,9 @@ class Logins:
         if client in self._attempts and attempt.auth is not None:
             self._go_on(client, attempt, attempt.auth.resume())
 
-    async def _ask_server(self, client: int, attempt: Attempt, method: str, name: str, cluster: Cluster) -> None:
+    async def _ask_server(
+        self, client: int, attempt: Attempt, method: str, name: str, cluster: Cluster
+    ) -> None:
         secret = await self._worker.users.look_up(cluster, name)
         if client in self._attempts:
             self._start_auth(client, attempt, method, name, secret)
@@ -338,7 +355,8 @@ class Logins:
 
     def _authenticated(self, client: int, attempt: Attempt, reply: bytes) -> None:
         worker, request, auth = self._worker, attempt.request, attempt.auth
-        assert request is not None and auth is not None
+        assert request is not None
+        assert auth is not None
         registry = worker.state.registry
         prelude = attempt.negotiation + reply + messages.AUTH_OK
         if registry.is_admin_database(request.database):
@@ -496,7 +514,10 @@ class Logins:
         self._worker.engine.client_admin(
             client,
             session,
-            prelude + greeting + messages.backend_key_data(self._worker.next_pid(), os.urandom(4)) + messages.READY_IDLE,
+            prelude
+            + greeting
+            + messages.backend_key_data(self._worker.next_pid(), os.urandom(4))
+            + messages.READY_IDLE,
         )
 
     # --- ends -------------------------------------------------------------------------

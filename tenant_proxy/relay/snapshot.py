@@ -14,9 +14,19 @@ if TYPE_CHECKING:
     from tenant_proxy.worker import Worker
 
 _SUMMED = (
-    "xacts", "queries", "bytes_in", "bytes_out", "xact_us", "query_us", "wait_us", "assignments", "client_parses",
-    "server_parses", "binds", "rejected",
-)  # fmt: skip
+    "xacts",
+    "queries",
+    "bytes_in",
+    "bytes_out",
+    "xact_us",
+    "query_us",
+    "wait_us",
+    "assignments",
+    "client_parses",
+    "server_parses",
+    "binds",
+    "rejected",
+)
 
 
 def take(worker: Worker, what: list[str]) -> dict[str, Any]:
@@ -169,7 +179,9 @@ def _stats(worker: Worker, figures: list[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def _client(row: tuple[Any, ...]) -> dict[str, Any]:
-    number, session, state, connect_us, request_us, wait_us, link, status, pinned, statements, fd, tls, _ = row
+    number, session, state, connect_us, request_us, wait_us, link, status, pinned, statements, fd, tls, _ = (
+        row
+    )
     known = session if isinstance(session, Session) else None
     local_addr, local_port = _local_end(fd)
     return {
@@ -196,7 +208,21 @@ def _client(row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _server(worker: Worker, row: tuple[Any, ...]) -> dict[str, Any]:
-    number, pool_id, info, state, connect_us, assigned_us, link, status, close_needed, statements, fd, tls, pid = row
+    (
+        number,
+        pool_id,
+        info,
+        state,
+        connect_us,
+        assigned_us,
+        link,
+        status,
+        close_needed,
+        statements,
+        fd,
+        tls,
+        pid,
+    ) = row
     record = _record(worker, pool_id)
     known = info if isinstance(info, ServerInfo) else None
     address = known.address if known else ""

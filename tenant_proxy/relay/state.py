@@ -48,8 +48,10 @@ class State:
             end_point=_end_point(config) if tls is not None else None,
             mock_key=_mock_key(registry),
             samehost_rules=any(rule.address == "samehost" for rule in config.auth.rules),
-            secrets={name: Secret.parse(login.verifier) if login.verifier else _plain(login.password)
-                     for name, login in registry.logins.items()},
+            secrets={
+                name: Secret.parse(login.verifier) if login.verifier else _plain(login.password)
+                for name, login in registry.logins.items()
+            },
         )
 
 

@@ -42,7 +42,9 @@ class Users:
                 async with asyncio.timeout(QUERY_S):
                     secret = await self._ask(cluster, name)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-                log.warning("auth_query failed", cluster=cluster.name, error=str(error) or type(error).__name__)
+                log.warning(
+                    "auth_query failed", cluster=cluster.name, error=str(error) or type(error).__name__
+                )
                 connection = self._connections.pop(cluster.name, None)
                 if connection is not None:
                     connection.terminate()
