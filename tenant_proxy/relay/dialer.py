@@ -37,8 +37,9 @@ ADDRESS_S = 30.0
 #: pause before a pool that found its cluster's budget used up asks again
 BUDGET_RETRY_S = 0.2
 
-#: SQLSTATEs of a refused login that the client's own settings caused: it is told as it is
-CLIENT_CAUSED = ("22", "42704", "42602", "42601", "0A")
+#: SQLSTATE classes of a refused login that concern everybody: connection, authorization, database, resources,
+#: operator, system, bugs.  Any other is about the settings that this client asked for, and told to it as it is.
+NOT_CLIENTS_FAULT = ("08", "28", "3D", "53", "57", "58", "XX")
 #: the server is up, but takes nobody (too many connections, starting, shutting down)
 NOT_NOW = ("53", "57")
 
@@ -310,7 +311,7 @@ class Dialer:
         sqlstate = fields.get("C", "XX000")
         text = fields.get("M", "no message")
         pool = opening.info.pool
-        if sqlstate.startswith(CLIENT_CAUSED):
+        if not sqlstate.startswith(NOT_CLIENTS_FAULT):
             # the settings that this client asked for
             error = ProxyError(
                 sqlstate,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 import time
 from collections import Counter
@@ -548,9 +549,19 @@ class Logins:
 
 def _with_name(parameters: tuple[bytes, ...], application_name: str) -> tuple[bytes, ...]:
     """In transaction mode the name is the client's own, not that of the server's log-in."""
-    return tuple(
-        messages.parameter_status("application_name", application_name)
-        if one[5:].startswith(b"application_name\0")
-        else one
-        for one in parameters
+    if not application_name.isascii() or not application_name.isprintable() or len(application_name) > 63:
+        application_name = _as_server_shows(application_name, parameters)
+    shown = messages.parameter_status("application_name", application_name)
+    return tuple(shown if one[5:].startswith(b"application_name\0") else one for one in parameters)
+
+
+def _as_server_shows(application_name: str, parameters: tuple[bytes, ...]) -> str:
+    """What the server makes of a name: cut at NAMEDATALEN, then pg_clean_ascii (src/common/string.c), which
+    writes other bytes than printable ASCII as \\xHH since PostgreSQL 16, and as ? before."""
+    raw = application_name.encode("utf-8", "surrogateescape")[:63].decode("utf-8", "ignore").encode()
+    version = next((one for one in parameters if one[5:].startswith(b"server_version\0")), b"")
+    digits = re.match(rb"\d+", version[20:])
+    major = int(digits[0]) if digits is not None else 0
+    return "".join(
+        chr(byte) if 32 <= byte <= 126 else f"\\x{byte:02x}" if major >= 16 else "?" for byte in raw
     )
