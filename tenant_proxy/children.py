@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,9 +141,9 @@ class Child:
             self.send_signal(signal.SIGKILL)
             await self.join()
 
-    async def changed(self) -> None:
-        """Returns at the next change of phase."""
-        await self._changed.wait()
+    def changed(self) -> Coroutine[Any, Any, Any]:
+        """Ends at the next change of phase after this call, even if it is awaited later."""
+        return self._changed.wait()
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase

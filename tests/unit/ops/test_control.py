@@ -79,14 +79,14 @@ def test_it_is_not_ready_without_a_worker(start, site):
 
 
 def test_it_is_not_ready_while_draining_and_answers_until_the_end(proxy, site):
-    client = proxy.connect()
+    client = proxy.connect_to(0)
     assert site.get("/readyz")[0] == 200
     proxy.signal(signal.SIGTERM)
     proxy.wait_log("supervisor: draining")
     status, _, text = site.get("/readyz")
     assert status == 503
     assert json.loads(text)["reasons"] == ["the proxy is shutting down"]
-    assert 'worker_draining{worker="0"}' in site.metrics()
+    assert site.metrics()['worker_draining{worker="0"}'] == 1
     client.close()
     assert proxy.wait() == 0
 
