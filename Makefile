@@ -43,27 +43,35 @@ $(PY):
 	@mkdir -p .stamps
 	@python=$$(scripts/check-machine.sh $(PYTHON)) || exit 1; \
 	echo "venv in $(VENV) with $$python"; \
-	rm -rf $(VENV) .stamps/packages .stamps/compile-* && "$$python" -m venv $(VENV)
+	rm -rf $(VENV) .stamps/*packages .stamps/compile-* && "$$python" -m venv $(VENV)
 
-.stamps/packages: requirements-dev.lock pyproject.toml | $(PY)
+# What running takes: quick to fetch, for those who come to see the demo.
+.stamps/run-packages: requirements-dev.lock pyproject.toml setup.py | $(PY)
 	@mkdir -p .stamps
-	@echo "packages of requirements-dev.lock"
-	@$(PIP) install -r requirements-dev.lock
+	@echo "packages to run"
+	@$(PY) scripts/requirements.py run >.stamps/run.txt
+	@$(PIP) install --constraint requirements-dev.lock -r .stamps/run.txt
 	@# the package itself, editable: the tenant-proxy command; its modules are compiled below
 	@TP_NO_EXTENSIONS=1 $(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What tests, lint and load tests take besides.
+.stamps/packages: .stamps/run-packages
+	@echo "packages to develop"
+	@$(PIP) install -r requirements-dev.lock
 	@touch $@
 
 venv: .stamps/packages
 
 # A stamp per kind, the other one removed: a change of kind compiles all anew.
-.stamps/compile-release: $(CYTHON_SOURCES) .stamps/packages
+.stamps/compile-release: $(CYTHON_SOURCES) .stamps/run-packages
 	@echo "compiling"
 	@if [ -e .stamps/compile-debug ]; then export CYTHON_FORCE_REGEN=1; force=--force; fi; \
 	$(BUILD_EXT) $${force:-}
 	@rm -f .stamps/compile-debug
 	@touch $@
 
-.stamps/compile-debug: $(CYTHON_SOURCES) .stamps/packages
+.stamps/compile-debug: $(CYTHON_SOURCES) .stamps/run-packages
 	@echo "compiling with checks and assertions"
 	@if [ ! -e $@ ]; then export CYTHON_FORCE_REGEN=1; force=--force; fi; \
 	TP_DEBUG=1 $(BUILD_EXT) $${force:-}
@@ -80,16 +88,16 @@ debug: .stamps/compile-debug
 demo: compile
 	@exec $(PY) -m tenant_proxy.devel.demo $(if $(ONCE),--once) $(ARGS)
 
-test: compile
+test: compile .stamps/packages
 	$(PY) -m pytest $(ARGS)
 
-soak: compile
+soak: compile .stamps/packages
 	$(PY) -m pytest -m soak --timeout 7200 $(ARGS)
 
-fuzz: compile
+fuzz: compile .stamps/packages
 	$(PY) -m pytest -m fuzz --timeout 7200 $(ARGS)
 
-bench: compile
+bench: compile .stamps/packages
 	$(PY) -m loadtests $(ARGS)
 
 lint: .stamps/packages
@@ -139,7 +147,7 @@ lock:
 	@python=$$(scripts/check-machine.sh $(PYTHON)) || exit 1; \
 	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	"$$python" -m venv "$$dir/venv"; \
-	"$$python" scripts/dev_requirements.py >"$$dir/in.txt"; \
+	"$$python" scripts/requirements.py dev >"$$dir/in.txt"; \
 	"$$dir/venv/bin/python" -m pip --quiet --disable-pip-version-check install --upgrade -r "$$dir/in.txt"; \
 	{ echo "# Exact versions for development and CI. Made by \`make lock\`."; \
 	  "$$dir/venv/bin/python" -m pip --disable-pip-version-check freeze --all --exclude pip \
