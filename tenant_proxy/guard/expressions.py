@@ -13,6 +13,9 @@ from tenant_proxy.model import Effect
 _OPAQUE: Final = int(Effect.OPAQUE)
 _MISSING: Final = object()
 
+#: longest literal that is read as a name, in characters
+_MAX_NAME: Final = 2000
+
 
 # --- relations and columns --------------------------------------------------------------
 
@@ -30,6 +33,7 @@ def relation(w: Walk, body: Body, *, write: bool = False) -> None:
             "catalog",
             f'permission denied for relation "{name}"',
             detail=f"It holds {functions.REFUSED_RELATIONS[name]}.",
+            hint="The other system catalogs can be read; ask the operator for what is only in this one.",
             location=location,
             name=f"pg_catalog.{name}",
         )
@@ -108,7 +112,9 @@ def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], loca
 
 def reference(w: Walk, parts: list[str], location: int, *, trigger: bool = False) -> None:
     """A function that a definition names and that will run with arguments that nobody sees."""
+    effects = w.effects
     fact = lookup(w, parts, location)
+    w.effects = effects  # nothing runs now
     if trigger and parts[-1] in functions.TRIGGERS:
         return
     if fact is not None and (fact.names or fact.queries or fact.sets or fact.effects & Effect.PINS):
@@ -198,7 +204,7 @@ def names_in(
     What is not constant passes: on a backend that is the tenant's own PostgreSQL's grants decide.
     """
     for text, location, element in w.constants(node):
-        if array and not element:
+        if array and not element and len(text) <= _MAX_NAME:
             elements = names.array_elements(text)
             if elements is None:
                 _malformed(w, text, location)
@@ -210,6 +216,8 @@ def names_in(
 
 def judge_name(w: Walk, text: str, kind: str, location: int, *, unsure: bool = False) -> None:
     """One name of an object in a literal."""
+    if len(text) > _MAX_NAME:
+        _malformed(w, text[:40], location)
     if kind == "schema_name":  # taken as it is, without quoting rules
         w.check_schema(names.truncated(text), location)
     elif names.is_oid(text):

@@ -39,6 +39,8 @@ def split_qualified(text: str) -> list[str] | None:
         quoted = _QUOTED.match(text, at)
         if quoted:
             name, at = quoted[1].replace('""', '"'), quoted.end()
+        elif text.startswith('"', at):
+            return None
         else:
             start = at
             while at < end and text[at] != "." and text[at] not in _SPACE:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pglast.parser import ParseError, parse_sql_json, scan
 
-from tenant_proxy.guard.shape import scan_cost
+from tenant_proxy.guard.shape import scan_cost, shape
 
 Tree = list[dict[str, Any]]
 
@@ -22,19 +22,21 @@ Tree = list[dict[str, Any]]
 MAX_TEXT_BYTES: Final = 8 * 1024 * 1024
 
 #: largest tree, in bytes of JSON; Python's objects take some 12 times that
-MAX_TREE_BYTES: Final = 48 * 1024 * 1024
+MAX_TREE_BYTES: Final = 24 * 1024 * 1024
 
 #: see `shape.operator_work`; a statement of ordinary size is below a thousand
 MAX_SCAN_COST: Final = 50_000_000
 
-#: copies of one expression that assignments to rows may make, times its tokens
-MAX_ROW_ASSIGNMENT: Final = 1_000_000
+#: columns that rows are assigned to, times the bytes behind (which hold the row)
+MAX_ROW_ASSIGNMENT: Final = 150_000
 
 #: JSON nested deeper than Python's usual limit is read with this one: a term of a + b + c … takes two
 #: levels, and a level takes about 150 bytes of C stack
 DEEP_RECURSION: Final = 12_000
 
-_SET_ROW = re.compile(r"(?is)\bset\b.*\)[^=(]*=")
+_SET = re.compile(r"(?i)\bset\b")
+_AFTER_ROW = re.compile(r"\)\s*=|--|/\*")
+_STRUCTURE = re.compile(rb'"[^"]*"|\) ?=|[(),]')
 
 
 class Unreadable(Exception):
@@ -61,9 +63,9 @@ def parse(text: str) -> Tree:
     if len(encoded) > MAX_TEXT_BYTES:
         raise Unreadable("54000", "statement is too large to be checked", reason="too_large")
     if len(encoded) > 4096 and scan_cost(encoded) > MAX_SCAN_COST:
-        raise Unreadable("54001", "statement is too complex to be checked", reason="too_complex")
-    if len(encoded) > 1024 and _SET_ROW.search(text):
-        _check_row_assignments(text)
+        raise _too_complex()
+    if len(encoded) > 1024 and _AFTER_ROW.search(text) and _SET.search(text):
+        _check_row_assignments(text, encoded)
     try:
         found = parse_sql_json(text)
     except ParseError as error:
@@ -99,19 +101,48 @@ def _unreadable(error: ParseError, text: str) -> Unreadable:
     return Unreadable("42601", message, len(text) if index is None else int(index))
 
 
-def _check_row_assignments(text: str) -> None:
+def _check_row_assignments(text: str, encoded: bytes) -> None:
     """SET (a, b, …) = (…): the tree repeats the right side for each column on the left."""
+    found = shape(encoded)
+    if found is None:
+        if len(encoded) > _MAX_SCANNED:
+            raise _too_complex()
+        found = _scanned(text)
+    opened: list[int] = []  # commas before each
+    commas = work = 0
+    for match in _STRUCTURE.finditer(found):
+        token = match[0]
+        if token == b",":
+            commas += 1
+        elif token == b"(":
+            opened.append(commas)
+        elif token.startswith(b")") and opened:
+            before = opened.pop()
+            columns = commas - before + 1
+            commas = before  # those inside don't count for what is around
+            if token != b")" and columns > 1:
+                work += columns * (len(found) - match.end())
+                if work > MAX_ROW_ASSIGNMENT:
+                    raise _too_complex()
+
+
+#: texts without a shape are scanned by pglast, a token at a time
+_MAX_SCANNED: Final = 256 * 1024
+
+
+def _scanned(text: str) -> bytes:
+    """As much of a text's shape as `_check_row_assignments` looks at."""
     try:
-        tokens = [token.name for token in scan(text) if token.name not in ("SQL_COMMENT", "C_COMMENT")]
+        tokens = scan(text)
     except ParseError as error:
         raise _unreadable(error, text) from None
-    opened: list[int] = []
-    for at, name in enumerate(tokens):
-        if name == "ASCII_40":
-            opened.append(at)
-        elif name == "ASCII_41" and opened:
-            start = opened.pop()
-            if tokens[at + 1 : at + 2] == ["ASCII_61"]:
-                columns = tokens[start:at].count("ASCII_44") + 1
-                if columns > 1 and columns * (len(tokens) - at) > MAX_ROW_ASSIGNMENT:
-                    raise Unreadable("54001", "statement is too complex to be checked", reason="too_complex")
+    punctuation = {"ASCII_40": b"(", "ASCII_41": b")", "ASCII_44": b",", "ASCII_61": b"="}
+    return b"".join(
+        punctuation.get(token.name, b"xx")
+        for token in tokens
+        if token.name not in ("SQL_COMMENT", "C_COMMENT")
+    )
+
+
+def _too_complex() -> Unreadable:
+    return Unreadable("54001", "statement is too complex to be checked", reason="too_complex")

@@ -33,7 +33,8 @@ def variable_set(w: Walk, body: Body, *, stored: bool = False) -> bool:
     location = body.get("location", NOWHERE)
     local = stored or body.get("is_local", False)
     if kind == "VAR_RESET_ALL":
-        w.set(["*"])
+        if not stored:
+            w.set(["*"])
         return True
     if kind == "VAR_SET_MULTI":
         # SET TRANSACTION …, SET SESSION CHARACTERISTICS AS TRANSACTION …; arguments are fixed words, but

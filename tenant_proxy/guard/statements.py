@@ -115,6 +115,11 @@ def _discard(w: Walk, body: Body) -> bool:
     return True
 
 
+def _execute(w: Walk, body: Body) -> None:
+    """The statement was judged by PREPARE; what it does is not known here."""
+    w.effects |= STATEMENTS["ExecuteStmt"].effects
+
+
 def _listen(w: Walk, body: Body) -> bool:
     w.pin("listen")
     return True
@@ -212,6 +217,7 @@ def _reindex(w: Walk, body: Body) -> None:
 
 
 def _refresh(w: Walk, body: Body) -> None:
+    w.effects |= _WRITES
     relation(w, body["relation"], write=True)
 
 
@@ -233,6 +239,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "DiscardStmt": _discard,
     "DeallocateStmt": _deallocate,
     "PrepareStmt": _prepare,
+    "ExecuteStmt": _execute,
     "ListenStmt": _listen,
     "UnlistenStmt": _nothing,
     "NotifyStmt": _nothing,

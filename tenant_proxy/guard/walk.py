@@ -1,8 +1,8 @@
 """One judgement: walks a parse tree, collects what the statement does, and ends at the first refusal.
 
 How literals are kept out of verdicts that are cached by shape (docs/guard.md): the walk and its rules
-never look at the value of a literal but through `constant`, `constants` and `literal`, and these set
-`exact` first.  Statements other than queries and row changes are exact from the start, as their
+never look at the value of a literal but through `constant` and `constants`, and these set `exact`
+first.  Statements other than queries and row changes are exact from the start, as their
 literals stand in many places (`effects.STATEMENTS`).  So a judgement that ends with `exact` unset has
 run without knowing any literal, and would have run the same for other literals.
 """
@@ -171,21 +171,20 @@ class Walk:
 
     def check_name(self, names: list[str], location: int, *, write: bool = False) -> None:
         """[database,] [schema,] name.  A database that is not this one the server refuses itself."""
+        if len(names) > 3:
+            self.refuse(
+                "syntax",
+                "improper qualified name (too many dotted names): " + ".".join(names),
+                sqlstate="42601",
+                location=location,
+            )
         if len(names) > 1:
             self.check_schema(names[-2], location, write=write, name=names[-1])
-            if len(names) > 3:
-                self.refuse(
-                    "syntax",
-                    "improper qualified name (too many dotted names): " + ".".join(names),
-                    sqlstate="42601",
-                    location=location,
-                )
 
     # --- literals: whoever looks at one makes the verdict exact -----------------------
 
     def constant(self, node: Mapping[str, Any] | None) -> str | None:
         """The text of a constant string expression: a literal, cast or joined by ||; None if it is more."""
-        self.exact = True
         pieces: list[str] = []
         stack = [node]
         while stack:
@@ -194,6 +193,7 @@ class Walk:
                 return None
             ((tag, body),) = node.items()
             if tag == "A_Const" and "sval" in body:
+                self.exact = True
                 pieces.append(body["sval"].get("sval", ""))
             elif tag in ("TypeCast", "CollateClause", "NamedArgExpr"):
                 stack.append(body.get("arg"))
@@ -208,7 +208,6 @@ class Walk:
 
         With each its location, and whether it is an element of ARRAY[…].
         """
-        self.exact = True
         stack = [(node, False)]
         while stack:
             node, element = stack.pop()
@@ -231,11 +230,6 @@ class Walk:
             elif tag == "A_Expr" and body["kind"] == "AEXPR_NULLIF":
                 below = [body.get("lexpr")]
             stack += ((item, element) for item in below)
-
-    def literal(self, body: Body, field: str) -> Any:
-        """A field in which a literal may stand."""
-        self.exact = True
-        return body.get(field)
 
     # --- effects -----------------------------------------------------------------
 
