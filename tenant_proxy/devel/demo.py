@@ -265,12 +265,15 @@ class Demo:
         try:
             _write_private(self.env_file, "\n".join(lines) + "\n")
             self._print_addresses(values)
-            while True:
+            # kill -9 of make ends the demo too; a shell that put it in the background may go
+            parent = os.getppid() if "MAKELEVEL" in os.environ else None
+            while parent in (None, os.getppid()):
                 time.sleep(0.25)
                 if proxy.poll() is not None:
                     raise DemoError(f"the proxy ended with status {proxy.returncode}", self.proxy_log)
                 if not server.running:
                     raise DemoError("PostgreSQL ended", server.log_path)
+            raise Stopped
         finally:
             self.env_file.unlink(missing_ok=True)
 
