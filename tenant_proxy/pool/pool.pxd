@@ -93,7 +93,7 @@ cdef struct Pool:
     uint32_t scope              # the guard's scope
     uint8_t guard_mode          # 0 enforce, 1 observe, 2 off
     uint8_t session_mode
-    uint8_t down                # the last connect failed: see retry_at in Python
+    uint8_t down                # the last connect failed
     uint8_t fail_when_down
     uint8_t retired             # a reload took it away: it goes when its last client has
     int32_t max
@@ -121,6 +121,7 @@ cdef struct Pool:
     uint64_t client_idle_us
     uint64_t server_idle_us
     uint64_t connect_timeout_us
+    uint64_t retry_us           # while down: when the next connect may be tried
     # counters
     uint64_t xacts
     uint64_t queries

@@ -37,11 +37,10 @@ ADDRESS_S = 30.0
 #: pause before a pool that found its cluster's budget used up asks again
 BUDGET_RETRY_S = 0.2
 
-#: SQLSTATE classes of a refused login that concern everybody: connection, authorization, database, resources,
-#: operator, system, bugs.  Any other is about the settings that this client asked for, and told to it as it is.
+#: SQLSTATE classes of a refused login that concern everybody: connection, authorization, database,
+#: resources, operator, system, bugs.  Any other is about the settings that this client asked for, and told
+#: to it as it is.
 NOT_CLIENTS_FAULT = ("08", "28", "3D", "53", "57", "58", "XX")
-#: the server is up, but takes nobody (too many connections, starting, shutting down)
-NOT_NOW = ("53", "57")
 
 
 class Opening:
@@ -86,7 +85,7 @@ class Dialer:
             if wait > 0:
                 self._retry_later(pool, wait)
                 return
-            address = self._address(pool)
+            address = self._address(pool, startup_id)
             if address is None:
                 return
             if not self._worker.budget.take(pool.tenant):
@@ -107,7 +106,7 @@ class Dialer:
 
             pool.retry_handle = asyncio.get_running_loop().call_later(wait_s, again)
 
-    def _address(self, pool: PoolRecord) -> tuple[int, object] | None:
+    def _address(self, pool: PoolRecord, startup_id: int) -> tuple[int, object] | None:
         """(family, address) to connect to; None while the name is looked up, or after it was not found."""
         cluster = pool.tenant.cluster
         if cluster.host.startswith("/"):
@@ -120,7 +119,7 @@ class Dialer:
             found = socket.getaddrinfo(*key, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         except OSError:
             if key not in self._resolving:
-                task = asyncio.get_running_loop().create_task(self._resolve(key, pool))
+                task = asyncio.get_running_loop().create_task(self._resolve(key, pool, startup_id))
                 self._resolving[key] = task
                 task.add_done_callback(lambda _: self._resolving.pop(key, None))
             return None
@@ -128,11 +127,11 @@ class Dialer:
         self._addresses[key] = (time.monotonic() + 1e9, addresses)
         return addresses[0]
 
-    async def _resolve(self, key: tuple[str, int], pool: PoolRecord) -> None:
+    async def _resolve(self, key: tuple[str, int], pool: PoolRecord, startup_id: int) -> None:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(*key, type=socket.SOCK_STREAM)
         except OSError as error:
-            self._failed(pool, f'The host name "{key[0]}" was not found: {error.strerror}.', down=True)
+            self._failed(pool, startup_id, f'The host name "{key[0]}" was not found: {error.strerror}.')
             return
         self._addresses[key] = (
             time.monotonic(),
@@ -162,7 +161,7 @@ class Dialer:
         if status not in (0, errno.EINPROGRESS):
             sock.close()
             self._worker.budget.give_back(pool.tenant)
-            self._failed(pool, f"{_where(info)}: {os.strerror(status)}.", down=True)
+            self._failed(pool, startup_id, f"{_where(info)}: {os.strerror(status)}.")
             return False
         server = self._worker.engine.server_open(
             pool.id, sock.detach(), startup_id, info, family == socket.AF_UNIX
@@ -180,7 +179,7 @@ class Dialer:
         info = opening.info
         status = self._worker.engine.connect_error(server)
         if status:
-            self._fail(server, f"{_where(info)}: {os.strerror(status)}.", down=True)
+            self._fail(server, f"{_where(info)}: {os.strerror(status)}.")
             return
         if info.tls.mode == "disable" or isinstance(info.address, str):
             self._say_hello(server, opening)
@@ -200,7 +199,7 @@ class Dialer:
             else:
                 self._on_login_message(server, opening, code, body)
         except ProxyError as error:
-            self._fail(server, error.detail or error.message, down=False)
+            self._fail(server, error.detail or error.message)
 
     def _on_tls_answer(self, server: int, opening: Opening, code: int) -> None:
         if code == ord("S"):
@@ -208,11 +207,9 @@ class Dialer:
         elif code == ord("N") and opening.info.tls.mode == "prefer":
             self._say_hello(server, opening)
         elif code == ord("N"):
-            self._fail(
-                server, f"{_where(opening.info)} does not offer TLS, which tls.mode asks for.", down=True
-            )
+            self._fail(server, f"{_where(opening.info)} does not offer TLS, which tls.mode asks for.")
         else:
-            self._fail(server, f"{_where(opening.info)} does not speak PostgreSQL's protocol.", down=True)
+            self._fail(server, f"{_where(opening.info)} does not speak PostgreSQL's protocol.")
 
     def _start_tls(self, server: int, opening: Opening) -> None:
         cluster = opening.info.pool.tenant.cluster
@@ -280,7 +277,7 @@ class Dialer:
             case "N" | "v":
                 pass
             case _:
-                self._fail(server, f"{_where(info)} sent an unexpected message during login.", down=True)
+                self._fail(server, f"{_where(info)} sent an unexpected message during login.")
 
     def _ready(self, server: int, opening: Opening) -> None:
         assert opening.auth is not None
@@ -326,27 +323,29 @@ class Dialer:
             self._worker.engine.server_end(server, Reason.LOGIN_FAILED)
             return
         detail = f"{_where(opening.info)} answered: {text} (SQLSTATE {sqlstate})."
-        self._fail(server, detail, down=sqlstate[:2] not in NOT_NOW)
+        self._fail(server, detail)
 
-    def _fail(self, server: int, detail: str, *, down: bool) -> None:
+    def _fail(self, server: int, detail: str) -> None:
         opening = self._openings.pop(server, None)
-        self._worker.engine.server_end(server, Reason.LOGIN_FAILED)
         if opening is not None:
-            self._failed(opening.info.pool, detail, down=down)
+            # first, so that the end of this one does not at once open the next
+            self._failed(opening.info.pool, opening.info.startup_id, detail)
+        self._worker.engine.server_end(server, Reason.LOGIN_FAILED)
 
     def on_gone(self, server: int, info: ServerInfo, reason: int) -> None:
         """The engine closed a server: also one whose login was in progress."""
         self._worker.budget.give_back(info.pool.tenant)
         if self._openings.pop(server, None) is not None:
             what = "timed out" if reason == Reason.CONNECT_FAILED else "closed the connection during login"
-            self._failed(info.pool, f"{_where(info)}: {what}.", down=True)
+            self._failed(info.pool, info.startup_id, f"{_where(info)}: {what}.")
 
-    def _failed(self, pool: PoolRecord, detail: str, *, down: bool) -> None:
+    def _failed(self, pool: PoolRecord, startup_id: int, detail: str) -> None:
         settings = pool.tenant.pool
         self.failures += 1
         pool.failures += 1
         pause = min(settings.retry_max_s, settings.retry_min_s * 2 ** min(pool.failures - 1, 16))
-        pool.retry_at = time.monotonic() + pause * random.uniform(0.75, 1.25)
+        pause *= random.uniform(0.75, 1.25)
+        pool.retry_at = time.monotonic() + pause
         pool.last_error = detail
         error = errors.server_unavailable(pool.tenant.cluster.name, detail)
         self._worker.count_error(pool.tenant.name, error, Source.SERVER)
@@ -358,7 +357,7 @@ class Dialer:
             error=detail,
             retry_s=round(pause, 2),
         )
-        self._worker.engine.pool_down(pool.id, True)
+        self._worker.engine.pool_down(pool.id, startup_id, pause)
         self._worker.engine.pool_demand(pool.id)
         self._worker.engine.poke()
 

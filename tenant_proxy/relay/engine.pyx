@@ -407,15 +407,28 @@ cdef class Engine(Relay):
         cdef Pool *p = self.pool(id)
         return p.total, p.opening, p.idle_count, p.waiting, p.clients, p.max
 
-    def pool_down(self, uint32_t id, bint down):
-        """A connect failed: with `fail_when_down`, clients that wait and no server could serve are told."""
+    def pool_down(self, uint32_t id, uint32_t startup_id, retry_s):
+        """A server with these settings could not be opened, and is not tried again for `retry_s`: with
+        `fail_when_down`, clients that wait for one are told, unless there is another that will come free."""
         cdef Pool *p = self.pool(id)
-        cdef Client *c
-        p.down = down
-        if down and p.fail_when_down and p.total == p.opening:
-            while p.wait_first != NULL:
-                c = p.wait_first
+        cdef Client *c = p.wait_first
+        cdef Client *following
+        cdef Link *l
+        cdef size_t i
+        p.down = 1
+        p.retry_us = self.now_us + <uint64_t> (retry_s * 1e6)
+        if not p.fail_when_down or c == NULL:
+            return
+        for i in range(self.links.mask + 1):
+            l = <Link *> self.links.slots[i].value
+            if (l != NULL and l.kind == KIND_SERVER and (<Server *> l).pool == p
+                    and (<Server *> l).startup_id == startup_id and (<Server *> l).phase > SV_LOGIN):
+                return
+        while c != NULL:
+            following = c.wait_next
+            if c.startup_id == startup_id:
                 client_fail(self, c, SERVER_UNAVAILABLE, 0)
+            c = following
 
     def fail_waiting(self, uint32_t id, uint32_t startup_id, bytes message):
         """Ends the waiting clients that want a server opened with these settings."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tenant_proxy import errors
-from tenant_proxy.config.schema import GuardMode
+from tenant_proxy.config.schema import GuardMode, Policy
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.guard.cache import VerdictCache
 from tenant_proxy.guard.judge import Guard
@@ -40,12 +40,12 @@ class Judging:
         #: (tenant, action, reason) -> statements
         self.counts: Counter[tuple[str, str, str]] = Counter()
 
-    def scope_of(self, tenant: TenantInfo, login: str, roles: frozenset[str]) -> int:
+    def scope_of(self, tenant: TenantInfo, policy: Policy, login: str, roles: frozenset[str]) -> int:
         """The number of the rules for a server login of a tenant; `roles` are the tenant's other logins.
 
         Another policy is another scope, so no verdict outlives its rule.
         """
-        key = (tenant.name, tenant.schema, tenant.role, login, roles, tenant.policy.model_dump_json())
+        key = (tenant.name, tenant.schema, tenant.role, login, roles, policy.model_dump_json())
         number = self._ids.get(key)
         if number is None:
             number = len(self._ids) + 1
@@ -54,7 +54,7 @@ class Judging:
                 id=number,
                 tenant=tenant.name,
                 schema=tenant.schema,
-                policy=tenant.policy,
+                policy=policy,
                 login=login,
                 role=tenant.role,
                 roles=roles,

@@ -86,7 +86,8 @@ cdef void queue_up(Relay e, Client *c) noexcept nogil:
     if p.queue_limit > 0 and p.waiting >= p.queue_limit:
         client_fail(e, c, QUEUE_FULL, p.queue_limit)
         return
-    if p.down and p.fail_when_down and p.idle_count == 0 and p.total == p.opening:
+    if p.down and p.fail_when_down and p.total == p.opening and e.now_us < p.retry_us:
+        # after that this one waits for the outcome of the next try
         client_fail(e, c, SERVER_UNAVAILABLE, 0)
         return
     if c.phase != CL_LOGIN_WAITING:

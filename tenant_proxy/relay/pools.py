@@ -64,11 +64,14 @@ class Pools:
     def _limits(self, record: PoolRecord) -> dict[str, Any]:
         tenant = record.tenant
         pool = tenant.pool
+        policy = tenant.policy
+        if record.replication:
+            policy = policy.model_copy(update={"mode": GuardMode.OFF})
         logins = self._worker.state.registry.logins.values()
         roles = frozenset(one.server_user for one in logins if tenant.name in one.tenants)
         return {
-            "scope": self._worker.judging.scope_of(tenant, record.server_user, roles),
-            "guard_mode": _GUARD_MODES[GuardMode.OFF if record.replication else tenant.policy.mode],
+            "scope": self._worker.judging.scope_of(tenant, policy, record.server_user, roles),
+            "guard_mode": _GUARD_MODES[policy.mode],
             # of the clients that are in, it does not change
             "session_mode": record.session_mode,
             "max": pool.max,
