@@ -199,10 +199,18 @@ _EXTENSIONS: Final[Mapping[str, Fact]] = {
     **{name: Fact(names=_names_listed(kinds)) for name, kinds in _LISTED["extensions"]["names"].items()},
 }
 
-#: by OID, for FunctionCall messages; built-in functions keep their OIDs over all versions
-OIDS: Final[Mapping[int, str]] = {
-    oid: name for name, fact in _FACTS["pg_catalog"].items() for oid in fact["oids"]
-}
+
+def _by_oid() -> dict[int, tuple[str, ...]]:
+    names: dict[int, tuple[str, ...]] = {}
+    for name, fact in _FACTS["pg_catalog"].items():
+        for oid in fact["oids"]:
+            names[oid] = (*names.get(oid, ()), name)
+    return names
+
+
+#: names by OID, for FunctionCall messages; built-in functions keep their OIDs over all versions, a few have
+#: changed their names
+OIDS: Final[Mapping[int, tuple[str, ...]]] = _by_oid()
 
 
 @functools.lru_cache(maxsize=4096)

@@ -135,27 +135,30 @@ class Guard:
         Let through are functions of pg_catalog that need no look at their arguments; libpq uses it for
         large objects.
         """
-        name = OIDS.get(oid)
-        fact = FUNCTIONS.get(name) if name is not None else None
-        allowed = name is not None and (
-            name in scope.allowed_functions
-            or fact is None
-            or not (fact.refused or fact.names or fact.queries or fact.sets)
-        )
-        if not allowed or name in scope.denied_functions:
-            return _refused(
-                "function",
-                "42501",
-                f'permission denied for function "{name}"'
-                if name
-                else f"permission denied for function {oid}",
-                detail="It can't be called by OID.",
-                hint="Call it in a SELECT.",
-                name=name or str(oid),
-            )
-        effects = Effect.READS | (fact.effects if fact is not None else Effect(0))
-        return Verdict(
-            Action.ALLOW, effects, exact=True, pin_reason=fact.pin_reason if fact is not None else ""
+        names = OIDS.get(oid, ())
+        effects, pin_reason = Effect.READS, ""
+        for name in names:
+            fact = FUNCTIONS.get(name)
+            if name in scope.denied_functions or (
+                fact is not None
+                and (fact.refused or fact.names or fact.queries or fact.sets)
+                and name not in scope.allowed_functions
+            ):
+                break
+            if fact is not None:
+                effects |= fact.effects
+                pin_reason = fact.pin_reason
+        else:
+            if names:
+                return Verdict(Action.ALLOW, effects, exact=True, pin_reason=pin_reason)
+        shown = f'"{names[0]}"' if names else str(oid)
+        return _refused(
+            "function",
+            "42501",
+            f"permission denied for function {shown}",
+            detail="It can't be called by OID.",
+            hint="Call it in a SELECT.",
+            name=names[0] if names else str(oid),
         )
 
 
