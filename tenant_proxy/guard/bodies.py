@@ -51,11 +51,13 @@ def _body(w: Walk, language: str, options: Sequence[Any], what: str) -> None:
     bodies = _bodies(w, options)
     if len(bodies) > 1 or any(len(texts) != 1 for texts, _ in bodies):
         w.refuse("syntax", "conflicting or redundant options", sqlstate="42601")
+    outside, w.in_code = w.in_code, True
     for texts, location in bodies:
         if language == "sql":
             w.nested(texts[0], location, f"the body of a {what}")
         else:
             plpgsql.judge(w, texts[0], location)
+    w.in_code = outside
 
 
 def do_block(w: Walk, body: Body) -> bool:

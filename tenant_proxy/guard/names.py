@@ -77,10 +77,9 @@ def array_elements(text: str) -> list[str] | None:
         elif raw.upper() != "NULL":
             elements.append(re.sub(r"(?s)\\(.)", r"\1", raw))
     # every character belongs to an element or a comma between two
-    if "".join(match[0] for match in _ELEMENT.finditer(inner)) != inner or "{" in _UNQUOTED.sub("", inner):
+    if "".join(match[0] for match in _ELEMENT.finditer(inner)) != inner or inner.endswith(","):
         return None
     return elements
 
 
 _ELEMENT = re.compile(r'(?s)((?:\s*"(?:[^"\\]|\\.)*"\s*)|(?:[^,"{}\\]|\\.)+)(?:,|\Z)')
-_UNQUOTED = re.compile(r'(?s)"(?:[^"\\]|\\.)*"|\\.')

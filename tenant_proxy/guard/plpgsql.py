@@ -46,14 +46,13 @@ class Token(NamedTuple):
 
 def judge(w: Walk, text: str, location: int) -> None:
     """A body; refusals are told at `location` of the statement."""
-    outer = (w.fixed, w.in_code)
+    outer = w.fixed
     if w.fixed < 0:
         w.fixed = max(location, 0)
-    w.in_code = True
     try:
         _Reader(w, text).body()
     finally:
-        w.fixed, w.in_code = outer
+        w.fixed = outer
 
 
 class _Reader:

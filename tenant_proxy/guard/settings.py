@@ -122,7 +122,7 @@ def _keeps_identity(w: Walk, name: str, value: str | None) -> bool:
     """
     if value is None:
         return name in ("role", "session_authorization")
-    return name == "role" and value == w.scope.role
+    return name == "role" and value == w.scope.role != ""
 
 
 def _raise(w: Walk, refusal: ProxyError | None, location: int) -> None:

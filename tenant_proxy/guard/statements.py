@@ -197,8 +197,11 @@ def _whole_database(w: Walk, what: str) -> None:
 def _vacuum(w: Walk, body: Body) -> None:
     if not body.get("rels"):
         _whole_database(w, "VACUUM" if body.get("is_vacuumcmd") else "ANALYZE")
-    for item in body["rels"]:
-        relation(w, item["VacuumRelation"]["relation"], write=True)
+
+
+def _vacuum_relation(w: Walk, body: Body) -> bool:
+    relation(w, body["relation"], write=True)
+    return True
 
 
 def _cluster(w: Walk, body: Body) -> None:
@@ -251,6 +254,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "ExplainStmt": _explain,
     "CopyStmt": _copy,
     "VacuumStmt": _vacuum,
+    "VacuumRelation": _vacuum_relation,
     "ClusterStmt": _cluster,
     "ReindexStmt": _reindex,
     "RefreshMatViewStmt": _refresh,

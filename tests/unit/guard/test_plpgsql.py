@@ -1,0 +1,47 @@
+"""Bodies in PL/pgSQL that the guard can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tenant_proxy.model import Action
+from tests.unit.guard.scope import judge, refusal
+
+BODIES = yaml.safe_load((Path(__file__).parent.parent.parent / "guard" / "plpgsql.yaml").read_text())
+
+
+def verdict_of(body: str, *, arguments: str = "", returns: str = "int"):
+    return judge(f"CREATE FUNCTION f({arguments}) RETURNS {returns} LANGUAGE plpgsql AS $body${body}$body$")
+
+
+@pytest.mark.parametrize("body", BODIES["read"])
+def test_read(body):
+    verdict = verdict_of(body, arguments="x int")
+    assert verdict.action is Action.ALLOW, verdict
+
+
+@pytest.mark.parametrize("body", BODIES["malformed"])
+def test_what_is_not_read_is_refused(body):
+    verdict = verdict_of(body)
+    assert verdict.action is Action.REJECT
+    assert (verdict.reason, verdict.sqlstate) == ("syntax", "42601")
+
+
+def test_dynamic_sql_passes_and_what_is_constant_in_it_is_judged():
+    assert verdict_of("BEGIN EXECUTE 'SELECT * FROM ' || a; END").action is Action.ALLOW
+    assert verdict_of("BEGIN EXECUTE 'SELECT * FROM be' || 'ta.t'; END").reason == "cross_schema"
+    assert verdict_of("BEGIN EXECUTE 'SET ROLE postgres'; END").reason == "setting_refused"
+    assert verdict_of("BEGIN EXECUTE format('SET ROLE %I', beta.f()); END").reason == "cross_schema"
+
+
+def test_references_to_variables_are_not_taken_for_schemas():
+    body = "<<blk>> DECLARE r record; BEGIN blk.r.total := blk.r.total + 1; RETURN blk.r.total; END"
+    assert verdict_of(body).action is Action.ALLOW
+    assert (
+        judge("CREATE FUNCTION f(arg acme.comp) RETURNS int LANGUAGE sql AS 'SELECT f.arg.a'").action
+        is Action.ALLOW
+    )
+    assert refusal("SELECT f.arg.a FROM t").reason == "cross_schema"
