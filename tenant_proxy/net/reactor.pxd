@@ -65,6 +65,8 @@ cdef class Reactor:
     cdef accept_fn on_accept
     cdef size_t send_limit        # bytes waiting in `out` above which the writer is held back
     cdef bint accepting
+    cdef bint busy                # in a round or settling: what Python calls from there does not begin another
+    cdef bint starved             # no descriptor or memory for another connection: listeners rest
     cdef bint started
     cdef bint draining_scheduled
     cdef uint64_t rounds
@@ -87,6 +89,8 @@ cdef class Reactor:
     cdef void readable(self, Link *l) noexcept nogil
     cdef void process_inb(self, Link *l) noexcept nogil
     cdef void accept(self, Link *l) noexcept nogil
+    cdef void rest(self, Link *l) noexcept nogil
+    cdef void wake_listeners(self) noexcept nogil
     cdef void dispatch(self, Link *l, uint32_t events) noexcept nogil
     cdef void settle(self) noexcept nogil
     cdef void tick(self) noexcept nogil

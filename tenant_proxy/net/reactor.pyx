@@ -9,7 +9,7 @@ import os
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -43,6 +43,7 @@ cdef extern from *:
     #define EPOLLRDHUP 8192u
     #define EPOLLEXCLUSIVE 0u
     #define EPOLL_CTL_ADD 1
+    #define EPOLL_CTL_DEL 2
     #define EPOLL_CTL_MOD 3
     #define EPOLL_CLOEXEC 0
     typedef union { void *ptr; } epoll_data_t;
@@ -104,6 +105,7 @@ cdef extern from *:
     enum: EPOLLRDHUP
     enum: EPOLLEXCLUSIVE
     enum: EPOLL_CTL_ADD
+    enum: EPOLL_CTL_DEL
     enum: EPOLL_CTL_MOD
     enum: EPOLL_CLOEXEC
     enum: MSG_NOSIGNAL
@@ -201,6 +203,7 @@ cdef class Reactor:
         if n <= 0:
             return n
         self.tick()
+        self.busy = True
         # Servers first: those that died are then known before a client is given one, those that are done
         # are free for the next; and the client processes that replies wake are woken together.
         for i in range(n):
@@ -209,6 +212,7 @@ cdef class Reactor:
         for i in range(n):
             if (<Link *> events[i].data.ptr).kind != KIND_SERVER:
                 self.dispatch(<Link *> events[i].data.ptr, events[i].events)
+        self.busy = False
         self.settle()
         self.rounds += 1
         return n
@@ -217,8 +221,12 @@ cdef class Reactor:
         self.now_us = tp_now_us()
 
     cdef void settle(self) noexcept nogil:
-        # Links that got something to do from other links' events, then the dead.
+        # Links that got something to do from other links' events, then the dead.  Not from inside a round:
+        # its events and callers still hold links, and a burst is being composed.
         cdef Link *l
+        if self.busy:
+            return
+        self.busy = True
         while self.first_ready != NULL:
             l = self.first_ready
             self.first_ready = l.next_ready
@@ -240,9 +248,10 @@ cdef class Reactor:
             else:
                 free(l)
             self.frees += 1
+        self.busy = False
 
     def poke(self):
-        """Runs what Python code has made ready; called after upcalls from outside `run`."""
+        """Runs what Python code has made ready; inside a round that comes at its end anyway."""
         self.tick()
         with nogil:
             self.settle()
@@ -271,11 +280,15 @@ cdef class Reactor:
 
     cdef void close(self, Link *l) noexcept nogil:
         cdef PtrSlot *slot
+        cdef epoll_event ev
         if l.dead:
             return
         l.dead = 1
         if not self.use_epoll:
             loop_watch(self, l.fd, l.id, 0)
+        else:
+            # close() is not enough where another process has the socket too: a listener, a connection handed over
+            epoll_ctl(self.epfd, EPOLL_CTL_DEL, l.fd, &ev)
         c_close(l.fd)
         l.fd = -1
         slot = map_find(&self.links, l.id, NULL)
@@ -339,12 +352,38 @@ cdef class Reactor:
             if fd < 0:
                 if errno == EINTR or errno == ECONNABORTED:
                     continue
+                if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
+                    self.rest(l)
                 return
             # TCP_NODELAY and SO_KEEPALIVE are the listener's, where accepted sockets inherit them
             if not TP_INHERITS and not l.local:
                 tp_nodelay(fd)
             if self.on_accept(self, fd, l.local) == NULL:
                 c_close(fd)
+
+    cdef void rest(self, Link *l) noexcept nogil:
+        # connections that can't be accepted would wake us without end
+        cdef epoll_event ev
+        if not self.use_epoll or l.paused:
+            return
+        l.paused = 1
+        self.starved = True
+        epoll_ctl(self.epfd, EPOLL_CTL_DEL, l.fd, &ev)
+
+    cdef void wake_listeners(self) noexcept nogil:
+        cdef epoll_event ev
+        cdef Link *l
+        cdef size_t i
+        if not self.starved:
+            return
+        self.starved = False
+        for i in range(self.links.mask + 1):
+            l = <Link *> self.links.slots[i].value
+            if l != NULL and l.kind == KIND_LISTENER and l.paused:
+                l.paused = 0
+                ev.events = l.interest | EPOLLEXCLUSIVE
+                ev.data.ptr = l
+                epoll_ctl(self.epfd, EPOLL_CTL_ADD, l.fd, &ev)
 
     cdef void readable(self, Link *l) noexcept nogil:
         cdef ssize_t n
@@ -514,7 +553,9 @@ cdef class Reactor:
         self.tick()
         if l != NULL:
             with nogil:
+                self.busy = True
                 self.dispatch(l, events)
+                self.busy = False
                 self.settle()
 
     def connect_error(self, uint64_t id):

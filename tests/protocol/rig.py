@@ -110,6 +110,8 @@ class End:
 
     @property
     def closed(self) -> bool:
+        """Whether the engine has closed its end; what has come before is gone."""
+        self.take()
         try:
             return self.sock.recv(1, socket.MSG_PEEK) == b""
         except BlockingIOError:
@@ -128,10 +130,12 @@ class Rig:
         self.verdicts: dict[str, int | bytes] = {}
         self.pinned: list[str] = []
         self.ends: dict[int, int] = {}
+        self.started: list[int] = []
         self.servers: list[End] = []
         self._sockets: list[socket.socket] = []
         self.servers_left = servers
         self.asked: dict[str, str] = {}
+        self.greets_by_server = False
         self.on_connect: Callable[[int], None] | None = None
         self._settings_of_login = 0
         self.engine = Engine(
@@ -164,7 +168,8 @@ class Rig:
 
     # --- the loop
 
-    def add_reader(self, _fd: int, run: Callable[[], None]) -> None:
+    def add_reader(self, fd: int, run: Callable[[], None]) -> None:
+        self.epoll = fd
         self._run = run
 
     def remove_reader(self, _fd: int) -> None:
@@ -205,9 +210,10 @@ class Rig:
 
     def on_startup(self, client: int, data: bytes) -> None:
         engine = self.engine
+        self.started.append(client)
         engine.client_login(client)
         engine.client_enter(client, self.pool, 0, self._settings_of_login, object(), 0)
-        if self._session_mode:
+        if self._session_mode or self.greets_by_server:
             engine.client_want_server(client)
         else:
             engine.client_greet(client, messages.AUTH_OK + messages.READY_IDLE, client, b"key!")
