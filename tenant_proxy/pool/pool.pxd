@@ -74,6 +74,7 @@ cdef enum:
     ACT_REFUSED = 4             # sent in place of a refused request: its error is replaced by `arg`
     ACT_SYNC = 8                # with ACT_SKIP: brings the client's settings; its failure closes the server
     ACT_ASK = 16                # with ACT_SKIP: asks the server for its settings; its rows go to Python
+    ACT_DISCARD = 32            # taken to discard all statements; if it fails, it is not known which are left
 
 # A request whose replies are outstanding.
 cdef struct Outstanding:
@@ -164,7 +165,7 @@ cdef struct Client:
     PtrMap stmts                # name hash -> ClientStmt*
     Stmt *unnamed
     int32_t pid                 # of its BackendKeyData
-    uint64_t stmt_bytes         # texts that its named statements hold
+    size_t stmt_bytes           # texts that its named statements hold
     void *session               # what Python knows of it (owned reference), or NULL
     uint64_t connect_us
     uint64_t request_us         # start of the statement in hand, or of the wait
@@ -182,6 +183,7 @@ cdef struct Server:
     uint8_t xact_status
     uint8_t connected           # connect() has ended
     uint8_t copy_in             # the server takes CopyData: it swallows Sync and Flush
+    uint8_t copied              # … or has, in the statement in hand
     uint8_t skipping            # after an error in the extended protocol, up to Sync
     uint8_t close_needed        # not to be used again
     uint8_t dirty               # state beyond settings that only a reset takes away

@@ -15,7 +15,7 @@ from libc.string cimport memchr, memcpy
 
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    ACT_FAKE, ACT_REFUSED, ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING,
+    ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING,
     CL_SKIP_TO_SYNC, CL_STARTUP, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE, R_EXECUTE, R_FUNCTION,
     R_PARSE, R_QUERY, R_SYNC, Client, ClientStmt, Pool, Server, Stmt, ring_head, ring_push,
 )
@@ -45,6 +45,7 @@ cdef enum:
     STARTUP_LIMIT = 10000           # MAX_STARTUP_PACKET_LENGTH (src/include/libpq/pqcomm.h)
     NAMES_LIMIT = 65536             # portal and statement name of a Bind together
     RING_LIMIT = 65536              # outstanding requests above which a client is not read
+    LEAST_STATEMENT_BYTES = 1048576 # of a client's named statements together, also where one may have less
 
 # A request that the server refuses whatever its state: it stands in for one that the guard refused.
 # Named, so that the unnamed statement stays as it was.
@@ -72,6 +73,10 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
     c.active_us = e.now_us
     c.link.need = 0
     while pos < n:
+        if buf_len(&c.link.out) > e.send_limit:
+            # it does not read what it has been answered
+            e.pause(&c.link)
+            break
         if c.stream_left:
             k = n - pos if n - pos < c.stream_left else c.stream_left
             if not c.skip_stream:
@@ -264,10 +269,10 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
         if s == NULL:
             tell_ready(e, c)
             return total
-        s.batch_open = 0
         s.skipping = 0
         if not s.copy_in:
             # a server that takes CopyData swallows Sync (CopyGetData in src/backend/commands/copyfromparse.c)
+            s.batch_open = 0
             ring_push(&s.ring, R_SYNC, 0, NULL, 0)
         burst_forward(e, b, p, total)
         return total
@@ -344,7 +349,7 @@ cdef inline void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, 
                 c.pinned = 1
                 c.pool.pinned += 1
                 up_pinned(e, c, sql, n)
-        if effects & EFF_DISCARDS_ALL and s.xact_status == XACT_IDLE:
+        if effects & EFF_DISCARDS_ALL:
             server_forget_all(s)
     if effects & ~<uint32_t> (EFF_READS | EFF_XACT_CONTROL | EFF_ALLOWED):
         # currval, lastval and the like stay behind in session mode
@@ -433,7 +438,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     apply_effects(e, c, s, effects, p + 5, size)
     s.unnamed_id = 0
     client_drop_unnamed(c)
-    ring_push(&s.ring, R_QUERY, 0, NULL, 0)
+    ring_push(&s.ring, R_QUERY, ACT_DISCARD if effects & EFF_DISCARDS_ALL else 0, NULL, 0)
     burst_forward(e, b, p, total)
     return total
 
@@ -475,8 +480,8 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if s == NULL:
         return no_server(c)
     apply_effects(e, c, s, effects, sql, size)
-    if name_len:
-        s.dirty = 1
+    # the unnamed statement is no one else's either
+    s.dirty = 1
     s.batch_open = 1
     ring_push(&s.ring, R_PARSE, 0, NULL, 0)
     burst_forward(e, b, p, total)
@@ -506,7 +511,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, char *p, size_t total, 
         # kept, since the next batch may meet another server
         client_drop_unnamed(c)
         if effects & EFF_DEALLOCATES:
-            return parse_deallocate(e, c, b, s, p, sql, size, total)
+            return parse_deallocate(e, c, b, s, p, sql, size, total, effects)
         c.unnamed = stmt_new(e, sql, body, effects)
         if c.unnamed == NULL:
             return violation(e, c, V_MEMORY, 0)
@@ -515,13 +520,19 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, char *p, size_t total, 
         burst_forward(e, b, p, total)
         return total
     t = stmt_intern(e, c.pool, sql, body, effects)
-    if t == NULL or client_add(c, hash, name, name_len, t) != 0:
+    if t == NULL:
+        return violation(e, c, V_MEMORY, 0)
+    if client_add(c, hash, name, name_len, t, statement_bytes(e)) != 0:
+        stmt_unref(c.pool, t)
         return violation(e, c, V_MEMORY, 0)
     known = server_knows(s, t)
     if known and (s.xact_status != XACT_FAILED or effects & EFF_XACT_CONTROL):
         ring_push(&s.ring, R_PARSE, ACT_FAKE, t, hash)
     else:
-        if not known:
+        if known:
+            # whether the server fails it, as its transaction has, or not: it has it exactly if this Parse works
+            write_close(e, b, s, t)
+        else:
             make_room(e, c, b, s)
             server_learn(s, t)
         write_parse(e, b, t)
@@ -532,7 +543,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, char *p, size_t total, 
 
 
 cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, char *sql, size_t size,
-                              size_t total) noexcept nogil:
+                              size_t total, uint32_t effects) noexcept nogil:
     # DEALLOCATE in the extended protocol: the client's names are forgotten here, and the server is given
     # a statement of the proxy's to deallocate, so that the reply and its errors are the server's own.
     cdef char m[16]
@@ -541,11 +552,17 @@ cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, 
         if how == 2:
             server_forget_all(s)
             s.close_needed = 1
-        c.unnamed = stmt_new(e, sql, p + total - sql, EFF_ALLOWED)
+        c.unnamed = stmt_new(e, sql, p + total - sql, effects)
         s.unnamed_id = 0
         ring_push(&s.ring, R_PARSE, 0, NULL, 0)
         burst_forward(e, b, p, total)
         return total
+    # left by one that was never executed
+    m[0] = b'C'
+    put_u32(&m[1], 4 + 1 + 8)
+    burst_write(e, b, m, 5)
+    burst_write(e, b, b"Stp_none\0", 9)
+    ring_push(&s.ring, R_CLOSE, ACT_SKIP, NULL, 0)
     m[0] = b'P'
     put_u32(&m[1], 4 + 8 + 7 + 2)
     burst_write(e, b, m, 5)
@@ -554,7 +571,8 @@ cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, 
     put_u32(&m[1], 4 + 1 + 19 + 2)
     burst_write(e, b, m, 5)
     burst_write(e, b, b"\0DEALLOCATE tp_none\0\0\0", 22)
-    s.unnamed_id = 0
+    c.unnamed = stmt_new(e, b"DEALLOCATE tp_none\0\0\0", 21, EFF_ALLOWED)
+    s.unnamed_id = c.unnamed.id if c.unnamed != NULL else 0
     ring_push(&s.ring, R_PARSE, 0, NULL, 0)
     return total
 
@@ -568,19 +586,27 @@ cdef void write_parse(Relay e, Burst *b, Stmt *t) noexcept nogil:
     burst_write(e, b, t.body, t.size)
 
 
+cdef void write_close(Relay e, Burst *b, Server *s, Stmt *t) noexcept nogil:
+    cdef char m[6 + NAME_BYTES]
+    cdef size_t k = server_name(t, &m[6]) + 1
+    m[0] = b'C'
+    put_u32(&m[1], <uint32_t> (5 + k))
+    m[5] = b'S'
+    burst_write(e, b, m, 6 + k)
+    ring_push(&s.ring, R_CLOSE, ACT_SKIP, NULL, 0)
+
+
+cdef inline size_t statement_bytes(Relay e) noexcept nogil:
+    # that the named statements of a client may hold
+    return e.max_statement if e.max_statement > LEAST_STATEMENT_BYTES else LEAST_STATEMENT_BYTES
+
+
 cdef void make_room(Relay e, Client *c, Burst *b, Server *s) noexcept nogil:
     # at the bound, the least recently used statement leaves the server
-    cdef char m[6 + NAME_BYTES]
-    cdef size_t k
     cdef Stmt *t
     while s.stmts.count >= c.pool.max_prepared and s.oldest != NULL:
         t = s.oldest.stmt
-        k = server_name(t, &m[6]) + 1
-        m[0] = b'C'
-        put_u32(&m[1], <uint32_t> (5 + k))
-        m[5] = b'S'
-        burst_write(e, b, m, 6 + k)
-        ring_push(&s.ring, R_CLOSE, ACT_SKIP, NULL, 0)
+        write_close(e, b, s, t)
         server_forget(s, t)
         c.pool.prepared_evictions += 1
 
@@ -660,6 +686,9 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if not ensure_known(e, c, b, s, t, name_len == 0):
         return violation(e, c, V_MEMORY, 0)
     apply_effects(e, c, s, t.effects, t.body, t.size)
+    if t.effects & EFF_DISCARDS_ALL:
+        # whether and when it is executed is not followed
+        s.close_needed = 1
     ring_push(&s.ring, R_BIND, 0, NULL, 0)
     if name_len == 0:
         return stream(e, c, b, p, n, total)
@@ -778,8 +807,9 @@ cdef void client_eof(Reactor r, Link *l) noexcept nogil:
 
 
 cdef void client_drained(Reactor r, Link *l) noexcept nogil:
-    # the client reads again: so may its server be
+    # the client reads again: so may its server be, and what it sends itself
     cdef Client *c = <Client *> l
+    r.unpause(l)
     if c.server != NULL:
         r.unpause(&c.server.link)
 

@@ -105,7 +105,7 @@ cdef void up_server_connected(Relay e, Server *s) noexcept nogil
 cdef void up_server_message(Relay e, Server *s, const char *data, size_t n) noexcept nogil
 cdef void up_server_gone(Relay e, Server *s, int reason) noexcept nogil
 cdef void up_ask_row(Relay e, Server *s, const char *data, size_t n) noexcept nogil
-cdef void up_ask_done(Relay e, Server *s, Client *c) noexcept nogil
+cdef int up_ask_done(Relay e, Server *s, Client *c) noexcept nogil
 cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil
 cdef int up_ask_settings(Relay e, Server *s) noexcept nogil
 cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept nogil

@@ -268,15 +268,16 @@ cdef void up_ask_row(Relay e, Server *s, const char *data, size_t n) noexcept no
             e.log.exception("reading settings")
 
 
-cdef void up_ask_done(Relay e, Server *s, Client *c) noexcept nogil:
+cdef int up_ask_done(Relay e, Server *s, Client *c) noexcept nogil:
     with gil:
         try:
             s.settings_id = e.hooks.on_ask_done(s.link.id)
             if c != NULL:
                 c.settings_id = s.settings_id
+            return 0
         except Exception:
-            s.close_needed = 1
             e.log.exception("reading settings")
+            return -1
 
 
 # --- references to Python objects in C structs ---------------------------------

@@ -12,9 +12,9 @@ from libc.string cimport memcmp, memcpy, memset
 from tenant_proxy.guard.cache cimport VerdictCache
 from tenant_proxy.net.reactor cimport KEEP_SOCKET_MS, KIND_CLIENT, KIND_SERVER, Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    BUCKETS, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_SKIP_TO_SYNC, CL_STARTUP,
-    CL_WAITING, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
-    ClientStmt, Pool, Server, idle_pick, idle_remove,
+    ACT_SKIP, BUCKETS, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_SKIP_TO_SYNC, CL_STARTUP,
+    CL_WAITING, R_COPY_END, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
+    ClientStmt, Pool, Server, idle_pick, idle_remove, ring_at,
 )
 from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof, client_free
 from tenant_proxy.relay.core cimport (
@@ -111,8 +111,10 @@ cdef class Engine(Relay):
             return 0
         buf_append(&l.inb, data, len(data))
         self.make_ready(l)
+        id = l.id
+        # may end and free it
         self.poke()
-        return l.id
+        return id
 
     def client_send(self, uint64_t id, bytes data):
         cdef Client *c = self.client(id)
@@ -247,7 +249,7 @@ cdef class Engine(Relay):
         while slot != NULL:
             c = <Client *> slot.value
             if c.pid == pid and c.key_size == <size_t> len(key) and same_bytes(c.key, <const char *> key, c.key_size):
-                if c.server == NULL or c.server.phase != SV_ACTIVE or c.server.ring.count == 0 or c.server.cancels == 255:
+                if c.server == NULL or c.server.phase != SV_ACTIVE or not runs(c.server) or c.server.cancels == 255:
                     return None
                 c.server.cancels += 1
                 return c.server.link.id, get_object(c.server.info)
@@ -469,6 +471,7 @@ cdef class Engine(Relay):
         cdef int reason
         cdef list due = []
         self.tick()
+        self.wake_listeners()
         now = self.now_us
         if self.links.slots == NULL:
             return
@@ -699,6 +702,15 @@ cdef void forget_key(Relay e, Client *c) noexcept nogil:
             map_remove(&e.keys, slot)
             return
         slot = map_find(&e.keys, cancel_key(c.pid, c.key), slot)
+
+
+cdef bint runs(Server *s) noexcept nogil:
+    # something of its client's, not only of the proxy's own
+    cdef uint32_t i
+    for i in range(s.ring.count):
+        if not ring_at(&s.ring, i).action & ACT_SKIP and ring_at(&s.ring, i).request != R_COPY_END:
+            return True
+    return False
 
 
 cdef bint is_busy(Client *c) noexcept nogil:

@@ -17,7 +17,7 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.core cimport (
     CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
     TERMINATED, UNCLEAN, Relay, drop_object, up_ask_settings, up_client_gone, up_demand, up_fail_client,
-    up_greet, up_server_gone, up_sync_settings,
+    up_greet, up_pinned, up_server_gone, up_sync_settings,
 )
 from tenant_proxy.relay.statements cimport (
     client_drop_unnamed, client_forget_all, server_forget_all, stmt_unref,
@@ -77,7 +77,8 @@ cdef void pair(Relay e, Client *c, Server *s) noexcept nogil:
         c.phase = CL_ACTIVE
     c.xact_start_us = e.now_us
     c.pool.assignments += 1
-    if s.settings_id != c.settings_id:
+    # one that only waits to be greeted goes on without the server
+    if s.settings_id != c.settings_id and (c.phase != CL_LOGIN_WAITING or c.pinned):
         up_sync_settings(e, s, c)
 
 
@@ -115,6 +116,8 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
     # A server at rest and without a client: to the next in the queue, or to the idle list.
     cdef Pool *p = s.pool
     cdef Client *c
+    # the client that did not read fast enough is gone
+    e.unpause(&s.link)
     while True:
         if s.close_needed or s.link.dead:
             server_end(e, s, RETIRED if p.retired else LIFETIME)
@@ -156,17 +159,30 @@ cdef bint at_rest(Server *s) noexcept nogil:
             and not s.stream_left)
 
 
+cdef void keep_together(Relay e, Server *s) noexcept nogil:
+    # What the client has set could not be read from its server: it keeps the server.
+    cdef Client *c = s.client
+    s.dirty = 1
+    if c == NULL:
+        s.close_needed = 1
+    elif not c.pinned:
+        c.pinned = 1
+        c.pool.pinned += 1
+        up_pinned(e, c, b"", 0)
+
+
 cdef void maybe_release(Relay e, Server *s) noexcept nogil:
     cdef Client *c = s.client
     if c == NULL or c.pinned or not at_rest(s) or (c.stream_left and not c.skip_stream):
         return
     if s.settings_changed:
         s.settings_changed = 0
-        if up_ask_settings(e, s) == 0:
-            return
-        s.close_needed = 1
+        if up_ask_settings(e, s) != 0:
+            keep_together(e, s)
+        return
     s.client = NULL
     c.server = NULL
+    e.unpause(&c.link)
     if c.phase == CL_ACTIVE:
         c.phase = CL_IDLE
     make_available(e, s)
@@ -189,6 +205,7 @@ cdef void clean_up(Relay e, Server *s) noexcept nogil:
     s.failed = 0
     server_forget_all(s)
     s.request_us = e.now_us
+    e.unpause(&s.link)
     ring_push(&s.ring, R_QUERY, ACT_SKIP, NULL, 0)
     e.send(&s.link, p.reset_query, p.reset_size)
 

@@ -9,7 +9,7 @@ from libc.stdlib cimport free
 
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    ACT_ASK, ACT_FAKE, ACT_REFUSED, ACT_SKIP, ACT_SYNC, CL_CLOSING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
+    ACT_ASK, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_SKIP, ACT_SYNC, CL_CLOSING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
     R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
     SV_LOGIN, Client, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
@@ -17,7 +17,7 @@ from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
     up_ask_done, up_ask_row, up_error, up_server_connected, up_server_message,
 )
-from tenant_proxy.relay.pairing cimport make_available, maybe_release, server_end
+from tenant_proxy.relay.pairing cimport keep_together, make_available, maybe_release, server_end
 from tenant_proxy.relay.statements cimport client_confirm, client_undo, server_forget, stmt_retire, stmt_unref
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (
@@ -79,7 +79,7 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
             return broken(e, s)
         total = <size_t> length + 1
         if code == B_DATA_ROW or code == B_COPY_DATA:
-            if s.ring.count == 0 or ring_head(&s.ring).action:
+            if s.ring.count == 0 or ring_head(&s.ring).action & ~ACT_DISCARD:
                 # rows of the proxy's own requests
                 if s.ring.count == 0 and not s.copy_in:
                     return broken(e, s)
@@ -226,9 +226,8 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
                 server_end(e, s, SETTINGS_FAILED)
                 return -1
             if action & ACT_ASK:
-                if s.failed:
-                    s.close_needed = 1
-                up_ask_done(e, s, s.client)
+                if s.failed or up_ask_done(e, s, s.client) != 0:
+                    keep_together(e, s)
                 s.failed = 0
         else:
             finish_query(e, s, status)
@@ -239,6 +238,10 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             skip_markers(s)
         elif o.request != R_QUERY:
             return -1
+        elif s.copied and s.ring.count > 1 and ring_at(&s.ring, 1).request == R_COPY_END:
+            # the query may have another COPY, with an end of its own
+            ring_remove_at(&s.ring, 1)
+        s.copied = 0
         s.copy_in = 0
         keep = not (action & ACT_SKIP)
     elif code == B_PARSE_COMPLETE:
@@ -268,7 +271,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             ring_pop(&s.ring)
         keep = not (action & ACT_SKIP)
     elif code == B_COPY_IN or code == B_COPY_BOTH:
-        s.copy_in = 1
+        s.copy_in = s.copied = 1
         drop_swallowed_syncs(s)
     elif code == B_PARAMETER_DESC or code == B_COPY_OUT or code == B_COPY_DONE or code == B_FUNCTION_RESULT:
         pass
@@ -334,7 +337,9 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
     cdef Client *c = s.client
     cdef uint8_t action = head.action if head != NULL else 0
     up_error(e, s, data + pos, total)
-    s.copy_in = 0
+    s.copy_in = s.copied = 0
+    if action & ACT_DISCARD:
+        s.close_needed = 1
     if head != NULL and head.action & ACT_REFUSED:
         refusal = head.arg
         head.arg = NULL
@@ -371,7 +376,13 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
 
 
 cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
+    if o.action & ACT_DISCARD or (o.request == R_CLOSE and o.action & ACT_SKIP):
+        # it still has what was to go
+        s.close_needed = 1
     if o.arg == NULL:
+        if o.request == R_PARSE:
+            # the unnamed statement: failed, or still the one before
+            s.unnamed_id = 0
         return
     if o.action & ACT_REFUSED or o.request == R_QUERY:
         drop_object(o.arg)

@@ -19,7 +19,7 @@ cdef void stmt_retire(Pool *p, Stmt *t) noexcept nogil
 cdef void stmt_unref(Pool *p, Stmt *t) noexcept nogil
 
 cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t n) noexcept nogil
-cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t) noexcept nogil
+cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, size_t limit) noexcept nogil
 cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil
 cdef void client_confirm(Client *c, uint64_t hash, Stmt *t) noexcept nogil
 cdef void client_undo(Client *c, uint64_t hash, Stmt *t) noexcept nogil

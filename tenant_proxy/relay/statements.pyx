@@ -10,22 +10,30 @@ from libc.string cimport memcmp, memcpy
 from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_get, map_remove
 
 
+cdef extern from *:
+    """
+    static inline unsigned long long tp_fold(unsigned long long a, unsigned long long b) {
+        unsigned __int128 r = (unsigned __int128)a * b;
+        return (unsigned long long)r ^ (unsigned long long)(r >> 64);
+    }
+    """
+    uint64_t fold "tp_fold"(uint64_t a, uint64_t b) nogil
+
+
 cdef uint64_t hash_bytes(uint64_t seed, const char *data, size_t n) noexcept nogil:
-    # multiply and fold, eight bytes at a time; what it finds is always compared whole
+    # Multiply and fold, eight bytes at a time; what it finds is always compared whole.  The seed is in every
+    # factor: else clients could make texts that collide whatever it is.
     cdef uint64_t h = seed ^ (n * <uint64_t> 0x9E3779B97F4A7C15)
+    cdef uint64_t k = fold(seed ^ <uint64_t> 0xD6E8FEB86659FD93, <uint64_t> 0xA0761D6478BD642F)
     cdef uint64_t w
     while n >= 8:
         memcpy(&w, data, 8)
-        h = (h ^ w) * <uint64_t> 0xD6E8FEB86659FD93
-        h ^= h >> 32
+        h = fold(h ^ w, k ^ h)
         data += 8
         n -= 8
     w = 0
     memcpy(&w, data, n)
-    h = (h ^ w) * <uint64_t> 0xD6E8FEB86659FD93
-    h ^= h >> 29
-    h *= <uint64_t> 0x9E3779B97F4A7C15
-    return h ^ (h >> 32)
+    return fold(fold(h ^ w, k), k ^ <uint64_t> 0x9E3779B97F4A7C15)
 
 
 cdef size_t server_name(Stmt *t, char *out) noexcept nogil:
@@ -125,9 +133,10 @@ cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t 
     return NULL
 
 
-cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t) noexcept nogil:
+cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, size_t limit) noexcept nogil:
+    # -1: too many, or too large together
     cdef ClientStmt *cs
-    if c.stmts.count >= MAX_CLIENT_STATEMENTS:
+    if c.stmts.count >= MAX_CLIENT_STATEMENTS or c.stmt_bytes + n + t.size > limit:
         return -1
     cs = <ClientStmt *> malloc(sizeof(ClientStmt) + n)
     if cs == NULL:
@@ -141,6 +150,7 @@ cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *
         free(cs)
         return -1
     t.refs += 1
+    c.stmt_bytes += n + t.size
     return 0
 
 
@@ -151,6 +161,7 @@ cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil:
             map_remove(&c.stmts, slot)
             break
         slot = map_find(&c.stmts, cs.hash, slot)
+    c.stmt_bytes -= cs.name_len + cs.stmt.size
     stmt_unref(c.pool, cs.stmt)
     free(cs)
 
@@ -183,6 +194,7 @@ cdef void client_forget_all(Client *c) noexcept nogil:
                 stmt_unref(c.pool, cs.stmt)
                 free(cs)
     map_free(&c.stmts)
+    c.stmt_bytes = 0
 
 
 cdef void client_drop_unnamed(Client *c) noexcept nogil:
