@@ -511,6 +511,22 @@ cdef class Engine(Relay):
             self.hooks.on_query_timeout(get_object(c.server.info))
         client_fail(self, c, reason, detail)
 
+    def end_slow_logins(self, uint64_t older_than_us):
+        """Makes room for others' logins: ends those not authenticated after this time; True if there was one."""
+        cdef size_t i
+        cdef Link *l
+        cdef Client *c
+        cdef list slow = []
+        for i in range(self.links.mask + 1):
+            l = <Link *> self.links.slots[i].value
+            if l != NULL and l.kind == KIND_CLIENT and not l.closing:
+                c = <Client *> l
+                if (c.phase == CL_STARTUP or c.phase == CL_LOGIN) and self.now_us > c.connect_us + older_than_us:
+                    slow.append(l.id)
+        for id in slow:
+            client_fail(self, <Client *> self.get(id), LOGIN_TIMEOUT, 0)
+        return len(slow) > 0
+
     # --- figures ------------------------------------------------------------------
 
     def open_counts(self):

@@ -39,6 +39,8 @@ log = get_logger("login")
 
 #: bytes of a cancel key for protocol 3.2 and later; 3.0 has 4
 LONG_KEY_BYTES = 32
+#: a login that has taken longer goes when there are too many
+SLOW_LOGIN_US = 2_000_000
 #: startup packets whose outcome is remembered
 MAX_ADMISSIONS = 1000
 
@@ -214,7 +216,7 @@ class Logins:
             raise errors.draining()
         _, logins, _ = worker.engine.open_counts()
         limits = state.config.limits
-        if logins > limits.max_logins_in_progress:
+        if logins > limits.max_logins_in_progress and not worker.engine.end_slow_logins(SLOW_LOGIN_US):
             raise errors.too_many_connections("limits.max_logins_in_progress", limits.max_logins_in_progress)
         if state.config.listen.tls.mode == "require" and attempt.tls is None and attempt.kind != "local":
             raise errors.tls_required()
@@ -399,6 +401,11 @@ class Logins:
     def _admit(self, attempt: Attempt, request: StartupRequest) -> Admission:
         """Where a connection leads; ProxyError where it may not go."""
         worker = self._worker
+        if attempt.login is not None:
+            # a reload may have come since the startup packet
+            attempt.login = worker.state.registry.logins.get(attempt.login.name)
+            if attempt.login is None:
+                raise errors.authentication_failed(request.user)
         route = worker.state.registry.route(request, attempt.login)
         tenant = route.tenant
         replication = request.replication not in (None, "", "0", "off", "no", "false")

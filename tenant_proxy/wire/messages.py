@@ -55,7 +55,9 @@ def cancel_request(pid: int, key: bytes) -> bytes:
 
 def startup_message(parameters: Mapping[str, str]) -> bytes:
     """StartupMessage of protocol 3.0."""
-    body = b"".join(k.encode() + b"\0" + v.encode() + b"\0" for k, v in parameters.items()) + b"\0"
+    # `read_startup` takes any bytes, so any go on
+    words = (word.encode("utf-8", "surrogateescape") + b"\0" for pair in parameters.items() for word in pair)
+    body = b"".join(words) + b"\0"
     return struct.pack("!II", len(body) + 8, PROTOCOL_3_0) + body
 
 
