@@ -476,7 +476,7 @@ class Hooks:
 
     def ask_message(self, server: int, session: Session) -> bytes:
         self._asked[server] = {}
-        return messages.query(ask_sql(sorted(session.custom_settings)))
+        return messages.query(ask_sql(sorted(self._worker.judging.custom_settings(session.tenant))))
 
     def on_ask_row(self, server: int, body: bytes) -> None:
         name, value = messages.data_row(body)

@@ -37,6 +37,9 @@ class Judging:
         self._guard = Guard()
         self._scopes: dict[int, GuardScope] = {}
         self._ids: dict[object, int] = {}
+        #: tenant -> settings of unknown extensions (app.user) that its statements change.  Not per session: a
+        #: verdict that the cache has is not asked here again
+        self._custom: dict[str, frozenset[str]] = {}
         #: (tenant, action, reason) -> statements
         self.counts: Counter[tuple[str, str, str]] = Counter()
 
@@ -65,11 +68,12 @@ class Judging:
         """Effects with ALLOWED, or an ErrorResponse."""
         scope = self._scopes[scope_id]
         verdict = self._guard.judge(scope, text_of(sql))
-        if verdict.settings and session is not None:
-            self._note_settings(session, verdict)
+        effects = int(verdict.effects)
+        if verdict.settings and not self._notes_settings(scope.tenant, verdict):
+            effects |= Effect.PINS
         if verdict.action is not Action.REJECT:
-            self.cache.store(scope_id, sql, int(verdict.effects), verdict.exact)
-            return int(verdict.effects) | ALLOWED
+            self.cache.store(scope_id, sql, effects, verdict.exact)
+            return effects | ALLOWED
         mode = scope.policy.mode
         self.counts[scope.tenant, mode.value, verdict.reason] += 1
         if mode is GuardMode.ENFORCE:
@@ -77,7 +81,7 @@ class Judging:
             return refusal(verdict).to_message()
         if mode is GuardMode.OBSERVE:
             log.warning("statement would be refused", **_fields(session, scope, verdict))
-        return int(verdict.effects or UNKNOWN_EFFECTS) | ALLOWED
+        return int(effects or UNKNOWN_EFFECTS) | ALLOWED
 
     def judge_function(self, session: Session, scope_id: int, oid: int) -> int | bytes:
         """A FunctionCall by its function's OID."""
@@ -96,10 +100,17 @@ class Judging:
     def pin_reason(self, scope_id: int, sql: bytes) -> str:
         return self._guard.judge(self._scopes[scope_id], text_of(sql.split(b"\0")[0])).pin_reason or "unknown"
 
-    def _note_settings(self, session: Session, verdict: Verdict) -> None:
-        custom = frozenset(name for name in verdict.settings if "." in name)
-        if not custom <= session.custom_settings and len(session.custom_settings) < MAX_CUSTOM_SETTINGS:
-            session.custom_settings |= custom
+    def custom_settings(self, tenant: str) -> frozenset[str]:
+        return self._custom.get(tenant, frozenset())
+
+    def _notes_settings(self, tenant: str, verdict: Verdict) -> bool:
+        """False: too many to ask for, so the client has to keep its server."""
+        known = self.custom_settings(tenant)
+        custom = known.union(name for name in verdict.settings if "." in name)
+        if len(custom) > MAX_CUSTOM_SETTINGS:
+            return False
+        self._custom[tenant] = custom
+        return True
 
 
 def text_of(sql: bytes) -> str:

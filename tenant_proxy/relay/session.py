@@ -27,8 +27,6 @@ class Session:
     places: Mapping[str, int] = field(default_factory=dict)
     startup_id: int = 0
     minor: int = 0
-    #: settings of unknown extensions that it changed, see relay.settings.ask_sql
-    custom_settings: frozenset[str] = frozenset()
     address: str = ""
     port: int = 0
     admin: bool = False
