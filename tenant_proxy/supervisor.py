@@ -30,7 +30,7 @@ from tenant_proxy.admin.stats_window import StatsWindow
 from tenant_proxy.children import Child, Phase, RestartPolicy
 from tenant_proxy.config.load import Loaded
 from tenant_proxy.config.load import load as load_config
-from tenant_proxy.config.problems import ConfigError
+from tenant_proxy.config.problems import ConfigError, Problem
 from tenant_proxy.config.reload import changes, keep_fixed
 from tenant_proxy.config.schema import Config
 from tenant_proxy.config.transport import to_transport
@@ -338,7 +338,7 @@ class Supervisor:
         try:
             loaded = await asyncio.to_thread(self._load)
         except ConfigError as error:
-            return self._refused([str(problem) for problem in error.problems])
+            return self._refused([str(problem) for problem in _errors_of(error)])
         except Exception as error:  # a loader that fails otherwise must not end the service
             log.exception("configuration loader failed")
             return self._refused([f"configuration loader failed: {type(error).__name__}"])
@@ -514,6 +514,11 @@ async def _first(*works: Coroutine[Any, Any, Any], timeout_s: float | None = Non
         task.cancel()
 
 
+def _errors_of(error: ConfigError) -> list[Problem]:
+    """Without the warnings, which nobody needs to mend before the file can be used."""
+    return [problem for problem in error.problems if problem.severity == "error"]
+
+
 def _log_changes(old: Config, new: Config) -> None:
     for number, change in enumerate(changes(old, new)):
         if number == MAX_CHANGES_LOGGED:
@@ -555,7 +560,7 @@ def serve(
     try:
         loaded = load()
     except ConfigError as error:
-        for problem in error.problems:
+        for problem in _errors_of(error):
             log.error(str(problem))
         return 1
     config = loaded.config

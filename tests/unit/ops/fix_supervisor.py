@@ -31,7 +31,8 @@ path, stub, pidfile = sys.argv[1:4]
 def load():
     data = json.load(open(path))
     if "problems" in data:
-        raise ConfigError([Problem(path, line, 1, "", text) for line, text in data["problems"]])
+        errors = [Problem(path, line, 1, "", text) for line, text in data["problems"]]
+        raise ConfigError([*errors, Problem(path, 1, 1, "", "only a warning", severity="warning")])
     return Loaded(Config.model_validate(data))
 
 sys.exit(supervisor.serve(
