@@ -1,4 +1,4 @@
-"""A client's settings of unknown extensions (app.user) come along, and stay its own."""
+"""A client's settings of unknown extensions (app.user_id) come along, and stay its own."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def judging() -> tuple[Judging, int]:
 def test_names_are_known_for_all_clients_of_a_tenant(judging):
     """The second client's SET is answered by the cache, which tells no names."""
     judge, scope = judging
-    effects = judge.judge(None, scope, b"SET app.user = '1'")
+    effects = judge.judge(None, scope, b"SET app.user_id = '1'")
     assert effects & Effect.SETTINGS
     assert not effects & Effect.PINS
-    assert judge.custom_settings("acme") == {"app.user"}
+    assert judge.custom_settings("acme") == {"app.user_id"}
 
 
 def test_more_than_can_be_asked_for_pin(judging):
