@@ -15,7 +15,6 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import psycopg
 import pytest
 
 from tests.fix_proxy import Proxy
@@ -147,6 +146,12 @@ def both_session(any_pg: Server, request: pytest.FixtureRequest) -> Both:
     return _both(any_pg, VARIANTS[request.param], request)
 
 
+@pytest.fixture(params=["session", "transaction-2-workers"])
+def both_once(pg: Server, request: pytest.FixtureRequest) -> Both:
+    """As `both`, for what takes seconds: the default server only."""
+    return _both(pg, VARIANTS[request.param], request)
+
+
 def _both(server: Server, options: dict[str, Any], request: pytest.FixtureRequest) -> Both:
     direct = Peer("direct", server.host, server.port, {"search_path": "acme"})
     if request.config.getoption("--direct"):
@@ -161,7 +166,7 @@ def scratch(any_pg: Server) -> Iterator[Callable[[], None]]:
     """Table acme.scratch is empty at first, whenever this is called, and afterwards."""
 
     def empty() -> None:
-        with psycopg.connect(any_pg.dsn(), autocommit=True) as conn:
+        with any_pg.connect() as conn:
             conn.execute("TRUNCATE acme.scratch, acme.promises")
 
     empty()

@@ -128,14 +128,13 @@ def test_flush_and_sync_inside_a_simple_copy_are_ignored(both, scratch):
 
 @pytest.mark.parametrize("wrong", [query("SELECT 1"), parse("SELECT 1"), execute()], ids=["query", "parse", "execute"])
 def test_other_messages_inside_a_copy(both, scratch, wrong):
-    """The server fails the COPY and takes the message as part of it: no reply of its own."""
+    """Nobody can tell where the COPY's data ends then: ERROR, FATAL, and the end of the connection."""
     for c in both():
         start_copy(c)
         c.send(copy_data(b"1\tone\n"), wrong)
-        replies = c.until_ready()
-        assert sqlstates(replies) == ["08P01"]
-        # 08P01 here is an ERROR, and the connection goes on
-        assert types(c.query("SELECT 1")) == "TDCZ"
+        replies = c.until_end()
+        assert types(replies) == "EE"
+        assert sqlstates(replies) == ["08P01", "08P01"]
 
 
 def test_copy_in_a_transaction(both, scratch):
@@ -203,11 +202,11 @@ def test_copy_of_much_data_both_ways(both, scratch):
     for c in both():
         scratch()
         start_copy(c)
-        for n in range(20_000 // 100):
+        for n in range(5_000 // 100):
             c.send(copy_data(b"".join(b"%d\t%s\n" % (n * 100 + k, line) for k in range(100))))
-        assert c.ask(COPY_DONE)[0].body == b"COPY 20000\0"
+        assert c.ask(COPY_DONE)[0].body == b"COPY 5000\0"
         replies = c.query("COPY (SELECT * FROM scratch ORDER BY id) TO STDOUT")
-        assert sum(len(m.body) for m in replies if m.type == "d") > 20_000 * 990
+        assert sum(len(m.body) for m in replies if m.type == "d") > 5_000 * 990
 
 
 def test_errors_of_the_server(both):

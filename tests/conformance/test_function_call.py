@@ -1,0 +1,66 @@
+"""FunctionCall: the old fast path, which names a function by OID."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.wire_client import function_call, rows, sqlstates, types
+
+#: OIDs of pg_proc.dat, the same in every version
+INT4PL, UPPER, PG_SLEEP, SET_CONFIG = 177, 871, 2626, 2078
+LO_CREAT, PG_READ_FILE = 957, 2624
+
+
+def test_binary_call(both):
+    for c in both():
+        replies = c.ask(function_call(INT4PL, struct.pack("!i", 40), struct.pack("!i", 2)))
+        assert types(replies) == "VZ"
+        assert replies[0].body == struct.pack("!ii", 4, 42)
+
+
+def test_text_call(both):
+    for c in both():
+        replies = c.ask(function_call(INT4PL, b"40", b"2", arg_format=0, result_format=0))
+        assert replies[0].body == struct.pack("!i", 2) + b"42"
+
+
+def test_null_argument_of_a_strict_function(both):
+    for c in both():
+        replies = c.ask(function_call(INT4PL, None, struct.pack("!i", 2)))
+        assert replies[0].body == struct.pack("!i", -1)
+
+
+def test_wrong_number_of_arguments(both):
+    for c in both():
+        assert sqlstates(c.ask(function_call(INT4PL, b"40", arg_format=0))) == ["08P01"]
+        assert rows(c.query("SELECT 1")) == [("1",)]
+
+
+def test_error_inside(both):
+    for c in both():
+        assert sqlstates(c.ask(function_call(INT4PL, b"2147483647", b"1", arg_format=0))) == ["22003"]
+
+
+def test_call_in_a_transaction(both):
+    for c in both():
+        c.query("BEGIN")
+        c.ask(function_call(INT4PL, b"1", b"2", arg_format=0))
+        assert c.xact_status == "T"
+        c.ask(function_call(INT4PL, b"x", b"2", arg_format=0))
+        assert c.xact_status == "E"
+        assert sqlstates(c.ask(function_call(INT4PL, b"1", b"2", arg_format=0))) == ["25P02"]
+        c.query("ROLLBACK")
+
+
+def test_a_function_that_does_not_exist(both):
+    for c in both():
+        (code,) = sqlstates(c.ask(function_call(999_999)))
+        assert code == "42883"
+
+
+@pytest.mark.parametrize("oid", [PG_READ_FILE])
+def test_a_function_without_the_right_to_it(both, oid):
+    for c in both():
+        assert sqlstates(c.ask(function_call(oid, b"PG_VERSION", arg_format=0))) in (["42501"], ["08P01"])
