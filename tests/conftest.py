@@ -1,3 +1,15 @@
 """Fixtures are in `fix_*.py`, by what they give."""
 
+from __future__ import annotations
+
+import pytest
+
 pytest_plugins = ("tests.fix_pg", "tests.fix_proxy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--direct",
+        action="store_true",
+        help="tests the tests: where they want a shared proxy they get PostgreSQL itself",
+    )

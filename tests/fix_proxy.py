@@ -85,7 +85,8 @@ class Proxy:
 
     def _configure(self, config: dict[str, Any]) -> None:
         self.config = merged(
-            config, {"listen": {"port": self.port}, "metrics": {"port": self.metrics_port, "address": self.host}}
+            config,
+            {"listen": {"port": self.port}, "metrics": {"port": self.metrics_port, "address": self.host}},
         )
         self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
 
@@ -136,7 +137,9 @@ class Proxy:
             status = self.wait()
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"SIGTERM did not end the proxy; its log ends:\n{self.log()[-4000:]}") from None
+            raise AssertionError(
+                f"SIGTERM did not end the proxy; its log ends:\n{self.log()[-4000:]}"
+            ) from None
         self.process = None
         assert status == 0, f"the proxy exited with {status}; its log ends:\n{self.log()[-4000:]}"
         wait_until(lambda: not any(_running(pid) for pid in family), "all of the proxy's processes ended", 5)
@@ -193,7 +196,9 @@ class Proxy:
         options.setdefault("password", PASSWORDS.get(user, ""))
         return WireClient.open(self.host, self.port, user=user, **options)
 
-    def connect(self, user: str = "acme_app", *, autocommit: bool = True, **settings: str) -> psycopg.Connection:
+    def connect(
+        self, user: str = "acme_app", *, autocommit: bool = True, **settings: str
+    ) -> psycopg.Connection:
         """A psycopg connection."""
         return psycopg.connect(self.dsn(user, **settings), autocommit=autocommit)
 
@@ -311,9 +316,35 @@ def unbroken(proxy: Proxy) -> Iterator[None]:
     assert "Traceback" not in said, said[-6000:]
 
 
+class Direct(Proxy):
+    """PostgreSQL in the place of a proxy: what a test expects of the proxy must hold here first."""
+
+    def __init__(self, server: Server) -> None:
+        self.port = server.port
+        self.directory = server.directory
+        self.log_path = server.log_path
+        self.process = None
+        with server.connect() as conn:
+            for name in ("acme", "beta"):
+                conn.execute(f"ALTER ROLE {name}_app SET search_path = {name}")  # type: ignore[arg-type]
+
+    def worker_pids(self) -> list[int]:
+        return []
+
+    def admin(self, command: str, user: str = "admin") -> list[dict[str, str]]:
+        pytest.skip("the console is the proxy's own")
+
+    def get(self, path: str) -> tuple[int, str]:
+        pytest.skip("metrics are the proxy's own")
+
+
 @pytest.fixture
-def proxies(pg: Server, proxy_pool: Proxies) -> Iterator[Callable[..., Proxy]]:
+def proxies(pg: Server, request: pytest.FixtureRequest) -> Iterator[Callable[..., Proxy]]:
     """A shared proxy with these changes to `base_config`."""
+    if request.config.getoption("--direct"):
+        yield lambda server=None, **_: Direct(server or pg)
+        return
+    proxy_pool: Proxies = request.getfixturevalue("proxy_pool")
     checks = []
 
     def make(server: Server | None = None, **changes: Any) -> Proxy:

@@ -70,8 +70,12 @@ def majors() -> list[int]:
 class Server(postgres.Server):
     """A server with database `app`, in which the tenants acme and beta live."""
 
-    def __init__(self, major: int | None = None, settings: dict[str, str] | None = None, **options: Any) -> None:
-        super().__init__(installs.find(major), settings={**SETTINGS, **(settings or {})}, locale="C.UTF-8", **options)
+    def __init__(
+        self, major: int | None = None, settings: dict[str, str] | None = None, **options: Any
+    ) -> None:
+        super().__init__(
+            installs.find(major), settings={**SETTINGS, **(settings or {})}, locale="C.UTF-8", **options
+        )
         self.major = self.install.major
 
     def populate(self) -> None:
@@ -83,7 +87,9 @@ class Server(postgres.Server):
                 values = ", ".join(map(str, orders))
                 conn.execute(POPULATE_TENANT.format(name=name, orders=values))  # type: ignore[arg-type]
 
-    def connect(self, user: str | None = None, password: str | None = None, database: str = "app") -> psycopg.Connection:
+    def connect(
+        self, user: str | None = None, password: str | None = None, database: str = "app"
+    ) -> psycopg.Connection:
         """Past the proxy; as the superuser by default."""
         dsn = self.dsn(user=user or self.superuser, password=password, database=database)
         return psycopg.connect(dsn, autocommit=True)

@@ -274,7 +274,9 @@ class WireClient:
 
     # --- opening
 
-    def start_tls(self, context: ssl.SSLContext, *, server_name: str | None = None, direct: bool = False) -> None:
+    def start_tls(
+        self, context: ssl.SSLContext, *, server_name: str | None = None, direct: bool = False
+    ) -> None:
         """TLS after an SSLRequest, or at once with ALPN if `direct`."""
         if not direct:
             self.send(special_request(SSL_CODE))
@@ -315,7 +317,9 @@ class WireClient:
                 outer = hashlib.md5(inner.encode() + reply.body[4:8]).hexdigest()
                 self.send(message("p", cstr("md5" + outer)))
             elif code == 10:
-                scram = _Scram(password, reply.body[4:].split(b"\0"), self.tls_server_cert, self.channel_binding)
+                scram = _Scram(
+                    password, reply.body[4:].split(b"\0"), self.tls_server_cert, self.channel_binding
+                )
                 first = scram.first()
                 self.send(message("p", cstr(scram.mechanism) + struct.pack("!i", len(first)) + first))
             elif code == 11:

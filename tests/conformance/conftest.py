@@ -114,12 +114,6 @@ class Both:
         assert masked(proxied) == masked(direct)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--direct", action="store_true", help="test the conformance tests: PostgreSQL on both sides, no proxy"
-    )
-
-
 VARIANTS = {
     "session": {"pool": {"mode": "session"}},
     "transaction": {"pool": {"mode": "transaction"}},
@@ -154,8 +148,6 @@ def both_once(pg: Server, request: pytest.FixtureRequest) -> Both:
 
 def _both(server: Server, options: dict[str, Any], request: pytest.FixtureRequest) -> Both:
     direct = Peer("direct", server.host, server.port, {"search_path": "acme"})
-    if request.config.getoption("--direct"):
-        return Both([direct, direct])
     proxies: Callable[..., Proxy] = request.getfixturevalue("proxies")
     proxy = proxies(server, **options)
     return Both([direct, Peer("proxied", proxy.host, proxy.port, {})])

@@ -52,7 +52,10 @@ def test_copy_out(both):
 
 def test_copy_of_a_query(both):
     for c in both():
-        assert types(c.query("COPY (SELECT generate_series(1, 1000)) TO STDOUT (FORMAT csv)")) == "H" + "d" * 1000 + "cCZ"
+        assert (
+            types(c.query("COPY (SELECT generate_series(1, 1000)) TO STDOUT (FORMAT csv)"))
+            == "H" + "d" * 1000 + "cCZ"
+        )
 
 
 def test_binary_copy_both_ways(both, scratch):
@@ -126,7 +129,9 @@ def test_flush_and_sync_inside_a_simple_copy_are_ignored(both, scratch):
         assert rows(c.query("SELECT count(*) FROM scratch")) == [("2",)]
 
 
-@pytest.mark.parametrize("wrong", [query("SELECT 1"), parse("SELECT 1"), execute()], ids=["query", "parse", "execute"])
+@pytest.mark.parametrize(
+    "wrong", [query("SELECT 1"), parse("SELECT 1"), execute()], ids=["query", "parse", "execute"]
+)
 def test_other_messages_inside_a_copy(both, scratch, wrong):
     """Nobody can tell where the COPY's data ends then: ERROR, FATAL, and the end of the connection."""
     for c in both():

@@ -62,13 +62,19 @@ def test_a_statement_parsed_in_a_transaction_that_fails_stays(both):
 
 def test_a_statement_whose_parse_shares_a_batch_with_an_error_stays(both):
     for c in both():
-        assert types(c.ask(parse("SELECT 8", "eight"), parse("SELECT 1/0"), bind(), execute(), SYNC)) == "11EZ"
+        assert (
+            types(c.ask(parse("SELECT 8", "eight"), parse("SELECT 1/0"), bind(), execute(), SYNC)) == "11EZ"
+        )
         assert rows(c.ask(bind(name="eight"), execute(), SYNC)) == [("8",)]
 
 
 def test_describe_statement(both):
     for c in both():
-        replies = c.ask(parse("SELECT id, item FROM orders WHERE id = $1 AND item <> $2", "s"), describe_statement("s"), SYNC)
+        replies = c.ask(
+            parse("SELECT id, item FROM orders WHERE id = $1 AND item <> $2", "s"),
+            describe_statement("s"),
+            SYNC,
+        )
         assert types(replies) == "1tTZ"
         assert replies[1].body == struct.pack("!HII", 2, INT4, TEXT)
         assert [column.name for column in columns(replies[2])] == ["id", "item"]
@@ -77,7 +83,9 @@ def test_describe_statement(both):
 
 def test_describe_what_returns_nothing(both):
     for c in both():
-        replies = c.ask(parse("SET LOCAL work_mem = '1MB'"), describe_statement(), bind(), describe_portal(), SYNC)
+        replies = c.ask(
+            parse("SET LOCAL work_mem = '1MB'"), describe_statement(), bind(), describe_portal(), SYNC
+        )
         assert types(replies) == "1tn2nZ"
 
 
@@ -152,7 +160,11 @@ def test_errors_skip_what_follows_until_sync(both, batch, sqlstate):
 def test_an_error_after_rows(both):
     for c in both():
         replies = c.ask(
-            parse("SELECT 6 / (3 - g) FROM generate_series(1, 5) g"), bind(), execute(), parse("SELECT 1"), SYNC
+            parse("SELECT 6 / (3 - g) FROM generate_series(1, 5) g"),
+            bind(),
+            execute(),
+            parse("SELECT 1"),
+            SYNC,
         )
         assert types(replies) == "12DDEZ"
 
@@ -160,7 +172,12 @@ def test_an_error_after_rows(both):
 def test_a_name_is_free_again_after_close(both):
     for c in both():
         c.ask(parse("SELECT 1", "name"), SYNC)
-        assert types(c.ask(close_statement("name"), parse("SELECT 2", "name"), bind(name="name"), execute(), SYNC)) == "312DCZ"
+        assert (
+            types(
+                c.ask(close_statement("name"), parse("SELECT 2", "name"), bind(name="name"), execute(), SYNC)
+            )
+            == "312DCZ"
+        )
 
 
 def test_close_of_what_does_not_exist(both):
@@ -279,7 +296,13 @@ def test_transaction_through_the_extended_protocol(both, scratch):
 def test_a_batch_is_one_transaction(both, scratch):
     for c in both():
         c.ask(
-            parse("INSERT INTO scratch VALUES (1)"), bind(), execute(), parse("SELECT 1/0"), bind(), execute(), SYNC
+            parse("INSERT INTO scratch VALUES (1)"),
+            bind(),
+            execute(),
+            parse("SELECT 1/0"),
+            bind(),
+            execute(),
+            SYNC,
         )
         assert rows(c.query("SELECT count(*) FROM scratch")) == [("0",)]
 
@@ -320,4 +343,7 @@ def test_many_statements(both):
 def test_odd_names(both):
     for c in both():
         for name in ("Großer Name", "a'b\"c", "x" * 200, " ", "PREPARED_1;--"):
-            assert types(c.ask(parse("SELECT 1", name), bind(name=name), execute(), close_statement(name), SYNC)) == "12DC3Z"
+            assert (
+                types(c.ask(parse("SELECT 1", name), bind(name=name), execute(), close_statement(name), SYNC))
+                == "12DC3Z"
+            )

@@ -104,5 +104,14 @@ def test_row_limit_of_what_returns_no_rows(both):
 
 def test_row_limit_over_a_simple_query_in_one_write(both):
     for c in both():
-        c.send(query("BEGIN"), parse(NUMBERS), bind(), execute(limit=4), SYNC, execute(limit=4), SYNC, query("COMMIT"))
+        c.send(
+            query("BEGIN"),
+            parse(NUMBERS),
+            bind(),
+            execute(limit=4),
+            SYNC,
+            execute(limit=4),
+            SYNC,
+            query("COMMIT"),
+        )
         assert types(c.until_ready(4)) == "CZ12DDDDsZDCZCZ"

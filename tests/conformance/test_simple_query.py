@@ -43,7 +43,9 @@ def test_an_implicit_transaction_is_undone_as_a_whole(both, scratch):
 def test_explicit_transaction_inside_one_message(both, scratch):
     for c in both():
         scratch()
-        replies = c.query("BEGIN; INSERT INTO scratch VALUES (1); COMMIT; INSERT INTO scratch VALUES (2); SELECT 1/0")
+        replies = c.query(
+            "BEGIN; INSERT INTO scratch VALUES (1); COMMIT; INSERT INTO scratch VALUES (2); SELECT 1/0"
+        )
         assert types(replies) == "CCCCEZ"
         assert rows(c.query("SELECT id FROM scratch")) == [("1",)]
 
@@ -147,7 +149,14 @@ def test_a_parameter_without_a_value(both):
 
 def test_queries_sent_ahead_are_answered_in_order(both):
     for c in both():
-        c.send(query("SELECT 1"), query("SELECT 1/0"), query(""), query("BEGIN"), query("SELECT 2"), query("COMMIT"))
+        c.send(
+            query("SELECT 1"),
+            query("SELECT 1/0"),
+            query(""),
+            query("BEGIN"),
+            query("SELECT 2"),
+            query("COMMIT"),
+        )
         assert types(c.until_ready(6)) == "TDCZEZIZCZTDCZCZ"
 
 
@@ -162,16 +171,22 @@ def test_ddl_and_what_it_makes(both):
     for c in both():
         c.query("BEGIN")
         c.query("CREATE TABLE fresh (id serial PRIMARY KEY, at timestamptz DEFAULT '2020-01-01')")
-        assert rows(c.query("INSERT INTO fresh DEFAULT VALUES RETURNING *")) == [("1", "2020-01-01 00:00:00+00")]
+        assert rows(c.query("INSERT INTO fresh DEFAULT VALUES RETURNING *")) == [
+            ("1", "2020-01-01 00:00:00+00")
+        ]
         assert types(c.query("SELECT * FROM fresh")) == "TDCZ"
-        c.query("ALTER TABLE fresh ADD note text; COMMENT ON TABLE fresh IS 'new'; CREATE INDEX ON fresh (note)")
+        c.query(
+            "ALTER TABLE fresh ADD note text; COMMENT ON TABLE fresh IS 'new'; CREATE INDEX ON fresh (note)"
+        )
         c.query("ROLLBACK")
 
 
 def test_names_and_texts_of_many_bytes(both):
     for c in both():
         assert rows(c.query("SELECT 'żółć 😀', U&'\\00e9'")) == [("żółć 😀", "é")]
-        assert types(c.query('CREATE TEMP TABLE "Große Tabelle" (a int); DROP TABLE "Große Tabelle"')) == "CCZ"
+        assert (
+            types(c.query('CREATE TEMP TABLE "Große Tabelle" (a int); DROP TABLE "Große Tabelle"')) == "CCZ"
+        )
 
 
 def test_explain_and_show(both):
