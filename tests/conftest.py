@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ("tests.fix_pg", "tests.fix_proxy")
+pytest_plugins = ("tests.fix_pg", "tests.fix_proxy", "tests.fix_tls")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -95,7 +94,7 @@ class Proxy:
     def start(self) -> None:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tenant_proxy.cli", "serve", "-c", str(self.config_path)],
+                [sys.executable, "-m", "tenant_proxy", "serve", "-c", str(self.config_path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -326,7 +325,7 @@ class Direct(Proxy):
         self.process = None
         with server.connect() as conn:
             for name in ("acme", "beta"):
-                conn.execute(f"ALTER ROLE {name}_app SET search_path = {name}")  # type: ignore[arg-type]
+                conn.execute(f"ALTER ROLE {name}_app SET search_path = {name}, public")  # type: ignore[arg-type]
 
     def worker_pids(self) -> list[int]:
         return []

@@ -147,7 +147,7 @@ def both_once(pg: Server, request: pytest.FixtureRequest) -> Both:
 
 
 def _both(server: Server, options: dict[str, Any], request: pytest.FixtureRequest) -> Both:
-    direct = Peer("direct", server.host, server.port, {"search_path": "acme"})
+    direct = Peer("direct", server.host, server.port, {"search_path": "acme, public"})
     proxies: Callable[..., Proxy] = request.getfixturevalue("proxies")
     proxy = proxies(server, **options)
     return Both([direct, Peer("proxied", proxy.host, proxy.port, {})])

@@ -7,7 +7,7 @@ import pytest
 from tests.fix_proxy import PASSWORDS, Proxy
 from tests.pg_server import Server
 
-DIRECT_OPTIONS = "-c search_path=acme"
+DIRECT_OPTIONS = "-c search_path=acme,public"
 
 
 def run_psql(pg: Server, dsn: str, script: str, *flags: str) -> str:
@@ -122,7 +122,7 @@ def test_conninfo(pg, proxy):
 
 
 def test_reconnect(pg, proxy):
-    shown = run_psql(pg, proxy.dsn(), f"\\connect\nSELECT 'again';\n\\connect - beta_app\n")
+    shown = run_psql(pg, proxy.dsn(), "\\connect\nSELECT 'again';\n\\connect - beta_app\n")
     assert "again" in shown
 
 

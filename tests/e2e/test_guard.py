@@ -1,0 +1,377 @@
+"""The guard as a driver meets it: what is refused, how it looks, and what state it leaves.
+
+Here the tenant's role may use the other tenant's schema as far as PostgreSQL is concerned, so that only
+the guard stands between them.  What the guard says of single statements is in tests/guard.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+import psycopg
+import pytest
+
+from tests.wire_client import (
+    FLUSH,
+    SYNC,
+    bind,
+    copy_data,
+    describe_statement,
+    errors,
+    execute,
+    function_call,
+    parse,
+    query,
+    rows,
+    sqlstates,
+    types,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def careless_grants(pg):
+    """As a careless administrator would: acme may read beta's tables."""
+    with pg.connect() as conn:
+        conn.execute(
+            "GRANT USAGE ON SCHEMA beta TO acme_app; GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA beta TO acme_app"
+        )
+        conn.execute("GRANT beta_app TO acme_app")
+    yield
+    with pg.connect() as conn:
+        conn.execute("REVOKE beta_app FROM acme_app")
+        conn.execute(
+            "REVOKE ALL ON ALL TABLES IN SCHEMA beta FROM acme_app; REVOKE ALL ON SCHEMA beta FROM acme_app"
+        )
+
+
+FOREIGN = [
+    "SELECT * FROM beta.orders",
+    "SELECT beta.orders.item FROM beta.orders",
+    "TABLE beta.orders",
+    "WITH x AS (SELECT * FROM beta.orders) SELECT * FROM x",
+    "SELECT (SELECT item FROM beta.orders LIMIT 1)",
+    "SELECT 1 WHERE EXISTS (SELECT FROM beta.orders)",
+    "INSERT INTO beta.orders VALUES (9, 'x')",
+    "INSERT INTO scratch SELECT id, item FROM beta.orders",
+    "UPDATE scratch SET body = o.item FROM beta.orders o",
+    "DELETE FROM scratch USING beta.orders o WHERE o.id = scratch.id",
+    "COPY beta.orders TO STDOUT",
+    "COPY (SELECT * FROM beta.orders) TO STDOUT",
+    "COPY beta.orders FROM STDIN",
+    "EXPLAIN SELECT * FROM beta.orders",
+    "EXPLAIN (ANALYZE) SELECT * FROM beta.orders",
+    "PREPARE x AS SELECT * FROM beta.orders",
+    "CREATE VIEW v AS SELECT * FROM beta.orders",
+    "CREATE TABLE t AS SELECT * FROM beta.orders",
+    "CREATE TABLE beta.t (a int)",
+    "CREATE TEMP TABLE t (LIKE beta.orders)",
+    "DROP TABLE beta.orders",
+    "ALTER TABLE orders SET SCHEMA beta",
+    "DECLARE c CURSOR FOR SELECT * FROM beta.orders",
+    "SELECT beta.shout('x')",
+    "SELECT 'good'::beta.mood",
+    "SELECT nextval('beta.numbers')",
+    "SELECT 'beta.orders'::regclass",
+    "LOCK TABLE beta.orders",
+    "DO $$ BEGIN PERFORM * FROM beta.orders; END $$",
+    "SELECT 1; SELECT * FROM beta.orders",
+    "SET search_path = beta",
+    "SET search_path TO acme, beta",
+    "SELECT set_config('search_path', 'beta', false)",
+    "SET ROLE beta_app",
+    "SET SESSION AUTHORIZATION beta_app",
+    "SET LOCAL ROLE beta_app",
+    "RESET ROLE",
+    "SELECT set_config('role', 'beta_app', false)",
+    "COPY orders TO PROGRAM 'cat'",
+    "SET standard_conforming_strings = off",
+    "SELECT pg_read_file('PG_VERSION')",
+]
+
+
+@pytest.mark.parametrize("sql", FOREIGN)
+def test_refused_as_a_simple_query(each_mode, sql):
+    with each_mode.wire() as c:
+        replies = c.query(sql)
+        assert types(replies) == "EZ"
+        (error,) = errors(replies)
+        assert error["S"] == "ERROR"
+        assert error["C"] in ("42501", "22023"), error
+        assert c.xact_status == "I"
+        assert c.value("SELECT item FROM orders WHERE id = 1") == "anvil"
+
+
+@pytest.mark.parametrize("sql", [sql for sql in FOREIGN if ";" not in sql.split("$$")[0]])
+def test_refused_at_parse(each_mode, sql):
+    """Nothing is parsed on the server, and what follows is skipped until Sync."""
+    with each_mode.wire() as c:
+        replies = c.ask(parse(sql, "name"), describe_statement("name"), bind(name="name"), execute(), SYNC)
+        assert types(replies) == "EZ"
+        assert sqlstates(replies)[0] in ("42501", "22023")
+        assert sqlstates(c.ask(bind(name="name"), SYNC)) == ["26000"]
+
+
+def test_the_error_says_what_and_where(proxy):
+    with proxy.wire() as c:
+        (error,) = errors(c.query("SELECT 'é', o.item\nFROM beta.orders o"))
+        assert error["S"] == error["V"] == "ERROR"
+        assert error["C"] == "42501"
+        assert "beta" in error["M"] or "beta" in error.get("D", "")
+        assert "orders" in error["M"] + error.get("D", "")
+        assert error["H"]
+        # a position counts characters, not bytes
+        assert error["P"] == str("SELECT 'é', o.item\nFROM beta.orders o".index("beta.orders") + 1)
+
+
+def test_drivers_show_the_position(proxy):
+    with proxy.connect() as conn:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege) as raised:
+            conn.execute("SELECT item FROM beta.orders")
+        assert raised.value.diag.statement_position == "18"
+        assert raised.value.diag.message_hint
+
+
+async def test_asyncpg_sees_its_own_exception(proxy):
+    conn = await asyncpg.connect(proxy.url())
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError) as raised:
+            await conn.fetch("SELECT * FROM beta.orders")
+        assert raised.value.position == "15"
+        assert await conn.fetchval("SELECT 1") == 1
+    finally:
+        await conn.close()
+
+
+def test_syntax_errors_are_told_as_the_server_would(proxy):
+    with proxy.wire() as c:
+        (error,) = errors(c.query("SELECT item FRO orders WHERE"))
+        assert error["C"] == "42601"
+        assert error["M"] == 'syntax error at or near "orders"'
+        assert error["P"]
+
+
+@pytest.mark.parametrize("way", ["simple", "extended"])
+def test_in_a_transaction_it_aborts_as_any_failed_statement(each_mode, superuser, way):
+    superuser.execute("TRUNCATE acme.scratch")
+    with each_mode.wire() as c:
+        ask = c.query if way == "simple" else c.extended
+        ask("BEGIN")
+        ask("INSERT INTO scratch VALUES (1)")
+        assert sqlstates(ask("SELECT * FROM beta.orders")) == ["42501"]
+        assert c.xact_status == "E"
+        assert sqlstates(ask("SELECT 1")) == ["25P02"]
+        # a second refused statement is not looked at any more than a good one is
+        assert sqlstates(ask("SELECT * FROM beta.orders")) in (["25P02"], ["42501"])
+        assert c.xact_status == "E"
+        assert [m.body for m in ask("COMMIT") if m.type == "C"] == [b"ROLLBACK\0"]
+        assert c.xact_status == "I"
+        assert rows(c.query("SELECT count(*) FROM scratch")) == [("0",)]
+
+
+def test_savepoints_undo_it(each_mode):
+    with each_mode.wire() as c:
+        c.query("BEGIN")
+        c.query("SAVEPOINT before")
+        c.query("SELECT * FROM beta.orders")
+        assert c.xact_status == "E"
+        c.query("ROLLBACK TO before")
+        assert c.xact_status == "T"
+        assert c.value("SELECT 1") == "1"
+        c.query("COMMIT")
+
+
+def test_an_aborted_transaction_holds_its_locks_no_longer_than_any(each_mode, superuser):
+    """The server knows that the transaction failed; it is not only the proxy that says so."""
+    with each_mode.wire() as c:
+        c.query("BEGIN; LOCK TABLE scratch")
+        c.query("SELECT * FROM beta.orders")
+        c.query("ROLLBACK")
+        with superuser.transaction():
+            superuser.execute("LOCK TABLE acme.scratch NOWAIT")
+
+
+def test_in_a_message_of_several_statements_nothing_runs(each_mode, superuser):
+    """The text is judged as a whole before its first statement runs."""
+    superuser.execute("TRUNCATE acme.scratch")
+    with each_mode.wire() as c:
+        assert types(c.query("INSERT INTO scratch VALUES (1); COMMIT; SELECT * FROM beta.orders")) == "EZ"
+        assert rows(c.query("SELECT count(*) FROM scratch")) == [("0",)]
+
+
+def test_in_a_pipeline(each_mode, superuser):
+    superuser.execute("TRUNCATE acme.scratch")
+    with each_mode.wire() as c:
+        c.send(
+            parse("INSERT INTO scratch VALUES (1)"), bind(), execute(),
+            parse("SELECT * FROM beta.orders"), bind(), execute(),
+            parse("INSERT INTO scratch VALUES (2)"), bind(), execute(), SYNC,
+            parse("SELECT count(*) FROM scratch"), bind(), execute(), SYNC,
+        )  # fmt: skip
+        replies = c.until_ready(2)
+        assert types(replies) == "12CEZ12DCZ"
+        assert sqlstates(replies) == ["42501"]
+        # the batch was one transaction, and failed as one
+        assert rows(replies) == [("0",)]
+
+
+def test_in_a_pipeline_inside_a_transaction(each_mode):
+    with each_mode.wire() as c:
+        c.send(
+            query("BEGIN"),
+            parse("SELECT * FROM beta.orders"),
+            bind(),
+            execute(),
+            SYNC,
+            query("SELECT 1"),
+            query("ROLLBACK"),
+        )
+        replies = c.until_ready(4)
+        assert types(replies) == "CZEZEZCZ"
+        assert [m.body for m in replies if m.type == "Z"] == [b"T", b"E", b"E", b"I"]
+
+
+def test_refused_between_simple_queries_sent_ahead(each_mode):
+    with each_mode.wire() as c:
+        c.send(query("SELECT 1"), query("SELECT * FROM beta.orders"), query("SELECT 2"))
+        assert types(c.until_ready(3)) == "TDCZEZTDCZ"
+
+
+def test_refused_under_flush(each_mode):
+    with each_mode.wire() as c:
+        c.send(parse("SELECT 1"), bind(), execute(), parse("SELECT * FROM beta.orders"), FLUSH)
+        assert types(c.until("E")) == "12DCE"
+        c.send(bind(), execute(), SYNC)
+        assert types(c.until_ready()) == "Z"
+
+
+def test_copy_data_behind_a_refused_copy_is_dropped(each_mode):
+    with each_mode.wire() as c:
+        c.send(query("COPY beta.orders FROM STDIN"), copy_data(b"9\tx\t1\n"), query("SELECT 1"))
+        assert types(c.until_ready(2)) == "EZTDCZ"
+
+
+def test_function_calls_are_judged_too(each_mode, superuser):
+    """The fast path names functions by OID; those of other schemas and dangerous ones are refused."""
+    (foreign,) = superuser.execute("SELECT 'beta.shout'::regproc::oid::int").fetchone()
+    (own,) = superuser.execute("SELECT 'acme.shout'::regproc::oid::int").fetchone()
+    set_config, read_file = 2078, 2624
+    with each_mode.wire() as c:
+        assert sqlstates(c.ask(function_call(foreign, b"x", arg_format=0))) == ["42501"]
+        assert sqlstates(c.ask(function_call(read_file, b"PG_VERSION", arg_format=0))) == ["42501"]
+        assert sqlstates(c.ask(function_call(set_config, b"role", b"beta_app", b"f", arg_format=0))) == [
+            "42501"
+        ]
+        assert c.value("SELECT current_user") == "acme_app"
+        replies = c.ask(function_call(own, b"x", arg_format=0, result_format=0))
+        assert types(replies) in ("VZ", "EZ")
+
+
+def test_own_schema_and_shared_tables_may_be_named(each_mode):
+    with each_mode.wire() as c:
+        assert c.value("SELECT item FROM acme.orders WHERE id = 1") == "anvil"
+        assert c.value("SELECT name FROM public.countries WHERE code = 'FR'") == "France"
+        assert c.value("SELECT name FROM countries WHERE code = 'JP'") == "Japan"
+        assert c.value("SELECT acme.shout('x') || pg_catalog.lower('Y')") == "Xy"
+        assert c.value("SELECT count(*) > 0 FROM information_schema.tables") == "t"
+        assert sqlstates(c.query("INSERT INTO public.countries VALUES ('XX', 'x')")) == ["42501"]
+
+
+def test_bound_parameters_count(each_mode):
+    """PgDog #1298: a gate that only reads the text misses set_config($1, $2)."""
+    with each_mode.wire() as c:
+        for name, value in (
+            ("search_path", "beta"),
+            ("role", "beta_app"),
+            ("session_authorization", "beta_app"),
+        ):
+            c.extended("SELECT set_config($1, $2, false)", name, value)
+            assert c.value("SELECT current_user || ' ' || current_schema()") == "acme_app acme"
+        # nor through what the parameters name
+        c.extended("SELECT nextval($1::regclass)", "beta.numbers")
+        c.extended("SELECT $1::regclass", "beta.orders")
+
+
+def test_a_name_of_64_bytes_is_not_cut_differently(each_mode):
+    with each_mode.wire() as c:
+        long_name = "beta" + "x" * 80
+        assert sqlstates(c.query(f"SELECT * FROM {long_name}.orders")) == ["42501"]
+
+
+def test_comments_quotes_and_unicode_escapes_hide_nothing(each_mode):
+    with each_mode.wire() as c:
+        for sql in (
+            "SELECT * FROM/**/beta/* */./* */orders",
+            'SELECT * FROM "beta"."orders"',
+            'SELECT * FROM U&"\\0062eta".orders',
+            "SELECT * FROM U&\"!0062eta\" UESCAPE '!'.orders",
+            "select * from BETA.ORDERS",
+            "SELECT * FROM app.beta.orders",
+            "SELECT $$ ' $$; SELECT * FROM beta.orders -- $$",
+        ):
+            replies = c.query(sql)
+            assert not rows(replies) or rows(replies) == [(" ' ",)], sql
+            assert set(sqlstates(replies)) <= {"42501", "42601", "0A000"}, sql
+            assert sqlstates(replies), sql
+
+
+def test_observe_lets_through_and_counts(proxies):
+    proxy = proxies(policy={"mode": "observe"})
+    before = proxy.metric("tenant_proxy_guard_verdicts_total", tenant="acme")
+    with proxy.wire() as c:
+        assert rows(c.query("SELECT item FROM beta.orders WHERE id = 1")) == [("bolt",)]
+        assert sqlstates(c.query("SELEC 1")) == ["42601"]
+    assert proxy.metric("tenant_proxy_guard_verdicts_total", tenant="acme") > before
+
+
+def test_off_does_not_look(proxies):
+    proxy = proxies(policy={"mode": "off"})
+    with proxy.wire() as c:
+        assert rows(c.query("SELECT item FROM beta.orders WHERE id = 1")) == [("bolt",)]
+
+
+def test_modes_differ_by_tenant(proxies):
+    tenants = [{"name": "acme", "policy": {"mode": "off"}}, {"name": "beta"}]
+    proxy = proxies(tenants=tenants)
+    with proxy.wire() as acme, proxy.wire("beta_app") as beta:
+        assert rows(acme.query("SELECT item FROM beta.orders WHERE id = 1")) == [("bolt",)]
+        assert sqlstates(beta.query("SELECT item FROM acme.orders")) == ["42501"]
+
+
+def test_allowed_schemas_of_a_policy(proxies):
+    tenants = [{"name": "acme", "policy": {"allowed_schemas": ["beta"]}}, {"name": "beta"}]
+    with proxies(tenants=tenants).wire() as c:
+        assert rows(c.query("SELECT item FROM beta.orders WHERE id = 1")) == [("bolt",)]
+        assert sqlstates(c.query("SELECT * FROM public.countries")) == ["42501"]
+
+
+def test_denied_and_allowed_functions_of_a_policy(proxies):
+    proxy = proxies(policy={"denied_functions": ["md5"], "allowed_functions": ["pg_stat_get_activity"]})
+    with proxy.wire() as c:
+        assert sqlstates(c.query("SELECT md5('x')")) == ["42501"]
+        assert sqlstates(c.query("SELECT pg_catalog.md5('x')")) == ["42501"]
+        assert c.value("SELECT upper('x')") == "X"
+
+
+def test_a_statement_larger_than_the_limit(proxies):
+    proxy = proxies(limits={"max_statement_bytes": 2048})
+    with proxy.wire() as c:
+        large = "SELECT '" + "x" * 5000 + "'"
+        replies = c.query(large)
+        assert types(replies) == "EZ"
+        assert sqlstates(replies) == ["54000"]
+        replies = c.ask(parse(large), bind(), execute(), SYNC)
+        assert types(replies) == "EZ"
+        assert sqlstates(replies) == ["54000"]
+        # parameters are not statements
+        assert rows(c.extended("SELECT length($1)", "y" * 5000)) == [("5000",)]
+
+
+def test_verdicts_are_remembered_by_shape(proxies):
+    proxy = proxies(policy={"cache_entries": 1000})
+    with proxy.wire() as c:
+        c.value("SELECT item FROM orders WHERE id = 1")
+        misses = proxy.metric("tenant_proxy_guard_cache_misses_total")
+        hits = proxy.metric("tenant_proxy_guard_cache_hits_total")
+        for number in range(2, 50):
+            c.query(f"SELECT item FROM orders WHERE id = {number}")
+        assert proxy.metric("tenant_proxy_guard_cache_misses_total") == misses
+        assert proxy.metric("tenant_proxy_guard_cache_hits_total") >= hits + 48
