@@ -13,3 +13,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="tests the tests: where they want a shared proxy they get PostgreSQL itself",
     )
+    parser.addoption(
+        "--matrix",
+        action="store_true",
+        help="conformance in every combination of version, pool mode and workers",
+    )

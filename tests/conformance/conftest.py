@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.fix_pg import SharedServers
 from tests.fix_proxy import Proxy
-from tests.pg_server import Server
+from tests.pg_server import Server, majors
 from tests.wire_client import Message, WireClient, columns, fields
 
 #: objects made after initdb have OIDs from here on (PostgreSQL's FirstNormalObjectId)
@@ -56,7 +57,7 @@ def masked(client: Recorder) -> list[object]:
         match reply.type:
             case "E" | "N":
                 said = {k: v for k, v in fields(reply).items() if k not in "FLR"}
-                found.append((reply.type, {k: v.replace(str(client.pid), "PID") for k, v in said.items()}))
+                found.append((reply.type, said))
             case "K":
                 found.append(("K", len(reply.body)))
             case "A":
@@ -85,8 +86,12 @@ def login_masked(client: Recorder) -> list[object]:
 
 
 class Both:
-    def __init__(self, peers: list[Peer]) -> None:
-        self.peers = peers
+    def __init__(self, server: Server, proxy: Proxy) -> None:
+        self.server = server
+        self.peers = [
+            Peer("direct", server.host, server.port, {"search_path": "acme, public"}),
+            Peer("proxied", proxy.host, proxy.port, {}),
+        ]
 
     def __call__(self, **settings: Any) -> Iterator[Recorder]:
         """Logged in on each side in turn, with these settings in the startup packet."""
@@ -114,51 +119,72 @@ class Both:
         assert masked(proxied) == masked(direct)
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "session": {"pool": {"mode": "session"}},
     "transaction": {"pool": {"mode": "transaction"}},
     "session-2-workers": {"pool": {"mode": "session"}, "workers": 2},
     "transaction-2-workers": {"pool": {"mode": "transaction"}, "workers": 2},
 }
+#: every version meets both pool modes, and one worker and two; `--matrix` runs all combinations
+USUAL = [("session", "transaction-2-workers"), ("session-2-workers", "transaction")]
 
 
-@pytest.fixture(params=VARIANTS)
-def proxied(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Options of the proxy under comparison."""
-    return VARIANTS[request.param]
+def combinations(matrix: bool) -> list[tuple[int, str]]:
+    """(major version, variant) of each run."""
+    return [
+        (major, variant)
+        for number, major in enumerate(sorted(majors(), reverse=True))
+        for variant in (VARIANTS if matrix else USUAL[number % 2])
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    wanted = combinations(metafunc.config.getoption("--matrix"))
+    chosen = {
+        "both": wanted,
+        "both_session": [(major, variant) for major, variant in wanted if variant.startswith("session")],
+        "both_once": [(None, "session"), (None, "transaction-2-workers")],
+    }
+    for name, parameters in chosen.items():
+        if name in metafunc.fixturenames:
+            ids = [f"pg{major}-{variant}" if major else variant for major, variant in parameters]
+            metafunc.parametrize(name, parameters, ids=ids, indirect=True)
+
+
+def _both(request: pytest.FixtureRequest, pg_servers: SharedServers, proxies: Callable[..., Proxy]) -> Both:
+    major, variant = request.param
+    server = pg_servers.get(major)
+    return Both(server, proxies(server, **VARIANTS[variant]))
 
 
 @pytest.fixture
-def both(any_pg: Server, proxied: dict[str, Any], request: pytest.FixtureRequest) -> Both:
-    """Every major version, both pool modes, one worker and two."""
-    return _both(any_pg, proxied, request)
+def both(request: pytest.FixtureRequest, pg_servers: SharedServers, proxies: Callable[..., Proxy]) -> Both:
+    """Every major version, in both pool modes."""
+    return _both(request, pg_servers, proxies)
 
 
-@pytest.fixture(params=["session", "session-2-workers"])
-def both_session(any_pg: Server, request: pytest.FixtureRequest) -> Both:
+@pytest.fixture
+def both_session(
+    request: pytest.FixtureRequest, pg_servers: SharedServers, proxies: Callable[..., Proxy]
+) -> Both:
     """As `both`, for what only session mode promises."""
-    return _both(any_pg, VARIANTS[request.param], request)
-
-
-@pytest.fixture(params=["session", "transaction-2-workers"])
-def both_once(pg: Server, request: pytest.FixtureRequest) -> Both:
-    """As `both`, for what takes seconds: the default server only."""
-    return _both(pg, VARIANTS[request.param], request)
-
-
-def _both(server: Server, options: dict[str, Any], request: pytest.FixtureRequest) -> Both:
-    direct = Peer("direct", server.host, server.port, {"search_path": "acme, public"})
-    proxies: Callable[..., Proxy] = request.getfixturevalue("proxies")
-    proxy = proxies(server, **options)
-    return Both([direct, Peer("proxied", proxy.host, proxy.port, {})])
+    return _both(request, pg_servers, proxies)
 
 
 @pytest.fixture
-def scratch(any_pg: Server) -> Iterator[Callable[[], None]]:
+def both_once(
+    request: pytest.FixtureRequest, pg_servers: SharedServers, proxies: Callable[..., Proxy]
+) -> Both:
+    """As `both`, for what takes seconds: the default server only."""
+    return _both(request, pg_servers, proxies)
+
+
+@pytest.fixture
+def scratch(both: Both) -> Iterator[Callable[[], None]]:
     """Table acme.scratch is empty at first, whenever this is called, and afterwards."""
 
     def empty() -> None:
-        with any_pg.connect() as conn:
+        with both.server.connect() as conn:
             conn.execute("TRUNCATE acme.scratch, acme.promises")
 
     empty()

@@ -230,8 +230,9 @@ def test_deallocate_of_what_does_not_exist(both):
         assert sqlstates(c.query("DEALLOCATE nothing_such")) == ["26000"]
 
 
-def test_execute_of_a_protocol_level_statement_in_sql(both):
-    for c in both():
+def test_execute_of_a_protocol_level_statement_in_sql(both_session):
+    """Transaction mode keeps the two apart, as poolers do: SQL's EXECUTE names what SQL's PREPARE made."""
+    for c in both_session():
         c.ask(parse("SELECT 'through SQL'", "told"), SYNC)
         assert rows(c.query("EXECUTE told")) == [("through SQL",)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.wire_client import SYNC, WireClient, bind, execute, fields, parse, query, types
+from tests.wire_client import SYNC, WireClient, bind, execute, fields, parse, types
 
 
 def test_notices_come_in_their_place(both):
@@ -79,13 +79,3 @@ def test_unlisten(both_session):
         assert types(c.query("NOTIFY more")) == "CAZ"
         c.query("UNLISTEN *")
         assert types(c.query("NOTIFY more")) == "CZ"
-
-
-def test_listen_in_either_mode_takes_effect_in_its_own_session(both):
-    """Transaction mode pins the client for as long as it listens."""
-    for c in both():
-        c.query("LISTEN news")
-        assert types(c.query("NOTIFY news, 'x'")) == "CAZ"
-        c.send(query("SELECT 1"))
-        assert types(c.until_ready()) == "TDCZ"
-        c.query("UNLISTEN *")
