@@ -117,7 +117,7 @@ def test_an_admin_has_no_tenant(proxy):
         proxy.wire("admin", database="app")
 
 
-@pytest.mark.parametrize("sql", ["SELECT 1", "SHOW nothing_such", "DROP TABLE x", "SHOW", "RELOAD now", "'"])
+@pytest.mark.parametrize("sql", ["SHOW nothing_such", "DROP TABLE x", "SELECT * FROM x", "RELOAD now", "'"])
 def test_unknown_commands(proxy, sql):
     with proxy.wire("admin", database="tenant_proxy") as c:
         replies = c.query(sql)
@@ -135,9 +135,10 @@ def test_empty_commands(proxy):
 def test_the_extended_protocol_is_answered_or_refused_clearly(proxy):
     """Drivers that only prepare (asyncpg, psycopg with parameters) must not hang."""
     with proxy.wire("admin", database="tenant_proxy") as c:
-        replies = c.ask(parse("SHOW VERSION"), bind(), execute(), SYNC)
-        assert types(replies) in ("12DCZ", "EZ")
-        assert rows(c.query("SHOW VERSION"))
+        c.send(parse("SHOW VERSION"), bind(), execute(), SYNC)
+        replies = c.until("ZE")
+        assert types(replies) in ("12DCZ", "E")
+        assert sqlstates(replies) in ([], ["0A000"])
 
 
 def test_psql(pg, proxy):

@@ -200,13 +200,30 @@ def test_client_idle_timeout(proxies):
         assert in_transaction.value("SELECT 'a statement is not idleness'")
 
 
-def test_session_mode_resets_a_backend_for_the_next(proxies):
-    proxy = proxies(pool={"mode": "session", "max": 1})
+@pytest.mark.parametrize("guard", ["enforce", "observe", "off"])
+def test_session_mode_resets_a_backend_for_the_next(proxies, guard):
+    """Whatever the guard knows, or does not, of what the first client did."""
+    proxy = proxies(pool={"mode": "session", "max": 1}, policy={"mode": guard})
     with proxy.wire() as first:
         pid = first.value("SELECT pg_backend_pid()")
         first.query("SET my.flag = 'x'; CREATE TEMP TABLE mine (a int); LISTEN news; PREPARE p AS SELECT 1")
         first.query("SELECT pg_advisory_lock(5)")
         first.terminate()
+    # each alone, as one thing that is noticed may hide another that is not
+    for statement in (
+        "SELECT nextval('numbers')",
+        "SELECT set_config('my.flag', 'y', false)",
+        "DO $$ BEGIN PERFORM set_config('my.flag', 'z', false); END $$",
+        "LISTEN news",
+    ):
+        with proxy.wire() as first:
+            assert sqlstates(first.query(statement)) == []
+            first.terminate()
+        with proxy.wire() as second:
+            assert sqlstates(second.query("SELECT currval('numbers')")) == ["55000"], statement
+            assert second.value("SELECT current_setting('my.flag', true)") in ("", None), statement
+            assert second.value("SELECT count(*) FROM pg_listening_channels()") == "0", statement
+            second.terminate()
     with proxy.wire() as second:
         assert second.value("SELECT pg_backend_pid()") == pid
         assert second.value("SELECT current_setting('my.flag', true)") in ("", None)

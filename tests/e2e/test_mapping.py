@@ -32,7 +32,7 @@ USERS = [
 TENANTS = [
     {"name": "acme", "sni": ["acme.tenants.test"]},
     {"name": "beta", "sni": ["beta.tenants.test"]},
-    {"name": "gamma", "schema": "beta"},
+    {"name": "gamma"},
 ]
 
 

@@ -365,14 +365,6 @@ def test_sql_prepared_statements_stay_with_their_client(few):
         assert sqlstates(later.query("EXECUTE mine")) == ["26000"]
 
 
-def test_currval_and_other_memories_of_a_session_do_not_reach_the_next_client(few):
-    with few().wire() as first:
-        first.query("SELECT nextval('numbers')")
-    with few().wire() as second:
-        assert sqlstates(second.query("SELECT currval('numbers')")) == ["55000"]
-        assert sqlstates(second.query("SELECT lastval()")) == ["55000"]
-
-
 def test_session_characteristics_stay_with_their_client(few):
     with few().wire() as first, few().wire() as second:
         first.query("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
@@ -384,10 +376,10 @@ def test_pins_are_visible_and_end(few):
     proxy = few(3)
     with proxy.wire() as c:
         c.query("CREATE TEMP TABLE mine (a int)")
-        assert any(int(pool["pinned"]) for pool in proxy.admin("SHOW POOLS") if pool["user"] == "acme_app")
+        assert any(int(pool["sv_pinned"]) for pool in proxy.admin("SHOW POOLS") if pool["user"] == "acme_app")
         c.query("DISCARD ALL")
         assert not any(
-            int(pool["pinned"]) for pool in proxy.admin("SHOW POOLS") if pool["user"] == "acme_app"
+            int(pool["sv_pinned"]) for pool in proxy.admin("SHOW POOLS") if pool["user"] == "acme_app"
         )
 
 
