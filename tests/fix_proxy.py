@@ -28,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.pg_server import Server, free_port
 from tests.wire_client import WireClient, wait_until
 
+ROOT = Path(__file__).parent.parent
 START_S = 30.0
 STOP_S = 20.0
 
@@ -95,6 +96,7 @@ class Proxy:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tenant_proxy", "serve", "-c", str(self.config_path)],
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -205,8 +207,8 @@ class Proxy:
         """Runs a command of the admin console; its rows."""
         with psycopg.connect(self.dsn(user, "tenant_proxy"), autocommit=True) as conn:
             cursor = psycopg.ClientCursor(conn, row_factory=psycopg.rows.dict_row)
-            cursor.execute(command)  # type: ignore[call-overload]
-            return cursor.fetchall() if cursor.description else []  # type: ignore[return-value]
+            cursor.execute(command)
+            return cursor.fetchall() if cursor.description else []
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of the HTTP endpoint."""
@@ -307,7 +309,7 @@ def proxy_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxies]:
 
 @contextmanager
 def unbroken(proxy: Proxy) -> Iterator[None]:
-    """No worker ends, and nothing is logged as a bug of ours, while a test runs: a crash would be restarted."""
+    """No worker ends, and no bug of ours is logged, while a test runs: a crash would be restarted."""
     workers, before = proxy.worker_pids(), len(proxy.log())
     yield
     said = proxy.log()[before:]
@@ -325,7 +327,7 @@ class Direct(Proxy):
         self.process = None
         with server.connect() as conn:
             for name in ("acme", "beta"):
-                conn.execute(f"ALTER ROLE {name}_app SET search_path = {name}, public")  # type: ignore[arg-type]
+                conn.execute(f"ALTER ROLE {name}_app SET search_path = {name}, public")
 
     def worker_pids(self) -> list[int]:
         return []

@@ -85,7 +85,7 @@ class Server(postgres.Server):
             conn.execute(POPULATE)
             for name, orders in ORDERS.items():
                 values = ", ".join(map(str, orders))
-                conn.execute(POPULATE_TENANT.format(name=name, orders=values))  # type: ignore[arg-type]
+                conn.execute(POPULATE_TENANT.format(name=name, orders=values))
 
     def connect(
         self, user: str | None = None, password: str | None = None, database: str = "app"

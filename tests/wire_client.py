@@ -16,7 +16,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 #: wire protocol versions
 V2_0 = 2 << 16
@@ -254,7 +254,7 @@ class WireClient:
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
         direct: bool = False,
-        **settings: str,
+        **settings: Any,
     ) -> WireClient:
         client = cls(host, port)
         try:
@@ -295,7 +295,7 @@ class WireClient:
         password: str = "acme-secret",
         database: str = "app",
         version: int = V3_0,
-        **settings: str,
+        **settings: Any,
     ) -> list[Message]:
         """Startup until ReadyForQuery, whatever password method is asked for."""
         self.send(startup({"user": user, "database": database, **settings}, version))
@@ -395,7 +395,7 @@ class WireClient:
 
     def cancel(self) -> None:
         """A CancelRequest for this connection, over a connection of its own; returns when it is closed."""
-        send_cancel(*self.address, self.pid, self.secret)
+        send_cancel(self.address, self.pid, self.secret)
 
     def is_closed(self) -> bool:
         """Waits for the peer to close; False if it stays open for PATIENCE_S."""
@@ -435,9 +435,9 @@ class WireClient:
         return bytes(self._in[self._at - size : self._at])
 
 
-def send_cancel(host: str, port: int, pid: int, secret: bytes) -> None:
+def send_cancel(address: tuple[str, int], pid: int, secret: bytes) -> None:
     """A CancelRequest; returns when the server has closed the connection, which says that it was handled."""
-    with WireClient(host, port) as other:
+    with WireClient(*address) as other:
         other.send(special_request(CANCEL_CODE, struct.pack("!i", pid) + secret))
         assert other.until_end() == []
 

@@ -55,7 +55,7 @@ def test_all_that_are_idle_at_once(proxies, superuser):
 
 
 def test_statements_sent_the_moment_the_backend_dies(tx_proxy, superuser):
-    """Without waiting for the proxy to notice: either it notices, or the client is told; never a hang or a repeat."""
+    """The proxy notices in time, or the client is told; never a hang, never a repetition."""
     superuser.execute("TRUNCATE acme.scratch")
     lost = 0
     for number in range(20):

@@ -125,11 +125,11 @@ def test_a_wrong_key(proxies, superuser, wrong):
         c.send(query("SELECT 'finished', pg_sleep(1)"))
         sleeping(superuser)
         if wrong == "secret":
-            send_cancel(*c.address, c.pid, bytes(b ^ 1 for b in c.secret))
+            send_cancel(c.address, c.pid, bytes(b ^ 1 for b in c.secret))
         elif wrong == "pid":
-            send_cancel(*c.address, c.pid ^ 1, c.secret)
+            send_cancel(c.address, c.pid ^ 1, c.secret)
         else:
-            send_cancel(*c.address, 0, b"\0\0\0\0")
+            send_cancel(c.address, 0, b"\0\0\0\0")
         assert rows(c.until_ready())[0][0] == "finished"
 
 
@@ -152,7 +152,7 @@ def test_a_key_of_a_session_that_is_over(proxies, superuser):
     with proxy.wire() as second:
         second.send(query("SELECT 'finished', pg_sleep(0.7)"))
         sleeping(superuser)
-        send_cancel(proxy.host, proxy.port, pid, secret)
+        send_cancel((proxy.host, proxy.port), pid, secret)
         assert rows(second.until_ready())[0][0] == "finished"
 
 
@@ -214,5 +214,5 @@ def test_while_the_server_is_down(own_pg, own_proxy):
     with proxy.wire() as c:
         pid, secret = c.pid, c.secret
         own_pg.stop("immediate")
-        send_cancel(proxy.host, proxy.port, pid, secret)
+        send_cancel((proxy.host, proxy.port), pid, secret)
     own_pg.start()

@@ -1,4 +1,4 @@
-"""Malformed, oversized, truncated and out-of-order messages end that connection, with 08P01, and nothing else."""
+"""Malformed, oversized, truncated and out-of-order messages end that connection, and nothing else."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_a_cancel_for_a_dead_workers_client(two_workers):
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
         workers_back(two_workers, victim)
-    send_cancel(two_workers.host, two_workers.port, c.pid, c.secret)
+    send_cancel((two_workers.host, two_workers.port), c.pid, c.secret)
     c.close()
     with two_workers.wire() as fresh:
         assert fresh.value("SELECT 1") == "1"

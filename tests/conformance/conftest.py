@@ -64,7 +64,7 @@ def masked(client: Recorder) -> list[object]:
                 (pid,) = struct.unpack_from("!i", reply.body)
                 found.append(("A", "own" if pid == client.pid else "other", reply.body[4:]))
             case "T":
-                found.append(("T", [c._replace(table=_ordinal(oids, c.table)) for c in columns(reply)]))
+                found.append(("T", [(c.name, _ordinal(oids, c.table), *c[2:]) for c in columns(reply)]))
             case "D" if len(reply.body) > 1000:
                 found.append(("D", len(reply.body), hash(reply.body)))
             case _:
@@ -140,8 +140,8 @@ def combinations(matrix: bool) -> list[tuple[int, str]]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wanted = combinations(metafunc.config.getoption("--matrix"))
-    chosen = {
-        "both": wanted,
+    chosen: dict[str, list[tuple[int | None, str]]] = {
+        "both": list(wanted),
         "both_session": [(major, variant) for major, variant in wanted if variant.startswith("session")],
         "both_once": [(None, "session"), (None, "transaction-2-workers")],
     }

@@ -69,8 +69,8 @@ def test_deferred_constraint_fails_at_sync(both, scratch):
 def test_deferred_constraint_fails_at_a_pipelined_commit(both, scratch):
     for c in both():
         c.send(
-            batch("BEGIN"), batch("INSERT INTO promises VALUES (1, 99)"), batch("COMMIT"), batch("SELECT 1"), SYNC,
-            batch("SELECT 2"), SYNC,
+            batch("BEGIN"), batch("INSERT INTO promises VALUES (1, 99)"), batch("COMMIT"),
+            batch("SELECT 1"), SYNC, batch("SELECT 2"), SYNC,
         )  # fmt: skip
         replies = c.until_ready(2)
         assert types(replies) == "12nC12nC12nEZ12TDCZ"

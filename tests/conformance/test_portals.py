@@ -65,8 +65,8 @@ def test_several_portals_at_once(both):
         c.query("BEGIN")
         c.ask(parse("SELECT generate_series($1::int, 9)", "s"), SYNC)
         replies = c.ask(
-            bind("1", name="s", portal="a"), bind("5", name="s", portal="b"), execute("a", 1), execute("b", 1),
-            execute("a", 1), describe_portal("b"), close_portal("a"), SYNC,
+            bind("1", name="s", portal="a"), bind("5", name="s", portal="b"),
+            execute("a", 1), execute("b", 1), execute("a", 1), describe_portal("b"), close_portal("a"), SYNC,
         )  # fmt: skip
         assert types(replies) == "22DsDsDsT3Z"
         assert rows(replies) == [("1",), ("5",), ("2",)]

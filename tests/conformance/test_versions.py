@@ -7,6 +7,7 @@ Not all servers under test know protocol 3.2, so these are compared with the pro
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_negotiation_with_the_server_that_can(any_pg, proxies):
     """3.0 with an unknown option: every version under test answers."""
     said = []
     for address in ((any_pg.host, any_pg.port), ("127.0.0.1", proxies(any_pg).port)):
-        with WireClient.open(*address, **{"_pq_.unknown": "1"}) as c:
+        with WireClient.open(*address, **dict[str, Any]({"_pq_.unknown": "1"})) as c:
             told = negotiation(c.login_replies)
             assert told is not None
             said.append(told[1])

@@ -8,15 +8,18 @@ import pytest
 from tests.fix_proxy import PASSWORDS, merged
 from tests.wire_client import SYNC, LoginFailed, bind, execute, parse, rows, sqlstates, types
 
+CONNECTION = (
+    "type user database state addr port local_addr local_port connect_time request_time wait wait_us"
+    " close_needed ptr link remote_pid tls application_name prepared_statements"
+)
 #: PgBouncer's columns, in its order (docs, usage.md); ours may follow
 COLUMNS = {
     "POOLS": "database user cl_active cl_waiting cl_active_cancel_req cl_waiting_cancel_req sv_active"
     " sv_active_cancel sv_being_canceled sv_idle sv_used sv_tested sv_login maxwait maxwait_us pool_mode",
-    "CLIENTS": "type user database state addr port local_addr local_port connect_time request_time wait wait_us"
-    " close_needed ptr link remote_pid tls application_name prepared_statements",
-    "SERVERS": "type user database state addr port local_addr local_port connect_time request_time wait wait_us"
-    " close_needed ptr link remote_pid tls application_name prepared_statements",
-    "STATS": "database total_server_assignment_count total_xact_count total_query_count total_received total_sent",
+    "CLIENTS": CONNECTION,
+    "SERVERS": CONNECTION,
+    "STATS": "database total_server_assignment_count total_xact_count total_query_count total_received"
+    " total_sent",
 }
 
 
@@ -33,7 +36,7 @@ def test_pgbouncers_columns_come_first(proxy, what):
         client.query("SELECT 1")
         with psycopg.connect(proxy.dsn("admin", "pgbouncer"), autocommit=True) as conn:
             cursor = psycopg.ClientCursor(conn)
-            cursor.execute(f"SHOW {what}")  # type: ignore[call-overload]
+            cursor.execute(f"SHOW {what}")
             names = [column.name for column in cursor.description or ()]
             wanted = [name for name in COLUMNS[what].split() if name in names]
             assert len(wanted) >= len(COLUMNS[what].split()) - 4, names

@@ -190,7 +190,7 @@ async def test_pool(each_mode):
 
         async def work(number: int) -> int:
             async with pool.acquire() as conn:
-                await conn.execute("SET my.number = '%d'" % number)
+                await conn.execute(f"SET my.number = '{number}'")
                 async with conn.transaction():
                     await conn.execute("SELECT pg_sleep(0.005)")
                     return int(await conn.fetchval("SELECT current_setting('my.number')"))

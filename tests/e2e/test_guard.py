@@ -32,7 +32,8 @@ def careless_grants(pg):
     """As a careless administrator would: acme may read beta's tables."""
     with pg.connect() as conn:
         conn.execute(
-            "GRANT USAGE ON SCHEMA beta TO acme_app; GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA beta TO acme_app"
+            "GRANT USAGE ON SCHEMA beta TO acme_app;"
+            "GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA beta TO acme_app"
         )
         conn.execute("GRANT beta_app TO acme_app")
     yield

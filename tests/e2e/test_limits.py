@@ -178,7 +178,10 @@ def test_query_timeout_ends_the_statement_on_the_server(own_proxy, own_pg):
     with proxy.wire() as slow, own_pg.connect() as observer:
         slow.send(query("SELECT pg_sleep(60)"))
         slow.until_end()
-        sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'sleep' AND state = 'active' AND pid <> pg_backend_pid()"
+        sleeping = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE query ~ 'sleep' AND state = 'active' AND pid <> pg_backend_pid()"
+        )
         wait_until(lambda: observer.execute(sleeping).fetchone() == (0,), "nothing sleeps on the server")
 
 

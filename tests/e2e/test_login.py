@@ -6,6 +6,7 @@ import hashlib
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def asked(client: WireClient) -> int:
     return int.from_bytes(first.body[:4], "big")
 
 
-def refusal(proxy: Proxy, **login: str) -> dict[str, str]:
+def refusal(proxy: Proxy, **login: Any) -> dict[str, str]:
     """The error of a login that must fail; the connection must be closed after it."""
     client = WireClient(proxy.host, proxy.port)
     with client, pytest.raises(LoginFailed) as failed:

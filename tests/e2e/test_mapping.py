@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.wire_client import LoginFailed, WireClient
 #: a login of the proxy for both tenants; on the server it is a member of both roles
 BOTH = "both_app"
 
-USERS = [
+USERS: list[dict[str, Any]] = [
     {"name": "acme_app", "tenant": "acme", "password": {"value": "acme-secret"}},
     {"name": "beta_app", "tenant": "beta", "password": {"value": "beta-secret"}},
     {"name": BOTH, "tenants": ["acme", "beta"], "password": {"value": "both-secret"}},

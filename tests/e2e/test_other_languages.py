@@ -47,7 +47,9 @@ public class Probe {
   static void check(boolean good, String what) { if (!good) throw new RuntimeException(what); }
   public static void main(String[] a) throws Exception {
     Properties p = new Properties();
-    p.setProperty("user", "acme_app"); p.setProperty("password", a[1]); p.setProperty("prepareThreshold", "2");
+    p.setProperty("user", "acme_app");
+    p.setProperty("password", a[1]);
+    p.setProperty("prepareThreshold", "2");
     try (Connection c = DriverManager.getConnection(a[0], p)) {
       PreparedStatement s = c.prepareStatement("SELECT item FROM orders WHERE id = ?");
       for (int n = 0; n < 8; n++) {

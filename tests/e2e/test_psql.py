@@ -81,7 +81,9 @@ def test_copy_from_and_to_the_client(same_output):
 
 def test_extended_protocol_commands(same_output):
     shown = same_output(
-        "SELECT $1::int + $2::int AS sum \\bind 40 2 \\g\nSELECT 1 AS one, 'x' AS two \\gdesc\nSELECT 5 AS v \\gset\n\\echo :v\n"
+        "SELECT $1::int + $2::int AS sum \\bind 40 2 \\g\n"
+        "SELECT 1 AS one, 'x' AS two \\gdesc\n"
+        "SELECT 5 AS v \\gset\n\\echo :v\n"
     )
     assert "42" in shown
     assert "integer" in shown
@@ -141,7 +143,8 @@ def test_pgbench(pg, each_mode, superuser, protocol):
         assert count == (200,)
     finally:
         superuser.execute(
-            "DROP TABLE IF EXISTS acme.pgbench_accounts, acme.pgbench_branches, acme.pgbench_history, acme.pgbench_tellers"
+            "DROP TABLE IF EXISTS acme.pgbench_accounts, acme.pgbench_branches,"
+            " acme.pgbench_history, acme.pgbench_tellers"
         )
 
 

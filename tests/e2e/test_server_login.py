@@ -198,7 +198,8 @@ def test_cancel_of_a_statement_behind_tls(tls_server, own_proxy, certificates):
 def wait_for_statement(observer, pattern: str) -> None:
     def runs() -> bool:
         found = observer.execute(
-            "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND query ~ %s",
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE state = 'active' AND pid <> pg_backend_pid() AND query ~ %s",
             [pattern],
         )
         return found.fetchone() is not None

@@ -1,4 +1,4 @@
-"""TLS towards clients, with certificates made here: libpq's modes, SNI, client certificates, channel binding."""
+"""TLS towards clients: modes of libpq, channel binding, certificates of clients."""
 
 from __future__ import annotations
 
@@ -156,6 +156,7 @@ def test_oldest_version(tls_proxy, certificates):
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
         open_tls(proxy, old)
     with open_tls(proxy, context(certificates)) as c:
+        assert isinstance(c.sock, ssl.SSLSocket)
         assert c.sock.version() == "TLSv1.3"
 
 

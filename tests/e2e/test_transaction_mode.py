@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import psycopg
 import pytest
@@ -74,12 +75,16 @@ def test_a_client_waits_for_a_backend_and_is_served_in_turn(few):
     holder.query("BEGIN")
     for number, waiter in enumerate(waiters):
         waiter.send(query(f"SELECT {number}"))
-        wait_until(lambda n=number: waiting(proxy) == n + 1, "one more client waits")
+        wait_until(partial(waits, proxy, number + 1), "one more client waits")
     holder.query("COMMIT")
     for number, waiter in enumerate(waiters):
         assert rows(waiter.until_ready()) == [(str(number),)]
     for c in (holder, *waiters):
         c.terminate()
+
+
+def waits(proxy: Proxy, count: int) -> bool:
+    return waiting(proxy) == count
 
 
 def waiting(proxy: Proxy) -> int:
@@ -110,7 +115,7 @@ def test_prepared_statements_follow_their_client(few):
 
 
 def test_replies_to_parse_are_the_clients_own(few):
-    """A statement that the backend has already is not parsed there again, and ParseComplete comes all the same."""
+    """The backend has the statement already and does not parse it again; ParseComplete comes all the same."""
     with few().wire() as first, few().wire() as second:
         for c in (first, second, first, second):
             assert (
@@ -182,7 +187,7 @@ def test_more_statements_in_one_batch_than_the_backend_keeps(few):
 
 
 def test_a_statement_that_no_longer_fits_fails_as_it_does_directly(few):
-    """Its table is gone on whatever backend the statement is made anew: the error is that of Bind, in its place."""
+    """Its table is gone, on whatever backend the statement is made anew: the error is that of Bind."""
     with few(2).wire() as c, few(2).wire() as other:
         c.query("CREATE TABLE passing (a int)")
         c.ask(parse("SELECT * FROM passing", "s"), SYNC)
@@ -410,7 +415,8 @@ async def test_forty_clients_of_two_tenants_on_three_backends_each(proxies):
             for turn in range(10):
                 row = await (
                     await conn.execute(
-                        "SELECT item, current_setting('my.number'), current_user, %s::int FROM orders WHERE id = 1",
+                        "SELECT item, current_setting('my.number'), current_user, %s::int"
+                        " FROM orders WHERE id = 1",
                         [turn],
                     )
                 ).fetchone()
