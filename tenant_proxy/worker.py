@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import os
 import random
 import signal
 import sys
@@ -101,7 +100,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         self.engine.start(loop, log)
         for listener in listeners:
-            self.engine.add_listener(os.dup(listener["fd"]), listener["kind"] == "unix")
+            self.engine.add_listener(listener["fd"], listener["kind"] == "unix")
         loop.add_reader(self.mailbox.fileno(), self.mailbox.on_readable)
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
         self._sweep()
@@ -135,8 +134,10 @@ class Worker:
         deadline = time.monotonic() + timeout_s
         while self.engine.end_idle_clients(Reason.SHUTDOWN, last) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_POLL_S)  # clients come to rest one by one, which nobody announces
+        # closing a connection does not stop what runs on it
+        running = [row[2] for row in self.engine.server_rows() if row[6]]
         self.engine.end_all_clients(Reason.SHUTDOWN, last)
-        await asyncio.sleep(0)
+        await self.cancels.stop_statements(running)
         self._stopped.set()
 
     def reload(self, config: Config, indexes: dict[str, int]) -> None:
@@ -294,11 +295,14 @@ class Hooks:
     def on_admin_message(self, client: int, code: int, body: bytes) -> None:
         worker = self._worker
         session = worker.engine.session(client)
-        if chr(code) == "Q":
+        if chr(code) == "Q" and not session.skipping:
             worker.engine.client_hold(client, True)
             worker._spawn(self._answer_admin(client, session, body[:-1].decode("utf-8", "replace")))
         elif chr(code) == "S":
+            session.skipping = False
             worker.engine.client_send(client, messages.READY_IDLE)
+        elif session.skipping:
+            return
         elif chr(code) in "PBDECF":
             error = ProxyError(
                 "0A000",
@@ -306,7 +310,8 @@ class Hooks:
                 hint="Use psql, or a driver's simple query protocol.",
                 reason="admin_extended",
             )
-            worker.engine.client_end(client, Reason.PROTOCOL, _fatal(error))
+            session.skipping = True
+            worker.engine.client_send(client, error.to_message())
 
     async def _answer_admin(self, client: int, session: Session, sql: str) -> None:
         worker = self._worker
@@ -509,11 +514,6 @@ def _same_login(old: State, new: State, name: str) -> bool:
         and after is not None
         and (before.password, before.verifier) == (after.password, after.verifier)
     )
-
-
-def _fatal(error: ProxyError) -> bytes:
-    error.severity = "FATAL"
-    return error.to_message()
 
 
 async def serve(hub_fd: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.net.tls import server_context
@@ -51,6 +51,12 @@ class Cancels:
     def stop_statement(self, info: ServerInfo) -> None:
         """Cancels what a server runs that is about to be closed."""
         self._start(self._send(info))
+
+    async def stop_statements(self, infos: Iterable[ServerInfo]) -> None:
+        """As `stop_statement`, of all servers that are left with work when the worker stops."""
+        async with asyncio.TaskGroup() as group:
+            for info in infos:
+                group.create_task(self._send(info))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -24,6 +24,8 @@ from tenant_proxy.wire import messages
 log = get_logger("guard")
 
 ALLOWED = 1 << 31
+#: what was done with a statement that the policy refuses: label of the metric
+_ACTIONS = {GuardMode.ENFORCE: "reject", GuardMode.OBSERVE: "observe", GuardMode.OFF: "off"}
 #: what a statement may do that the guard could not read, and that is let through
 UNKNOWN_EFFECTS = Effect.WRITES | Effect.SETTINGS | Effect.OPAQUE
 MAX_CUSTOM_SETTINGS = 100
@@ -75,7 +77,7 @@ class Judging:
             self.cache.store(scope_id, sql, effects, verdict.exact)
             return effects | ALLOWED
         mode = scope.policy.mode
-        self.counts[scope.tenant, mode.value, verdict.reason] += 1
+        self.counts[scope.tenant, _ACTIONS[mode], verdict.reason] += 1
         if mode is GuardMode.ENFORCE:
             log.info("statement refused", **_fields(session, scope, verdict))
             return refusal(verdict).to_message()
@@ -89,7 +91,7 @@ class Judging:
         verdict = self._guard.judge_function(scope, oid)
         if verdict.action is not Action.REJECT or scope.policy.mode is not GuardMode.ENFORCE:
             return int(verdict.effects or UNKNOWN_EFFECTS) | ALLOWED
-        self.counts[scope.tenant, scope.policy.mode.value, verdict.reason] += 1
+        self.counts[scope.tenant, _ACTIONS[scope.policy.mode], verdict.reason] += 1
         log.info("function call refused", **_fields(session, scope, verdict))
         return refusal(verdict).to_message()
 

@@ -30,6 +30,8 @@ class Session:
     address: str = ""
     port: int = 0
     admin: bool = False
+    #: on the console: an extended-protocol message was refused, all is dropped up to Sync
+    skipping: bool = False
     cancel_key: tuple[int, bytes] = (0, b"")
 
 

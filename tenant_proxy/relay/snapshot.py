@@ -134,8 +134,9 @@ def _tenants(worker: Worker, figures: list[dict[str, Any]]) -> list[dict[str, An
     for one in figures:
         by_tenant[_record(worker, one["id"]).tenant.name].append(one)
     rows = []
-    for tenant in worker.state.registry.tenants.values():
-        own = by_tenant.get(tenant.name, [])
+    # tenants that nobody has used have nothing to tell
+    for own in by_tenant.values():
+        tenant = _record(worker, own[0]["id"]).tenant
         row: dict[str, Any] = {
             "tenant": tenant.name,
             "cluster": tenant.cluster.name,
