@@ -469,7 +469,7 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if tail == NULL or end - tail < 3:
         return violation(e, c, V_FORMAT, 0)
     size = tail - sql
-    if end - tail - 3 != 4 * ((<size_t> <uint8_t> tail[1] << 8) | <uint8_t> tail[2]):
+    if <size_t> (end - tail - 3) != 4 * ((<size_t> <uint8_t> tail[1] << 8) | <uint8_t> tail[2]):
         return violation(e, c, V_FORMAT, 0)
     effects = judge(e, c, sql, size)
     if not effects:

@@ -584,13 +584,13 @@ cdef class Engine(Relay):
         return ids
 
     def counters(self):
-        cdef int i
+        cdef size_t i
         return {
             "clients_accepted": self.clients_accepted,
             "clients_open": self.clients_open,
             "servers_open": self.servers_open,
-            "client_ends": {Reason(i).name.lower(): self.client_ends[i] for i in range(REASONS) if self.client_ends[i]},
-            "server_ends": {Reason(i).name.lower(): self.server_ends[i] for i in range(REASONS) if self.server_ends[i]},
+            "client_ends": {Reason(i).name.lower(): self.client_ends[i] for i in range(<size_t> REASONS) if self.client_ends[i]},
+            "server_ends": {Reason(i).name.lower(): self.server_ends[i] for i in range(<size_t> REASONS) if self.server_ends[i]},
         }
 
     def pool_figures(self):
