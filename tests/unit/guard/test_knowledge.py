@@ -22,14 +22,14 @@ from tests.unit.guard.scope import ACME
 
 def described() -> dict[str, dict[str, str]]:
     """pglast's own description: node -> field -> C type."""
-    tree: Any = pglast.ast
-    return {
-        name: {
-            field.removesuffix("_"): getattr(kind, "c_type", kind) for field, kind in node.__slots__.items()
-        }
-        for name, node in vars(tree).items()
-        if inspect.isclass(node) and issubclass(node, tree.Node) and isinstance(node.__slots__, dict)
-    }
+    found: dict[str, dict[str, str]] = {}
+    for name, node in vars(pglast.ast).items():
+        slots: Any = getattr(node, "__slots__", None)
+        if inspect.isclass(node) and issubclass(node, pglast.ast.Node) and isinstance(slots, dict):
+            found[name] = {
+                field.removesuffix("_"): getattr(kind, "c_type", kind) for field, kind in slots.items()
+            }
+    return found
 
 
 #: filled by analysis, never by the grammar
