@@ -27,7 +27,7 @@ def described() -> dict[str, dict[str, str]]:
         slots: Any = getattr(node, "__slots__", None)
         if inspect.isclass(node) and issubclass(node, pglast.ast.Node) and isinstance(slots, dict):
             found[name] = {
-                field.removesuffix("_"): getattr(kind, "c_type", kind) for field, kind in slots.items()
+                field.removesuffix("_"): str(getattr(kind, "c_type", kind)) for field, kind in slots.items()
             }
     return found
 
