@@ -180,7 +180,7 @@ def _refuse_function(w: Walk, name: str, why: str, location: int) -> None:
 
 def _query_argument(w: Walk, name: str, argument: Mapping[str, Any], location: int) -> None:
     """SQL in an argument runs with the call: judged if it is constant, refused otherwise."""
-    text = w.constant(argument)
+    text = w.constant(argument, strict=True)
     if text is None:
         w.refuse(
             "dynamic_query",

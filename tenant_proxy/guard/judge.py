@@ -105,7 +105,7 @@ class Guard:
         except Refusal as refusal:
             return Verdict(
                 Action.REJECT,
-                Effect(w.effects),
+                Effect(w.effects) | _UNSEEN,
                 exact=True,
                 sqlstate=refusal.sqlstate,
                 message=refusal.message,
@@ -180,6 +180,9 @@ def _allowed(effects: int, exact: bool) -> Verdict:
     return Verdict(Action.ALLOW, Effect(effects), exact=exact)
 
 
+#: what a refused statement may do besides what was seen of it, should it be let through all the same
+_UNSEEN: Final = Effect.WRITES | Effect.SETTINGS | Effect.OPAQUE
+
 _READS_AS: Final = "The proxy reads SQL as PostgreSQL 18 does."
 
 
@@ -195,6 +198,7 @@ def _refused(
 ) -> Verdict:
     return Verdict(
         Action.REJECT,
+        _UNSEEN,
         exact=True,
         sqlstate=sqlstate,
         message=message,

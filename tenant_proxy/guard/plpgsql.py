@@ -31,6 +31,9 @@ _QUERIES: Final = {
 _ENDS: Final = {"end", "exception", "else", "elsif", "elseif", "when"}
 _OPEN, _CLOSE = {"(", "["}, {")", "]"}
 
+#: longest body, in characters; each statement and expression in it is parsed on its own
+_MAX_BODY: Final = 1024 * 1024
+
 #: deepest nesting of blocks and loops
 _MAX_DEPTH: Final = 200
 
@@ -65,7 +68,7 @@ class _Reader:
 
     def _tokens(self) -> list[Token]:
         try:
-            parse_check(self.text)
+            _check_bounds(self.text)
             scanned = scan(self.text)
         except Unreadable as error:
             self._fail(error.message, error.sqlstate)
@@ -565,10 +568,12 @@ class _Reader:
         self.expect(";")
 
 
-def parse_check(text: str) -> None:
+def _check_bounds(text: str) -> None:
     """The bounds that `parse` holds a text to, for one that is only scanned."""
     if "\0" in text:
         raise Unreadable("22021", 'invalid byte sequence for encoding "UTF8": 0x00')
+    if len(text) > _MAX_BODY:
+        raise Unreadable("54000", "statement is too large to be checked")
 
 
 #: name%TYPE and name%ROWTYPE, since version 17 also as arrays

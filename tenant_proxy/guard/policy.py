@@ -68,9 +68,14 @@ class GuardScope:
             readable=frozenset({schema, TEMP_SCHEMA, *SYSTEM_SCHEMAS, *policy.allowed_schemas}),
             writable=frozenset({schema, TEMP_SCHEMA}),
             allowed_schemas=tuple(policy.allowed_schemas),
-            allowed_functions=frozenset(policy.allowed_functions),
-            denied_functions=frozenset(policy.denied_functions),
+            allowed_functions=_function_names(policy.allowed_functions),
+            denied_functions=_function_names(policy.denied_functions),
             denied_settings=tuple(policy.denied_settings),
             policy=policy,
             codec=codec,
         )
+
+
+def _function_names(names: Iterable[str]) -> frozenset[str]:
+    """Entries of a policy, as schema.name or name; pg_catalog is searched first, and so can be left out."""
+    return frozenset(name.removeprefix("pg_catalog.") for name in names)

@@ -142,7 +142,7 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
     """set_config(name, value, is_local): the name must be constant, and the value where it matters."""
     if len(arguments) != 3:
         return  # no such function
-    name = w.constant(w.filtered.get(id(arguments[0]), arguments[0]))
+    name = w.constant(w.filtered.get(id(arguments[0]), arguments[0]), strict=True)
     if name is None:
         w.refuse(
             "setting_dynamic",
@@ -153,7 +153,7 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
             name="set_config",
         )
     name = canonical_name(name)
-    value = w.constant(arguments[1])
+    value = w.constant(arguments[1], strict=True)
     if value is None and not _is_null(arguments[1]):
         if name in _VALUE_DECIDES:
             w.refuse(

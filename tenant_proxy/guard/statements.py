@@ -116,8 +116,9 @@ def _discard(w: Walk, body: Body) -> bool:
 
 
 def _execute(w: Walk, body: Body) -> None:
-    """The statement was judged by PREPARE; what it does is not known here."""
+    """The statement was judged by PREPARE; what it does is not known here, nor what it sets."""
     w.effects |= STATEMENTS["ExecuteStmt"].effects
+    w.set(["*"])
 
 
 def _listen(w: Walk, body: Body) -> bool:

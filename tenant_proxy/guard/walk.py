@@ -28,6 +28,9 @@ NOWHERE = -1
 _PINS = int(Effect.PINS)
 _SESSION = int(Effect.PINS | Effect.SETTINGS)
 
+#: types that leave a literal as it is
+_TEXTS = frozenset({"text", "varchar", "name"})
+
 #: text run as SQL inside text run as SQL …
 _MAX_NESTING = 8
 
@@ -183,8 +186,12 @@ class Walk:
 
     # --- literals: whoever looks at one makes the verdict exact -----------------------
 
-    def constant(self, node: Mapping[str, Any] | None) -> str | None:
-        """The text of a constant string expression: a literal, cast or joined by ||; None if it is more."""
+    def constant(self, node: Mapping[str, Any] | None, *, strict: bool = False) -> str | None:
+        """The text of a constant string expression: a literal, cast or joined by ||; None if it is more.
+
+        `strict` takes literals and casts to text only: operators and types may be the tenant's own, and do
+        other than they seem.
+        """
         pieces: list[str] = []
         stack = [node]
         while stack:
@@ -195,10 +202,12 @@ class Walk:
             if tag == "A_Const" and "sval" in body:
                 self.exact = True
                 pieces.append(body["sval"].get("sval", ""))
-            elif tag in ("TypeCast", "CollateClause", "NamedArgExpr"):
+            elif tag == "TypeCast" and (not strict or strings(body["typeName"]["names"])[-1] in _TEXTS):
                 stack.append(body.get("arg"))
-            elif tag == "A_Expr" and strings(body["name"])[-1] == "||" and "lexpr" in body:
+            elif tag == "A_Expr" and not strict and "lexpr" in body and strings(body["name"])[-1] == "||":
                 stack += (body["rexpr"], body["lexpr"])
+            elif tag == "CollateClause" and not strict:
+                stack.append(body.get("arg"))
             else:
                 return None
         return "".join(pieces)
@@ -213,11 +222,14 @@ class Walk:
             node, element = stack.pop()
             if not node:
                 continue
-            text = self.constant(node)
             ((tag, body),) = node.items()
             below: list[Any] = []
-            if text is not None:
-                yield text, location_of(node), element
+            if tag in ("A_Const", "A_Expr"):
+                text = self.constant(node)
+                if text is not None:
+                    yield text, location_of(node), element
+                elif tag == "A_Expr" and body["kind"] == "AEXPR_NULLIF":
+                    below = [body.get("lexpr")]
             elif tag in ("TypeCast", "CollateClause", "NamedArgExpr"):
                 below = [body.get("arg")]
             elif tag in ("CoalesceExpr", "MinMaxExpr"):
@@ -227,8 +239,6 @@ class Walk:
             elif tag == "CaseExpr":
                 below = [when["CaseWhen"].get("result") for when in body.get("args", ())]
                 below.append(body.get("defresult"))
-            elif tag == "A_Expr" and body["kind"] == "AEXPR_NULLIF":
-                below = [body.get("lexpr")]
             stack += ((item, element) for item in below)
 
     # --- effects -----------------------------------------------------------------
