@@ -41,7 +41,7 @@ from tenant_proxy.relay.login import Attempt, Logins
 from tenant_proxy.relay.mailbox import Mailbox
 from tenant_proxy.relay.pools import Pools
 from tenant_proxy.relay.session import ServerInfo, Session
-from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask_sql
+from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask_sql, too_large
 from tenant_proxy.relay.state import State
 from tenant_proxy.relay.users import Users
 from tenant_proxy.tenancy.registry import TenantInfo
@@ -110,7 +110,18 @@ class Worker:
         for pool in self.pools:
             if pool.tenant.pool.min and not self.draining:
                 self.dialer.on_demand(pool.id)
+        if self.settings.wants_collection:
+            self._collect_settings()
         asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _collect_settings(self) -> None:
+        """Forgets sets of settings that no client, server or pool has any more."""
+        in_use = self.engine.settings_in_use()
+        self.settings.collect(in_use)
+        self.logins.forget()
+        for pool in self.pools:
+            for number in pool.welcomes.keys() - in_use:
+                del pool.welcomes[number]
 
     async def run(self) -> None:
         """Until drained, or the supervisor is gone."""
@@ -489,7 +500,10 @@ class Hooks:
             self._asked[server][name] = value
 
     def on_ask_done(self, server: int) -> int:
-        return self._worker.settings.intern(self._asked.pop(server))
+        settings = self._asked.pop(server)
+        if too_large(settings):
+            raise ValueError("a client's settings are too large to be carried from server to server")
+        return self._worker.settings.intern(settings)
 
 
 def home_of(tenant: TenantInfo, workers: int) -> int:

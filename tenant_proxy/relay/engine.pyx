@@ -583,6 +583,28 @@ cdef class Engine(Relay):
                     ids.append(l.id)
         return ids
 
+    def settings_in_use(self):
+        """Numbers of the sets of settings that clients, servers and pools have."""
+        cdef size_t i
+        cdef Link *l
+        cdef set numbers = set()
+        if self.links.slots != NULL:
+            for i in range(self.links.mask + 1):
+                l = <Link *> self.links.slots[i].value
+                if l == NULL:
+                    continue
+                if l.kind == KIND_CLIENT:
+                    numbers.add((<Client *> l).startup_id)
+                    numbers.add((<Client *> l).settings_id)
+                elif l.kind == KIND_SERVER:
+                    numbers.add((<Server *> l).startup_id)
+                    numbers.add((<Server *> l).settings_id)
+        if self.pools.slots != NULL:
+            for i in range(self.pools.mask + 1):
+                if self.pools.slots[i].value != NULL:
+                    numbers.add((<Pool *> self.pools.slots[i].value).last_startup)
+        return numbers
+
     def counters(self):
         cdef size_t i
         return {

@@ -8,7 +8,7 @@ themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from tenant_proxy.wire.messages import query
 
@@ -22,22 +22,37 @@ _ASK = (
 
 Settings = tuple[tuple[str, str], ...]
 
+#: sets kept before those that nobody has any more are looked for
+COLLECT_AT = 2_000
+#: of one set, names and values together; who has more keeps its server
+MAX_SET_BYTES = 65_536
+MAX_CHANGES = 10_000
+
 
 class SettingsTable:
-    """Numbers for sets of settings; number 0 is the empty set."""
+    """Numbers for sets of settings; number 0 is the empty set.
+
+    Clients choose their settings, so sets that nobody has any more are dropped: `wants_collection`
+    says when, `collect` does it.  A number is given again only after that.
+    """
 
     def __init__(self) -> None:
         self._ids: dict[Settings, int] = {(): 0}
-        self._sets: list[Settings] = [()]
+        self._sets: dict[int, Settings] = {0: ()}
         self._changes: dict[tuple[int, int], bytes] = {}
+        self._free: list[int] = []
+        self._collect_at = COLLECT_AT
+
+    def __len__(self) -> int:
+        return len(self._sets)
 
     def intern(self, settings: Mapping[str, str]) -> int:
         key: Settings = tuple(sorted(settings.items()))
         number = self._ids.get(key)
         if number is None:
-            number = len(self._sets)
+            number = self._free.pop() if self._free else len(self._sets)
             self._ids[key] = number
-            self._sets.append(key)
+            self._sets[number] = key
         return number
 
     def get(self, number: int) -> dict[str, str]:
@@ -47,11 +62,28 @@ class SettingsTable:
         """The Query message that brings a session from one set to another."""
         found = self._changes.get((have, want))
         if found is None:
-            if len(self._changes) > 10_000:
+            if len(self._changes) >= MAX_CHANGES:
                 self._changes.clear()
             found = query(change_sql(dict(self._sets[have]), dict(self._sets[want])))
             self._changes[have, want] = found
         return found
+
+    @property
+    def wants_collection(self) -> bool:
+        return len(self._sets) >= self._collect_at
+
+    def collect(self, in_use: Collection[int]) -> None:
+        """Drops all sets but these numbers' (and 0)."""
+        for number in [number for number in self._sets if number and number not in in_use]:
+            del self._ids[self._sets.pop(number)]
+            self._free.append(number)
+        self._changes.clear()
+        self._collect_at = max(COLLECT_AT, 2 * len(self._sets))
+
+
+def too_large(settings: Mapping[str, str]) -> bool:
+    """Whether a set is more than should be carried from server to server."""
+    return sum(len(name) + len(value) for name, value in settings.items()) > MAX_SET_BYTES
 
 
 def change_sql(have: Mapping[str, str], want: Mapping[str, str]) -> str:
