@@ -25,6 +25,7 @@ cdef struct Link:
     uint8_t closing               # nothing more is processed; closes when `out` is sent and the peer is gone
     uint8_t paused                # reads nothing for now; EPOLLIN goes when the next byte arrives
     uint8_t ready                 # in the reactor's list of links to resume
+    uint8_t detached              # the peer hung up while the link was paused: out of epoll until it is read
     uint8_t connecting            # waits for connect() to end
     uint8_t local                 # a unix socket
     uint32_t interest             # what epoll is registered for
@@ -79,6 +80,7 @@ cdef class Reactor:
     cdef Link *get(self, uint64_t id) noexcept nogil
     # bytes
     cdef int send(self, Link *l, const char *data, size_t n) noexcept nogil
+    cdef void detach(self, Link *l) noexcept nogil
     cdef void pause(self, Link *l) noexcept nogil
     cdef void unpause(self, Link *l) noexcept nogil
     cdef void make_ready(self, Link *l) noexcept nogil

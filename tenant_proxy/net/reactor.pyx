@@ -332,13 +332,13 @@ cdef class Reactor:
                 return
         if events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP):
             if l.paused and not l.closing:
-                if events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP):
-                    self.roles[l.kind].on_eof(self, l)
-                    if not l.dead and not l.closing:
-                        # the role wants to finish first; a level-triggered hang-up would spin
-                        self.set_interest(l)
-                else:
+                if not events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP):
                     self.set_interest(l)
+                elif l.kind == KIND_SERVER:
+                    # its last words are still to be read, when its client has read those before
+                    self.detach(l)
+                else:
+                    self.roles[l.kind].on_eof(self, l)
                 return
             self.readable(l)
 
@@ -497,14 +497,23 @@ cdef class Reactor:
                 wanted = EPOLLIN | EPOLLRDHUP
             if buf_len(&l.out) > 0:
                 wanted |= EPOLLOUT
-        if wanted != l.interest:
+        if wanted != l.interest and not (l.detached and not wanted & EPOLLIN):
             l.interest = wanted
             if self.use_epoll:
                 ev.events = wanted
                 ev.data.ptr = l
-                epoll_ctl(self.epfd, EPOLL_CTL_MOD, l.fd, &ev)
+                epoll_ctl(self.epfd, EPOLL_CTL_ADD if l.detached else EPOLL_CTL_MOD, l.fd, &ev)
+                l.detached = 0
             else:
                 loop_watch(self, l.fd, l.id, wanted)
+
+    cdef void detach(self, Link *l) noexcept nogil:
+        # a hang-up is reported whatever is asked for: leave epoll until the link is to be read again
+        cdef epoll_event ev
+        if self.use_epoll:
+            epoll_ctl(self.epfd, EPOLL_CTL_DEL, l.fd, &ev)
+            l.detached = 1
+            l.interest = 0
 
     cdef void pause(self, Link *l) noexcept nogil:
         l.paused = 1
