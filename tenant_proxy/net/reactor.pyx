@@ -642,7 +642,10 @@ cdef void tls_readable(Reactor r, Link *l, ssize_t n) noexcept with gil:
         if plain and buf_append(&l.inb, plain, len(plain)) != 0:
             raise MemoryError
         if layer.closed:
-            r.roles[l.kind].on_eof(r, l)
+            # what came before the end counts
+            r.process_inb(l)
+            if not l.dead and not l.closing:
+                r.roles[l.kind].on_eof(r, l)
     except Exception as error:
         r.log.debug("TLS failed", link=l.id, error=str(error))
         r.roles[l.kind].on_eof(r, l)
