@@ -203,9 +203,14 @@ cdef void clean_up(Relay e, Server *s) noexcept nogil:
     s.settings_changed = 0
     s.settings_id = 0
     s.failed = 0
-    server_forget_all(s)
+    s.unnamed_id = 0
     s.request_us = e.now_us
     e.unpause(&s.link)
+    if s.stmts.count:
+        # a reset query of the operator's may keep them
+        server_forget_all(s)
+        ring_push(&s.ring, R_QUERY, ACT_SKIP, NULL, 0)
+        e.send(&s.link, b"Q\0\0\0\x13DEALLOCATE ALL\0", 20)
     ring_push(&s.ring, R_QUERY, ACT_SKIP, NULL, 0)
     e.send(&s.link, p.reset_query, p.reset_size)
 
