@@ -361,10 +361,13 @@ cdef ssize_t refuse_query(Relay e, Client *c, Burst *b, size_t total) noexcept n
     cdef char m[5]
     cdef void *error = NULL
     cdef Server *s = c.server
+    # any simple query ends the unnamed statement, one that fails too
+    client_drop_unnamed(c)
     if in_peace(c):
         send_refusal(e, &c.link)
         tell_ready(e, c)
     else:
+        s.unnamed_id = 0
         keep_refusal(e, &error)
         m[0] = b'Q'
         put_u32(&m[1], 4 + POISON_SIZE + 1)
@@ -516,7 +519,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, char *p, size_t total, 
         if c.unnamed == NULL:
             return violation(e, c, V_MEMORY, 0)
         s.unnamed_id = c.unnamed.id
-        ring_push(&s.ring, R_PARSE, 0, NULL, 0)
+        ring_push(&s.ring, R_PARSE, 0, NULL, c.unnamed.id)
         burst_forward(e, b, p, total)
         return total
     t = stmt_intern(e, c.pool, sql, body, effects)
@@ -553,8 +556,10 @@ cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, 
             server_forget_all(s)
             s.close_needed = 1
         c.unnamed = stmt_new(e, sql, p + total - sql, effects)
-        s.unnamed_id = 0
-        ring_push(&s.ring, R_PARSE, 0, NULL, 0)
+        if c.unnamed == NULL:
+            return violation(e, c, V_MEMORY, 0)
+        s.unnamed_id = c.unnamed.id
+        ring_push(&s.ring, R_PARSE, 0, NULL, c.unnamed.id)
         burst_forward(e, b, p, total)
         return total
     # left by one that was never executed
@@ -623,7 +628,7 @@ cdef bint ensure_known(Relay e, Client *c, Burst *b, Server *s, Stmt *t, bint un
         burst_write(e, b, m, 6)
         burst_write(e, b, t.body, t.size)
         s.unnamed_id = t.id
-        ring_push(&s.ring, R_PARSE, ACT_SKIP, NULL, 0)
+        ring_push(&s.ring, R_PARSE, ACT_SKIP, NULL, t.id)
     elif not server_knows(s, t):
         make_room(e, c, b, s)
         if server_learn(s, t) != 0:

@@ -240,6 +240,8 @@ cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil:
             message = e.hooks.sync_message(s.settings_id, c.settings_id)
             ring_push(&s.ring, R_QUERY, ACT_SKIP | ACT_SYNC, NULL, 0)
             s.settings_id = c.settings_id
+            # a simple query ends the unnamed statement
+            s.unnamed_id = 0
             e.send(&s.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
             return 0
         except Exception:
@@ -252,6 +254,7 @@ cdef int up_ask_settings(Relay e, Server *s) noexcept nogil:
         try:
             message = e.hooks.ask_message(s.link.id, get_object(s.client.session))
             ring_push(&s.ring, R_QUERY, ACT_SKIP | ACT_ASK, NULL, 0)
+            s.unnamed_id = 0
             e.send(&s.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
             return 0
         except Exception:

@@ -18,7 +18,9 @@ from tenant_proxy.relay.core cimport (
     up_ask_done, up_ask_row, up_error, up_server_connected, up_server_message,
 )
 from tenant_proxy.relay.pairing cimport keep_together, make_available, maybe_release, server_end
-from tenant_proxy.relay.statements cimport client_confirm, client_undo, server_forget, stmt_retire, stmt_unref
+from tenant_proxy.relay.statements cimport (
+    client_confirm, client_drop_unnamed, client_undo, server_forget, stmt_retire, stmt_unref,
+)
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (
     B_AUTHENTICATION, B_BIND_COMPLETE, B_CLOSE_COMPLETE, B_COMMAND_COMPLETE, B_COPY_BOTH, B_COPY_DATA,
@@ -380,9 +382,8 @@ cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
         # it still has what was to go
         s.close_needed = 1
     if o.arg == NULL:
-        if o.request == R_PARSE:
-            # the unnamed statement: failed, or still the one before
-            s.unnamed_id = 0
+        if o.request == R_PARSE and o.name_hash:
+            forget_unnamed(s, o)
         return
     if o.action & ACT_REFUSED or o.request == R_QUERY:
         drop_object(o.arg)
@@ -393,6 +394,15 @@ cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
             server_forget(s, <Stmt *> o.arg)
         stmt_unref(s.pool, <Stmt *> o.arg)
     o.arg = NULL
+
+
+cdef void forget_unnamed(Server *s, Outstanding *o) noexcept nogil:
+    # The Parse of an unnamed statement failed or was skipped; a later one may be under way.
+    cdef Client *c = s.client
+    if s.unnamed_id == o.name_hash:
+        s.unnamed_id = 0
+    if c != NULL and c.unnamed != NULL and c.unnamed.id == o.name_hash and not (o.action & ACT_SKIP):
+        client_drop_unnamed(c)
 
 
 cdef bint stale_plan(char *message, size_t total) noexcept nogil:
