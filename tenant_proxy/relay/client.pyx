@@ -649,7 +649,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     cdef char *portal = p + 5
     cdef char *name
     cdef char *rest
-    cdef size_t name_len, k
+    cdef size_t name_len, k, look
     cdef ClientStmt *cs
     cdef Stmt *t
     cdef char m[5 + NAME_BYTES]
@@ -661,12 +661,13 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         ring_push(&s.ring, R_BIND, 0, NULL, 0)
         return stream(e, c, b, p, n, total)
     # the names must be here; parameters may follow in any number of pieces
-    name = <char *> memchr(portal, 0, here - 5)
-    rest = <char *> memchr(name + 1, 0, p + here - name - 1) if name != NULL else NULL
+    look = here if here < NAMES_LIMIT else NAMES_LIMIT
+    name = <char *> memchr(portal, 0, look - 5)
+    rest = <char *> memchr(name + 1, 0, p + look - name - 1) if name != NULL else NULL
     if rest == NULL:
-        if here == total or here > NAMES_LIMIT:
+        if here == total or look == NAMES_LIMIT:
             return violation(e, c, V_FORMAT, 0)
-        c.link.need = total if total < NAMES_LIMIT else here + 1
+        c.link.need = total if total < NAMES_LIMIT else NAMES_LIMIT
         return 0
     name += 1
     name_len = rest - name
@@ -721,7 +722,7 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if n < total:
         c.link.need = total
         return 0
-    if total < 7 or memchr(p + 6, 0, total - 6) != p + total - 1:
+    if total < 7 or not (p[5] == b'S' or p[5] == b'P') or memchr(p + 6, 0, total - 6) != p + total - 1:
         return violation(e, c, V_FORMAT, 0)
     if not c.tracks or p[5] != b'S':
         return on_whole(e, c, b, p, n, total, request)
@@ -775,6 +776,9 @@ cdef ssize_t on_whole(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if n < total:
         c.link.need = total
         return 0
+    if request == R_EXECUTE and (total < 10 or memchr(p + 5, 0, total - 9) != p + total - 5):
+        # a portal's name and a number of rows
+        return violation(e, c, V_FORMAT, 0)
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
