@@ -13,7 +13,7 @@ from tenant_proxy.guard.cache cimport VerdictCache
 from tenant_proxy.net.reactor cimport KEEP_SOCKET_MS, KIND_CLIENT, KIND_SERVER, Link, Reactor
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, BUCKETS, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_SKIP_TO_SYNC, CL_STARTUP,
-    CL_WAITING, R_COPY_END, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
+    CL_WAITING, R_COPY_END, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
     ClientStmt, Pool, Server, idle_pick, idle_remove, ring_at,
 )
 from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof, client_free
@@ -743,8 +743,10 @@ cdef void forget_key(Relay e, Client *c) noexcept nogil:
 
 
 cdef bint runs(Server *s) noexcept nogil:
-    # something of its client's, not only of the proxy's own
+    # Something of its client's, and nothing of the proxy's own that a cancel would hit in its place.
     cdef uint32_t i
+    if s.ring.count and ring_at(&s.ring, 0).action & ACT_SKIP and ring_at(&s.ring, 0).request == R_QUERY:
+        return False
     for i in range(s.ring.count):
         if not ring_at(&s.ring, i).action & ACT_SKIP and ring_at(&s.ring, i).request != R_COPY_END:
             return True
