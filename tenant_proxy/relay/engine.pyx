@@ -18,10 +18,10 @@ from tenant_proxy.pool.pool cimport (
 )
 from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof, client_free
 from tenant_proxy.relay.core cimport (
-    CONNECT_FAILED, EVICTED, IDLE, IDLE_IN_TRANSACTION, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT, QUEUE_TIMEOUT,
+    CONNECT_FAILED, EVICTED, GONE, IDLE, IDLE_IN_TRANSACTION, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT, QUEUE_TIMEOUT,
     REASONS, RESET_FAILED, RETIRED, SERVER_UNAVAILABLE, Relay, get_object, up_fail_client,
 )
-from tenant_proxy.relay.pairing cimport client_end, client_fail, demand, make_available, obtain, queue_up, server_end
+from tenant_proxy.relay.pairing cimport client_end, client_fail, demand, has_hung_up, make_available, obtain, queue_up, server_end
 from tenant_proxy.relay.server cimport server_bytes, server_drained, server_eof, server_free
 from tenant_proxy.relay.statements cimport (
     client_drop_unnamed, client_find, client_forget, client_forget_all, hash_bytes,
@@ -509,7 +509,10 @@ cdef class Engine(Relay):
         elif reason == QUERY_TIMEOUT and c.server != NULL:
             # closing the connection does not stop the statement
             self.hooks.on_query_timeout(get_object(c.server.info))
-        client_fail(self, c, reason, detail)
+        if reason == GONE:
+            client_end(self, c, GONE)
+        else:
+            client_fail(self, c, reason, detail)
 
     def end_slow_logins(self, uint64_t older_than_us):
         """Makes room for others' logins: ends those not authenticated after this time; True if there was one."""
@@ -765,7 +768,8 @@ cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noex
     if c.queued:
         if p.queue_timeout_us and now > c.request_us + p.queue_timeout_us:
             return QUEUE_TIMEOUT
-        return 0
+        # it is not read while it waits, so nobody else notices
+        return GONE if has_hung_up(c) else 0
     if c.phase < CL_IDLE:
         return LOGIN_TIMEOUT if now > c.connect_us + login_timeout_us else 0
     if p == NULL:

@@ -13,6 +13,7 @@ cdef void keep_together(Relay e, Server *s) noexcept nogil
 cdef void maybe_release(Relay e, Server *s) noexcept nogil
 cdef void clear_ring(Server *s) noexcept nogil
 
+cdef bint has_hung_up(Client *c) noexcept nogil
 cdef void client_end(Relay e, Client *c, int reason) noexcept nogil
 cdef void client_fail(Relay e, Client *c, int reason, uint64_t detail) noexcept nogil
 cdef void server_end(Relay e, Server *s, int reason) noexcept nogil

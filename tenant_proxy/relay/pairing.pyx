@@ -33,6 +33,7 @@ cdef extern from *:
     """
     #include <sys/types.h>
     #include <sys/socket.h>
+    #include <poll.h>
     #include <errno.h>
     /* 1 when the peer has closed or said something unasked, which an idle server only does to say goodbye */
     static int tp_gone(int fd) {
@@ -40,8 +41,19 @@ cdef extern from *:
         ssize_t n = recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
         return !(n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR));
     }
+    /* 1 when the peer has closed, whatever is still to be read from it */
+    static int tp_hung_up(int fd) {
+    #ifdef POLLRDHUP
+        struct pollfd p = { fd, POLLRDHUP, 0 };
+        return poll(&p, 1, 0) > 0;
+    #else
+        char c;
+        return recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    #endif
+    }
     """
     int tp_gone(int fd) nogil
+    int tp_hung_up(int fd) nogil
 
 
 # --- getting a server -----------------------------------------------------------
@@ -131,6 +143,10 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
             s.idle_since_us = e.now_us
             idle_push(p, s)
             return
+        if tp_hung_up(c.link.fd):
+            # waiting, it is not read, so its end went unnoticed: what it has asked for is not run
+            client_end(e, c, GONE)
+            continue
         if c.startup_id != s.startup_id:
             server_end(e, s, EVICTED)
             return
@@ -213,6 +229,10 @@ cdef void clean_up(Relay e, Server *s) noexcept nogil:
         e.send(&s.link, b"Q\0\0\0\x13DEALLOCATE ALL\0", 20)
     ring_push(&s.ring, R_QUERY, ACT_SKIP, NULL, 0)
     e.send(&s.link, p.reset_query, p.reset_size)
+
+
+cdef bint has_hung_up(Client *c) noexcept nogil:
+    return tp_hung_up(c.link.fd)
 
 
 # --- ends -------------------------------------------------------------------------
