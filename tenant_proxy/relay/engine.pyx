@@ -497,6 +497,9 @@ cdef class Engine(Relay):
             if why < 0:
                 self.close(l)
             elif l.kind == KIND_SERVER:
+                if why == IDLE and (<Server *> l).pool.total <= (<Server *> l).pool.min:
+                    # others have gone before it
+                    continue
                 server_end(self, <Server *> l, why)
             else:
                 self.fail_overdue(<Client *> l, why, now)
