@@ -646,11 +646,14 @@ cdef class Engine(Relay):
                     "cl_active": 0, "cl_waiting": 0, "sv_active": 0, "sv_idle": 0, "sv_login": 0, "sv_tested": 0,
                     "sv_being_canceled": 0, "maxwait_us": 0,
                 }
+        if self.links.slots == NULL:
+            return list(figures.values())
         for i in range(self.links.mask + 1):
             l = <Link *> self.links.slots[i].value
             if l == NULL:
                 continue
-            if l.kind == KIND_CLIENT and (<Client *> l).pool != NULL:
+            if l.kind == KIND_CLIENT and (<Client *> l).pool != NULL and (<Client *> l).phase != CL_CLOSING:
+                # what one that is closing has moved is in the pool's own counters already
                 c = <Client *> l
                 one = figures[c.pool.id]
                 one["bytes_in"] += l.bytes_in
