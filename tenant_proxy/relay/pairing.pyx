@@ -16,7 +16,7 @@ from tenant_proxy.pool.pool cimport (
 )
 from tenant_proxy.relay.core cimport (
     CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
-    TERMINATED, UNCLEAN, Relay, drop_object, up_ask_settings, up_client_gone, up_demand, up_fail_client,
+    SETTINGS_FAILED, TERMINATED, UNCLEAN, Relay, drop_object, up_ask_settings, up_client_gone, up_demand, up_fail_client,
     up_greet, up_pinned, up_server_gone, up_sync_settings,
 )
 from tenant_proxy.relay.statements cimport (
@@ -72,14 +72,14 @@ cdef Server *obtain(Relay e, Client *c) noexcept nogil:
             s.phase = SV_ACTIVE
             server_end(e, s, GONE)
             continue
-        pair(e, c, s)
-        return s
+        return s if pair(e, c, s) == 0 else NULL
     c.request_us = e.now_us
     queue_up(e, c)
     return NULL
 
 
-cdef void pair(Relay e, Client *c, Server *s) noexcept nogil:
+cdef int pair(Relay e, Client *c, Server *s) noexcept nogil:
+    # 0, or -1 when both have been ended: nothing of a client runs under another's settings
     s.client = c
     s.phase = SV_ACTIVE
     s.assigned_us = e.now_us
@@ -91,7 +91,10 @@ cdef void pair(Relay e, Client *c, Server *s) noexcept nogil:
     c.pool.assignments += 1
     # one that only waits to be greeted goes on without the server
     if s.settings_id != c.settings_id and (c.phase != CL_LOGIN_WAITING or c.pinned):
-        up_sync_settings(e, s, c)
+        if up_sync_settings(e, s, c) != 0:
+            server_end(e, s, SETTINGS_FAILED)
+            return -1
+    return 0
 
 
 cdef void queue_up(Relay e, Client *c) noexcept nogil:
@@ -153,7 +156,8 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
         wait_remove(p, c)
         count_wait(p, e.now_us - c.request_us)
         c.wait_us += e.now_us - c.request_us
-        pair(e, c, s)
+        if pair(e, c, s) != 0:
+            return
         if c.phase != CL_LOGIN_WAITING:
             e.unpause(&c.link)
             return
