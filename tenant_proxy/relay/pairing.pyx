@@ -322,7 +322,11 @@ cdef void server_end(Relay e, Server *s, int reason) noexcept nogil:
     if c != NULL:
         s.client = NULL
         c.server = NULL
-        if s.told_fatal or (s.stream_left and s.relaying):
+        if reason != SETTINGS_FAILED and not c.pinned and at_rest(s) and not c.stream_left:
+            # nothing of its own has gone there: it gets another server for that
+            c.phase = CL_IDLE
+            e.unpause(&c.link)
+        elif s.told_fatal or (s.stream_left and s.relaying):
             # has had the server's own words, or is in the middle of a message
             client_end(e, c, SERVER_LOST)
         else:

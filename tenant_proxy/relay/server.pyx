@@ -26,7 +26,7 @@ from tenant_proxy.wire.consts cimport (
     B_AUTHENTICATION, B_BIND_COMPLETE, B_CLOSE_COMPLETE, B_COMMAND_COMPLETE, B_COPY_BOTH, B_COPY_DATA,
     B_COPY_DONE, B_COPY_IN, B_COPY_OUT, B_DATA_ROW, B_EMPTY_QUERY, B_ERROR, B_FUNCTION_RESULT, B_NO_DATA,
     B_NOTICE, B_NOTIFICATION, B_PARAMETER_DESC, B_PARAMETER_STATUS, B_PARSE_COMPLETE, B_READY,
-    B_ROW_DESCRIPTION, B_SUSPENDED, XACT_FAILED, XACT_IDLE, XACT_OPEN, put_u32, read_u32,
+    B_ROW_DESCRIPTION, B_SUSPENDED, LARGE_MESSAGE_LIMIT, XACT_FAILED, XACT_IDLE, XACT_OPEN, put_u32, read_u32,
 )
 
 cdef enum:
@@ -49,7 +49,7 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
     cdef uint32_t length
     cdef int code, r
     cdef bint whole
-    cdef Client *c = s.client
+    cdef bint done = False          # nothing is outstanding any more
     s.link.need = 0
     if s.phase == SV_CONNECT or s.phase == SV_LOGIN:
         r = login_bytes(e, s, data, n, &pos)
@@ -59,7 +59,6 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
         if pos == n or s.phase == SV_LOGIN or s.phase == SV_CONNECT:
             return 0
         sent = pos
-        c = s.client
     while pos < n:
         if s.stream_left:
             k = n - pos if n - pos < s.stream_left else s.stream_left
@@ -77,17 +76,17 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
             break
         code = data[pos]
         length = read_u32(data + pos + 1)
-        if length < 4:
-            return broken(e, s)
+        if length < 4 or length > LARGE_MESSAGE_LIMIT:
+            return broken(e, s, data, sent, pos)
         total = <size_t> length + 1
         if code == B_DATA_ROW or code == B_COPY_DATA:
             if s.ring.count == 0 or ring_head(&s.ring).action & ~ACT_DISCARD:
                 # rows of the proxy's own requests
                 if s.ring.count == 0 and not s.copy_in:
-                    return broken(e, s)
+                    return broken(e, s, data, sent, pos)
                 if n - pos < total:
                     if total > WHOLE_LIMIT:
-                        return broken(e, s)
+                        return broken(e, s, data, sent, pos)
                     s.link.need = total
                     break
                 forward(e, s, data, sent, pos)
@@ -109,13 +108,13 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
                 # may be large, and only its head matters
                 pass
             elif total > WHOLE_LIMIT:
-                return broken(e, s)
+                return broken(e, s, data, sent, pos)
             else:
                 s.link.need = total
                 break
         r = server_message(e, s, code, data, pos, total, whole, &sent)
         if r < 0:
-            return broken(e, s) if s.phase != SV_CLOSING else -1
+            return broken(e, s, data, sent, pos) if s.phase != SV_CLOSING else -1
         # r: 1 goes to the client, 0 is dropped
         if not whole:
             s.relaying = r
@@ -132,26 +131,43 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
                 forward(e, s, data, sent, pos)
                 sent = pos
                 drain_fakes(e, s)
-            if s.ring.count == 0 and s.xact_status == XACT_IDLE:
+            if s.ring.count == 0 and (s.xact_status == XACT_IDLE or s.phase == SV_CLEANING):
                 forward(e, s, data, sent, pos)
                 sent = pos
-                if s.client != NULL:
-                    maybe_release(e, s)
-                elif s.phase == SV_CLEANING:
-                    if s.failed:
-                        server_end(e, s, RESET_FAILED)
-                    else:
-                        make_available(e, s)
-                if s.phase == SV_CLOSING:
-                    return -1
+                done = True
     forward(e, s, data, sent, pos)
     used[0] = pos
+    if done and let_go(e, s) != 0:
+        return -1
     if s.client != NULL and s.client.link.paused and s.ring.count < RING_LOW and buf_len(&s.link.out) == 0:
         e.unpause(&s.client.link)
     return 0
 
 
-cdef int broken(Relay e, Server *s) noexcept nogil:
+cdef int let_go(Relay e, Server *s) noexcept nogil:
+    # Its last answer is out: to the pool, once all that came with it has been read, which is no one else's.
+    if s.ring.count:
+        return 0
+    if s.client != NULL:
+        maybe_release(e, s)
+    elif s.phase == SV_CLEANING:
+        if s.failed or s.xact_status != XACT_IDLE:
+            server_end(e, s, RESET_FAILED)
+        else:
+            make_available(e, s)
+    return -1 if s.phase == SV_CLOSING else 0
+
+
+cdef inline bint is_owed(Server *s) noexcept nogil:
+    # whether what the server says unasked is its client's: not while the client only happens to hold it
+    cdef Client *c = s.client
+    return c != NULL and (c.pinned or s.ring.count > 0 or s.batch_open or s.xact_status != XACT_IDLE
+                          or (c.stream_left > 0 and not c.skip_stream))
+
+
+cdef int broken(Relay e, Server *s, char *data, size_t sent, size_t pos) noexcept nogil:
+    # what came before the broken message is the client's: answers, and it may be the rest of a row
+    forward(e, s, data, sent, pos)
     server_end(e, s, PROTOCOL)
     return -1
 
@@ -206,20 +222,26 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
     if code == B_ERROR:
         return on_error(e, s, data, pos, total, sent)
     if code == B_NOTICE or code == B_PARAMETER_STATUS:
-        keep = s.client != NULL and not (action & ACT_SKIP)
+        keep = is_owed(s) and not (action & ACT_SKIP)
     elif code == B_NOTIFICATION:
         keep = s.client != NULL and s.client.pinned
-    elif o == NULL:
+    elif o == NULL and not (code == B_READY and s.skipping):
         return -1
     elif code == B_READY:
-        if total != 6 or not (o.request == R_QUERY or o.request == R_SYNC or o.request == R_FUNCTION):
+        # without a request when a Sync that seemed to be swallowed by a COPY was read after that had failed
+        if total != 6 or not (o == NULL or o.request == R_QUERY or o.request == R_SYNC or o.request == R_FUNCTION):
             return -1
         status = data[pos + 5]
         if status != XACT_IDLE and status != XACT_OPEN and status != XACT_FAILED:
             return -1
         s.xact_status = status
         s.copy_in = 0
-        ring_pop(&s.ring)
+        if o != NULL:
+            answered(s)
+        if s.ring.count == 0:
+            # so all of the last batch was read, whether or not its Sync has come
+            s.batch_open = 0
+            s.skipping = 0
         if action & ACT_SKIP:
             keep = 0
             if s.failed and action & ACT_SYNC:
@@ -233,11 +255,9 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
                 s.failed = 0
         else:
             finish_query(e, s, status)
-        skip_markers(s)
     elif code == B_COMMAND_COMPLETE or code == B_EMPTY_QUERY or code == B_SUSPENDED:
         if o.request == R_EXECUTE:
-            ring_pop(&s.ring)
-            skip_markers(s)
+            answered(s)
         elif o.request != R_QUERY:
             return -1
         elif s.copied and s.ring.count > 1 and ring_at(&s.ring, 1).request == R_COPY_END:
@@ -254,23 +274,23 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             if keep and s.client != NULL:
                 client_confirm(s.client, o.name_hash, <Stmt *> o.arg)
             stmt_unref(s.pool, <Stmt *> o.arg)
-        ring_pop(&s.ring)
+        answered(s)
     elif code == B_BIND_COMPLETE:
         if o.request != R_BIND:
             return -1
-        ring_pop(&s.ring)
+        answered(s)
     elif code == B_CLOSE_COMPLETE:
         if o.request != R_CLOSE:
             return -1
         keep = not (action & ACT_SKIP)
-        ring_pop(&s.ring)
+        answered(s)
     elif code == B_NO_DATA:
         if o.request != R_DESCRIBE:
             return -1
-        ring_pop(&s.ring)
+        answered(s)
     elif code == B_ROW_DESCRIPTION:
         if o.request == R_DESCRIBE:
-            ring_pop(&s.ring)
+            answered(s)
         keep = not (action & ACT_SKIP)
     elif code == B_COPY_IN or code == B_COPY_BOTH:
         s.copy_in = s.copied = 1
@@ -310,6 +330,11 @@ cdef void finish_query(Relay e, Server *s, char status) noexcept nogil:
         c.xact_start_us = e.now_us
 
 
+cdef inline void answered(Server *s) noexcept nogil:
+    ring_pop(&s.ring)
+    skip_markers(s)
+
+
 cdef inline void skip_markers(Server *s) noexcept nogil:
     cdef Outstanding *o = ring_head(&s.ring)
     while o != NULL and o.request == R_COPY_END:
@@ -346,8 +371,9 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         refusal = head.arg
         head.arg = NULL
     elif action & ACT_SKIP and head.request == R_QUERY:
-        # the proxy's own statement failed
+        # the proxy's own statement failed, which is nothing to tell a client
         s.failed = 1
+        s.told_fatal = 0
         forward(e, s, data, sent[0], pos)
         sent[0] = pos
         return 0
@@ -370,10 +396,14 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         if c != NULL:
             send_object(e, &c.link, refusal)
         drop_object(refusal)
+        s.told_fatal = 0
         return 0
-    if c == NULL:
-        # an idle server says goodbye
-        return 0
+    if head == NULL and not is_owed(s):
+        # an idle server says goodbye; the end of its connection may be some time off
+        forward(e, s, data, sent[0], pos)
+        sent[0] = pos
+        server_end(e, s, GONE)
+        return -1
     return 1
 
 
