@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.protocol.rig import Rig
+pytest.register_assert_rewrite("tests.protocol.stage")
+
+from tests.protocol.rig import Rig  # noqa: E402
+from tests.protocol.stage import Stage  # noqa: E402
 
 
 @pytest.fixture
@@ -20,3 +23,12 @@ def make_rig() -> Iterator[Callable[..., Rig]]:
     yield make
     for rig in rigs:
         rig.close()
+
+
+@pytest.fixture(params=["epoll", "loop"])
+def stage(request, monkeypatch):
+    """An engine with a pool in transaction mode; once with its own epoll, once with the loop's readers."""
+    monkeypatch.setenv("TP_NO_EPOLL", "1" if request.param == "loop" else "0")
+    stage = Stage()
+    yield stage
+    stage.close()
