@@ -110,7 +110,7 @@ class Worker:
         for pool in self.pools:
             if pool.tenant.pool.min and not self.draining:
                 self.dialer.on_demand(pool.id)
-        if self.settings.wants_collection:
+        if self.settings.wants_collection():
             self._collect_settings()
         asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 

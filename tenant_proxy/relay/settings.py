@@ -68,7 +68,6 @@ class SettingsTable:
             self._changes[have, want] = found
         return found
 
-    @property
     def wants_collection(self) -> bool:
         return len(self._sets) >= self._collect_at
 

@@ -1,0 +1,10 @@
+# The part of the engine that only looks.
+
+from tenant_proxy.pool.pool cimport Client
+from tenant_proxy.relay.core cimport Relay
+
+cdef class Figures(Relay):
+    pass
+
+# a statement or transaction is under way
+cdef bint is_busy(Client *c) noexcept nogil
