@@ -22,6 +22,8 @@ class GuardScope:
     schema: str
     #: the role that statements run as; "" if it is not known
     role: str
+    #: whether `role` is another than the backend's login, set by the startup packet
+    role_is_set: bool
     #: roles that statements may name: grantees, owners
     roles: frozenset[str]
     #: schemas that statements may name to read and call
@@ -64,6 +66,7 @@ class GuardScope:
             tenant=tenant,
             schema=schema,
             role=own,
+            role_is_set=role is not None and role != login,
             roles=frozenset({own, login or "", *roles}) - {""},
             readable=frozenset({schema, TEMP_SCHEMA, *SYSTEM_SCHEMAS, *policy.allowed_schemas}),
             writable=frozenset({schema, TEMP_SCHEMA}),

@@ -116,12 +116,12 @@ def _check(w: Walk, name: str, value: str | None, location: int) -> None:
 def _keeps_identity(w: Walk, name: str, value: str | None) -> bool:
     """Whether the session is still the tenant's role afterwards.
 
-    RESET and DEFAULT go back to what the startup packet said, for session_authorization as for role:
-    there the relay names the role, so it stays in force (tried on 15 and 17, also for DISCARD ALL).
-    SET ROLE NONE would make it the login.
+    RESET ROLE goes back to what the startup packet said, where the relay names the role; SET ROLE NONE
+    goes to the login.  Resetting session_authorization also makes the role the login again, in minor
+    versions before that of November 2024, and so may be done only where the login is the role.
     """
     if value is None:
-        return name in ("role", "session_authorization")
+        return name == "role" or (name == "session_authorization" and not w.scope.role_is_set)
     return name == "role" and value == w.scope.role != ""
 
 

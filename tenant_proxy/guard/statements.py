@@ -109,6 +109,15 @@ def _deallocate(w: Walk, body: Body) -> bool:
 
 def _discard(w: Walk, body: Body) -> bool:
     if body["target"] == "DISCARD_ALL":
+        if w.scope.role_is_set:
+            w.refuse(
+                "discard_all",
+                "permission denied for DISCARD ALL",
+                detail=f'It may reset the role, and this connection must stay role "{w.scope.role}" of '
+                f'tenant "{w.scope.tenant}".',
+                hint="Use RESET ALL, DEALLOCATE ALL, CLOSE ALL, UNLISTEN *, DISCARD PLANS, DISCARD TEMP, "
+                "DISCARD SEQUENCES and pg_advisory_unlock_all().",
+            )
         w.effects |= int(Effect.DISCARDS_ALL | Effect.DEALLOCATES)
         w.deallocates.append("*")
         w.set(["*"])
