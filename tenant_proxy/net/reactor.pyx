@@ -302,6 +302,8 @@ cdef class Reactor:
         # error: so the socket is half closed and read empty for a while.
         if l.dead or l.closing:
             return
+        if l.tls != NULL:
+            tls_say_goodbye(self, l)
         l.closing = 1
         l.closing_since_ms = self.now_us // 1000
         buf_free(&l.inb)
@@ -648,7 +650,27 @@ cdef void tls_readable(Reactor r, Link *l, ssize_t n) noexcept with gil:
                 r.roles[l.kind].on_eof(r, l)
     except Exception as error:
         r.log.debug("TLS failed", link=l.id, error=str(error))
+        tls_last_words(r, l)
         r.roles[l.kind].on_eof(r, l)
+
+
+cdef void tls_last_words(Reactor r, Link *l) noexcept:
+    """An alert says why the handshake failed."""
+    try:
+        pending = (<object> <PyObject *> l.tls).take_out()
+        if pending:
+            r.send_raw(l, pending, len(pending))
+    except Exception as error:
+        r.log.debug("TLS failed", link=l.id, error=str(error))
+
+
+cdef void tls_say_goodbye(Reactor r, Link *l) noexcept with gil:
+    """Without close_notify the peer can't tell this end from a cut connection."""
+    try:
+        (<object> <PyObject *> l.tls).close()
+    except Exception as error:
+        r.log.debug("TLS failed", link=l.id, error=str(error))
+    tls_last_words(r, l)
 
 
 cdef int tls_send(Reactor r, Link *l, const char *data, size_t n) noexcept with gil:

@@ -68,6 +68,16 @@ class TlsLayer:
         self.ssl_object.write(data)
         return self._outgoing.read()
 
+    def close(self) -> None:
+        """Makes close_notify, for `take_out`; nothing before the end of the handshake.  Raises ssl.SSLError."""
+        if not self.established:
+            return
+        try:
+            self.ssl_object.unwrap()
+        except ssl.SSLWantReadError:
+            # the peer's own close_notify is not waited for
+            pass
+
     def take_out(self) -> bytes:
         """Records that the layer itself has to send."""
         return self._outgoing.read() if self._outgoing.pending else b""
