@@ -255,6 +255,8 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
                 s.failed = 0
         else:
             finish_query(e, s, status)
+            if action & ACT_DISCARD:
+                unpin(s)
     elif code == B_COMMAND_COMPLETE or code == B_EMPTY_QUERY or code == B_SUSPENDED:
         if o.request == R_EXECUTE:
             answered(s)
@@ -311,6 +313,16 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
         drain_fakes(e, s)
         return 0
     return keep
+
+
+cdef void unpin(Server *s) noexcept nogil:
+    # DISCARD ALL has taken away what the client had on its server alone, if nothing has followed.
+    cdef Client *c = s.client
+    if (c != NULL and c.tracks and c.pinned and s.ring.count == 0 and s.xact_status == XACT_IDLE
+            and not s.close_needed):
+        c.pinned = 0
+        c.pool.pinned -= 1
+        s.dirty = 0
 
 
 cdef void finish_query(Relay e, Server *s, char status) noexcept nogil:

@@ -558,6 +558,41 @@ def test_discard_all_empties_the_server(stage: Stage):
     server << parse("tp_2", "SELECT 1") + SYNC
 
 
+def test_discard_all_ends_a_pin(stage: Stage):
+    client, server = stage.pair()
+    client >> query("LISTEN a")
+    server >> complete("LISTEN") + IDLE
+    assert client.is_pinned()
+    client >> query("DISCARD ALL")
+    server >> complete("DISCARD ALL") + IDLE
+    server << query("LISTEN a") + query("DISCARD ALL") + query("ASK")
+    server >> complete("SELECT 0") + IDLE
+    client << complete("LISTEN") + IDLE + complete("DISCARD ALL") + IDLE
+    assert not client.is_pinned()
+    assert server.state == "idle"
+    assert stage.figures()["pinned"] == 0
+    # nothing is left to reset
+    client.hangs_up()
+    server << b""
+
+
+def test_discard_all_does_not_end_a_pin_that_came_behind_it(stage: Stage):
+    client, server = stage.pair()
+    client >> query("LISTEN a") + query("DISCARD ALL") + query("LISTEN b")
+    server >> (complete("LISTEN") + IDLE) * 3
+    client << (complete("LISTEN") + IDLE) * 3
+    assert client.is_pinned()
+    assert server.state == "active"
+
+
+def test_discard_all_that_fails_ends_no_pin(stage: Stage):
+    client, server = stage.pair()
+    client >> query("LISTEN a") + query("BEGIN") + query("DISCARD ALL") + query("ROLLBACK")
+    server >> complete("LISTEN") + IDLE + complete("BEGIN") + OPEN
+    server >> error("25001") + FAILED + complete("ROLLBACK") + IDLE
+    assert client.is_pinned()
+
+
 def test_discard_all_in_the_extended_protocol(stage: Stage):
     client, server = stage.pair()
     prepare(client, server, "a", "SELECT 1", "tp_1")
