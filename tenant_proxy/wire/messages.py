@@ -141,6 +141,8 @@ def _columns(body: bytes) -> Iterator[str | None]:
             if size < 0:
                 yield None
                 continue
+            if at + size > len(body):
+                raise ServerProtocolError("truncated row")
             yield body[at : at + size].decode("utf-8", "replace")
             at += size
     except struct.error as error:
