@@ -69,7 +69,7 @@ class TlsLayer:
         return self._outgoing.read()
 
     def close(self) -> None:
-        """Makes close_notify, for `take_out`; nothing before the end of the handshake.  Raises ssl.SSLError."""
+        """Makes close_notify, for `take_out`; nothing during the handshake.  Raises ssl.SSLError."""
         if not self.established:
             return
         try:
