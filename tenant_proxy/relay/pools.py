@@ -79,8 +79,8 @@ class Pools:
             "queue_limit": pool.queue_limit,
             "fail_when_down": pool.when_down == "fail",
             "max_prepared": pool.max_prepared_statements,
-            # Where a role was set by the startup packet, some minor releases (16.2 was seen to) let DISCARD ALL fall
-            # back to the login: such a backend is closed when it is dirty.
+            # Where a role was set by the startup packet, some minor releases (16.2 was seen to) let
+            # DISCARD ALL fall back to the login: such a backend is closed when it is dirty.
             "reset_query": messages.query(pool.reset_query) if pool.reset_query and not tenant.role else b"",
             "queue_timeout_s": pool.queue_timeout_s,
             "query_timeout_s": pool.query_timeout_s,
