@@ -487,8 +487,9 @@ class Hooks:
 
     # --- settings ---
 
-    def sync_message(self, have: int, want: int) -> bytes:
-        return self._worker.settings.change(have, want)
+    def sync_message(self, have: int, want: int) -> tuple[bytes, bool]:
+        settings = self._worker.settings
+        return settings.change(have, want), settings.matters(have, want)
 
     def ask_message(self, server: int, session: Session) -> bytes:
         self._asked[server] = {}

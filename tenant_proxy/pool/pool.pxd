@@ -17,7 +17,7 @@ cpdef enum ClientPhase:
     CL_LOGIN = 1                # authentication exchange, in Python
     CL_LOGIN_WAITING = 2        # authenticated, waits for a server to take its greeting from
     CL_IDLE = 3                 # no server, nothing outstanding
-    CL_WAITING = 4              # has sent a request and waits for a server
+    CL_WAITING = 4              # has sent a request and waits for a server, or for its server to take its settings
     CL_ACTIVE = 5               # paired with a server
     CL_SKIP_TO_SYNC = 6         # refused in the extended protocol without a server: all is dropped up to Sync
     CL_ADMIN = 7                # the admin console
@@ -157,6 +157,7 @@ cdef struct Client:
     uint8_t queued              # in its pool's queue
     uint8_t tracks              # prepared statements are the pool's, known under other names on servers
     uint8_t held                # waits for something outside (a look-up, the admin console): messages stay
+    uint8_t refitting           # a server has failed to take its settings; another is tried, once
     uint8_t key_size            # 0: no cancel key yet
     uint8_t key[32]             # secret of its BackendKeyData
     uint32_t startup_id         # interned set of settings that its server must have been opened with

@@ -234,16 +234,17 @@ cdef void up_error(Relay e, Server *s, const char *data, size_t n) noexcept nogi
 
 
 cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil:
-    # brings the server from its settings to the client's, ahead of what the client sends
+    # brings the server from its settings to the client's; 1: the client must wait until it has them, 0: it
+    # need not, -1: failed
     with gil:
         try:
-            message = e.hooks.sync_message(s.settings_id, c.settings_id)
+            message, awaited = e.hooks.sync_message(s.settings_id, c.settings_id)
             ring_push(&s.ring, R_QUERY, ACT_SKIP | ACT_SYNC, NULL, 0)
             s.settings_id = c.settings_id
             # a simple query ends the unnamed statement
             s.unnamed_id = 0
             e.send(&s.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
-            return 0
+            return 1 if awaited else 0
         except Exception:
             e.log.exception("composing settings")
             return -1

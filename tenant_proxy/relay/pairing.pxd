@@ -8,6 +8,7 @@ from tenant_proxy.relay.core cimport Relay
 cdef Server *obtain(Relay e, Client *c) noexcept nogil
 cdef void queue_up(Relay e, Client *c) noexcept nogil
 cdef void demand(Relay e, Pool *p) noexcept nogil
+cdef void settled(Relay e, Server *s) noexcept nogil
 cdef void make_available(Relay e, Server *s) noexcept nogil
 cdef void keep_together(Relay e, Server *s) noexcept nogil
 cdef void maybe_release(Relay e, Server *s) noexcept nogil

@@ -79,7 +79,9 @@ cdef Server *obtain(Relay e, Client *c) noexcept nogil:
 
 
 cdef int pair(Relay e, Client *c, Server *s) noexcept nogil:
-    # 0, or -1 when both have been ended: nothing of a client runs under another's settings
+    # 0; 1 when the client still has to wait for its settings; -1 when both have been ended.  Nothing of a
+    # client runs under another's settings: were it sent behind the switch, and that fails, it would.
+    cdef int r
     s.client = c
     s.phase = SV_ACTIVE
     s.assigned_us = e.now_us
@@ -91,10 +93,25 @@ cdef int pair(Relay e, Client *c, Server *s) noexcept nogil:
     c.pool.assignments += 1
     # one that only waits to be greeted goes on without the server
     if s.settings_id != c.settings_id and (c.phase != CL_LOGIN_WAITING or c.pinned):
-        if up_sync_settings(e, s, c) != 0:
+        r = up_sync_settings(e, s, c)
+        if r < 0:
             server_end(e, s, SETTINGS_FAILED)
-            return -1
+        elif r:
+            c.phase = CL_WAITING
+            e.pause(&c.link)
+        return r
     return 0
+
+
+cdef void settled(Relay e, Server *s) noexcept nogil:
+    # the server has taken its client's settings
+    cdef Client *c = s.client
+    if tp_hung_up(c.link.fd):
+        client_end(e, c, GONE)
+        return
+    c.phase = CL_ACTIVE
+    c.refitting = 0
+    e.unpause(&c.link)
 
 
 cdef void queue_up(Relay e, Client *c) noexcept nogil:
@@ -322,7 +339,12 @@ cdef void server_end(Relay e, Server *s, int reason) noexcept nogil:
     if c != NULL:
         s.client = NULL
         c.server = NULL
-        if reason != SETTINGS_FAILED and not c.pinned and at_rest(s) and not c.stream_left:
+        if c.phase == CL_WAITING and not c.refitting:
+            # its settings did not get there, so nothing else has: perhaps another server takes them
+            c.refitting = 1
+            c.phase = CL_IDLE
+            e.unpause(&c.link)
+        elif reason != SETTINGS_FAILED and not c.pinned and at_rest(s) and not c.stream_left:
             # nothing of its own has gone there: it gets another server for that
             c.phase = CL_IDLE
             e.unpause(&c.link)

@@ -9,7 +9,7 @@ from libc.stdlib cimport free
 
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    ACT_ASK, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_SKIP, ACT_SYNC, CL_CLOSING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
+    ACT_ASK, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
     R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
     SV_LOGIN, Client, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
@@ -17,7 +17,7 @@ from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
     up_ask_done, up_ask_row, up_error, up_server_connected, up_server_message,
 )
-from tenant_proxy.relay.pairing cimport keep_together, make_available, maybe_release, server_end
+from tenant_proxy.relay.pairing cimport keep_together, make_available, maybe_release, server_end, settled
 from tenant_proxy.relay.statements cimport (
     client_confirm, client_drop_unnamed, client_undo, server_forget, stmt_retire, stmt_unref,
 )
@@ -148,7 +148,9 @@ cdef int let_go(Relay e, Server *s) noexcept nogil:
     # Its last answer is out: to the pool, once all that came with it has been read, which is no one else's.
     if s.ring.count:
         return 0
-    if s.client != NULL:
+    if s.client != NULL and s.client.phase == CL_WAITING:
+        settled(e, s)
+    elif s.client != NULL:
         maybe_release(e, s)
     elif s.phase == SV_CLEANING:
         if s.failed or s.xact_status != XACT_IDLE:
@@ -244,7 +246,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             s.skipping = 0
         if action & ACT_SKIP:
             keep = 0
-            if s.failed and action & ACT_SYNC:
+            if action & ACT_SYNC and (s.failed or status != XACT_IDLE):
                 forward(e, s, data, sent[0], pos)
                 sent[0] = pos
                 server_end(e, s, SETTINGS_FAILED)

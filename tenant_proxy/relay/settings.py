@@ -68,6 +68,10 @@ class SettingsTable:
             self._changes[have, want] = found
         return found
 
+    def matters(self, have: int, want: int) -> bool:
+        """Whether statements may not run before the change: more than a name in lists of sessions differs."""
+        return bool({name for name, _ in {*self._sets[have]} ^ {*self._sets[want]}} - {"application_name"})
+
     def wants_collection(self) -> bool:
         return len(self._sets) >= self._collect_at
 

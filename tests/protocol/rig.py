@@ -289,8 +289,8 @@ class Rig:
 
     # --- hooks: settings
 
-    def sync_message(self, have: int, want: int) -> bytes:
-        return self.settings.change(have, want)
+    def sync_message(self, have: int, want: int) -> tuple[bytes, bool]:
+        return self.settings.change(have, want), self.settings.matters(have, want)
 
     def ask_message(self, server: int, session: object) -> bytes:
         self.asked = {}

@@ -277,8 +277,9 @@ class Hooks:
 
     # --- settings
 
-    def sync_message(self, have: int, want: int) -> bytes:
-        return self.stage.settings.change(have, want)
+    def sync_message(self, have: int, want: int) -> tuple[bytes, bool]:
+        settings = self.stage.settings
+        return settings.change(have, want), settings.matters(have, want)
 
     def ask_message(self, server: int, session: Session) -> bytes:
         self.asked[server] = {}

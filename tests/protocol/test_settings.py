@@ -13,6 +13,7 @@ from tests.protocol.wire import (
     IDLE,
     OPEN,
     SYNC,
+    TERMINATE,
     bind,
     columns,
     complete,
@@ -70,11 +71,48 @@ def test_another_server_is_brought_to_the_clients_settings(stage: Stage):
     stage.client() >> query("BEGIN")
     client >> query("SELECT 1")
     second = stage.server()
-    assert second.take().startswith(SET_UTC)
+    # nothing of the client's is sent before the server has them
+    second << SET_UTC
     second >> SET_DONE
     client << b""
+    second << query("SELECT 1")
     second >> result("1")
     client << result("1")
+    assert second.state == "idle"
+
+
+def test_from_the_queue_too(stage: Stage):
+    pool = stage.pool(max=1)
+    server = stage.idle_server(pool=pool)
+    other, client = stage.client(pool=pool), stage.client(pool=pool, settings={"TimeZone": "UTC"})
+    other >> query("SELECT 1")
+    client >> query("SELECT 2") + query("SELECT 3")
+    server >> result("1")
+    server << query("SELECT 1") + SET_UTC
+    assert client.state == "waiting"
+    server >> SET_DONE
+    server << query("SELECT 2") + query("SELECT 3")
+    assert client.state == "active"
+
+
+def test_the_extended_protocol_waits_too(stage: Stage):
+    server = stage.idle_server()
+    client = stage.client(settings={"TimeZone": "UTC"})
+    batch = parse("", "SELECT 1") + bind("") + execute() + SYNC
+    for at in range(0, len(batch), 7):
+        client >> batch[at : at + 7]
+    server << SET_UTC
+    server >> SET_DONE
+    server << batch
+
+
+def test_a_name_in_lists_of_sessions_is_not_waited_for(stage: Stage):
+    server = stage.idle_server()
+    client = stage.client(settings={"application_name": "mine"})
+    client >> query("SELECT 1")
+    heard = server.take()
+    assert heard.startswith(query("SELECT pg_catalog.set_config('application_name', 'mine', false)"))
+    assert heard.endswith(query("SELECT 1"))
 
 
 def test_another_client_gets_the_server_as_it_was_opened(stage: Stage):
@@ -82,8 +120,10 @@ def test_another_client_gets_the_server_as_it_was_opened(stage: Stage):
     other = stage.client()
     set_time_zone(client, server)
     other >> query("SELECT 1")
-    assert server.take().startswith(RESET)
-    server >> RESET_DONE + result("1")
+    server << RESET
+    server >> RESET_DONE
+    server << query("SELECT 1")
+    server >> result("1")
     other << result("1")
 
 
@@ -103,6 +143,7 @@ def test_what_the_proxy_asks_is_not_seen(stage: Stage):
     client >> query("SELECT 1")
     second = stage.server()
     second >> notice("of the proxy's") + parameter("TimeZone", "UTC") + SET_DONE
+    second << SET_UTC + query("SELECT 1")
     second >> notice("of the client's") + result("1")
     client << notice("of the client's") + result("1")
 
@@ -165,16 +206,6 @@ def test_a_session_is_never_asked(stage: Stage):
 # --- at the login -------------------------------------------------------------------------------
 
 
-def test_settings_of_the_login_come_with_the_first_statement(stage: Stage):
-    server = stage.idle_server()
-    client = stage.client(settings={"application_name": "mine"})
-    server << b""
-    client >> query("SELECT 1")
-    assert server.take() == query("SELECT pg_catalog.set_config('application_name', 'mine', false)") + query(
-        "SELECT 1"
-    )
-
-
 def test_a_server_that_only_lends_its_greeting_stays_as_it_is(stage: Stage):
     """The first login of a pool waits for a server's parameters; it needs no more of it."""
     pool = stage.pool()
@@ -191,16 +222,52 @@ def test_a_server_that_only_lends_its_greeting_stays_as_it_is(stage: Stage):
 # --- when it goes wrong -----------------------------------------------------------------------------
 
 
-def test_settings_that_fail_close_the_server_and_nothing_else_of_the_client_counts(stage: Stage):
-    client, server = stage.pair()
-    set_time_zone(client, server)
-    stage.client() >> query("BEGIN")
-    client >> query("SELECT 1")
-    second = stage.server()
-    second >> error("57014") + IDLE
+@pytest.mark.parametrize(
+    "failure",
+    [error("57014") + IDLE, complete("BEGIN") + OPEN, error("57014") + FAILED],
+    ids=["an error", "a transaction", "a failed transaction"],
+)
+def test_when_settings_fail_nothing_of_the_client_runs(stage: Stage, failure: bytes):
+    """For instance by the statement_timeout of whoever had the server before."""
+    one, two = stage.idle_server(), stage.idle_server()
+    client = stage.client(settings={"TimeZone": "UTC"})
+    client >> query("DELETE FROM t")
+    two << SET_UTC
+    two >> failure
+    assert two.end == "SETTINGS_FAILED"
+    # another server may take them
+    one << SET_UTC
+    one >> failure
     client << fatal("08006")
     assert client.ended
-    assert second.end == "SETTINGS_FAILED"
+    assert two.take() == one.take() == b""
+
+
+def test_another_server_that_takes_them(stage: Stage):
+    one, two = stage.idle_server(), stage.idle_server()
+    client = stage.client(settings={"TimeZone": "UTC"})
+    client >> query("SELECT 1")
+    two << SET_UTC
+    two >> error("57014") + IDLE
+    one << SET_UTC
+    one >> SET_DONE
+    one << query("SELECT 1")
+    one >> result("1")
+    client << result("1")
+
+
+@pytest.mark.parametrize("how", ["terminate", "hang up"])
+def test_a_client_that_leaves_while_it_waits_for_its_settings(stage: Stage, how: str):
+    server = stage.idle_server()
+    client = stage.client(settings={"TimeZone": "UTC"})
+    client >> query("DELETE FROM t")
+    if how == "terminate":
+        client >> TERMINATE
+    client.hangs_up()
+    server << SET_UTC
+    server >> SET_DONE
+    server << b""
+    assert client.state == "gone"
 
 
 def test_a_client_whose_settings_could_not_be_read_keeps_its_server(stage: Stage):
@@ -236,20 +303,23 @@ def test_a_server_that_dies_when_asked_takes_its_client_along(stage: Stage):
     assert client.ended
 
 
-def test_a_server_that_dies_when_it_is_brought_to_settings(stage: Stage):
+def test_a_server_that_dies_when_it_is_brought_to_settings_costs_the_client_nothing(stage: Stage):
     client, server = stage.pair()
     set_time_zone(client, server)
     stage.client() >> query("BEGIN")
     client >> query("SELECT 1")
     second = stage.server()
+    second << SET_UTC
     second >> fatal("57P01")
     second.hangs_up()
-    client << fatal("08006")
-    assert client.ended
+    third = stage.server()
+    third << SET_UTC
+    third >> SET_DONE
+    third << query("SELECT 1")
 
 
 class CannotSync(Hooks):
-    def sync_message(self, have: int, want: int) -> bytes:
+    def sync_message(self, have: int, want: int) -> tuple[bytes, bool]:
         raise ValueError("no such settings")
 
 
