@@ -128,10 +128,14 @@ def text_of(sql: bytes) -> str:
 
 
 def refusal(verdict: Verdict) -> ProxyError:
+    detail = verdict.detail
+    named = verdict.object_name
+    if detail and named and f'"{named}"' not in verdict.message:
+        detail = f'{detail} The statement names "{named}".'
     return ProxyError(
         verdict.sqlstate,
         verdict.message,
-        detail=verdict.detail or None,
+        detail=detail or None,
         hint=verdict.hint or None,
         position=verdict.position or None,
         reason=verdict.reason,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenant_proxy import errors
 from tenant_proxy.auth.client_auth import ClientAuth
-from tenant_proxy.auth.secret import Secret, SecretKind
+from tenant_proxy.auth.secret import Secret
 from tenant_proxy.auth.tls import TlsInfo
 from tenant_proxy.config.schema import Cluster, PoolMode
 from tenant_proxy.errors import ClientProtocolError, ProxyError
@@ -287,7 +287,7 @@ class Logins:
             tls=tls,
             mock_key=state.mock_key,
             mock_iterations=state.config.auth.scram_iterations,
-            mock_kind=SecretKind.SCRAM,
+            mock_kind=state.mock_kind,
             startup_user=request.user,
             database=request.database,
             address=attempt.address,

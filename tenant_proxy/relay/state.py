@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+from collections import Counter
 from dataclasses import dataclass, field
 
 from tenant_proxy.auth.rules import RuleSet, compile_rules
-from tenant_proxy.auth.secret import Secret
+from tenant_proxy.auth.secret import Secret, SecretKind
 from tenant_proxy.auth.tls import server_end_point
 from tenant_proxy.config.schema import Config
 from tenant_proxy.net.tls import client_context
@@ -29,6 +30,8 @@ class State:
     end_point: bytes | None
     #: what unknown users' salts are made of: the same in all workers, and over restarts
     mock_key: bytes
+    #: the kind of secret that most logins have: unknown ones seem to have it too
+    mock_kind: SecretKind
     #: whether a rule needs to know the proxy's own address
     samehost_rules: bool
     #: login's name -> its secret, kept for the keys that it caches
@@ -39,6 +42,9 @@ class State:
         """Raises OSError and ssl.SSLError for certificates, ValueError for rules."""
         tls = client_context(config.listen.tls)
         registry = Registry.build(config)
+        kinds = Counter(
+            SecretKind.SCRAM if login.verifier else SecretKind.PLAIN for login in registry.logins.values()
+        )
         return cls(
             config=config,
             registry=registry,
@@ -46,6 +52,7 @@ class State:
             client_tls=tls,
             end_point=_end_point(config) if tls is not None else None,
             mock_key=_mock_key(registry),
+            mock_kind=kinds.most_common(1)[0][0] if kinds else SecretKind.SCRAM,
             samehost_rules=any(rule.address == "samehost" for rule in config.auth.rules),
             secrets={
                 name: Secret.parse(login.verifier) if login.verifier else _plain(login.password)

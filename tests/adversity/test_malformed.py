@@ -70,14 +70,18 @@ def test_broken_messages(each_mode, what):
     with each_mode.wire() as other:
         with each_mode.wire() as c:
             c.send(BROKEN[what])
-            # where the server takes it for an ERROR it waits for Sync, and answers it
-            c.send(SYNC)
+            if not what.startswith("function call"):
+                # where the server takes it for an ERROR it waits for Sync, and answers it; a function call
+                # is answered by itself
+                c.send(SYNC)
             try:
                 replies = c.until("Z")
             except Exception:
                 replies = []
-            if replies:
+            if errors(replies):
                 assert errors(replies)[0]["C"] in ("08P01", "26000", "22023", "42601")
+            if replies:
+                # a CopyFail that belongs to no COPY is no error: the server ignores it too
                 assert c.value("SELECT 'goes on'") == "goes on"
         assert other.value("SELECT 'unharmed'") == "unharmed"
 

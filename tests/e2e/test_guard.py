@@ -81,7 +81,6 @@ FOREIGN = [
     "SET ROLE beta_app",
     "SET SESSION AUTHORIZATION beta_app",
     "SET LOCAL ROLE beta_app",
-    "RESET ROLE",
     "SELECT set_config('role', 'beta_app', false)",
     "COPY orders TO PROGRAM 'cat'",
     "SET standard_conforming_strings = off",
