@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.net.tls import server_context
 from tenant_proxy.obs.log import get_logger
+from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.session import ServerInfo
 from tenant_proxy.wire import messages
 
@@ -34,19 +35,31 @@ class Cancels:
         self._tasks: set[asyncio.Task[None]] = set()
         self.counts: Counter[str] = Counter()
 
-    def on_request(self, pid: int, key: bytes, packet: bytes, *, from_peer: bool = False) -> None:
-        """A CancelRequest of this worker's or, handed over, of another's connection."""
+    def on_request(self, pid: int, key: bytes, packet: bytes, client: int | None) -> None:
+        """A CancelRequest of a connection here (`client`) or, handed over, of another worker's (None).
+
+        The connection is closed when the server has taken the request: a client that waits for that, as
+        libpq does, may then send its next statement without fear for it.
+        """
+        if not self._take(pid, key, packet, client) and client is not None:
+            self._worker.engine.client_end(client, Reason.CANCEL)
+
+    def _take(self, pid: int, key: bytes, packet: bytes, client: int | None) -> bool:
+        """Whether the request is on its way to a server of this worker's."""
         found = self._worker.engine.find_cancel(pid, key)
         if found is False:
-            if not from_peer and self._worker.mailbox.broadcast_cancel(packet):
-                return
-            self.counts["unmatched"] += 1
+            if client is None or not self._worker.mailbox.broadcast_cancel(packet):
+                self.counts["unmatched"] += 1
         elif found is None:
             self.counts["nothing_running"] += 1
         else:
             server, info = found
             self.counts["forwarded"] += 1
-            self._start(self._forward(server, info))
+            if client is not None:
+                self._worker.engine.client_hold(client, True)
+            self._start(self._forward(server, info, client))
+            return True
+        return False
 
     def stop_statement(self, info: ServerInfo) -> None:
         """Cancels what a server runs that is about to be closed."""
@@ -63,11 +76,14 @@ class Cancels:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _forward(self, server: int, info: ServerInfo) -> None:
+    async def _forward(self, server: int, info: ServerInfo, client: int | None) -> None:
         try:
             await self._send(info)
         finally:
             self._worker.engine.cancel_done(server)
+            if client is not None:
+                self._worker.engine.client_end(client, Reason.CANCEL)
+            self._worker.engine.poke()
 
     async def _send(self, info: ServerInfo) -> None:
         try:

@@ -415,7 +415,8 @@ cdef class Engine(Figures):
         for i in range(self.links.mask + 1):
             l = <Link *> self.links.slots[i].value
             if (l != NULL and l.kind == KIND_SERVER and (<Server *> l).pool == p
-                    and (<Server *> l).startup_id == startup_id and (<Server *> l).phase > SV_LOGIN):
+                    and (<Server *> l).startup_id == startup_id and (<Server *> l).phase > SV_LOGIN
+                    and (<Server *> l).phase != SV_CLOSING):
                 return
         while c != NULL:
             following = c.wait_next

@@ -96,7 +96,7 @@ class Mailbox:
             fds = fds[1:]
         elif kind == CANCEL:
             request = messages.read_startup(data)
-            self._worker.cancels.on_request(request.pid, request.key, data, from_peer=True)
+            self._worker.cancels.on_request(request.pid, request.key, data, None)
         elif kind == RELEASE:
             self._worker.release_idle(data.decode())
         for fd in fds:

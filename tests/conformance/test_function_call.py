@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import struct
 
-import pytest
-
 from tests.wire_client import function_call, rows, sqlstates, types
 
 #: OIDs of pg_proc.dat, the same in every version
@@ -58,9 +56,3 @@ def test_a_function_that_does_not_exist(both):
     for c in both():
         (code,) = sqlstates(c.ask(function_call(999_999)))
         assert code == "42883"
-
-
-@pytest.mark.parametrize("oid", [PG_READ_FILE])
-def test_a_function_without_the_right_to_it(both, oid):
-    for c in both():
-        assert sqlstates(c.ask(function_call(oid, b"PG_VERSION", arg_format=0))) in (["42501"], ["08P01"])
