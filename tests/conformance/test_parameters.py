@@ -127,7 +127,7 @@ def test_set_config(both):
     for c in both():
         assert c.value("SELECT set_config('my.flag', 'by function', false)") == "by function"
         assert c.value("SHOW my.flag") == "by function"
-        replies = c.extended("SELECT set_config($1, $2, false)", "my.flag", "by parameter")
+        replies = c.extended("SELECT set_config('my.flag', $1, false)", "by parameter")
         assert rows(replies) == [("by parameter",)]
         assert c.value("SHOW my.flag") == "by parameter"
 

@@ -294,7 +294,7 @@ def test_undone_settings_are_undone_for_the_next_transaction(few):
 
 def test_set_config_is_followed(few):
     with few().wire() as first, few().wire() as second:
-        first.extended("SELECT set_config($1, $2, false)", "my.flag", "by function")
+        first.extended("SELECT set_config('my.flag', $1, false)", "by function")
         second.query("SET my.flag = 'other'")
         assert first.value("SHOW my.flag") == "by function"
 
