@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_during_copy(each_mode, superuser):
         c.send(query("COPY scratch FROM STDIN"), copy_data(b"1\tone\n"))
         c.until("G")
         c.cancel()
-        # the server notices at the next message, or already has
+        # the server notices when more comes
         c.send(copy_data(b"2\ttwo\n"))
         replies = c.until_ready()
         assert sqlstates(replies) == ["57014"]
@@ -102,6 +103,18 @@ def test_while_idle_it_does_nothing(each_mode):
         for number in range(20):
             c.cancel()
             assert c.value(f"SELECT {number}") == str(number)
+
+
+def test_a_late_request_does_not_hit_the_clients_own_next_statement(each_mode):
+    """When its connection is closed a request has been carried out: libpq and drivers rely on that."""
+    dice = random.Random(7)
+    with each_mode.wire() as c:
+        for _ in range(150):
+            c.send(query(f"SELECT pg_sleep({dice.random() * 0.002})"))
+            time.sleep(dice.random() * 0.003)
+            c.cancel()
+            c.until_ready()
+            assert sqlstates(c.query("SELECT pg_sleep(0.001)")) == []
 
 
 def test_of_a_client_that_waits_in_the_queue(proxies, superuser):

@@ -148,7 +148,8 @@ def test_terminate_behind_statements_lets_them_finish(each_mode, superuser):
     client.send(query("INSERT INTO scratch VALUES (1)"), query("INSERT INTO scratch VALUES (2)"), TERMINATE)
     client.until_end()
     client.close()
-    assert superuser.execute("SELECT count(*) FROM acme.scratch").fetchone()[0] == 2
+    stored = "SELECT count(*) FROM acme.scratch"
+    wait_until(lambda: superuser.execute(stored).fetchone() == (2,), "both statements have run")
     superuser.execute("TRUNCATE acme.scratch")
 
 

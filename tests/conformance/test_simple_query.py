@@ -238,10 +238,3 @@ def test_deferred_constraint_fails_at_the_end_of_an_implicit_transaction(both, s
         replies = c.query("INSERT INTO promises VALUES (1, 1); INSERT INTO promises VALUES (2, 99)")
         assert types(replies) == "CCEZ" or types(replies) == "CEZ"
         assert rows(c.query("SELECT * FROM promises")) == []
-
-
-def test_two_phase_commit(both):
-    for c in both():
-        c.query("BEGIN; INSERT INTO scratch VALUES (777); PREPARE TRANSACTION 'conformance'")
-        assert c.xact_status == "I"
-        assert types(c.query("ROLLBACK PREPARED 'conformance'")) == "CZ"

@@ -81,6 +81,8 @@ FOREIGN = [
     "SET ROLE beta_app",
     "SET SESSION AUTHORIZATION beta_app",
     "SET LOCAL ROLE beta_app",
+    "PREPARE TRANSACTION 'name'",
+    "COMMIT PREPARED 'name'",
     "SELECT set_config('role', 'beta_app', false)",
     "COPY orders TO PROGRAM 'cat'",
     "SET standard_conforming_strings = off",
@@ -115,8 +117,7 @@ def test_the_error_says_what_and_where(proxy):
         (error,) = errors(c.query("SELECT 'é', o.item\nFROM beta.orders o"))
         assert error["S"] == error["V"] == "ERROR"
         assert error["C"] == "42501"
-        assert "beta" in error["M"] or "beta" in error.get("D", "")
-        assert "orders" in error["M"] + error.get("D", "")
+        assert "beta" in error["M"]
         assert error["H"]
         # a position counts characters, not bytes
         assert error["P"] == str("SELECT 'é', o.item\nFROM beta.orders o".index("beta.orders") + 1)

@@ -61,7 +61,7 @@ def test_guard_and_logins(own_proxy):
         c.query("SET ROLE beta_app")
     with pytest.raises(LoginFailed):
         proxy.wire(password="wrong")
-    assert proxy.metric("tenant_proxy_guard_verdicts_total", tenant="acme", action="reject") == 2
+    assert proxy.metric("tenant_proxy_guard_verdicts_total", tenant="acme") == 2
     reasons = {dict(labels)["reason"] for labels in proxy.metrics()["tenant_proxy_guard_verdicts_total"]}
     assert len(reasons) == 2
     assert proxy.metric("tenant_proxy_login_failures_total") == 1

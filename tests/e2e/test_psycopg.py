@@ -196,21 +196,6 @@ def test_notifications(proxy):
         ]
 
 
-def test_two_phase_commit(each_mode, superuser):
-    superuser.execute("TRUNCATE acme.scratch")
-    with each_mode.connect(autocommit=False) as conn:
-        xid = conn.xid(1, "gtrid", "psycopg")
-        conn.tpc_begin(xid)
-        conn.execute("INSERT INTO scratch VALUES (1)")
-        conn.tpc_prepare()
-        conn.tpc_commit()
-        assert conn.execute("SELECT count(*) FROM scratch").fetchone() == (1,)
-        conn.rollback()
-        conn.tpc_begin(xid)
-        conn.tpc_rollback()
-    superuser.execute("TRUNCATE acme.scratch")
-
-
 def test_notices(each_mode):
     with each_mode.connect() as conn:
         heard = []
