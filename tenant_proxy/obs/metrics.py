@@ -271,7 +271,8 @@ class Aggregate:
         activity: dict[str, int] = {}
         for answer in answers:
             for row in answer["result"].get("tenants") or ():
-                busy = row.get("xacts", 0) + row.get("queries", 0) + row.get("clients", 0)
+                # a tenant of which everything is refused has something to show too
+                busy = sum(row.get(figure, 0) for figure in ("xacts", "queries", "clients", "rejected"))
                 activity[row["tenant"]] = activity.get(row["tenant"], 0) + busy
             counters = answer["result"].get("counters") or {}
             for row in (*counters.get("guard", ()), *counters.get("errors", ())):
