@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 class Effect(enum.IntFlag):
@@ -31,6 +32,22 @@ class Effect(enum.IntFlag):
     DDL = 1 << 8
     #: more than one statement in the text
     MULTI = 1 << 9
+    #: the text is changed before it goes to a server; set by the relay where `Verdict.edits` has some
+    REWRITES = 1 << 10
+    #: values of parameters are judged at Bind; set by the relay where `Verdict.bound` has some
+    BOUND = 1 << 11
+
+
+class Edit(NamedTuple):
+    """One place of a statement's text, and what stands there instead (docs/decisions/0010-rewriting.md).
+
+    Offsets are bytes into the text's UTF-8.
+    """
+
+    start: int
+    #: exclusive
+    end: int
+    text: str
 
 
 class Action(enum.Enum):
@@ -66,6 +83,12 @@ class Verdict:
     settings: tuple[str, ...] = ()
     #: what pins, for SHOW and metrics: "temp_table", "listen", "hold_cursor", "advisory_lock", "prepare"
     pin_reason: str = ""
+    #: sorted and apart from each other.  Unless `exact`, they neither touch literals nor depend on them: the
+    #: same places of the shape for every text of it
+    edits: tuple[Edit, ...] = ()
+    #: (number of a parameter from 1, what its value names): judged when it is bound.  The kinds are those of
+    #: `guard.bound`
+    bound: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

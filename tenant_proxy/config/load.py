@@ -148,6 +148,7 @@ def _secret_places(data: dict[str, Any]) -> list[tuple[Path, dict[str, Any], str
     for index, cluster in enumerate(data["clusters"]):
         section = cluster.get("auth_query", {})
         places.append((("clusters", index, "auth_query", "password"), section, "password"))
+    places.append((("secret",), data, "secret"))
     return [place for place in places if place[1].get(place[2]) is not None]
 
 

@@ -45,6 +45,12 @@ class GuardMode(StrEnum):
     OFF = "off"
 
 
+class Catalogs(StrEnum):
+    AUTO = "auto"
+    HIDE = "hide"
+    SHOW = "show"
+
+
 class MappingRule(StrEnum):
     LOGIN = "login"
     USER_SUFFIX = "user_suffix"  # user.tenant
@@ -214,6 +220,13 @@ class Policy(Section):
     denied_settings: list[str] = []
     """Settings that clients may not change, beside the built-in list; a name that ends in * stands for
     all that begin so."""
+    catalogs: Catalogs = Catalogs.AUTO
+    """What is seen of other tenants in the catalogs, and met of their channels and advisory locks.  auto:
+    nothing where the schemas of `catalog install` are in the database, else all; hide: nothing, and without
+    these schemas what needs them is refused; show: all."""
+    public_is_own: bool = False
+    """The tenant's schema goes by the name public, for applications and dumps that write it; the schema that
+    really is named public can then not be named."""
     allow_replication: bool = False
     """Lets replication connections through, in session mode; nothing they send is parsed."""
     cache_entries: Annotated[int, Field(ge=16, le=10_000_000)] = 20_000
@@ -378,6 +391,9 @@ class Config(Section):
     sni: the TLS host name; certificate: the CN or an alternative name of the client's certificate."""
     pool: Pool = Pool()
     policy: Policy = Policy()
+    secret: SecretRef | None = None
+    """Random text, the same for all proxies of a cluster; keeps tenants' channels and advisory locks apart
+    so that nobody can guess another's.  Without it tenants' names alone do."""
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     metrics: Metrics = Metrics()

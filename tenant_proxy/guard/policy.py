@@ -37,6 +37,14 @@ class GuardScope:
     policy: Policy
     #: Python's codec for the client_encoding of the statements
     codec: str
+    #: what statements name of the catalogs, of channels and of lock keys is turned to the tenant's own
+    hides: bool = False
+    #: … and ought to be, but the cluster lacks the objects for it: what needs them is refused
+    hide_missing: bool = False
+    #: `public` means the tenant's schema
+    public_is_own: bool = False
+    #: what the tenant's channels begin with
+    space: str = ""
 
     @classmethod
     def build(
@@ -50,6 +58,9 @@ class GuardScope:
         role: str | None = None,
         roles: Iterable[str] = (),
         client_encoding: str = "UTF8",
+        hides: bool = False,
+        hide_missing: bool = False,
+        space: str = "",
     ) -> GuardScope:
         """`login` is the backend's, `role` what the startup packet sets (None: statements run as `login`).
 
@@ -76,6 +87,10 @@ class GuardScope:
             denied_settings=tuple(policy.denied_settings),
             policy=policy,
             codec=codec,
+            hides=hides,
+            hide_missing=hide_missing,
+            public_is_own=policy.public_is_own,
+            space=space,
         )
 
 

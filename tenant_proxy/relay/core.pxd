@@ -21,6 +21,8 @@ cdef enum:
     EFF_OPAQUE = 128
     EFF_DDL = 256
     EFF_MULTI = 512
+    EFF_REWRITES = 1024
+    EFF_BOUND = 2048
     EFF_ALLOWED = 0x80000000        # the statement may run
 
 cpdef enum Reason:

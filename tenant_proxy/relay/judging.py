@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tenant_proxy import errors
-from tenant_proxy.config.schema import GuardMode, Policy
+from tenant_proxy.config.schema import Catalogs, GuardMode, Policy
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.guard.cache import VerdictCache
 from tenant_proxy.guard.judge import Guard
@@ -45,12 +45,24 @@ class Judging:
         #: (tenant, action, reason) -> statements
         self.counts: Counter[tuple[str, str, str]] = Counter()
 
-    def scope_of(self, tenant: TenantInfo, policy: Policy, login: str, roles: frozenset[str]) -> int:
+    def scope_of(
+        self,
+        tenant: TenantInfo,
+        policy: Policy,
+        login: str,
+        roles: frozenset[str],
+        *,
+        installed: bool = False,
+    ) -> int:
         """The number of the rules for a server login of a tenant; `roles` are the tenant's other logins.
+        `installed`: the schemas that hide other tenants are in the tenant's database.
 
         Another policy is another scope, so no verdict outlives its rule.
         """
-        key = (tenant.name, tenant.schema, tenant.role, login, roles, policy.model_dump_json())
+        hides = installed and policy.catalogs is not Catalogs.SHOW
+        missing = not installed and policy.catalogs is Catalogs.HIDE
+        rules = (policy.model_dump_json(), hides, missing, tenant.space)
+        key = (tenant.name, tenant.schema, tenant.role, login, roles, rules)
         number = self._ids.get(key)
         if number is None:
             number = len(self._ids) + 1
@@ -63,6 +75,9 @@ class Judging:
                 login=login,
                 role=tenant.role,
                 roles=roles,
+                hides=hides,
+                hide_missing=missing,
+                space=tenant.space,
             )
         return number
 

@@ -43,6 +43,7 @@ from tenant_proxy.config.schema import (
 )
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.model import StartupRequest
+from tenant_proxy.tenancy.space import space_of
 
 #: database names that mean the admin console
 ADMIN_DATABASES = frozenset({"tenant_proxy", "pgbouncer"})
@@ -84,6 +85,8 @@ class TenantInfo:
     isolation: Isolation
     sni: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    #: see `tenancy.space`
+    space: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +260,7 @@ def _tenant(tenant: Tenant, config: Config, clusters: Mapping[str, Cluster]) -> 
         isolation=tenant.isolation,
         sni=tuple(tenant.sni),
         labels=dict(tenant.labels),
+        space=space_of(tenant.name, _reveal(config.secret)),
     )
 
 
