@@ -410,7 +410,7 @@ def setting_refused(name: str, hint: str, detail: str | None = None) -> ProxyErr
 def search_path_refused(schema_name: str, own_schema: str, setting: str = "search_path") -> ProxyError:
     return ProxyError(
         "42501",
-        f'permission denied for schema "{schema_name}"',
+        f"permission denied for schema {schema_name}",  # without quotes, as aclcheck_error() has it
         detail=f'The parameter "{setting}" names it.',
         hint=f'"{setting}" may name the tenant\'s own schema "{own_schema}", pg_catalog, information_schema, '
         "pg_temp and what the policy's allowed_schemas lists.",

@@ -43,7 +43,7 @@ def _body(w: Walk, language: str, options: Sequence[Any], what: str) -> None:
     if language not in _READABLE:
         w.refuse(
             "language",
-            f'permission denied for language "{language}"',
+            f"permission denied for language {language}",
             detail="The guard can read code in SQL and PL/pgSQL only.",
             hint="Write it in SQL or PL/pgSQL.",
             name=language,

@@ -157,3 +157,15 @@ REFUSED: Final[Mapping[str, tuple[str, str]]] = {
     "DropSubscriptionStmt": ("DROP SUBSCRIPTION", _REPLICATION),
     "SecLabelStmt": ("SECURITY LABEL", _SERVER),
 }
+
+#: refused statement -> the server's own words to a role without the right, and the field that they quote
+SERVER_SAYS: Final[Mapping[str, tuple[str, str]]] = {
+    "CheckPointStmt": ("permission denied to execute CHECKPOINT command", ""),
+    "CreateRoleStmt": ("permission denied to create role", ""),
+    "CreatedbStmt": ("permission denied to create database", ""),
+    "CreateSubscriptionStmt": ("permission denied to create subscription", ""),
+    "CreateTableSpaceStmt": ('permission denied to create tablespace "{}"', "tablespacename"),
+    "CreateExtensionStmt": ('permission denied to create extension "{}"', "extname"),
+    "CreateEventTrigStmt": ('permission denied to create event trigger "{}"', "trigname"),
+    "CreateFdwStmt": ('permission denied to create foreign-data wrapper "{}"', "fdwname"),
+}

@@ -16,6 +16,11 @@ _MISSING: Final = object()
 #: longest literal that is read as a name, in characters
 _MAX_NAME: Final = 2000
 
+#: catalogs that are refused and that PostgreSQL calls tables; the others are views
+_TABLES: Final = frozenset(
+    {"pg_authid", "pg_user_mapping", "pg_statistic", "pg_statistic_ext_data", "pg_largeobject"}
+)
+
 
 # --- relations and columns --------------------------------------------------------------
 
@@ -31,7 +36,7 @@ def relation(w: Walk, body: Body, *, write: bool = False) -> None:
     if name in functions.REFUSED_RELATIONS:
         w.refuse(
             "catalog",
-            f'permission denied for relation "{name}"',
+            f"permission denied for {'table' if name in _TABLES else 'view'} {name}",
             detail=f"It holds {functions.REFUSED_RELATIONS[name]}.",
             hint="The other system catalogs can be read; ask the operator for what is only in this one.",
             location=location,
@@ -120,7 +125,7 @@ def reference(w: Walk, parts: list[str], location: int, *, trigger: bool = False
     if fact is not None and (fact.names or fact.queries or fact.sets or fact.effects & Effect.PINS):
         w.refuse(
             "function",
-            f'permission denied for function "{parts[-1]}"',
+            f"permission denied for function {parts[-1]}",
             detail="It must not run where its arguments can't be checked.",
             hint="Call it directly, or from a function of the tenant's own.",
             location=location,
@@ -170,7 +175,7 @@ def lookup(w: Walk, parts: list[str], location: int) -> Fact | None:
 def _refuse_function(w: Walk, name: str, why: str, location: int) -> None:
     w.refuse(
         "function",
-        f'permission denied for function "{name}"',
+        f"permission denied for function {name.rpartition('.')[2]}",
         detail=f"The guard refuses it: {why}.",
         hint="An operator can let it through by policy.allowed_functions.",
         location=location,

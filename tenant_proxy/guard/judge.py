@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tenant_proxy.guard import definitions, expressions, statements
-from tenant_proxy.guard.effects import REFUSED, STATEMENTS
+from tenant_proxy.guard.effects import REFUSED, SERVER_SAYS, STATEMENTS
 from tenant_proxy.guard.functions import FUNCTIONS, OIDS
 from tenant_proxy.guard.nodes import NODES
 from tenant_proxy.guard.parse import Unreadable, parse
@@ -39,7 +39,7 @@ class _Judgement(Walk):
             what, why = REFUSED.get(tag, (tag.removesuffix("Stmt"), "the guard does not know this statement"))
             self.refuse(
                 "statement",
-                f"permission denied for {what}",
+                _worded(tag, body, what),
                 detail=f'{why[0].upper()}{why[1:]}; this connection belongs to tenant "{self.scope.tenant}".',
                 hint="Ask the operator, or connect to the server directly.",
                 name=what,
@@ -152,15 +152,23 @@ class Guard:
         else:
             if names:
                 return Verdict(Action.ALLOW, effects, exact=True, pin_reason=pin_reason)
-        shown = f'"{names[0]}"' if names else str(oid)
+        name = names[0] if names else str(oid)
         return _refused(
             "function",
             "42501",
-            f"permission denied for function {shown}",
+            f"permission denied for function {name}",
             detail="It can't be called by OID.",
             hint="Call it in a SELECT.",
-            name=names[0] if names else str(oid),
+            name=name,
         )
+
+
+def _worded(tag: str, body: Mapping[str, Any], what: str) -> str:
+    """A refused statement's error, as the server would word it to a role without the right."""
+    template, field = SERVER_SAYS.get(tag, ("", ""))
+    if not template:
+        return f"permission denied for {what}"
+    return template.format(body.get(field, "")) if field else template
 
 
 @contextlib.contextmanager

@@ -146,7 +146,7 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
     if name is None:
         w.refuse(
             "setting_dynamic",
-            'permission denied for function "set_config"',
+            "permission denied for function set_config",
             detail="The name of the setting is not a constant.",
             hint="Write the setting's name as a constant.",
             location=location,

@@ -157,7 +157,7 @@ class Walk:
         if schema in scope.readable:
             self.refuse(
                 "read_only_schema",
-                f'permission denied for schema "{schema}"',
+                f"permission denied for schema {schema}",
                 detail=f'Tenant "{scope.tenant}" may read objects of this schema, not change them.',
                 hint=f'Only objects of the tenant\'s own schema "{scope.schema}" can be changed.',
                 location=location,
@@ -165,7 +165,7 @@ class Walk:
             )
         self.refuse(
             "cross_schema",
-            f'permission denied for schema "{schema}"',
+            f"permission denied for schema {schema}",
             hint=f'Use objects of the tenant\'s own schema "{scope.schema}"; an operator can open '
             "others for reading by policy.allowed_schemas.",
             location=location,

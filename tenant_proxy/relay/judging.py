@@ -145,7 +145,7 @@ def text_of(sql: bytes) -> str:
 def refusal(verdict: Verdict) -> ProxyError:
     detail = verdict.detail
     named = verdict.object_name
-    if detail and named and f'"{named}"' not in verdict.message:
+    if detail and named and not verdict.message.endswith((f" {named}", f'"{named}"')):
         detail = f'{detail} The statement names "{named}".'
     return ProxyError(
         verdict.sqlstate,

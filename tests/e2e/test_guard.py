@@ -10,6 +10,7 @@ import asyncpg
 import psycopg
 import pytest
 
+from tests.fix_proxy import PASSWORDS
 from tests.wire_client import (
     FLUSH,
     SYNC,
@@ -121,6 +122,31 @@ def test_the_error_says_what_and_where(proxy):
         assert error["H"]
         # a position counts characters, not bytes
         assert error["P"] == str("SELECT 'é', o.item\nFROM beta.orders o".index("beta.orders") + 1)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM gamma.t",
+        "CREATE TABLE gamma.t (a int)",
+        "SELECT * FROM pg_authid",
+        "TABLE pg_shadow",
+        "SELECT pg_catalog.pg_read_file('x')",
+        "CREATE ROLE x",
+        "CREATE DATABASE x",
+        "CREATE EVENT TRIGGER x ON ddl_command_start EXECUTE FUNCTION f()",
+        "CREATE TABLESPACE x LOCATION '/x'",
+    ],
+)
+def test_refusals_are_worded_as_the_server_words_them(pg, proxy, superuser, sql):
+    """Applications match on the text."""
+    superuser.execute("CREATE SCHEMA IF NOT EXISTS gamma; CREATE TABLE IF NOT EXISTS gamma.t ()")
+    said = []
+    for conn in (pg.connect("acme_app", PASSWORDS["acme_app"]), proxy.connect()):
+        with conn, pytest.raises(psycopg.Error) as raised:
+            conn.execute(sql)
+        said.append((raised.value.sqlstate, raised.value.diag.message_primary))
+    assert said[0] == said[1]
 
 
 def test_drivers_show_the_position(proxy):

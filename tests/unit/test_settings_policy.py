@@ -140,7 +140,7 @@ def test_search_path_that_is_malformed_or_read_differently_by_some_servers(value
 def test_the_error_names_the_schema():
     refusal = check_setting("search_path", "acme, beta", schema="acme", allowed_schemas=[], denied=())
     assert refusal is not None
-    assert refusal.message == 'permission denied for schema "beta"'
+    assert refusal.message == "permission denied for schema beta"
     assert refusal.hint is not None
     assert '"acme"' in refusal.hint
 

@@ -11,7 +11,7 @@ from tests.unit.guard.scope import judge
 def test_a_refusal_points_at_its_place():
     sql = "SELECT *\n  FROM beta.orders"
     assert in_words(judge(sql), sql).splitlines()[:3] == [
-        'refused: ERROR 42501: permission denied for schema "beta"',
+        "refused: ERROR 42501: permission denied for schema beta",
         "LINE 2:   FROM beta.orders",
         "               ^",
     ]

@@ -16,7 +16,7 @@ from tests.unit.guard.scope import ACME, GUARD, effects, judge, refusal, scope
 def test_a_neighbour_s_table_is_named_with_its_place():
     verdict = refusal("SELECT *\nFROM beta.orders")
     assert verdict.sqlstate == "42501"
-    assert verdict.message == 'permission denied for schema "beta"'
+    assert verdict.message == "permission denied for schema beta"
     assert verdict.detail == 'This connection belongs to tenant "acme".'
     assert "allowed_schemas" in verdict.hint
     assert verdict.position == 15
