@@ -76,7 +76,7 @@ class Worker:
         self.started = time.monotonic()
         self.state = State.build(config)
         self.settings = SettingsTable()
-        self.judging = Judging(config.policy.cache_entries)
+        self.judging = Judging(config.policy.cache_entries, self._offer_again)
         self.pools = Pools(self)
         self.logins = Logins(self)
         self.dialer = Dialer(self)
@@ -105,6 +105,10 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
         self._sweep()
 
+    def _offer_again(self, client: int) -> None:
+        self.engine.client_judged(client)
+        self.engine.poke()
+
     def _sweep(self) -> None:
         self.engine.sweep(int(self.state.config.timeouts.login_s * 1e6))
         for pool in self.pools:
@@ -130,6 +134,7 @@ class Worker:
         await asyncio.wait((gone, stopped), return_when=asyncio.FIRST_COMPLETED)
         self.engine.end_all_clients(Reason.SHUTDOWN, errors.shutting_down().to_message())
         self.engine.stop()
+        self.judging.judges.close()
 
     def drain(self, timeout_s: float) -> None:
         """Stops accepting, lets what is under way finish, then stops."""
@@ -293,6 +298,7 @@ class Hooks:
         if session is None:
             worker.logins.on_gone(client)
             return
+        worker.judging.judges.forget(client)
         worker.budget.give_back_client(session.places)
         if worker.state.config.log.disconnections:
             log.info(
@@ -395,13 +401,20 @@ class Hooks:
 
     # --- statements ---
 
-    def judge(self, session: Session, scope: int, sql: bytes) -> int | bytes:
+    def judge(self, session: Session, scope: int, sql: bytes, client: int) -> int | bytes | None:
         start = time.perf_counter_ns()
-        result = self._worker.judging.judge(session, scope, sql)
+        result = self._worker.judging.judge(session, scope, sql, client)
         self._worker.parse_us += (time.perf_counter_ns() - start) // 1000
         if isinstance(result, bytes):
             self._count_refusal(session, result)
         return result
+
+    def on_judged(self, client: int) -> None:
+        """A statement that its client has waited with is dealt with."""
+        self._worker.judging.judges.forget(client)
+
+    def on_cancel_judging(self, client: int) -> None:
+        self._worker.judging.judges.cancel(client)
 
     def judge_function(self, session: Session, scope: int, oid: int) -> int | bytes:
         result = self._worker.judging.judge_function(session, scope, oid)
@@ -427,7 +440,7 @@ class Hooks:
     def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool) -> bytes | bool:
         """The CommandComplete of a DEALLOCATE that concerns only statements of the protocol.  False when the
         server has to see it; True when it then loses the pool's statements too."""
-        verdict = self._worker.judging.deallocates(scope, sql)
+        verdict = self._worker.judging.deallocates(scope, sql, client)
         names = verdict.deallocates
         engine = self._worker.engine
         if "*" in names:

@@ -36,8 +36,9 @@ LAYERS: dict[str, set[str]] = {
     "guard": BASE | {"shims.names"},
     "tenancy": BASE,
     "pool": BASE | {"wire", "net", "shm", "tenancy"},
-    "relay": BASE | {"wire", "net", "auth", "guard", "shims", "tenancy", "pool", "config"},
+    "relay": BASE | {"wire", "net", "auth", "guard", "shims", "tenancy", "pool", "config", "judge_process"},
     "hub": {"errors", "model", "obs"},
+    "judge_process": {"guard", "hub", "model"},
     "shm": set(),
     "system": set(),
     "listeners": BASE,
@@ -57,7 +58,10 @@ ALWAYS = {"", "__init__"}
 
 #: nothing here opens a socket, a file or a loop: they are tested on bytes and values alone
 PURE = ("wire", "auth", "guard", "tenancy")
-PURE_EXCEPTIONS = {("auth.rules", "socket"): "inet_pton alone"}
+PURE_EXCEPTIONS = {
+    ("auth.rules", "socket"): "inet_pton alone",
+    ("guard.judge", "threading"): "a lock alone",
+}
 IMPURE_MODULES = {"asyncio", "socket", "selectors", "select", "uvloop", "threading", "subprocess"}
 
 MAX_LINES = 700

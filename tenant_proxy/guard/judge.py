@@ -9,6 +9,7 @@ import contextlib
 import functools
 import gc
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from tenant_proxy.guard import definitions, expressions, statements
 from tenant_proxy.guard.effects import REFUSED, SERVER_SAYS, STATEMENTS
 from tenant_proxy.guard.functions import FUNCTIONS, OIDS
 from tenant_proxy.guard.nodes import NODES
-from tenant_proxy.guard.parse import Unreadable, parse
+from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES, Costly, Unreadable, allowance, parse
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.standin import LONG_TEXT_BYTES, stand_in
 from tenant_proxy.guard.walk import Refusal, Rule, Walk
@@ -66,8 +67,12 @@ class Guard:
                 sql = sql.decode(scope.codec)
             if len(sql) <= LONG_TEXT_BYTES:
                 return self._judge(scope, sql)
-            with _collector_paused():
+            with _COLLECTOR.paused():
                 return self._judge_long(scope, sql)
+        except Costly:
+            raise
+        except MemoryError:
+            return _refused("too_large", "54000", "statement is too large to be checked")
         except UnicodeDecodeError as error:
             return _refused("encoding", "22021", _invalid_byte(error))
         except Exception as error:
@@ -79,6 +84,16 @@ class Guard:
                 "the guard can't check this statement",
                 hint="Report this to the operator.",
             )
+
+    def judge_at_once(self, scope: GuardScope, sql: str | bytes) -> Verdict | None:
+        """The verdict if it takes no longer than a millisecond or two (`parse.ALLOWANCE`), else None."""
+        if len(sql) > ALLOWED_TEXT_BYTES:
+            return None
+        try:
+            with allowance():
+                return self.judge(scope, sql)
+        except Costly:
+            return None
 
     def _judge_long(self, scope: GuardScope, sql: str) -> Verdict:
         short = stand_in(sql.encode("utf-8", "surrogatepass"))
@@ -171,16 +186,47 @@ def _worded(tag: str, body: Mapping[str, Any], what: str) -> str:
     return template.format(body.get(field, "")) if field else template
 
 
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """A large tree has no cycles, and looking for them while it grows takes most of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
+def text_of(sql: bytes) -> str:
+    """Statement text as the parser takes it.
+
+    Client encodings that the guard admits are supersets of ASCII in which no byte of another character
+    is an ASCII one, so what is not UTF-8 can be read byte by byte without changing where tokens end.
+    """
     try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+        return sql.decode("utf-8")
+    except UnicodeDecodeError:
+        return sql.decode("latin-1")
+
+
+class _Collector:
+    """Python's garbage collector, paused while large trees are made: they have no cycles, and looking for
+    them while a tree grows takes most of the time.
+
+    Several threads may judge: it runs again when the last of them is done.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pausing = 0
+        self._was_enabled = False
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        with self._lock:
+            if self._pausing == 0:
+                self._was_enabled = gc.isenabled()
+                gc.disable()
+            self._pausing += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pausing -= 1
+                if self._pausing == 0 and self._was_enabled:
+                    gc.enable()
+
+
+_COLLECTOR: Final = _Collector()
 
 
 @functools.lru_cache(maxsize=256)

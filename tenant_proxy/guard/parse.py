@@ -3,13 +3,18 @@
 pglast's parser is PostgreSQL's own (version 18).  Three of its habits need a bound before it is let
 loose on hostile text: runs of operator characters make the scanner take quadratic time; a row assigned
 to many columns is written out once a column; and the tree of a long text fills memory.
+
+Whoever can't wait (a worker's loop) judges with an allowance, and what would cost more ends in `Costly`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, Final
 
 from pglast.parser import ParseError, parse_sql_json, scan
@@ -34,6 +39,24 @@ MAX_ROW_ASSIGNMENT: Final = 150_000
 #: levels, and a level takes about 150 bytes of C stack
 DEEP_RECURSION: Final = 12_000
 
+#: what a judgement with an allowance may cost, in bytes of JSON read: one takes 0.01 to 0.05 µs with all that
+#: is done with it
+ALLOWANCE: Final = 64 * 1024
+
+#: longest text, in bytes of UTF-8, that is parsed within an allowance: how large its tree is, is known only
+#: then
+ALLOWED_TEXT_BYTES: Final = 4096
+
+#: of a text parsed within an allowance, in place of those above
+_ALLOWED_SCAN_COST: Final = 200_000
+_ALLOWED_ROW_ASSIGNMENT: Final = 2_000
+
+#: of each text, however short
+_COST_OF_A_PARSE: Final = 2_000
+
+#: of a byte of a body in PL/pgSQL, which is read a token at a time in Python
+COST_OF_CODE: Final = 25
+
 _SET = re.compile(r"(?i)\bset\b")
 _AFTER_ROW = re.compile(r"\)\s*=|--|/\*")
 _STRUCTURE = re.compile(rb'"[^"]*"|\) ?=|[(),]')
@@ -50,8 +73,50 @@ class Unreadable(Exception):
         self.reason = reason
 
 
+class Costly(Exception):
+    """The judgement would cost more than its allowance."""
+
+
+class _Allowance:
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+_allowance: ContextVar[_Allowance | None] = ContextVar("allowance", default=None)
+
+
+@contextlib.contextmanager
+def allowance(cost: int = ALLOWANCE) -> Iterator[None]:
+    """What is parsed inside may cost so much together."""
+    token = _allowance.set(_Allowance(cost))
+    try:
+        yield
+    finally:
+        _allowance.reset(token)
+
+
+def charge(cost: int) -> bool:
+    """Takes from the allowance, if there is one; raises Costly when it is used up."""
+    held = _allowance.get()
+    if held is None:
+        return False
+    held.left -= cost
+    if held.left < 0:
+        raise Costly
+    return True
+
+
+def charge_code(text: str) -> None:
+    """For a body that is scanned: pglast looks each token up among the characters that are not ASCII."""
+    cost = len(text) * COST_OF_CODE
+    charge(cost if text.isascii() else cost * (1 + len(text) // 64))
+
+
 def parse(text: str) -> Tree:
     """The statements of `text` as {"stmt": …, "stmt_location": …, "stmt_len": …}.  Raises Unreadable."""
+    charged = charge(_COST_OF_A_PARSE)
     if "\0" in text:
         raise Unreadable("22021", 'invalid byte sequence for encoding "UTF8": 0x00', reason="encoding")
     try:
@@ -62,6 +127,8 @@ def parse(text: str) -> Tree:
         ) from None
     if len(encoded) > MAX_TEXT_BYTES:
         raise Unreadable("54000", "statement is too large to be checked", reason="too_large")
+    if charged:
+        _check_allowed(text, encoded)
     if len(encoded) > 4096 and scan_cost(encoded) > MAX_SCAN_COST:
         raise _too_complex()
     if len(encoded) > 1024 and _AFTER_ROW.search(text) and _SET.search(text):
@@ -72,7 +139,23 @@ def parse(text: str) -> Tree:
         raise _unreadable(error, text) from None
     if len(found) > MAX_TREE_BYTES:
         raise Unreadable("54000", "statement is too large to be checked", reason="too_large")
+    if charged:
+        charge(len(found))
     return _loaded(found)
+
+
+def _check_allowed(text: str, encoded: bytes) -> None:
+    """What is known to take the parser longer than its tree's size tells."""
+    if len(encoded) > ALLOWED_TEXT_BYTES or (
+        len(encoded) > 256
+        and (
+            scan_cost(encoded) > _ALLOWED_SCAN_COST
+            or (
+                _AFTER_ROW.search(text) and _SET.search(text) and _row_work(encoded) > _ALLOWED_ROW_ASSIGNMENT
+            )
+        )
+    ):
+        raise Costly
 
 
 def _loaded(found: str) -> Tree:
@@ -98,6 +181,8 @@ def _unreadable(error: ParseError, text: str) -> Unreadable:
     message, index = str(error.args[0]), error.args[1]
     if message.startswith(("stack depth limit exceeded", "memory exhausted")):
         return _too_deep()
+    if message == "out of memory":
+        return Unreadable("54000", "statement is too large to be checked", reason="too_large")
     return Unreadable("42601", message, len(text) if index is None else int(index))
 
 
@@ -108,6 +193,18 @@ def _check_row_assignments(text: str, encoded: bytes) -> None:
         if len(encoded) > _MAX_SCANNED:
             raise _too_complex()
         found = _scanned(text)
+    if _work_of_rows(found) > MAX_ROW_ASSIGNMENT:
+        raise _too_complex()
+
+
+def _row_work(encoded: bytes) -> int:
+    """`_work_of_rows`, or as good as endless for a text that has no shape."""
+    found = shape(encoded)
+    return MAX_ROW_ASSIGNMENT if found is None else _work_of_rows(found)
+
+
+def _work_of_rows(found: bytes) -> int:
+    """Columns that rows are assigned to, times the bytes behind."""
     opened: list[int] = []  # commas before each
     commas = work = 0
     for match in _STRUCTURE.finditer(found):
@@ -123,7 +220,8 @@ def _check_row_assignments(text: str, encoded: bytes) -> None:
             if token != b")" and columns > 1:
                 work += columns * (len(found) - match.end())
                 if work > MAX_ROW_ASSIGNMENT:
-                    raise _too_complex()
+                    break
+    return work
 
 
 #: texts without a shape are scanned by pglast, a token at a time

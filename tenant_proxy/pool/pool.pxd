@@ -157,6 +157,7 @@ cdef struct Client:
     uint8_t queued              # in its pool's queue
     uint8_t tracks              # prepared statements are the pool's, known under other names on servers
     uint8_t held                # waits for something outside (a look-up, the admin console): messages stay
+    uint8_t judging             # its next message 1: waits for a verdict; 2: may be offered again
     uint8_t refitting           # a server has failed to take its settings; another is tried, once
     uint8_t key_size            # 0: no cancel key yet
     uint8_t key[32]             # secret of its BackendKeyData

@@ -14,8 +14,8 @@ from tenant_proxy.pool.pool cimport (
     ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_DEALLOCATES, EFF_DISCARDS_ALL, GONE, TERMINATED, V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD,
-    V_STARTUP, V_TYPE, Burst, Relay, keep_refusal, up_admin_message, up_deallocate, up_judge_function,
+    EFF_DEALLOCATES, EFF_DISCARDS_ALL, GONE, JUDGING, TERMINATED, V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD,
+    V_STARTUP, V_TYPE, Burst, Relay, keep_refusal, up_admin_message, up_deallocate, up_judge_function, up_judged,
     up_login_message, up_refuse_size, up_startup,
 )
 from tenant_proxy.relay.extended cimport on_bind, on_name, on_parse, on_whole
@@ -75,6 +75,8 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
             r = client_message(e, c, &b, data + pos, n - pos)
         if r <= 0:
             break
+        if c.judging:
+            up_judged(e, c)
         pos += r
     if c.phase == CL_CLOSING or c.link.dead:
         return -1
@@ -171,7 +173,7 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
     cdef uint32_t length
     cdef size_t total
     cdef Server *s
-    if c.phase == CL_WAITING:
+    if c.phase == CL_WAITING or c.judging == JUDGING:
         e.pause(&c.link)
         return HOLD
     if n < 5:
@@ -257,7 +259,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         return violation(e, c, V_FORMAT, 0)
     effects = judge(e, c, p + 5, size)
     if not effects:
-        return refuse_query(e, c, b, total)
+        return HOLD if c.judging == JUDGING else refuse_query(e, c, b, total)
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)

@@ -25,6 +25,11 @@ cdef enum:
     EFF_BOUND = 2048
     EFF_ALLOWED = 0x80000000        # the statement may run
 
+cdef enum:
+    # Client.judging
+    JUDGING = 1                     # a judge process has its next message: it is not read
+    JUDGED = 2                      # the message may be offered again
+
 cpdef enum Reason:
     # why a link ended; names are labels of metrics
     UNKNOWN = 0
@@ -95,6 +100,7 @@ cdef void up_login_message(Relay e, Client *c, const char *data, size_t n) noexc
 cdef void up_client_gone(Relay e, Client *c, int reason) noexcept nogil
 cdef void up_admin_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil
 cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
+cdef void up_judged(Relay e, Client *c) noexcept nogil
 cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil
 cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil

@@ -120,10 +120,15 @@ cdef void up_violation(Relay e, Client *c, int what, uint32_t value) noexcept no
 
 
 cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
-    # a text that the cache does not know; 0: refused, and `refusal` holds the ErrorResponse
+    # a text that the cache does not know; 0: refused, and `refusal` holds the ErrorResponse, or the client
+    # has to wait for the verdict (`judging`)
     with gil:
         try:
-            result = e.hooks.judge(get_object(c.session), c.pool.scope, sql[:n])
+            result = e.hooks.judge(get_object(c.session), c.pool.scope, sql[:n], c.link.id)
+            if result is None:
+                c.judging = JUDGING
+                e.pause(&c.link)
+                return 0
             if isinstance(result, bytes):
                 e.refusal = result
                 return 0
@@ -131,6 +136,15 @@ cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept n
         except Exception:
             e.refusal = e.hooks.bug_message()
             return 0
+
+
+cdef void up_judged(Relay e, Client *c) noexcept nogil:
+    c.judging = 0
+    with gil:
+        try:
+            e.hooks.on_judged(c.link.id)
+        except Exception:
+            e.log.exception("forgetting a verdict")
 
 
 cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil:

@@ -18,7 +18,7 @@ from tenant_proxy.pool.pool cimport (
 )
 from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof, client_free
 from tenant_proxy.relay.core cimport (
-    CONNECT_FAILED, EVICTED, GONE, IDLE, IDLE_IN_TRANSACTION, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT,
+    CONNECT_FAILED, EVICTED, GONE, IDLE, IDLE_IN_TRANSACTION, JUDGED, JUDGING, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT,
     QUEUE_TIMEOUT, RESET_FAILED, RETIRED, SERVER_UNAVAILABLE, Relay, get_object,
 )
 from tenant_proxy.relay.figures cimport Figures, is_busy
@@ -135,6 +135,14 @@ cdef class Engine(Figures):
                 self.unpause(&c.link)
                 self.make_ready(&c.link)
 
+    def client_judged(self, uint64_t id):
+        """The statement that the client waits with is judged, or may be offered again."""
+        cdef Client *c = self.client(id)
+        if c != NULL and c.judging:
+            c.judging = JUDGED
+            self.unpause(&c.link)
+            self.make_ready(&c.link)
+
     def client_admin(self, uint64_t id, session, bytes greeting):
         """Greets a client of the admin console."""
         cdef Client *c = self.client(id)
@@ -240,6 +248,9 @@ cdef class Engine(Figures):
         while slot != NULL:
             c = <Client *> slot.value
             if c.pid == pid and c.key_size == <size_t> len(key) and same_bytes(c.key, <const char *> key, c.key_size):
+                if c.judging == JUDGING and (c.server == NULL or not runs(c.server)):
+                    self.hooks.on_cancel_judging(c.link.id)
+                    return None
                 if c.server == NULL or c.server.phase != SV_ACTIVE or not runs(c.server) or c.server.cancels == 255:
                     return None
                 c.server.cancels += 1
@@ -620,6 +631,8 @@ cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noex
         if p.queue_timeout_us and now > c.request_us + p.queue_timeout_us:
             return QUEUE_TIMEOUT
         # it is not read while it waits, so nobody else notices
+        return GONE if has_hung_up(c) else 0
+    if c.judging == JUDGING:
         return GONE if has_hung_up(c) else 0
     if c.phase < CL_IDLE:
         return LOGIN_TIMEOUT if now > c.connect_us + login_timeout_us else 0

@@ -12,11 +12,11 @@ from tenant_proxy.pool.pool cimport (
     ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst, Relay,
+    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_XACT_CONTROL, JUDGING, V_FORMAT, V_MEMORY, Burst, Relay,
     up_deallocate, up_existing_statement, up_missing_statement, up_refuse_size,
 )
 from tenant_proxy.relay.requests cimport (
-    apply_effects, burst_forward, burst_write, judge, no_server, refuse_extended, server_of, stream,
+    HOLD, apply_effects, burst_forward, burst_write, judge, no_server, refuse_extended, server_of, stream,
     violation,
 )
 from tenant_proxy.relay.statements cimport (
@@ -57,7 +57,7 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         return violation(e, c, V_FORMAT, 0)
     effects = judge(e, c, sql, size)
     if not effects:
-        return refuse_extended(e, c, b, total)
+        return HOLD if c.judging == JUDGING else refuse_extended(e, c, b, total)
     if c.tracks:
         return parse_tracked(e, c, b, p, total, name_len, sql, size, effects)
     s = server_of(e, c)

@@ -171,4 +171,4 @@ cdef class Figures(Relay):
 cdef bint is_busy(Client *c) noexcept nogil:
     if c.phase == CL_WAITING or c.phase == CL_LOGIN_WAITING or c.phase == CL_LOGIN or c.phase == CL_STARTUP:
         return c.phase == CL_WAITING
-    return c.server != NULL and (c.server.ring.count > 0 or c.server.batch_open or c.server.xact_status != XACT_IDLE)
+    return c.judging or c.server != NULL and (c.server.ring.count > 0 or c.server.batch_open or c.server.xact_status != XACT_IDLE)

@@ -8,15 +8,18 @@ and logs it each time.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from tenant_proxy import errors
 from tenant_proxy.config.schema import Catalogs, GuardMode, Policy
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.guard.cache import VerdictCache
-from tenant_proxy.guard.judge import Guard
+from tenant_proxy.guard.judge import Guard, text_of
+from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.model import Action, Effect, Verdict
 from tenant_proxy.obs.log import get_logger
+from tenant_proxy.relay.judges import Judges
 from tenant_proxy.relay.session import Session
 from tenant_proxy.tenancy.registry import TenantInfo
 from tenant_proxy.wire import messages
@@ -34,9 +37,11 @@ MAX_CUSTOM_SETTINGS = 100
 class Judging:
     """The guard of a worker."""
 
-    def __init__(self, cache_entries: int) -> None:
+    def __init__(self, cache_entries: int, wake: Callable[[int], None]) -> None:
+        """`wake` has the engine offer a client's statement again (`judges`)."""
         self.cache = VerdictCache(cache_entries)
         self._guard = Guard()
+        self.judges = Judges(wake)
         self._scopes: dict[int, GuardScope] = {}
         self._ids: dict[object, int] = {}
         #: tenant -> settings of unknown extensions (app.user) that its statements change.  Not per session: a
@@ -81,10 +86,14 @@ class Judging:
             )
         return number
 
-    def judge(self, session: Session, scope_id: int, sql: bytes) -> int | bytes:
-        """Effects with ALLOWED, or an ErrorResponse."""
+    def judge(self, session: Session, scope_id: int, sql: bytes, client: int) -> int | bytes | None:
+        """Effects with ALLOWED, or an ErrorResponse; None: the client has to wait for its verdict."""
         scope = self._scopes[scope_id]
-        verdict = self._guard.judge(scope, text_of(sql))
+        verdict = self._verdict(scope, sql, client)
+        if verdict is None:
+            verdict = self.judges.submit(client, scope, sql)
+        if verdict is None:
+            return None
         effects = int(verdict.effects)
         if verdict.settings and not self._notes_settings(scope.tenant, verdict):
             effects |= Effect.PINS
@@ -110,12 +119,20 @@ class Judging:
         log.info("function call refused", **_fields(session, scope, verdict))
         return refusal(verdict).to_message()
 
-    def deallocates(self, scope_id: int, sql: bytes) -> Verdict:
-        """The verdict on a statement whose effects say DEALLOCATES."""
-        return self._guard.judge(self._scopes[scope_id], text_of(sql))
+    def _verdict(self, scope: GuardScope, sql: bytes, client: int) -> Verdict | None:
+        """The verdict if it is known, or soon made."""
+        return self.judges.answer(client) or (
+            self._guard.judge_at_once(scope, text_of(sql)) if len(sql) <= ALLOWED_TEXT_BYTES else None
+        )
+
+    def deallocates(self, scope_id: int, sql: bytes, client: int) -> Verdict:
+        """The verdict on the client's statement, whose effects say DEALLOCATES."""
+        scope = self._scopes[scope_id]
+        return self._verdict(scope, sql, client) or self._guard.judge(scope, text_of(sql))
 
     def pin_reason(self, scope_id: int, sql: bytes) -> str:
-        return self._guard.judge(self._scopes[scope_id], text_of(sql.split(b"\0")[0])).pin_reason or "unknown"
+        verdict = self._guard.judge_at_once(self._scopes[scope_id], text_of(sql.split(b"\0")[0]))
+        return (verdict.pin_reason if verdict is not None else "") or "unknown"
 
     def custom_settings(self, tenant: str) -> frozenset[str]:
         return self._custom.get(tenant, frozenset())
@@ -128,18 +145,6 @@ class Judging:
             return False
         self._custom[tenant] = custom
         return True
-
-
-def text_of(sql: bytes) -> str:
-    """Statement text as the parser takes it.
-
-    Client encodings that the guard admits are supersets of ASCII in which no byte of another character
-    is an ASCII one, so what is not UTF-8 can be read byte by byte without changing where tokens end.
-    """
-    try:
-        return sql.decode("utf-8")
-    except UnicodeDecodeError:
-        return sql.decode("latin-1")
 
 
 def refusal(verdict: Verdict) -> ProxyError:

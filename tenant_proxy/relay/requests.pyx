@@ -11,7 +11,7 @@ from tenant_proxy.pool.pool cimport (
     ACT_REFUSED, CL_CLOSING, CL_SKIP_TO_SYNC, R_PARSE, R_QUERY, Client, Server, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_DISCARDS_ALL, EFF_PINS, EFF_READS, EFF_SETTINGS, EFF_XACT_CONTROL, PROTOCOL, Burst,
+    EFF_ALLOWED, EFF_DISCARDS_ALL, EFF_PINS, EFF_READS, EFF_SETTINGS, EFF_XACT_CONTROL, JUDGING, PROTOCOL, Burst,
     Relay, keep_refusal, send_refusal, up_judge, up_pinned, up_violation,
 )
 from tenant_proxy.relay.pairing cimport client_end, obtain
@@ -113,7 +113,7 @@ cdef uint32_t judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogi
         if effects:
             return effects
     effects = up_judge(e, c, sql, n)
-    if not effects:
+    if not effects and c.judging != JUDGING:
         c.pool.rejected += 1
     return effects
 

@@ -237,7 +237,7 @@ class Rig:
 
     # --- hooks: statements
 
-    def judge(self, session: object, scope: int, sql: bytes) -> int | bytes:
+    def judge(self, session: object, scope: int, sql: bytes, client: int) -> int | bytes | None:
         return self.verdicts.get(sql.decode(), READS)
 
     def judge_function(self, session: object, scope: int, oid: int) -> int | bytes:

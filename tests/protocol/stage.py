@@ -146,6 +146,11 @@ class Hooks:
         self.servers_gone: list[tuple[int, str]] = []
         self.stopped: list[int] = []
         self.judged: list[str] = []
+        #: clients whose statements ("long" is in them) wait for a verdict, and those that have one
+        self.waiting: list[int] = []
+        self.verdicts: dict[int, bytes | None] = {}
+        self.dealt_with: list[int] = []
+        self.canceled: list[int] = []
         self.login_messages: list[bytes] = []
         self.pinned = 0
 
@@ -201,9 +206,15 @@ class Hooks:
 
     # --- statements
 
-    def judge(self, session: Session, scope: int, sql: bytes) -> int | bytes:
+    def judge(self, session: Session, scope: int, sql: bytes, client: int) -> int | bytes | None:
         words = sql.decode()
         self.judged.append(words)
+        if "long" in words and client not in self.verdicts:
+            if client not in self.waiting:
+                self.waiting.append(client)
+            return None
+        if verdict := self.verdicts.get(client):
+            return verdict
         if "forbidden" in words:
             return wire.error("42501")
         effects = Effect.READS
@@ -219,6 +230,13 @@ class Hooks:
         if words == "DISCARD ALL":
             effects |= Effect.DEALLOCATES | Effect.DISCARDS_ALL | Effect.SETTINGS
         return int(effects) | ALLOWED
+
+    def on_judged(self, client: int) -> None:
+        self.verdicts.pop(client, None)
+        self.dealt_with.append(client)
+
+    def on_cancel_judging(self, client: int) -> None:
+        self.canceled.append(client)
 
     def judge_function(self, session: Session, scope: int, oid: int) -> int | bytes:
         return wire.error("42501") if oid == 13 else int(Effect.READS) | ALLOWED
