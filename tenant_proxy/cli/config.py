@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from tenant_proxy.cli.output import print_json
-from tenant_proxy.config.reference import json_schema
+from tenant_proxy.config.reference import json_schema, policy_schema
 
 config_app = typer.Typer(name="config", help="About the configuration file.", no_args_is_help=True)
 
@@ -16,6 +18,8 @@ def _group() -> None:
 
 
 @config_app.command()
-def schema() -> None:
+def schema(
+    policy: Annotated[bool, typer.Option("--policy", help="That of policy files.")] = False,
+) -> None:
     """Prints the file's JSON schema, for editors that check and complete YAML."""
-    print_json(json_schema())
+    print_json(policy_schema() if policy else json_schema())

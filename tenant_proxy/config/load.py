@@ -17,6 +17,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from tenant_proxy.config import crosscheck, yaml_nodes
+from tenant_proxy.config.policy_files import merge_policy_files
 from tenant_proxy.config.problems import ConfigError, Path, Problem, dotted
 from tenant_proxy.config.schema import Config, Policy, Pool
 from tenant_proxy.config.secrets import resolve_secret
@@ -71,7 +72,8 @@ def load_text(
     config = _build(document, (base or FilePath()).absolute(), os.environ if environ is None else environ)
     if config is not None and world_readable:
         _warn_of_readable_secrets(document)
-    document.problems.sort(key=lambda problem: (problem.line, problem.column))
+    # this file's first, then those of the policy files
+    document.problems.sort(key=lambda one: (one.file != file, one.file, one.line, one.column))
     if config is None or any(problem.severity == "error" for problem in document.problems):
         raise ConfigError(document.problems)
     return Loaded(config, tuple(document.problems))
@@ -90,6 +92,7 @@ def _build(document: Document, base: FilePath, environ: Mapping[str, str]) -> Co
         return None
     data: dict[str, Any] = document.data
     failed: set[Path] = set()
+    merge_policy_files(document, data, base, failed)
     valid = validate(Config, document, data, failed=failed) is not None
     # to Config the overrides of tenants are any dictionaries
     _validate_overrides(document, data, failed)
@@ -168,6 +171,7 @@ def _resolve_paths(data: dict[str, Any], base: FilePath) -> None:
         (data.get("listen", {}).get("tls", {}), ("cert", "key", "client_ca")),
     ]
     sections += [(cluster.get("tls", {}), ("ca", "cert", "key")) for cluster in data["clusters"]]
+    sections += [(holder, ("policy_file",)) for holder in (data, *data.get("tenants", []))]
     for section, keys in sections:
         for key in keys:
             if section.get(key) is not None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tenant_proxy.config.reload import When, when_of
-from tenant_proxy.config.schema import Config, SecretRef
+from tenant_proxy.config.schema import Config, Policy, SecretRef
 from tenant_proxy.config.validate import Shape
 
 
@@ -51,6 +51,13 @@ def json_schema() -> dict[str, Any]:
     only_one: dict[str, Any] = {"minProperties": 1, "maxProperties": 1}
     schema["$defs"]["SecretRef"] |= only_one
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tenant_proxy"}
+    return head | schema | head
+
+
+def policy_schema() -> dict[str, Any]:
+    """The same of a policy file."""
+    schema = Policy.model_json_schema(by_alias=True)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tenant_proxy policy"}
     return head | schema | head
 
 

@@ -26,6 +26,27 @@ this file's directory.  Unlike in older YAML on, off, yes and no are plain words
 tenant-proxy check -c FILE finds what is wrong here and missing on the servers.
 """
 
+_POLICY_HEAD: Final = """\
+A policy: what the guard lets tenants do.  Every key, with its default.
+
+Name it by `policy_file`, at the top of the configuration for all tenants or at a tenant for that one;
+what the key `policy` says there is merged over it.  policy.strict.yaml, policy.legacy.yaml and
+policy.observe.yaml are ready to be used so; they leave out what they don't change.
+
+Refused whatever a policy says, as nothing of it stays in a tenant (docs/guard.md has all of it):
+  objects of other schemas than the tenant's own and allowed_schemas, to read or to change;
+  another role, a search_path that leads outside, settings that decide how SQL is read;
+  ALTER SYSTEM, roles, databases, schemas, tablespaces, extensions, languages, foreign servers,
+  publications, subscriptions, event triggers, security labels, two-phase transactions;
+  COPY with files or programs, LOAD, catalogs that hold passwords or other tenants' values;
+  upkeep (VACUUM, ANALYZE, REINDEX …) of the whole database.
+Refused unless allowed_functions names them: functions about the server's files, other sessions, WAL,
+replication, statistics of the cluster, and those of pg_catalog that are not known.
+
+tenant-proxy guard explain --policy FILE "SELECT …" says what a policy means for a statement,
+tenant-proxy guard scan --policy FILE DIRECTORY what it would refuse of an application's SQL.
+"""
+
 #: values of keys that need one to be a sensible example
 _EXAMPLES: Final = {
     "clusters[].name": "main",
@@ -73,6 +94,18 @@ def sample_yaml() -> str:
 
 def minimal_yaml() -> str:
     return _MINIMAL
+
+
+def policy_yaml() -> str:
+    """Every key of a policy file with its default, commented; it can be loaded."""
+    lines = [f"# {line}".rstrip() for line in _POLICY_HEAD.splitlines()]
+    for key in keys():
+        section, _, word = key.name.rpartition(".")
+        if section == "policy":
+            # a tenant's policy file may not have it
+            mark = "# " if word == "cache_entries" else ""
+            lines += ["", *_comment(_describe(key), ""), f"{mark}{word}: {key.default}"]
+    return "\n".join(lines) + "\n"
 
 
 def _sample_lines() -> Iterator[str]:

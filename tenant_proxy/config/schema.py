@@ -250,6 +250,8 @@ class Tenant(Section):
     """dedicated: backends log in as the tenant's own roles; shared is not built yet, and refused."""
     pool: dict[str, object] = {}
     """Any keys of pool, for this tenant."""
+    policy_file: str | None = None
+    """File with keys of policy for this tenant; `policy` is merged over them."""
     policy: dict[str, object] = {}
     """Any keys of policy but cache_entries, for this tenant."""
     settings: dict[str, str] = {}
@@ -390,6 +392,8 @@ class Config(Section):
     belongs to one tenant; user_suffix: user.tenant; options: options=-c tenant=NAME; database: its name;
     sni: the TLS host name; certificate: the CN or an alternative name of the client's certificate."""
     pool: Pool = Pool()
+    policy_file: str | None = None
+    """File with keys of policy, so that they can be kept apart; `policy` is merged over them."""
     policy: Policy = Policy()
     secret: SecretRef | None = None
     """Random text, the same for all proxies of a cluster; keeps tenants' channels and advisory locks apart

@@ -66,6 +66,8 @@ class Document:
     #: path -> text of a scalar as it is written (numbers and booleans that turn out to be meant as text)
     texts: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    #: path -> where in another file that stands which was merged in here
+    adopted: dict[Path, tuple[Document, Path]] = field(default_factory=dict)
 
     def place(self, path: Path, *, key: bool = False) -> tuple[int, int]:
         """Line and column of a value (or its key); of the nearest thing around it when it isn't in the
@@ -78,10 +80,18 @@ class Document:
                 return found or (1, 1)
             path = path[:-1]
 
+    def _origin(self, path: Path) -> tuple[Document, Path]:
+        for length in range(len(path), 0, -1) if self.adopted else ():
+            if path[:length] in self.adopted:
+                document, there = self.adopted[path[:length]]
+                return document, (*there, *path[length:])
+        return self, path
+
     def problem(self, path: Path, message: str, *, at_key: bool = False, **more: Any) -> Problem:
         """Records and returns a problem at `path`."""
-        line, column = self.place(path, key=at_key)
-        found = Problem(self.file, line, column, dotted(path), message, **more)
+        origin, there = self._origin(path)
+        line, column = origin.place(there, key=at_key)
+        found = Problem(origin.file, line, column, dotted(path), message, **more)
         self.problems.append(found)
         return found
 
