@@ -10,7 +10,7 @@ import functools
 import gc
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from tenant_proxy.guard import definitions, expressions, statements
@@ -29,7 +29,7 @@ _RULES: Final[Mapping[str, Rule]] = {**expressions.RULES, **statements.RULES, **
 _MULTI: Final = int(Effect.MULTI)
 
 
-class _Judgement(Walk):
+class Judgement(Walk):
     __slots__ = ()
     table = {tag: (fields, _RULES.get(tag)) for tag, fields in NODES.items()}  # noqa: RUF012
 
@@ -55,6 +55,10 @@ class _Judgement(Walk):
 
 class Guard:
     """Judges statements.  One instance serves all scopes and threads."""
+
+    def __init__(self, judgement: Callable[[GuardScope, str], Walk] = Judgement) -> None:
+        #: makes one judgement; that of `explain` takes notes
+        self._judgement = judgement
 
     def judge(self, scope: GuardScope, sql: str | bytes) -> Verdict:
         """The verdict of a simple Query's or a Parse's text; never raises.
@@ -105,7 +109,7 @@ class Guard:
         return self._judge(scope, sql)
 
     def _judge(self, scope: GuardScope, sql: str) -> Verdict:
-        w = _Judgement(scope, sql)
+        w = self._judgement(scope, sql)
         try:
             tree = parse(sql)
             for statement in tree:
