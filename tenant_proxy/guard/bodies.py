@@ -53,10 +53,12 @@ def _body(w: Walk, language: str, options: Sequence[Any], what: str) -> None:
         w.refuse("syntax", "conflicting or redundant options", sqlstate="42601")
     outside, w.in_code = w.in_code, True
     for texts, location in bodies:
+        literal = w.tokens.character(location) if location >= 0 else NOWHERE
         if language == "sql":
-            w.nested(texts[0], location, f"the body of a {what}")
+            w.nested(texts[0], location, f"the body of a {what}", literal=literal)
         else:
-            plpgsql.judge(w, texts[0], location)
+            with w.inside(texts[0], literal=literal):
+                plpgsql.judge(w, texts[0], location)
     w.in_code = outside
 
 
@@ -93,6 +95,12 @@ def _sql_body(w: Walk, node: Any) -> None:
             w.walk_later(node)
 
 
+def argument_types(w: Walk, body: Body) -> None:
+    """The types of an ObjectWithArgs whose name is judged already."""
+    for item in (*body.get("objargs", ()), *body.get("objfuncargs", ())):
+        w.walk_node(item)
+
+
 def _clauses(w: Walk, options: Sequence[Any]) -> None:
     """What a function's options set and call, its body apart."""
     for item in options:
@@ -108,6 +116,6 @@ def _clauses(w: Walk, options: Sequence[Any]) -> None:
 
 def alter_function(w: Walk, body: Body) -> bool:
     w.check_name(strings(body["func"]["objname"]), NOWHERE, write=True)
-    w.walk("ObjectWithArgs", body["func"])
+    argument_types(w, body["func"])
     _clauses(w, body.get("actions", ()))
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from tenant_proxy.guard import bodies
+from tenant_proxy.guard import bodies, own_public
 from tenant_proxy.guard.expressions import reference, relation
 from tenant_proxy.guard.statements import created
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, strings
@@ -61,7 +61,7 @@ def _object(w: Walk, kind: str, node: Mapping[str, Any]) -> None:
         w.check_name(strings(body["items"])[1:], NOWHERE, write=True)
     elif kind in _ROUTINES and tag == "ObjectWithArgs":
         w.check_name(strings(body["objname"]), NOWHERE, write=True)
-        w.walk(tag, body)
+        bodies.argument_types(w, body)
     elif kind in _TYPES:
         # a domain's constraint is [TypeName, name]; RENAME gives a bare list of names
         if tag == "List" and body["items"] and "TypeName" in body["items"][0]:
@@ -329,6 +329,8 @@ def _text_search(w: Walk, body: Body) -> None:
 
 def _grant(w: Walk, body: Body) -> bool:
     kind, objects = body["objtype"], body.get("objects", ())
+    if kind == "OBJECT_SCHEMA" and body["targtype"] == "ACL_TARGET_OBJECT" and own_public.grant(w, body):
+        return True
     if body["targtype"] == "ACL_TARGET_ALL_IN_SCHEMA":
         for name in strings(objects):
             w.check_schema(name, NOWHERE, write=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tenant_proxy.guard import functions, names, settings
+from tenant_proxy.guard import bound, catalogs, functions, names, settings
 from tenant_proxy.guard.functions import ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
+from tenant_proxy.guard.source import quoted_name
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, location_of, strings
 from tenant_proxy.model import Effect
 
@@ -30,8 +31,11 @@ def relation(w: Walk, body: Body, *, write: bool = False) -> None:
     schema, name = body.get("schemaname"), body["relname"]
     location = body.get("location", 0)
     if schema is not None:
-        w.check_schema(schema, location, write=write, name=name)
+        parts = [schema, name] if "catalogname" not in body else [body["catalogname"], schema, name]
+        w.check_schema(schema, location, write=write, name=name, parts=parts)
         if schema != "pg_catalog":
+            if schema == "information_schema":
+                catalogs.information(w, parts, location)
             return
     if name in functions.REFUSED_RELATIONS:
         w.refuse(
@@ -42,9 +46,11 @@ def relation(w: Walk, body: Body, *, write: bool = False) -> None:
             location=location,
             name=f"pg_catalog.{name}",
         )
-    if write and name in functions.CATALOG_RELATIONS:
-        # without a schema pg_catalog comes first, whatever search_path says
-        w.check_schema("pg_catalog", location, write=True, name=name)
+    if name in functions.CATALOG_RELATIONS:
+        if write:
+            # without a schema pg_catalog comes first, whatever search_path says
+            w.check_schema("pg_catalog", location, write=True, name=name)
+        catalogs.relation(w, [name] if schema is None else parts, location)
 
 
 def _range_var(w: Walk, body: Body) -> bool:
@@ -58,11 +64,16 @@ def _column_ref(w: Walk, body: Body) -> bool:
         return True
     parts = strings(fields)
     location = body.get("location", 0)
-    if len(parts) > 2 and not w.in_code:
-        w.check_schema(parts[-3], location, name=".".join(parts[-2:]))
+    if len(parts) > 2:
+        schema = parts[-3]
+        if not w.in_code or (schema == "public" and w.scope.public_is_own):
+            w.check_schema(schema, location, name=".".join(parts[-2:]), parts=parts, part=-3)
+        if schema in catalogs.SCHEMAS:
+            catalogs.column(w, parts, location)
     if parts[-1] in ATTRIBUTES:
         # t.f calls f(t) where t has no column f
         call(w, [parts[-1]], [{"ColumnRef": {"fields": fields[:-1], "location": location}}], location)
+        catalogs.attribute(w, parts[-1], location)
     return True
 
 
@@ -72,6 +83,7 @@ def _indirection(w: Walk, body: Body) -> None:
     for item in body["indirection"]:
         if "String" in item and item["String"].get("sval") in ATTRIBUTES:
             call(w, [item["String"]["sval"]], [argument], location_of(argument))
+            catalogs.attribute(w, item["String"]["sval"], location_of(argument), sure=True)
         argument = {"A_Indirection": body}
 
 
@@ -85,7 +97,9 @@ def _func_call(w: Walk, body: Body) -> None:
         name = parts[0]["String"]["sval"]
         if FUNCTIONS.get(name, _MISSING) is None and name not in w.scope.denied_functions:
             return
-    call(w, strings(parts), body.get("args", ()), body.get("location", 0))
+    names, arguments, location = strings(parts), body.get("args", ()), body.get("location", 0)
+    call(w, names, arguments, location)
+    catalogs.function(w, names, len(arguments), location)
 
 
 def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], location: int) -> None:
@@ -122,7 +136,13 @@ def reference(w: Walk, parts: list[str], location: int, *, trigger: bool = False
     w.effects = effects  # nothing runs now
     if trigger and parts[-1] in functions.TRIGGERS:
         return
-    if fact is not None and (fact.names or fact.queries or fact.sets or fact.effects & Effect.PINS):
+    if fact is not None and (
+        fact.names
+        or fact.queries
+        or fact.sets
+        or fact.effects & Effect.PINS
+        or (fact.turned and (w.scope.hides or w.scope.hide_missing))
+    ):
         w.refuse(
             "function",
             f"permission denied for function {parts[-1]}",
@@ -195,7 +215,12 @@ def _query_argument(w: Walk, name: str, argument: Mapping[str, Any], location: i
             location=location,
             name=name,
         )
-    w.effects |= w.nested(text, location_of(argument), f'the query of function "{name}"')
+    w.effects |= w.nested(
+        text,
+        location_of(argument),
+        f'the query of function "{name}"',
+        literal=w.literal(argument),
+    )
 
 
 # --- names in literals -----------------------------------------------------------------------
@@ -206,29 +231,47 @@ def names_in(
 ) -> None:
     """Judges the constants that an expression may be as names of objects; see functions.yaml for kinds.
 
-    What is not constant passes: on a backend that is the tenant's own PostgreSQL's grants decide.
+    Parameters are judged at Bind.  What else is not constant passes: on a backend that is the tenant's own
+    PostgreSQL's grants decide.
     """
-    for text, location, element in w.constants(node):
+    kind_bound = "" if array else kind + bound.UNSURE if unsure else kind
+    for text, constant, element in w.constants(node, kind_bound):
+        location = location_of(constant)
         if array and not element and len(text) <= _MAX_NAME:
             elements = names.array_elements(text)
             if elements is None:
                 _malformed(w, text, location)
-            for item in elements or ():
-                judge_name(w, item, kind, location, unsure=unsure)
+            with w.inside(text):
+                for item in elements or ():
+                    judge_name(w, item, kind, location, unsure=unsure)
+        elif w.scope.public_is_own or kind in _NESTED_KINDS:
+            with w.inside(text, literal=w.literal(constant)):
+                judge_name(w, text, kind, location, unsure=unsure)
         else:
             judge_name(w, text, kind, location, unsure=unsure)
 
 
+#: kinds of names that are judged by SQL around them
+_NESTED_KINDS: Final = frozenset({"type", "routine"})
+
+
 def judge_name(w: Walk, text: str, kind: str, location: int, *, unsure: bool = False) -> None:
-    """One name of an object in a literal."""
+    """One name of an object in a literal, whose value is the text that locations are in now.
+
+    Refusals are told at `location` of the statement.
+    """
     if len(text) > _MAX_NAME:
         _malformed(w, text[:40], location)
     if kind == "schema_name":  # taken as it is, without quoting rules
-        w.check_schema(names.truncated(text), location)
+        name = names.truncated(text)
+        if name == "public" and w.scope.public_is_own:
+            w.tokens.edit(0, len(text), w.scope.schema)
+        else:
+            w.check_schema(name, location)
     elif names.is_oid(text):
         return
     elif kind == "type":
-        w.nested(f"SELECT NULL::{text}", location, "the name of a type")
+        w.nested(f"SELECT NULL::{text}", location, "the name of a type", offset=-len("SELECT NULL::"))
     elif kind == "routine":
         _routine_name(w, text, location)
     else:
@@ -237,10 +280,21 @@ def judge_name(w: Walk, text: str, kind: str, location: int, *, unsure: bool = F
             return
         if parts is None:
             _malformed(w, text, location)
-        elif kind == "schema":
-            w.check_schema(parts[-1], location)
         else:
-            w.check_name(parts, location)
+            _name_in_text(w, text, parts, -1 if kind == "schema" else -2, location)
+
+
+def _name_in_text(w: Walk, text: str, parts: list[str], schema: int, location: int) -> None:
+    """A qualified name in a literal, of which the part `schema` is a schema if there are so many."""
+    if len(parts) + schema < 0:
+        return
+    if parts[schema] == "public" and w.scope.public_is_own:
+        _, start, end = (names.split_spans(text) or [])[schema]
+        w.tokens.edit(start, end, quoted_name(w.scope.schema))
+    elif schema == -1:
+        w.check_schema(parts[-1], location)
+    else:
+        w.check_name(parts, location)
 
 
 def _routine_name(w: Walk, text: str, location: int) -> None:
@@ -250,9 +304,12 @@ def _routine_name(w: Walk, text: str, location: int) -> None:
     if parts is None:
         _malformed(w, text, location)
     else:
-        w.check_name(parts, location)
+        _name_in_text(w, name, parts, -2, location)
     if parenthesis:
-        w.nested(f"DROP FUNCTION pg_temp.f({arguments}", location, "the name of a function")
+        before = "DROP FUNCTION pg_temp.f("
+        w.nested(
+            f"{before}{arguments}", location, "the name of a function", offset=len(name) + 1 - len(before)
+        )
 
 
 def _malformed(w: Walk, text: str, location: int) -> None:
@@ -318,6 +375,9 @@ def _object_with_args(w: Walk, body: Body) -> None:
 
 def _role(w: Walk, body: Body) -> bool:
     name = body.get("rolename")
+    if body["roletype"] == "ROLESPEC_PUBLIC" and w.scope.public_is_own:
+        # a role, however alike it reads
+        w.tokens.claimed.add(w.tokens.character(body.get("location", 0)))
     if body["roletype"] == "ROLESPEC_CSTRING" and name not in w.scope.roles:
         w.refuse(
             "role",

@@ -17,6 +17,7 @@ from typing import Any, Final
 import yaml
 
 from tenant_proxy.model import Effect
+from tenant_proxy.shims import names as shims
 
 #: types whose input turns a name into an object's OID -> kind of name
 REG_TYPES: Final[Mapping[str, str]] = {
@@ -58,6 +59,8 @@ class Fact:
     sets: bool = False
     #: fewest arguments of any overload
     least: int = 0
+    #: calls may be turned to a function of the proxy's own (catalogs.py)
+    turned: bool = False
 
 
 def _load(name: str) -> Any:
@@ -154,6 +157,7 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
             queries=_queries_listed(queries.get(name, {})),
             sets=name == "set_config",
             least=min((call[0] for call in calls), default=0),
+            turned=name in shims.FUNCTIONS or name in shims.PUBLIC_FUNCTIONS,
         )
         classified = bool(entry.names or entry.queries or entry.effects or entry.sets or name in reviewed)
         reason = refused.of(name)
@@ -163,7 +167,7 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
             reason = "functions that nobody has classified yet"
         if reason:
             result[name] = Fact(refused=reason, least=entry.least)
-        elif entry.names or entry.queries or entry.effects or entry.sets:
+        elif entry.names or entry.queries or entry.effects or entry.sets or entry.turned:
             result[name] = entry
         else:
             result[name] = None

@@ -13,19 +13,25 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from tenant_proxy.guard import definitions, expressions, statements
+from tenant_proxy.guard import catalogs, definitions, expressions, own_public, statements
 from tenant_proxy.guard.effects import REFUSED, SERVER_SAYS, STATEMENTS
 from tenant_proxy.guard.functions import FUNCTIONS, OIDS
 from tenant_proxy.guard.nodes import NODES
 from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES, Costly, Unreadable, allowance, parse
 from tenant_proxy.guard.policy import GuardScope
+from tenant_proxy.guard.source import NotFound
 from tenant_proxy.guard.standin import LONG_TEXT_BYTES, stand_in
 from tenant_proxy.guard.walk import Refusal, Rule, Walk
 from tenant_proxy.model import Action, Effect, Verdict
 
 _log = logging.getLogger(__name__)
 
-_RULES: Final[Mapping[str, Rule]] = {**expressions.RULES, **statements.RULES, **definitions.RULES}
+_RULES: Final[Mapping[str, Rule]] = {
+    **expressions.RULES,
+    **statements.RULES,
+    **definitions.RULES,
+    **catalogs.RULES,
+}
 _MULTI: Final = int(Effect.MULTI)
 
 
@@ -37,6 +43,8 @@ class Judgement(Walk):
         ((tag, body),) = node.items()
         known = STATEMENTS.get(tag)
         if known is None:
+            if tag == "CreateSchemaStmt" and own_public.create_schema(self, body):
+                return
             what, why = REFUSED.get(tag, (tag.removesuffix("Stmt"), "the guard does not know this statement"))
             self.refuse(
                 "statement",
@@ -51,6 +59,20 @@ class Judgement(Walk):
         if exact:
             self.exact = True
         self.walk(tag, body)
+
+    def settle(self, statement: Mapping[str, Any]) -> None:
+        source = self.tokens
+        if not (source.relations or source.pending or source.instead):
+            return
+        location = statement.get("stmt_location", 0)
+        start, end = source.character(location), len(source.text)
+        if "stmt_len" in statement:
+            end = source.character(location + statement["stmt_len"])
+        if source.instead:
+            source.replace_statement(start, end)
+            return
+        catalogs.settle(source, start, end)
+        source.settle(start, end)
 
 
 class Guard:
@@ -112,8 +134,18 @@ class Guard:
         w = self._judgement(scope, sql)
         try:
             tree = parse(sql)
-            for statement in tree:
-                w.statement(statement["stmt"])
+            w.statements(tree)
+            if w.attributes and w.row_functions:
+                catalogs.refuse_attribute(w, *w.attributes[0])
+            edits = () if w.source is None else w.source.byte_edits()
+        except NotFound:
+            return _refused(
+                "rewriting",
+                "0A000",
+                "the statement can't be rewritten",
+                detail="The proxy can't tell where the names that it has to change stand in it.",
+                hint="Write each name as one constant or identifier, or split the statement.",
+            )
         except Unreadable as error:
             return _refused(
                 error.reason,
@@ -138,7 +170,7 @@ class Guard:
             )
         if len(tree) > 1:
             w.effects |= _MULTI
-        if not (w.deallocates or w.settings or w.pin_reason):
+        if not (w.deallocates or w.settings or w.pin_reason or edits or w.bound):
             return _allowed(w.effects, w.exact)
         return Verdict(
             Action.ALLOW,
@@ -147,6 +179,8 @@ class Guard:
             deallocates=tuple(w.deallocates),
             settings=tuple(w.settings),
             pin_reason=w.pin_reason,
+            edits=edits,
+            bound=tuple(w.bound),
         )
 
     def judge_function(self, scope: GuardScope, oid: int) -> Verdict:
@@ -161,7 +195,7 @@ class Guard:
             fact = FUNCTIONS.get(name)
             if name in scope.denied_functions or (
                 fact is not None
-                and (fact.refused or fact.names or fact.queries or fact.sets)
+                and (fact.refused or (fact.turned and scope.hides) or fact.names or fact.queries or fact.sets)
                 and name not in scope.allowed_functions
             ):
                 break

@@ -31,24 +31,30 @@ def is_oid(text: str) -> bool:
 
 def split_qualified(text: str) -> list[str] | None:
     """a.b."C" as names (stringToQualifiedNameList); None if PostgreSQL would call it malformed."""
-    parts: list[str] = []
+    parts = split_spans(text)
+    return None if parts is None else [name for name, _, _ in parts]
+
+
+def split_spans(text: str) -> list[tuple[str, int, int]] | None:
+    """`split_qualified` with the characters, [from, to), that each part is written in."""
+    parts: list[tuple[str, int, int]] = []
     at, end = 0, len(text)
     while True:
         while at < end and text[at] in _SPACE:
             at += 1
+        start = at
         quoted = _QUOTED.match(text, at)
         if quoted:
             name, at = quoted[1].replace('""', '"'), quoted.end()
         elif text.startswith('"', at):
             return None
         else:
-            start = at
             while at < end and text[at] != "." and text[at] not in _SPACE:
                 at += 1
             name = text[start:at].translate(_ASCII_LOWER)
         if not name:
             return None
-        parts.append(truncated(name))
+        parts.append((truncated(name), start, at))
         while at < end and text[at] in _SPACE:
             at += 1
         if at == end:

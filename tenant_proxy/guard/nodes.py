@@ -166,6 +166,7 @@ ReturningClause: options* exprs*
 RoleSpec: roletype rolename location
 RowExpr: args* row_format colnames location
 RuleStmt: relation rulename whereClause: event instead actions* replace
+SQLValueFunction: op typmod location
 SelectStmt: distinctClause* intoClause=IntoClause targetList* fromClause* whereClause: groupClause*
     groupDistinct havingClause: windowClause* valuesLists* sortClause* limitOffset: limitCount:
     limitOption lockingClause* withClause=WithClause op all larg=SelectStmt rarg=SelectStmt
@@ -233,7 +234,6 @@ LEAVES: Final = frozenset(
         "Boolean",
         "BitString",
         "SetToDefault",
-        "SQLValueFunction",
         "CurrentOfExpr",
         "MergeSupportFunc",
         "ReturningOption",

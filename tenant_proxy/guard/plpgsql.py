@@ -31,6 +31,9 @@ _QUERIES: Final = {
 _ENDS: Final = {"end", "exception", "else", "elsif", "elseif", "when"}
 _OPEN, _CLOSE = {"(", "["}, {")", "]"}
 
+#: makes an expression a statement
+_SELECT: Final = "SELECT "
+
 #: longest body, in characters; each statement and expression in it is parsed on its own
 _MAX_BODY: Final = 1024 * 1024
 
@@ -141,6 +144,10 @@ class _Reader:
             self.at += 1
         return start, self.at
 
+    def offset(self, span: tuple[int, int]) -> int:
+        """Where `slice` begins."""
+        return self.tokens[span[0]].start
+
     def slice(self, span: tuple[int, int]) -> str:
         start, end = span
         if start == end:
@@ -149,27 +156,31 @@ class _Reader:
 
     # --- judging ---------------------------------------------------------------------
 
-    def sql(self, text: str) -> None:
-        self.w.nested(text, self.w.fixed, "a body in PL/pgSQL")
+    def sql(self, text: str, offset: int) -> None:
+        self.w.nested(text, self.w.fixed, "a body in PL/pgSQL", offset=offset)
 
     def expression(self, span: tuple[int, int]) -> None:
         text = self.slice(span)
         if not text:
             self._unexpected()
         # an expression may go on with FROM, WHERE …, as after SELECT
-        self.sql(f"SELECT {text}")
+        self.sql(f"{_SELECT}{text}", self.offset(span) - len(_SELECT))
 
     def dynamic(self, span: tuple[int, int]) -> None:
         """The text of an EXECUTE."""
         self.expression(span)
+        text, w = f"{_SELECT}{self.slice(span)}", self.w
         try:
-            targets = parse(f"SELECT {self.slice(span)}")[0]["stmt"]["SelectStmt"]["targetList"]
+            targets = parse(text)[0]["stmt"]["SelectStmt"]["targetList"]
         except (Unreadable, KeyError, IndexError):
             self._unexpected()
-        if len(targets) == 1:
-            constant = self.w.constant(targets[0]["ResTarget"]["val"])
-            if constant is not None:
-                self.sql(constant)
+        if len(targets) != 1:
+            return
+        value = targets[0]["ResTarget"]["val"]
+        constant = w.constant(value)
+        if constant is not None:
+            with w.inside(text, offset=self.offset(span) - len(_SELECT)):
+                w.nested(constant, w.fixed, "a body in PL/pgSQL", literal=w.literal(value))
 
     def query(self, span: tuple[int, int]) -> None:
         """An SQL statement, perhaps with INTO variables, which are taken out."""
@@ -185,10 +196,10 @@ class _Reader:
                 text = self.slice(span)
                 offset = self.tokens[start].start
                 blank = " " * (cut_to - cut_from)
-                self.sql(text[: cut_from - offset] + blank + text[cut_to - offset :])
+                self.sql(text[: cut_from - offset] + blank + text[cut_to - offset :], offset)
                 return
             at += 1
-        self.sql(self.slice(span))
+        self.sql(self.slice(span), self.offset(span))
 
     def _skip_targets(self, at: int, end: int) -> int:
         """[STRICT] name[.name…] [, …] behind INTO; returns the token behind them."""
@@ -300,13 +311,18 @@ class _Reader:
         parts = names.split_qualified(self.slice(span))
         if parts is None:
             self._unexpected()
-        self.w.check_name(parts, -1)
+        self.check_name(parts, span)
+
+    def check_name(self, parts: list[str], span: tuple[int, int]) -> None:
+        """A name that stands at the beginning of `span`."""
+        self.w.check_name(parts, len(self.text[: self.offset(span)].encode()))
 
     def type_name(self, span: tuple[int, int]) -> None:
         text = self.slice(span)
         reference = _COPIED_TYPE.fullmatch(text)
         if reference is None:
-            expressions.judge_name(self.w, text, "type", -1)
+            with self.w.inside(text, offset=self.offset(span) if text else None):
+                expressions.judge_name(self.w, text, "type", -1)
             return
         parts = names.split_qualified(reference[1])
         if parts is None:
@@ -314,7 +330,7 @@ class _Reader:
         # of a%TYPE's parts the last is a column, if it is not all a variable
         if reference[2].lower() == "type":
             parts = parts[:-1]
-        self.w.check_name(parts, -1)
+        self.check_name(parts, span)
 
     # --- statements ------------------------------------------------------------------
 

@@ -72,6 +72,10 @@ class GuardScope:
         if codec is None:
             raise ValueError(f"client_encoding {client_encoding} can't be read safely")
         own = role or login or ""
+        readable = {TEMP_SCHEMA, *SYSTEM_SCHEMAS, *policy.allowed_schemas}
+        public_is_own = policy.public_is_own and schema != "public"
+        if public_is_own:
+            readable.discard("public")
         return cls(
             id=id,
             tenant=tenant,
@@ -79,7 +83,7 @@ class GuardScope:
             role=own,
             role_is_set=role is not None and role != login,
             roles=frozenset({own, login or "", *roles}) - {""},
-            readable=frozenset({schema, TEMP_SCHEMA, *SYSTEM_SCHEMAS, *policy.allowed_schemas}),
+            readable=frozenset({schema, *readable}),
             writable=frozenset({schema, TEMP_SCHEMA}),
             allowed_schemas=tuple(policy.allowed_schemas),
             allowed_functions=_function_names(policy.allowed_functions),
@@ -89,7 +93,7 @@ class GuardScope:
             codec=codec,
             hides=hides,
             hide_missing=hide_missing,
-            public_is_own=policy.public_is_own,
+            public_is_own=public_is_own,
             space=space,
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tenant_proxy.errors import ProxyError
+from tenant_proxy.guard import own_public
 from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
 from tenant_proxy.settings_policy import (
     FIXED_SETTINGS,
@@ -17,6 +18,8 @@ from tenant_proxy.settings_policy import (
     canonical_name,
     check_search_path,
     check_setting,
+    join_identifiers,
+    split_identifiers,
 )
 
 #: settings of which some values are refused: set_config must show which it is
@@ -73,12 +76,31 @@ def _check_arguments(w: Walk, name: str, arguments: Sequence[Mapping[str, Any]],
     if name == "search_path":
         # each argument is one name, whatever is in it (flatten_set_variable_args)
         scope = w.scope
+        for argument, text in zip(arguments, texts, strict=True):
+            if text == "public" and scope.public_is_own:
+                own_public.set_argument(w, argument)
+        texts = _schemas(w, texts, location)
         _raise(
             w, check_search_path(texts, schema=scope.schema, allowed_schemas=scope.allowed_schemas), location
         )
         _check(w, name, "", location)
     else:
         _check(w, name, ", ".join(texts), location)
+
+
+def _schemas(w: Walk, names: list[str], location: int) -> list[str]:
+    """The schemas that a search_path means."""
+    scope = w.scope
+    if scope.hides and "information_schema" in names:
+        w.refuse(
+            "search_path",
+            "permission denied for schema information_schema in search_path",
+            detail="Its relations show one tenant's own objects only where their schema is named.",
+            hint="Write information_schema in front of their names.",
+            location=location,
+            name="information_schema",
+        )
+    return [scope.schema if name == "public" and scope.public_is_own else name for name in names]
 
 
 def _value(w: Walk, argument: Mapping[str, Any]) -> str | None:
@@ -166,9 +188,24 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
             )
         # some value: names that are refused whatever the value still are
         value = ""
+    elif name == "search_path" and value:
+        value = _search_path(w, value, arguments[1], location)
     _check(w, name, value, location)
     if not _is_true(arguments[2]):
         w.set([name])
+
+
+def _search_path(w: Walk, value: str, argument: Mapping[str, Any], location: int) -> str:
+    """set_config's value as it goes to the server."""
+    names = split_identifiers(value)
+    if names is None:
+        return value  # `_check` will refuse it
+    meant = _schemas(w, names, location)
+    if meant == names:
+        return value
+    result = join_identifiers(meant)
+    w.replace_string(argument, result)
+    return result
 
 
 def note_filter(w: Walk, select: Body) -> None:

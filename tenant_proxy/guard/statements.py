@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tenant_proxy.guard import bodies, settings
+from tenant_proxy.guard import bodies, catalogs, settings
 from tenant_proxy.guard.effects import STATEMENTS
 from tenant_proxy.guard.expressions import call, relation
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, strings
@@ -43,18 +43,27 @@ def option_text(element: Mapping[str, Any]) -> str:
 # --- rows ---------------------------------------------------------------------------------
 
 
-def _select(w: Walk, body: Body) -> None:
+def _select(w: Walk, body: Body) -> bool:
+    if "withClause" in body and catalogs.shadowing(w, "SelectStmt", body):
+        return True
     w.effects |= _READS
     if "lockingClause" in body:
         w.effects |= _WRITES
     source = body.get("fromClause")
     if source and len(source) == 1 and source[0].get("RangeVar", {}).get("relname") == "pg_settings":
         settings.note_filter(w, body)
+    return False
 
 
-def _writes_relation(w: Walk, body: Body) -> None:
-    relation(w, body["relation"], write=True)
-    w.effects |= _WRITES
+def _writes_relation(tag: str) -> Rule:
+    def rule(w: Walk, body: Body) -> bool:
+        if "withClause" in body and catalogs.shadowing(w, tag, body):
+            return True
+        relation(w, body["relation"], write=True)
+        w.effects |= _WRITES
+        return False
+
+    return rule
 
 
 def _into(w: Walk, body: Body) -> None:
@@ -95,7 +104,9 @@ def _declare_cursor(w: Walk, body: Body) -> None:
 def _prepare(w: Walk, body: Body) -> bool:
     for item in body.get("argtypes", ()):
         w.walk_node(item)
+    binds, w.binds = w.binds, False
     later = w.walk_later(body["query"])
+    w.binds = binds
     # a lock taken by EXECUTE outlives DEALLOCATE, so that reason stays when the statement goes
     w.pin("advisory_lock" if later & int(Effect.PINS) else "prepare")
     return True
@@ -132,7 +143,10 @@ def _execute(w: Walk, body: Body) -> None:
 
 def _listen(w: Walk, body: Body) -> bool:
     w.pin("listen")
-    return True
+    return bool(_listens(w, body))
+
+
+_listens: Final = catalogs.channel("LISTEN")
 
 
 def _constraints_set(w: Walk, body: Body) -> bool:
@@ -162,10 +176,9 @@ def _call(w: Walk, body: Body) -> bool:
 def _explain(w: Walk, body: Body) -> bool:
     analyze = option(body.get("options", []), "analyze")
     runs = analyze is not None and option_text(analyze) not in _FALSE
-    later = w.walk_later(body["query"])
     if runs:
         w.walk_node(body["query"])
-    elif later & int(Effect.OPAQUE):
+    elif w.walk_later(body["query"]) & int(Effect.OPAQUE):
         # planning may run functions that are declared immutable
         w.effects |= int(Effect.OPAQUE)
     w.effects |= _READS
@@ -186,7 +199,7 @@ def _copy(w: Walk, body: Body) -> bool:
         w.effects |= _WRITES
     else:
         w.effects |= _READS
-    if "relation" in body:
+    if "relation" in body and (body.get("is_from") or not catalogs.copied(w, body)):
         relation(w, body["relation"], write=bool(body.get("is_from")))
     w.walk_node(body.get("query"))
     w.walk_node(body.get("whereClause"))
@@ -240,10 +253,10 @@ def _nothing(w: Walk, body: Body) -> bool:
 
 RULES: Final[Mapping[str, Rule]] = {
     "SelectStmt": _select,
-    "InsertStmt": _writes_relation,
-    "UpdateStmt": _writes_relation,
-    "DeleteStmt": _writes_relation,
-    "MergeStmt": _writes_relation,
+    "InsertStmt": _writes_relation("InsertStmt"),
+    "UpdateStmt": _writes_relation("UpdateStmt"),
+    "DeleteStmt": _writes_relation("DeleteStmt"),
+    "MergeStmt": _writes_relation("MergeStmt"),
     "IntoClause": _into,
     "TransactionStmt": _transaction,
     "DeclareCursorStmt": _declare_cursor,
@@ -254,8 +267,6 @@ RULES: Final[Mapping[str, Rule]] = {
     "PrepareStmt": _prepare,
     "ExecuteStmt": _execute,
     "ListenStmt": _listen,
-    "UnlistenStmt": _nothing,
-    "NotifyStmt": _nothing,
     "ConstraintsSetStmt": _constraints_set,
     "LockStmt": _relations_written,
     "TruncateStmt": _relations_written,

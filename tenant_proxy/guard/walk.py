@@ -9,12 +9,14 @@ run without knowing any literal, and would have run the same for other literals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from tenant_proxy.guard import parse as parser
 from tenant_proxy.guard.nodes import LEAVES, LIST, NODE, NODES, Fields
 from tenant_proxy.guard.policy import GuardScope
+from tenant_proxy.guard.source import NotFound, Pending, Source, quoted_name, quoted_string
 from tenant_proxy.model import Effect
 
 #: a node's fields
@@ -65,16 +67,23 @@ class Walk:
     """The state of one judgement.  Locations are byte offsets into the text's UTF-8, as the parser's."""
 
     __slots__ = (
+        "attributes",
+        "binds",
+        "bound",
         "deallocates",
         "depth",
         "effects",
         "exact",
         "filtered",
         "fixed",
+        "here",
         "in_code",
         "pin_reason",
+        "row_functions",
         "scope",
         "settings",
+        "shadowed",
+        "source",
         "text",
     )
 
@@ -97,6 +106,19 @@ class Walk:
         self.filtered: dict[int, Mapping[str, Any]] = {}
         #: column references may be variables here
         self.in_code = False
+        #: the text that locations are in now: `text`, or one inside it
+        self.here = text
+        #: its tokens and edits, made when the first is needed
+        self.source: Source | None = None
+        #: names of catalogs that stand for something of the statement's own here
+        self.shadowed: frozenset[str] = frozenset()
+        #: x.f seen, by f and location, and whether some x may be no row (catalogs.attribute)
+        self.attributes: list[tuple[str, int]] = []
+        self.row_functions = False
+        #: parameters are those of Bind here: not in code, nor in PREPARE
+        self.binds = True
+        #: see `Verdict.bound`
+        self.bound: list[tuple[int, str]] = []
 
     # --- refusing ----------------------------------------------------------------
 
@@ -148,10 +170,22 @@ class Walk:
 
     # --- schemas -----------------------------------------------------------------
 
-    def check_schema(self, schema: str, location: int, *, write: bool = False, name: str = "") -> None:
-        """`name` is the object's, for the log."""
+    def check_schema(
+        self,
+        schema: str,
+        location: int,
+        *,
+        write: bool = False,
+        name: str = "",
+        parts: Sequence[str] = (),
+        part: int = -2,
+    ) -> None:
+        """`parts` is the whole name, of which the schema is `part`; `name` the object's, for the log."""
         scope = self.scope
         if schema in (scope.writable if write else scope.readable):
+            return
+        if schema == "public" and scope.public_is_own:
+            self.rename(parts or (schema,), location, quoted_name(scope.schema), part=part if parts else 0)
             return
         full = f"{schema}.{name}" if name else schema
         if schema in scope.readable:
@@ -182,7 +216,80 @@ class Walk:
                 location=location,
             )
         if len(names) > 1:
-            self.check_schema(names[-2], location, write=write, name=names[-1])
+            self.check_schema(names[-2], location, write=write, name=names[-1], parts=names)
+
+    # --- edits ---------------------------------------------------------------------
+
+    @property
+    def tokens(self) -> Source:
+        """The text that locations are in now."""
+        if self.source is None:
+            self.source = Source(self.here)
+        return self.source
+
+    def edit(self, start: int, end: int, text: str) -> None:
+        """Puts `text` in place of the bytes from `start` to `end` of the text that locations are in now."""
+        source = self.tokens
+        source.edit(source.character(start), source.character(end), text)
+
+    def rename(
+        self, parts: Sequence[str], location: int, text: str, *, part: int = 0, keyword: str = ""
+    ) -> None:
+        """Puts `text` in place of one part of a name; `location` is its first token's, or just before."""
+        source = self.tokens
+        if location != NOWHERE:
+            found = source.name_at(source.character(location), parts, ahead=2)
+            if found is not None:
+                source.replace_token(found[part], text)
+                return
+        source.pending.append(Pending(tuple(parts), part, text, keyword))
+
+    @contextlib.contextmanager
+    def inside(self, text: str, *, literal: int = NOWHERE, offset: int | None = None) -> Iterator[None]:
+        """Locations are in `text` meanwhile, and edits made in it are made where it stands.
+
+        That is the value of the literal at character `literal`, or the same characters from `offset` on (with
+        something put before them it may be negative).  If it is neither, there can be no edits.
+        """
+        outer = (self.here, self.source, self.shadowed, self.binds)
+        inner: Source | None = None
+        self.here, self.source, self.shadowed, self.binds = text, inner, frozenset(), False
+        try:
+            yield
+            inner = self._made()
+        finally:
+            self.here, self.source, self.shadowed, self.binds = outer
+        if inner is None:
+            return
+        if inner.pending or inner.relations:
+            raise NotFound
+        if not inner.edits:
+            return
+        if literal != NOWHERE:
+            self.tokens.replace_string(literal, inner)
+        elif offset is not None:
+            for start, (end, replacement) in inner.edits.items():
+                self.tokens.edit(offset + start, offset + end, replacement)
+        else:
+            raise NotFound
+
+    def _made(self) -> Source | None:
+        return self.source
+
+    def replace_string(self, node: Mapping[str, Any], value: str) -> None:
+        """Gives a literal, perhaps in casts, another value."""
+        at = self.literal(node)
+        if at == NOWHERE:
+            raise NotFound
+        self.tokens.replace_token(self.tokens.string_at(at), quoted_string(value))
+
+    def literal(self, node: Mapping[str, Any] | None) -> int:
+        """The character that a literal begins at, perhaps in casts; NOWHERE if the expression is more."""
+        while node and "TypeCast" in node:
+            node = node["TypeCast"].get("arg")
+        if not node or "A_Const" not in node:
+            return NOWHERE
+        return self.tokens.character(node["A_Const"].get("location", 0))
 
     # --- literals: whoever looks at one makes the verdict exact -----------------------
 
@@ -212,10 +319,13 @@ class Walk:
                 return None
         return "".join(pieces)
 
-    def constants(self, node: Mapping[str, Any] | None) -> Iterator[tuple[str, int, bool]]:
+    def constants(
+        self, node: Mapping[str, Any] | None, bound: str = ""
+    ) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
         """The constant strings that an expression may be: arms of CASE, elements of ARRAY …
 
-        With each its location, and whether it is an element of ARRAY[…].
+        With each its expression, and whether it is an element of ARRAY[…].  Parameters that it may be are
+        noted as `bound`.
         """
         stack = [(node, False)]
         while stack:
@@ -227,9 +337,11 @@ class Walk:
             if tag in ("A_Const", "A_Expr"):
                 text = self.constant(node)
                 if text is not None:
-                    yield text, location_of(node), element
+                    yield text, node, element
                 elif tag == "A_Expr" and body["kind"] == "AEXPR_NULLIF":
                     below = [body.get("lexpr")]
+            elif tag == "ParamRef" and bound:
+                self.bind(body.get("number", 0), bound)
             elif tag in ("TypeCast", "CollateClause", "NamedArgExpr"):
                 below = [body.get("arg")]
             elif tag in ("CoalesceExpr", "MinMaxExpr"):
@@ -240,6 +352,14 @@ class Walk:
                 below = [when["CaseWhen"].get("result") for when in body.get("args", ())]
                 below.append(body.get("defresult"))
             stack += ((item, element) for item in below)
+
+    def bind(self, number: int, kind: str) -> bool:
+        """Has the value of a parameter judged at Bind; false where parameters are not bound by the client."""
+        if not self.binds or self.in_code:
+            return False
+        if (number, kind) not in self.bound:
+            self.bound.append((number, kind))
+        return True
 
     # --- effects -----------------------------------------------------------------
 
@@ -296,26 +416,29 @@ class Walk:
         finally:
             self.effects, self.pin_reason, self.settings = effects, pin_reason, settings
 
-    def nested(self, text: str, location: int, what: str) -> int:
+    def nested(
+        self,
+        text: str,
+        location: int,
+        what: str,
+        *,
+        literal: int = NOWHERE,
+        offset: int | None = None,
+    ) -> int:
         """Judges text that the server will run as SQL; refusals are told at `location`.
 
-        Returns the effects of its statements, which are not added to this judgement's.
+        Returns the effects of its statements, which are not added to this judgement's.  For `literal` and
+        `offset` see `inside`.
         """
-        if self.depth >= _MAX_NESTING:
-            self.refuse(
-                "too_complex", "statement is nested too deeply to be checked", sqlstate="54001", detail=""
-            )
         outer = (self.fixed, self.effects, self.pin_reason, self.settings, self.deallocates)
         if self.fixed == NOWHERE:
             self.fixed = max(location, 0)
-        self.depth += 1
         self.effects, self.settings, self.deallocates = 0, [], []
         try:
-            for statement in self._nested_tree(text, what):
-                self.statement(statement["stmt"])
+            with self.deeper(), self.inside(text, literal=literal, offset=offset):
+                self.statements(self._nested_tree(text, what))
             return self.effects
         finally:
-            self.depth -= 1
             self.fixed, self.effects, self.pin_reason, self.settings, self.deallocates = outer
 
     def _nested_tree(self, text: str, what: str) -> parser.Tree:
@@ -329,6 +452,29 @@ class Walk:
                 detail=f"This is in {what}.",
                 hint="The proxy reads SQL as PostgreSQL 18 does.",
             )
+
+    @contextlib.contextmanager
+    def deeper(self) -> Iterator[None]:
+        """Around what rules walk themselves, as far as a text may nest it."""
+        if self.depth >= _MAX_NESTING:
+            self.refuse(
+                "too_complex", "statement is nested too deeply to be checked", sqlstate="54001", detail=""
+            )
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+    def statements(self, tree: parser.Tree) -> None:
+        for statement in tree:
+            self.statement(statement["stmt"])
+            if self.source is not None:
+                self.settle(statement)
+
+    def settle(self, statement: Mapping[str, Any]) -> None:
+        """Finds what the rules could not yet place in the text of a statement; judge.py knows what."""
+        raise NotImplementedError
 
     def statement(self, node: Mapping[str, Any]) -> None:
         """A whole statement; judge.py has the list of those that are known."""

@@ -9,6 +9,8 @@ from tenant_proxy.model import Action, Effect, Verdict
 
 GUARD = Guard()
 
+SPACE = "abcdefghijklm"
+
 
 def scope(
     *,
@@ -17,6 +19,8 @@ def scope(
     role: str | None = None,
     roles: tuple[str, ...] = (),
     client_encoding: str = "UTF8",
+    hides: bool = False,
+    hide_missing: bool = False,
     **policy: object,
 ) -> GuardScope:
     return GuardScope.build(
@@ -28,10 +32,17 @@ def scope(
         roles=roles,
         policy=Policy.model_validate(policy),
         client_encoding=client_encoding,
+        hides=hides,
+        hide_missing=hide_missing,
+        space=SPACE,
     )
 
 
 ACME = scope()
+#: where other tenants are hidden
+HIDING = scope(hides=True)
+#: where `public` is acme's schema as well
+PUBLIC = scope(hides=True, public_is_own=True)
 
 
 def judge(sql: str | bytes, in_scope: GuardScope = ACME) -> Verdict:
@@ -48,3 +59,19 @@ def refusal(sql: str | bytes, in_scope: GuardScope = ACME) -> Verdict:
     verdict = judge(sql, in_scope)
     assert verdict.action is Action.REJECT, f"allowed: {sql!r}"
     return verdict
+
+
+def rewritten(sql: str, in_scope: GuardScope = HIDING) -> str:
+    """The text as it goes to the server."""
+    verdict = judge(sql, in_scope)
+    assert verdict.action is Action.ALLOW, (sql, verdict)
+    return applied(sql, verdict)
+
+
+def applied(sql: str, verdict: Verdict) -> str:
+    pieces, at, encoded = [], 0, sql.encode()
+    for start, end, text in verdict.edits:
+        assert at <= start < end
+        pieces += [encoded[at:start], text.encode()]
+        at = end
+    return b"".join([*pieces, encoded[at:]]).decode()

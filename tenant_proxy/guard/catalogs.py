@@ -1,0 +1,262 @@
+"""What names of the system's catalogs and functions are turned to, where other tenants are hidden.
+
+What stands in their place, and for which, is in `tenant_proxy.shims` (docs/decisions/0010-rewriting.md).
+
+A name without a schema means the catalog's relation or function if there is one of that name, whatever
+search_path says: a tenant's own `pg_class` is found with its schema only.  Types stay: the row type of a
+catalog shows nothing.  So do names in literals ('pg_class'::regclass), which must give the real OIDs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tenant_proxy.guard.functions import CATALOG_RELATIONS
+from tenant_proxy.guard.source import NotFound, Source, quoted_name
+from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk
+from tenant_proxy.shims import names as shims
+
+#: schemas whose objects are turned to others
+SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
+
+#: functions of which `x.f` is f(x)
+_OF_ONE: Final = frozenset(
+    name for name, counts in {**shims.FUNCTIONS, **shims.PUBLIC_FUNCTIONS}.items() if 1 in counts
+)
+
+#: longest name of a channel, in bytes: the tenant's space and a dot stand before it
+_MAX_CHANNEL: Final = 63 - 14
+
+
+def _turns(w: Walk, what: str, location: int) -> bool:
+    """Whether names are turned; refuses where they ought to be and can't."""
+    scope = w.scope
+    if scope.hide_missing:
+        w.refuse(
+            "catalogs_missing",
+            f"permission denied for {what}",
+            detail="Policy hides other tenants, and the database lacks the objects that show a tenant its own.",
+            hint='The operator can install them by "tenant-proxy catalog install", or set policy.catalogs.',
+            location=location,
+            name=what,
+        )
+    return scope.hides
+
+
+# --- relations -----------------------------------------------------------------------------------
+
+
+def relation(w: Walk, parts: list[str], location: int) -> None:
+    """A relation of pg_catalog that is read, with or without its schema."""
+    name = parts[-1]
+    if name in shims.PLAIN_RELATIONS or (len(parts) == 1 and name in w.shadowed):
+        return
+    if _turns(w, f"relation {name}", location):
+        if name not in shims.RELATIONS:
+            _unknown(w, name, location)
+        _turn(w, parts, len(parts) - 2, name, location)
+
+
+def _turn(w: Walk, parts: list[str], schema: int, name: str, location: int) -> None:
+    source = w.tokens
+    found = source.name_at(source.character(location), parts)
+    if found is None:
+        raise NotFound
+    token = found[max(schema, 0)]
+    source.claimed.add(token.start)
+    source.relations.append((token, name, schema >= 0))
+
+
+def information(w: Walk, parts: list[str], location: int) -> None:
+    name = parts[-1]
+    if name in shims.INFORMATION_PLAIN or not _turns(w, f"relation {name}", location):
+        return
+    if name not in shims.INFORMATION_RELATIONS:
+        _unknown(w, name, location)
+    w.rename(parts, location, shims.INFORMATION, part=len(parts) - 2)
+
+
+def _unknown(w: Walk, name: str, location: int) -> None:
+    w.refuse(
+        "catalog",
+        f"permission denied for relation {name}",
+        detail="The guard does not know what it shows of other tenants.",
+        hint="The other system catalogs can be read; ask the operator for what is only in this one.",
+        location=location,
+        name=name,
+    )
+
+
+def column(w: Walk, parts: list[str], location: int) -> None:
+    """schema.relation.column."""
+    schema, name = parts[-3:-1]
+    if not w.scope.hides:
+        return
+    if schema == "information_schema":
+        if name in shims.INFORMATION_RELATIONS:
+            w.rename(parts, location, shims.INFORMATION, part=len(parts) - 3)
+    elif name in shims.RELATIONS:
+        _turn(w, parts, len(parts) - 3, name, location)
+
+
+def settle(source: Source, start: int, end: int) -> None:
+    """The schema of the relations of a statement: with the system columns, if it names any of these."""
+    found, source.relations = source.relations, []
+    system = not shims.SYSTEM_COLUMNS.isdisjoint(source.names(start, end))
+    for token, name, qualified in found:
+        schema = shims.SYSTEM if system and name in shims.SYSTEM_RELATIONS else shims.CATALOG
+        written = source.text[token.start : token.end]
+        source.replace_token(token, schema if qualified else f"{schema}.{written}")
+
+
+def copied(w: Walk, body: Body) -> bool:
+    """COPY relation [(columns)] TO of a catalog, which is a view now, is COPY of a query."""
+    target = body["relation"]
+    name, schema = target["relname"], target.get("schemaname")
+    location = target.get("location", 0)
+    if schema == "information_schema":
+        if name not in shims.INFORMATION_RELATIONS:
+            return False
+        turned = shims.INFORMATION
+    elif schema in (None, "pg_catalog") and name in shims.RELATIONS:
+        turned = shims.CATALOG
+    else:
+        return False
+    if not _turns(w, f"relation {name}", location):
+        return False
+    source = w.tokens
+    first = source.index(source.character(location))
+    last = first + 2 * (schema is not None)
+    tokens = source.tokens
+    query = f"{turned}.{name}"
+    names = source.name_at(tokens[first].start, [name] if schema is None else [schema, name])
+    if names is None or "catalogname" in target:
+        raise NotFound
+    columns = body.get("attlist")
+    if not columns:
+        source.edit(tokens[first].start, tokens[last].end, f"(SELECT * FROM {query})")
+        return True
+    opening, closing = tokens[last + 1], tokens[last + 2 * len(columns) + 1]
+    if opening.kind != "ASCII_40" or closing.kind != "ASCII_41":
+        raise NotFound
+    source.edit(tokens[first].start, opening.end, "(SELECT ")
+    source.edit(closing.start, closing.end, f" FROM {query})")
+    return True
+
+
+def shadowing(w: Walk, tag: str, body: Body) -> bool:
+    """Walks a statement in which WITH gives names of catalogs another meaning; false if it doesn't."""
+    clause = body["withClause"]
+    ctes = [item["CommonTableExpr"] for item in clause["ctes"]]
+    names = CATALOG_RELATIONS.intersection(cte["ctename"] for cte in ctes)
+    if not names:
+        return False
+    outer = w.shadowed
+    if clause.get("recursive"):
+        w.shadowed = outer | names
+    with w.deeper():
+        for cte in ctes:
+            w.walk("CommonTableExpr", cte)
+            w.shadowed |= names & {cte["ctename"]}
+        w.walk(tag, {field: value for field, value in body.items() if field != "withClause"})
+    w.shadowed = outer
+    return True
+
+
+def _locking(w: Walk, body: Body) -> bool:
+    """FOR UPDATE OF names what FROM has named, by its alias."""
+    for item in body.get("lockedRels", ()):
+        schema = item["RangeVar"].get("schemaname")
+        if schema is not None:
+            w.check_schema(schema, item["RangeVar"].get("location", 0))
+    return True
+
+
+# --- functions --------------------------------------------------------------------------------------
+
+
+def _is_turned(w: Walk, name: str, count: int) -> bool:
+    return count in shims.FUNCTIONS.get(name, ()) or (
+        w.scope.public_is_own and count in shims.PUBLIC_FUNCTIONS.get(name, ())
+    )
+
+
+def function(w: Walk, parts: list[str], count: int, location: int) -> None:
+    """A call of what may be a function of pg_catalog."""
+    name = parts[-1]
+    if len(parts) > 1 and parts[-2] != "pg_catalog":
+        return
+    if not _is_turned(w, name, count) or not _turns(w, f"function {name}", location):
+        return
+    if len(parts) > 1:
+        w.rename(parts, location, shims.CATALOG, part=len(parts) - 2)
+    else:
+        w.rename(parts, location, f"{shims.CATALOG}.{name}")
+
+
+def attribute(w: Walk, name: str, location: int, *, sure: bool = False) -> None:
+    """x.f, which calls f(x); `sure` if x can't be the name of something in FROM.
+
+    Of what stands in FROM only a function's result can be no row, and so an argument of these functions.
+    """
+    if name in _OF_ONE and _is_turned(w, name, 1) and (w.scope.hides or w.scope.hide_missing):
+        if sure or w.in_code:
+            refuse_attribute(w, name, location)
+        w.attributes.append((name, location))
+
+
+def refuse_attribute(w: Walk, name: str, location: int) -> None:
+    w.refuse(
+        "function",
+        f"permission denied for function {name}",
+        detail="The proxy turns calls of it to a function of its own, and can't here.",
+        hint=f"Write it as {name}(…).",
+        location=location,
+        name=name,
+    )
+
+
+def _range_function(w: Walk, body: Body) -> None:
+    w.row_functions = True
+
+
+def _value_function(w: Walk, body: Body) -> bool:
+    """CURRENT_SCHEMA without parentheses."""
+    if body["op"] == "SVFOP_CURRENT_SCHEMA" and _is_turned(w, "current_schema", 0):
+        location = body.get("location", 0)
+        if _turns(w, "function current_schema", location):
+            w.rename(["current_schema"], location, f"{shims.CATALOG}.current_schema()")
+    return True
+
+
+# --- channels -----------------------------------------------------------------------------------------
+
+
+def channel(keyword: str) -> Rule:
+    """LISTEN, UNLISTEN and NOTIFY: channels are the tenant's own."""
+
+    def rule(w: Walk, body: Body) -> bool:
+        name = body.get("conditionname")
+        if name is not None and _turns(w, f"channel {name}", NOWHERE):
+            if len(name.encode("utf-8", "surrogatepass")) > _MAX_CHANNEL:
+                w.refuse(
+                    "channel",
+                    "channel name too long",
+                    sqlstate="22023",
+                    detail=f"Through the proxy a channel's name has at most {_MAX_CHANNEL} bytes.",
+                    name=name,
+                )
+            w.rename([name], NOWHERE, quoted_name(f"{w.scope.space}.{name}"), keyword=keyword)
+        return True
+
+    return rule
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    "LockingClause": _locking,
+    "RangeFunction": _range_function,
+    "SQLValueFunction": _value_function,
+    "UnlistenStmt": channel("UNLISTEN"),
+    "NotifyStmt": channel("NOTIFY"),
+}

@@ -1,0 +1,65 @@
+"""Where `public` is the tenant's own schema: statements about schema `public` itself, as dumps have them.
+
+Names in it are turned where they are judged (`Walk.check_schema`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tenant_proxy.guard.source import quoted_name, quoted_string
+from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
+
+PUBLIC: Final = "public"
+
+
+def create_schema(w: Walk, body: Body) -> bool:
+    """CREATE SCHEMA [IF NOT EXISTS] public: it is there."""
+    if not w.scope.public_is_own or body.get("schemaname") != PUBLIC or "schemaElts" in body:
+        return False
+    w.exact = True
+    if not body.get("if_not_exists"):
+        w.refuse(
+            "schema_exists",
+            'schema "public" already exists',
+            sqlstate="42P06",
+            hint="It is the tenant's own schema, which the platform has made.",
+        )
+    _only_notice(w, 'schema "public" already exists, skipping', "42P06")
+    return True
+
+
+def grant(w: Walk, body: Body) -> bool:
+    """GRANT and REVOKE … ON SCHEMA public.
+
+    To PUBLIC they would open the schema to other tenants' roles, so that does nothing.
+    """
+    if not w.scope.public_is_own or strings(body.get("objects", ())) != [PUBLIC]:
+        return False
+    for role in body.get("grantees", ()):
+        w.walk_node(role)
+    if "grantor" in body:
+        w.walk("RoleSpec", body["grantor"])
+    if any(role["RoleSpec"]["roletype"] == "ROLESPEC_PUBLIC" for role in body.get("grantees", ())):
+        _only_notice(w, 'privileges of PUBLIC on schema "public" are left as they are', "00000")
+    else:
+        w.check_schema(PUBLIC, NOWHERE, write=True)
+    return True
+
+
+def set_argument(w: Walk, argument: Mapping[str, Any]) -> None:
+    """`public` as an argument of SET search_path or SET SCHEMA, as a word or a string."""
+    source = w.tokens
+    at = source.character(argument["A_Const"].get("location", 0))
+    found = source.name_at(at, [PUBLIC])
+    if found is not None:
+        source.replace_token(found[0], quoted_name(w.scope.schema))
+    else:
+        source.replace_token(source.string_at(at), quoted_string(w.scope.schema))
+
+
+def _only_notice(w: Walk, message: str, sqlstate: str) -> None:
+    """Lets the statement do nothing but say so."""
+    body = f"BEGIN RAISE NOTICE USING MESSAGE = {quoted_string(message)}, ERRCODE = '{sqlstate}'; END"
+    w.tokens.instead = f"DO {quoted_string(body)}"
