@@ -16,7 +16,11 @@ PUBLIC: Final = "public"
 
 def create_schema(w: Walk, body: Body) -> bool:
     """CREATE SCHEMA [IF NOT EXISTS] public: it is there."""
-    if not w.scope.public_is_own or body.get("schemaname") != PUBLIC or "schemaElts" in body:
+    if (
+        not w.scope.public_is_own
+        or body.get("schemaname") != PUBLIC
+        or body.keys() & {"schemaElts", "authrole"}
+    ):
         return False
     w.exact = True
     if not body.get("if_not_exists"):

@@ -1,0 +1,448 @@
+"""What names are turned to: the text as it goes to the server."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenant_proxy.model import Action
+from tests.unit.guard.scope import ACME, HIDING, PUBLIC, SPACE, judge, refusal, rewritten, scope
+
+MISSING = scope(hide_missing=True)
+
+# --- catalogs ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "turned"),
+    [
+        ("SELECT relname FROM pg_class", "SELECT relname FROM tp_catalog.pg_class"),
+        (
+            "SELECT pg_class.relname FROM pg_catalog.pg_class",
+            "SELECT pg_class.relname FROM tp_catalog.pg_class",
+        ),
+        (
+            "SELECT pg_catalog.pg_class.relname, pg_catalog.pg_class.* FROM pg_class",
+            "SELECT tp_catalog.pg_class.relname, tp_catalog.pg_class.* FROM tp_catalog.pg_class",
+        ),
+        (
+            "SELECT 'é', c.* FROM ONLY pg_catalog /* . */ . \"pg_class\" AS c",
+            "SELECT 'é', c.* FROM ONLY tp_catalog /* . */ . \"pg_class\" AS c",
+        ),
+        (
+            "SELECT 1 FROM PG_CLASS, Pg_Catalog.Pg_Type",
+            "SELECT 1 FROM tp_catalog.PG_CLASS, tp_catalog.Pg_Type",
+        ),
+        (
+            "SELECT 1 FROM U&\"pg!005fclass\" UESCAPE '!'",
+            "SELECT 1 FROM tp_catalog.U&\"pg!005fclass\" UESCAPE '!'",
+        ),
+        (
+            "SELECT 1 FROM db.pg_catalog.pg_class",
+            "SELECT 1 FROM db.tp_catalog.pg_class",
+        ),
+        ("SELECT tableoid, oid FROM pg_class", "SELECT tableoid, oid FROM tp_catalog_sys.pg_class"),
+        (
+            "SELECT c.xmin, r.* FROM pg_catalog.pg_class c, pg_roles r",
+            "SELECT c.xmin, r.* FROM tp_catalog_sys.pg_class c, tp_catalog.pg_roles r",
+        ),
+        (
+            "SELECT oid FROM pg_class; SELECT tableoid FROM pg_class",
+            "SELECT oid FROM tp_catalog.pg_class; SELECT tableoid FROM tp_catalog_sys.pg_class",
+        ),
+        (
+            "SELECT * FROM information_schema.tables WHERE information_schema.tables.table_schema = 'acme'",
+            "SELECT * FROM tp_information_schema.tables "
+            "WHERE tp_information_schema.tables.table_schema = 'acme'",
+        ),
+        ("TABLE pg_class", "TABLE tp_catalog.pg_class"),
+        ("CREATE TABLE t AS SELECT * FROM pg_class", "CREATE TABLE t AS SELECT * FROM tp_catalog.pg_class"),
+        ("SELECT * INTO t FROM pg_class", "SELECT * INTO t FROM tp_catalog.pg_class"),
+        ("CREATE TABLE t (LIKE pg_class)", "CREATE TABLE t (LIKE tp_catalog.pg_class)"),
+        ("CREATE VIEW v AS TABLE pg_class", "CREATE VIEW v AS TABLE tp_catalog.pg_class"),
+        ("PREPARE p AS TABLE pg_class", "PREPARE p AS TABLE tp_catalog.pg_class"),
+        ("EXPLAIN ANALYZE TABLE pg_class", "EXPLAIN ANALYZE TABLE tp_catalog.pg_class"),
+        ("DECLARE c CURSOR FOR TABLE pg_class", "DECLARE c CURSOR FOR TABLE tp_catalog.pg_class"),
+        ("COPY (TABLE pg_class) TO STDOUT", "COPY (TABLE tp_catalog.pg_class) TO STDOUT"),
+        ("COPY pg_class TO STDOUT", "COPY (SELECT * FROM tp_catalog.pg_class) TO STDOUT"),
+        (
+            'COPY pg_catalog.pg_class (oid, "relname") TO STDOUT (FORMAT csv)',
+            'COPY (SELECT oid, "relname" FROM tp_catalog.pg_class) TO STDOUT (FORMAT csv)',
+        ),
+        (
+            "INSERT INTO t SELECT oid FROM pg_class RETURNING (SELECT 1 FROM pg_type)",
+            "INSERT INTO t SELECT oid FROM tp_catalog.pg_class RETURNING (SELECT 1 FROM tp_catalog.pg_type)",
+        ),
+        ("UPDATE t SET a = 1 FROM pg_class c", "UPDATE t SET a = 1 FROM tp_catalog.pg_class c"),
+        (
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 FROM pg_class; END",
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 FROM tp_catalog.pg_class; END",
+        ),
+    ],
+)
+def test_catalogs_are_read_through_views(sql, turned):
+    assert rewritten(sql) == turned
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 'pg_class'::regclass, 'pg_catalog.pg_class'::regtype, to_regclass('pg_class')",
+        "SELECT NULL::pg_class",
+        "SELECT * FROM acme.pg_class",
+        "SELECT * FROM pg_am, pg_catalog.pg_timezone_names, information_schema.sql_features",
+        "SELECT pg_class FROM orders pg_class",
+        "SELECT * FROM orders pg_class FOR UPDATE OF pg_class",
+        "WITH RECURSIVE pg_class AS (SELECT 1 UNION ALL SELECT 2 FROM pg_class) SELECT * FROM pg_class",
+        "WITH pg_class AS (SELECT 1), x AS (TABLE pg_class) SELECT * FROM x, (SELECT * FROM pg_class) y",
+        "WITH pg_class AS (SELECT 1) INSERT INTO t SELECT * FROM pg_class",
+        "SELECT lower('A'), current_schema, current_schema(), format_type(1, 2), version()",
+        "SELECT acme.pg_notify('a', 'b')",
+    ],
+)
+def test_what_stays(sql):
+    assert rewritten(sql) == sql
+
+
+def test_a_common_table_hides_the_catalog_only_where_it_is_seen():
+    assert rewritten(
+        "WITH pg_class AS (SELECT * FROM pg_class) "
+        "SELECT * FROM pg_class, pg_catalog.pg_class, (WITH pg_type AS (TABLE pg_class) TABLE pg_type) x, "
+        "pg_type"
+    ) == (
+        "WITH pg_class AS (SELECT * FROM tp_catalog.pg_class) "
+        "SELECT * FROM pg_class, tp_catalog.pg_class, (WITH pg_type AS (TABLE pg_class) TABLE pg_type) x, "
+        "tp_catalog.pg_type"
+    )
+    sql = "SELECT (WITH pg_class AS (SELECT 1) SELECT 1 FROM pg_class), * FROM pg_class"
+    assert rewritten(sql) == sql[: -len("pg_class")] + "tp_catalog.pg_class"
+
+
+def test_unknown_relations_of_the_system_are_refused():
+    assert refusal("SELECT * FROM pg_catalog.pg_shmem_allocations", HIDING).reason == "catalog"
+    assert refusal("SELECT * FROM information_schema._pg_foreign_servers", HIDING).reason == "catalog"
+    assert refusal("SELECT * FROM information_schema.of_a_later_version", HIDING).reason == "catalog"
+
+
+def test_the_proxy_s_schemas_are_nobody_s_to_name():
+    for name in ("tp_catalog.pg_class", "tp_catalog_sys.pg_class", "tp_information_schema.tables"):
+        assert refusal(f"SELECT * FROM {name}", HIDING).reason == "cross_schema"
+        assert refusal(f"SELECT '{name}'::regclass", HIDING).reason == "cross_schema"
+
+
+def test_information_schema_is_not_searched():
+    for sql in (
+        "SET search_path TO acme, information_schema",
+        "SELECT set_config('search_path', 'information_schema', false)",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path TO information_schema AS 'SELECT 1'",
+    ):
+        assert refusal(sql, HIDING).reason == "search_path", sql
+        assert judge(sql).action is Action.ALLOW, sql
+
+
+def test_nothing_changes_where_the_catalogs_are_shown():
+    for sql in ("SELECT * FROM pg_class", "LISTEN a", "SELECT pg_advisory_lock(1)"):
+        verdict = judge(sql, ACME)
+        assert (verdict.action, verdict.edits) == (Action.ALLOW, ()), sql
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM pg_class",
+        "SELECT * FROM information_schema.tables",
+        "LISTEN a",
+        "NOTIFY a",
+        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_get_viewdef(1)",
+        "COPY pg_class TO STDOUT",
+    ],
+)
+def test_what_can_not_be_hidden_is_refused_where_it_must(sql):
+    verdict = refusal(sql, MISSING)
+    assert (verdict.sqlstate, verdict.reason) == ("42501", "catalogs_missing")
+    assert "tenant-proxy catalog install" in verdict.hint
+
+
+# --- functions -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "turned"),
+    [
+        (
+            "SELECT pg_get_viewdef(oid), pg_catalog . pg_get_viewdef(oid, true) FROM t",
+            "SELECT tp_catalog.pg_get_viewdef(oid), tp_catalog . pg_get_viewdef(oid, true) FROM t",
+        ),
+        (
+            "SELECT pg_advisory_lock(1), pg_try_advisory_xact_lock(1, 2), pg_notify($1, 'x')",
+            "SELECT tp_catalog.pg_advisory_lock(1), tp_catalog.pg_try_advisory_xact_lock(1, 2), "
+            "tp_catalog.pg_notify($1, 'x')",
+        ),
+        ("SELECT * FROM pg_listening_channels() c", "SELECT * FROM tp_catalog.pg_listening_channels() c"),
+        (
+            "CREATE TABLE t (a text DEFAULT obj_description(1, 'pg_class'))",
+            "CREATE TABLE t (a text DEFAULT tp_catalog.obj_description(1, 'pg_class'))",
+        ),
+    ],
+)
+def test_functions_are_the_proxy_s_own(sql, turned):
+    assert rewritten(sql) == turned
+
+
+def test_an_attribute_that_may_be_a_call_is_refused():
+    for sql in (
+        "SELECT (1::oid).pg_get_viewdef",
+        "SELECT x.pg_advisory_lock FROM generate_series(1, 2) x",
+        "SELECT $1.pg_advisory_lock",
+        "CREATE FUNCTION f(a oid) RETURNS text LANGUAGE sql AS 'SELECT a.pg_get_viewdef'",
+    ):
+        verdict = refusal(sql, HIDING)
+        assert verdict.reason == "function", sql
+        assert "(…)" in verdict.hint
+        assert judge(sql).action is Action.ALLOW
+    sql = "SELECT x.pg_get_viewdef, x.obj_description FROM a_view x"
+    assert rewritten(sql) == sql
+
+
+def test_definitions_that_would_call_them_unseen_are_refused():
+    for sql in (
+        "CREATE OPERATOR @@@ (FUNCTION = pg_get_viewdef, RIGHTARG = oid)",
+        "CREATE AGGREGATE a (int8) (SFUNC = pg_advisory_xact_lock, STYPE = int8)",
+        "CREATE CAST (oid AS mood) WITH FUNCTION pg_get_viewdef(oid)",
+    ):
+        assert refusal(sql, HIDING).reason == "function", sql
+
+
+# --- channels --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "turned"),
+    [
+        ("LISTEN Jobs", f'LISTEN "{SPACE}.jobs"'),
+        ('UNLISTEN "a ""b"', f'UNLISTEN "{SPACE}.a ""b"'),
+        ("UNLISTEN *", "UNLISTEN *"),
+        ("/* listen x */ NOTIFY é, 'x'", f"/* listen x */ NOTIFY \"{SPACE}.é\", 'x'"),
+        ("LISTEN a; LISTEN b; NOTIFY a", f'LISTEN "{SPACE}.a"; LISTEN "{SPACE}.b"; NOTIFY "{SPACE}.a"'),
+        ("LISTEN listen", f'LISTEN "{SPACE}.listen"'),
+        (
+            "CREATE RULE r AS ON INSERT TO t DO ALSO (NOTIFY a; NOTIFY a; NOTIFY b)",
+            f'CREATE RULE r AS ON INSERT TO t DO ALSO (NOTIFY "{SPACE}.a"; NOTIFY "{SPACE}.a"; '
+            f'NOTIFY "{SPACE}.b")',
+        ),
+    ],
+)
+def test_channels_are_the_tenant_s_own(sql, turned):
+    assert rewritten(sql) == turned
+
+
+def test_channel_names_leave_room_for_the_space():
+    rewritten(f"LISTEN {'a' * 49}")
+    verdict = refusal(f"LISTEN {'a' * 50}", HIDING)
+    assert (verdict.sqlstate, verdict.message) == ("22023", "channel name too long")
+    assert "49 bytes" in verdict.detail
+
+
+# --- text inside text --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "turned"),
+    [
+        (
+            "DO $$ BEGIN PERFORM 'é' FROM pg_class; NOTIFY a; END $$",
+            f"DO $$ BEGIN PERFORM 'é' FROM tp_catalog.pg_class; NOTIFY \"{SPACE}.a\"; END $$",
+        ),
+        (
+            "DO 'DECLARE n name; BEGIN SELECT relname INTO n FROM pg_class WHERE relname <> ''x''; END'",
+            "DO 'DECLARE n name; BEGIN SELECT relname INTO n FROM tp_catalog.pg_class "
+            "WHERE relname <> ''x''; END'",
+        ),
+        (
+            r"DO E'BEGIN\n EXECUTE ''LISTEN a''; END'",
+            f"DO 'BEGIN\n EXECUTE ''LISTEN \"{SPACE}.a\"''; END'",
+        ),
+        (
+            "DO $a$ BEGIN EXECUTE $b$ SELECT * FROM pg_class $b$ INTO x; END $a$",
+            "DO $a$ BEGIN EXECUTE $b$ SELECT * FROM tp_catalog.pg_class $b$ INTO x; END $a$",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS SETOF name LANGUAGE sql AS $$TABLE pg_class$$",
+            "CREATE FUNCTION f() RETURNS SETOF name LANGUAGE sql AS $$TABLE tp_catalog.pg_class$$",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS trigger AS $$ BEGIN FOR r IN TABLE pg_class LOOP "
+            "v := (SELECT 1 FROM pg_type); END LOOP; IF pg_try_advisory_lock(1) THEN RETURN NEW; END IF; "
+            "END $$ LANGUAGE plpgsql",
+            "CREATE FUNCTION f() RETURNS trigger AS $$ BEGIN FOR r IN TABLE tp_catalog.pg_class LOOP "
+            "v := (SELECT 1 FROM tp_catalog.pg_type); END LOOP; IF tp_catalog.pg_try_advisory_lock(1) THEN "
+            "RETURN NEW; END IF; END $$ LANGUAGE plpgsql",
+        ),
+        (
+            "SELECT query_to_xml('TABLE pg_class', true, false, '')",
+            "SELECT query_to_xml('TABLE tp_catalog.pg_class', true, false, '')",
+        ),
+        (
+            "SELECT 1; DO $$BEGIN NULL; END$$; SELECT 1 FROM pg_class",
+            "SELECT 1; DO $$BEGIN NULL; END$$; SELECT 1 FROM tp_catalog.pg_class",
+        ),
+    ],
+)
+def test_names_in_code_are_turned_as_well(sql, turned):
+    assert rewritten(sql) == turned
+
+
+def test_a_constant_in_pieces_can_not_be_edited():
+    verdict = refusal("DO $$ BEGIN EXECUTE 'SELECT * ' || 'FROM pg_class'; END $$", HIDING)
+    assert (verdict.sqlstate, verdict.reason) == ("0A000", "rewriting")
+    rewritten("DO $$ BEGIN EXECUTE 'SELECT * ' || 'FROM orders'; END $$")
+
+
+def test_a_dollar_quote_is_not_ended_by_a_name():
+    dollars = scope(schema="a$$b", public_is_own=True)
+    assert rewritten("DO $$ BEGIN PERFORM 1 FROM public.t; END $$", dollars) == (
+        "DO ' BEGIN PERFORM 1 FROM \"a$$b\".t; END '"
+    )
+
+
+# --- public ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "turned"),
+    [
+        ("SELECT public.t.a, t.* FROM public.t", 'SELECT "acme".t.a, t.* FROM "acme".t'),
+        ('INSERT INTO "public".t (public) VALUES (1)', 'INSERT INTO "acme".t (public) VALUES (1)'),
+        ("SELECT public.f(1), 1::public.mood", 'SELECT "acme".f(1), 1::"acme".mood'),
+        (
+            "SELECT a OPERATOR(public.+) b COLLATE public.x FROM t ORDER BY a USING OPERATOR(public.<)",
+            'SELECT a OPERATOR("acme".+) b COLLATE "acme".x FROM t ORDER BY a USING OPERATOR("acme".<)',
+        ),
+        ("DROP TABLE public.a, b, public.a", 'DROP TABLE "acme".a, b, "acme".a'),
+        ("ALTER TABLE public.public SET SCHEMA public", 'ALTER TABLE "acme".public SET SCHEMA "acme"'),
+        (
+            "ALTER FUNCTION public.f(public.t) SET SCHEMA public",
+            'ALTER FUNCTION "acme".f("acme".t) SET SCHEMA "acme"',
+        ),
+        ("COMMENT ON SCHEMA public IS 'public'", "COMMENT ON SCHEMA \"acme\" IS 'public'"),
+        ("COMMENT ON COLUMN public.t.a IS 'x'", "COMMENT ON COLUMN \"acme\".t.a IS 'x'"),
+        ("COMMENT ON TRIGGER g ON public.t IS 'x'", "COMMENT ON TRIGGER g ON \"acme\".t IS 'x'"),
+        ("GRANT USAGE ON SCHEMA public TO acme_app", 'GRANT USAGE ON SCHEMA "acme" TO acme_app'),
+        ("GRANT SELECT ON public.t TO PUBLIC", 'GRANT SELECT ON "acme".t TO PUBLIC'),
+        (
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO public",
+            'ALTER DEFAULT PRIVILEGES IN SCHEMA "acme" GRANT SELECT ON TABLES TO public',
+        ),
+        (
+            "CREATE TRIGGER g BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.f()",
+            'CREATE TRIGGER g BEFORE INSERT ON "acme".t FOR EACH ROW EXECUTE FUNCTION "acme".f()',
+        ),
+        ("ALTER SEQUENCE public.s OWNED BY public.t.id", 'ALTER SEQUENCE "acme".s OWNED BY "acme".t.id'),
+        (
+            "CREATE INDEX ON public.t USING gin (a public.ops, b COLLATE public.c)",
+            'CREATE INDEX ON "acme".t USING gin (a "acme".ops, b COLLATE "acme".c)',
+        ),
+        (
+            "CREATE AGGREGATE public.g(public.d) (SFUNC = public.f, STYPE = public.d)",
+            'CREATE AGGREGATE "acme".g("acme".d) (SFUNC = "acme".f, STYPE = "acme".d)',
+        ),
+        (
+            "CREATE DOMAIN public.d AS text DEFAULT nextval('public.s'::regclass)",
+            'CREATE DOMAIN "acme".d AS text DEFAULT nextval(\'"acme".s\'::regclass)',
+        ),
+        (
+            "ALTER TABLE ONLY public.t ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES public.u(id)",
+            'ALTER TABLE ONLY "acme".t ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES "acme".u(id)',
+        ),
+        ("REINDEX SCHEMA public", 'REINDEX SCHEMA "acme"'),
+        (
+            "CREATE FUNCTION public.f(public.t) RETURNS SETOF public.t LANGUAGE plpgsql "
+            "SET search_path TO public AS $$ DECLARE r public.t%ROWTYPE; a public.t.a%TYPE; m public.mood; "
+            "BEGIN PERFORM public.g(); END $$",
+            'CREATE FUNCTION "acme".f("acme".t) RETURNS SETOF "acme".t LANGUAGE plpgsql '
+            'SET search_path TO "acme" AS $$ DECLARE r "acme".t%ROWTYPE; a "acme".t.a%TYPE; m "acme".mood; '
+            'BEGIN PERFORM "acme".g(); END $$',
+        ),
+        # literals
+        (
+            "SELECT 'public.t'::regclass, to_regclass($$public.\"T\"$$), 'public'::regnamespace",
+            'SELECT \'"acme".t\'::regclass, to_regclass($$"acme"."T"$$), \'"acme"\'::regnamespace',
+        ),
+        (
+            "SELECT has_schema_privilege('public', 'usage'), has_table_privilege('public.t', 'select')",
+            "SELECT has_schema_privilege('acme', 'usage'), has_table_privilege('\"acme\".t', 'select')",
+        ),
+        (
+            "SELECT 'public.f(public.t, int)'::regprocedure, 'public.mood'::regtype, setval('public.s', 1)",
+            'SELECT \'"acme".f("acme".t, int)\'::regprocedure, \'"acme".mood\'::regtype, '
+            "setval('\"acme\".s', 1)",
+        ),
+        # settings
+        ("SET search_path = public, pg_catalog", 'SET search_path = "acme", pg_catalog'),
+        ("SET search_path TO 'public'", "SET search_path TO 'acme'"),
+        ("SET SCHEMA 'public'", "SET SCHEMA 'acme'"),
+        (
+            "SELECT set_config('search_path', 'public, pg_catalog', false)",
+            "SELECT set_config('search_path', 'acme, pg_catalog', false)",
+        ),
+        # what a catalog shows as public is compared with public
+        (
+            "SELECT 1 FROM pg_namespace WHERE nspname = 'public'",
+            "SELECT 1 FROM tp_catalog.pg_namespace WHERE nspname = 'public'",
+        ),
+        (
+            "SELECT current_schema, current_schema(), pg_get_serial_sequence('public.t', 'id')",
+            "SELECT tp_catalog.current_schema(), tp_catalog.current_schema(), "
+            "tp_catalog.pg_get_serial_sequence('\"acme\".t', 'id')",
+        ),
+    ],
+)
+def test_public_is_the_tenant_s_schema(sql, turned):
+    assert rewritten(sql, PUBLIC) == turned
+
+
+def test_statements_about_schema_public_do_nothing():
+    assert rewritten("CREATE SCHEMA IF NOT EXISTS public", PUBLIC).startswith("DO ")
+    assert rewritten("REVOKE ALL ON SCHEMA public FROM PUBLIC;", PUBLIC).startswith("DO ")
+    turned = rewritten("SELECT 1; GRANT ALL ON SCHEMA public TO PUBLIC; SELECT public.f()", PUBLIC)
+    assert turned.startswith("SELECT 1; DO ")
+    assert turned.endswith('; SELECT "acme".f()')
+    assert refusal("CREATE SCHEMA public", PUBLIC).sqlstate == "42P06"
+    for sql in ("CREATE SCHEMA public AUTHORIZATION beta_app", "CREATE SCHEMA other", "DROP SCHEMA public"):
+        assert refusal(sql, PUBLIC).sqlstate == "42501", sql
+    assert refusal("GRANT USAGE ON SCHEMA public TO beta_app", PUBLIC).reason == "role"
+
+
+def test_public_is_its_own_where_the_tenant_s_schema_is_called_so():
+    sql = "SELECT * FROM public.t"
+    assert rewritten(sql, scope(schema="public", public_is_own=True)) == sql
+
+
+def test_names_of_public_in_pieces_are_refused():
+    for sql in (
+        "SELECT ('public.' || 't')::regclass",
+        "SELECT '{public.t}'::regclass[]",
+    ):
+        assert refusal(sql, PUBLIC).reason == "rewriting", sql
+
+
+def test_without_the_option_public_is_another_schema():
+    assert refusal("SELECT * FROM public.t", scope(allowed_schemas=[])).reason == "cross_schema"
+    assert judge("SELECT * FROM public.t").edits == ()
+
+
+# --- parameters -------------------------------------------------------------------------------
+
+
+def test_parameters_that_name_objects_are_told():
+    verdict = judge(
+        "SELECT $1::regclass, to_regclass($2::text), nextval($3), has_schema_privilege($4, 'usage')"
+    )
+    assert sorted(verdict.bound) == [(1, "relation"), (2, "relation"), (3, "relation"), (4, "schema_name")]
+    assert not verdict.exact
+    for sql in (
+        "PREPARE p AS SELECT $1::regclass",
+        "CREATE FUNCTION f(text) RETURNS regclass LANGUAGE sql AS 'SELECT $1::regclass'",
+        "SELECT $1",
+    ):
+        assert judge(sql).bound == (), sql
