@@ -36,7 +36,7 @@ def _turns(w: Walk, what: str, location: int) -> bool:
         w.refuse(
             "catalogs_missing",
             f"permission denied for {what}",
-            detail="Policy hides other tenants, and the database lacks the objects that show a tenant its own.",
+            detail="Policy hides other tenants, and the database lacks what shows a tenant its own.",
             hint='The operator can install them by "tenant-proxy catalog install", or set policy.catalogs.',
             location=location,
             name=what,

@@ -50,7 +50,12 @@ def _select(w: Walk, body: Body) -> bool:
     if "lockingClause" in body:
         w.effects |= _WRITES
     source = body.get("fromClause")
-    if source and len(source) == 1 and source[0].get("RangeVar", {}).get("relname") == "pg_settings":
+    if (
+        source
+        and len(source) == 1
+        and source[0].get("RangeVar", {}).get("relname") == "pg_settings"
+        and "pg_settings" not in w.shadowed
+    ):
         settings.note_filter(w, body)
     return False
 
