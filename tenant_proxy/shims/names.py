@@ -6,6 +6,9 @@ The rule for the judge, where `GuardScope.hides`:
   `INFORMATION_RELATIONS` (of information_schema) from `INFORMATION`.
 - If the statement names one of `SYSTEM_COLUMNS` anywhere, relations in `SYSTEM_RELATIONS` are read from
   `SYSTEM` instead: the same rows with these columns besides.
+- If it compares none of `POINTS` with a constant or parameter (`c.oid = '123'`, `relname ~ '^(a)$'`,
+  `relname = ANY ($1)`), relations in `LISTED_RELATIONS` are read from `LISTING`: the same rows, found in
+  another way.  To choose wrongly costs time and nothing else.
 - A relation in neither set nor in `PLAIN_RELATIONS` is refused, as it may show what nobody has looked at.
 - A function in `FUNCTIONS` called with such a number of arguments is that of schema `CATALOG` with the same
   name; with `public_is_own` those in `PUBLIC_FUNCTIONS` as well.
@@ -27,7 +30,10 @@ __all__ = [
     "INFORMATION",
     "INFORMATION_PLAIN",
     "INFORMATION_RELATIONS",
+    "LISTED_RELATIONS",
+    "LISTING",
     "PLAIN_RELATIONS",
+    "POINTS",
     "PUBLIC_FUNCTIONS",
     "RELATIONS",
     "SYSTEM",
@@ -39,9 +45,14 @@ __all__ = [
 CATALOG: Final = "tp_catalog"
 #: the base tables of pg_catalog once more, with their system columns
 SYSTEM: Final = "tp_catalog_sys"
+#: views for statements that list relations rather than look for some
+LISTING: Final = "tp_catalog_list"
 INFORMATION: Final = "tp_information_schema"
 
 SYSTEM_COLUMNS: Final = frozenset({"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"})
+
+#: columns by which one relation, or a few, are looked for
+POINTS: Final = frozenset({"oid", "relname"})
 
 
 def load() -> Any:
@@ -59,6 +70,9 @@ _information = _data["information_schema"]
 
 SYSTEM_RELATIONS: Final[frozenset[str]] = frozenset(_data["tables"])
 RELATIONS: Final[frozenset[str]] = SYSTEM_RELATIONS | frozenset(_data["views"])
+LISTED_RELATIONS: Final[frozenset[str]] = frozenset(
+    name for name, rule in _data["tables"].items() if "listing" in rule
+)
 #: of pg_catalog, read as they are
 PLAIN_RELATIONS: Final[frozenset[str]] = frozenset(_data["plain"])
 INFORMATION_RELATIONS: Final[frozenset[str]] = frozenset(_information["by_schemas"]) | frozenset(

@@ -1,0 +1,267 @@
+-- Functions in place of those of pg_catalog.  Their names, arguments and results are the originals'.
+
+-- --- channels and advisory locks ------------------------------------------------------------------------------
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_notify(text, text) RETURNS void LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+RETURN pg_catalog.pg_notify(pg_catalog.current_setting('tenant_proxy.space') || '.' || NULLIF($1, ''), $2);
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_listening_channels() RETURNS SETOF text
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED ROWS 10
+BEGIN ATOMIC
+    SELECT pg_catalog.substr(l.channel, pg_catalog.length(pg_catalog.current_setting('tenant_proxy.space')) + 2)
+    FROM pg_catalog.pg_listening_channels() AS l (channel)
+    WHERE pg_catalog.starts_with(l.channel, pg_catalog.current_setting('tenant_proxy.space') || '.');
+END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock(bigint) RETURNS void LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_lock($1 # tp_catalog.lock_mask());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock(integer, integer) RETURNS void LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_lock($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock_shared(bigint) RETURNS void LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_lock_shared($1 # tp_catalog.lock_mask());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock_shared(integer, integer) RETURNS void LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_lock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock(bigint) RETURNS void LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_xact_lock($1 # tp_catalog.lock_mask());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock(integer, integer) RETURNS void LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_xact_lock($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock_shared(bigint) RETURNS void LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_xact_lock_shared($1 # tp_catalog.lock_mask());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock_shared(integer, integer) RETURNS void LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_xact_lock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_try_advisory_lock($1 # tp_catalog.lock_mask());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_try_advisory_lock($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock_shared(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_try_advisory_lock_shared($1 # tp_catalog.lock_mask());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock_shared(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_try_advisory_lock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_try_advisory_xact_lock($1 # tp_catalog.lock_mask());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_try_advisory_xact_lock($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock_shared(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_try_advisory_xact_lock_shared($1 # tp_catalog.lock_mask());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock_shared(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_try_advisory_xact_lock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_unlock($1 # tp_catalog.lock_mask());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_unlock($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock_shared(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_unlock_shared($1 # tp_catalog.lock_mask());
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock_shared(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
+    PARALLEL RESTRICTED
+RETURN pg_catalog.pg_advisory_unlock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
+
+-- --- comments -------------------------------------------------------------------------------------------------
+
+CREATE OR REPLACE FUNCTION tp_catalog.obj_description(object_oid oid, catalog_name name) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN (SELECT d.description FROM tp_catalog.pg_description d
+    WHERE d.objoid = object_oid AND d.objsubid = 0 AND d.classoid = (
+        SELECT c.oid FROM pg_catalog.pg_class c
+        WHERE c.relname = catalog_name AND c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace));
+
+CREATE OR REPLACE FUNCTION tp_catalog.obj_description(object_oid oid) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN (SELECT d.description FROM tp_catalog.pg_description d
+    WHERE d.objoid = object_oid AND d.objsubid = 0 LIMIT 1);
+
+CREATE OR REPLACE FUNCTION tp_catalog.col_description(table_oid oid, column_number integer) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, table_oid) THEN pg_catalog.col_description(table_oid, column_number) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.shobj_description(object_oid oid, catalog_name name) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN (SELECT d.description FROM tp_catalog.pg_shdescription d
+    WHERE d.objoid = object_oid AND d.classoid = (
+        SELECT c.oid FROM pg_catalog.pg_class c
+        WHERE c.relname = catalog_name AND c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace));
+
+-- --- names by OID ---------------------------------------------------------------------------------------------
+
+CREATE OR REPLACE FUNCTION tp_catalog.other_user(oid) RETURNS name LANGUAGE sql STABLE STRICT PARALLEL SAFE COST 100
+RETURN COALESCE((SELECT r.rolname FROM tp_catalog.pg_roles r WHERE r.oid = $1), ('unknown (OID=' || $1::text || ')')::name);
+
+-- one's own role is most of what is asked for
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_userbyid(oid) RETURNS name LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE WHEN $1 < 16384::oid OR pg_catalog.pg_has_role($1, 'MEMBER') THEN pg_catalog.pg_get_userbyid($1)
+            ELSE tp_catalog.other_user($1) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_describe_object(oid, oid, integer) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees($1, $2) THEN tp_catalog.shown(pg_catalog.pg_describe_object($1, $2, $3)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_identify_object(
+    classid oid, objid oid, objsubid integer, OUT type text, OUT schema text, OUT name text, OUT identity text)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT o.type, tp_catalog.schema_name(o.schema::name)::text, o.name, tp_catalog.shown(o.identity)
+    FROM pg_catalog.pg_identify_object(classid, objid, objsubid) o WHERE tp_catalog.sees(classid, objid);
+END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_identify_object_as_address(
+    classid oid, objid oid, objsubid integer, OUT type text, OUT object_names text[], OUT object_args text[])
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT o.type, ARRAY[tp_catalog.schema_name(o.object_names[1]::name)::text] || o.object_names[2:], o.object_args
+    FROM pg_catalog.pg_identify_object_as_address(classid, objid, objsubid) o WHERE tp_catalog.sees(classid, objid);
+END;
+
+-- --- definitions ----------------------------------------------------------------------------------------------
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_viewdef($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_viewdef($1, $2)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid, integer) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_viewdef($1, $2)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_ruledef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(2618, $1) THEN tp_catalog.shown(pg_catalog.pg_get_ruledef($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_ruledef(oid, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(2618, $1) THEN tp_catalog.shown(pg_catalog.pg_get_ruledef($1, $2)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_indexdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_indexdef($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_indexdef(oid, integer, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_indexdef($1, $2, $3)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_constraintdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(2606, $1) THEN tp_catalog.shown(pg_catalog.pg_get_constraintdef($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_constraintdef(oid, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(2606, $1) THEN tp_catalog.shown(pg_catalog.pg_get_constraintdef($1, $2)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_triggerdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(2620, $1) THEN tp_catalog.shown(pg_catalog.pg_get_triggerdef($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_triggerdef(oid, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(2620, $1) THEN tp_catalog.shown(pg_catalog.pg_get_triggerdef($1, $2)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_functiondef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_functiondef($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_arguments(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_function_arguments($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_identity_arguments(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_function_identity_arguments($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_result(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_function_result($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_arg_default(oid, integer) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_function_arg_default($1, $2)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_sqlbody(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_function_sqlbody($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_partkeydef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_partkeydef($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_partition_constraintdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_partition_constraintdef($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_statisticsobjdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(3381, $1) THEN tp_catalog.shown(pg_catalog.pg_get_statisticsobjdef($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_statisticsobjdef_columns(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(3381, $1) THEN tp_catalog.shown(pg_catalog.pg_get_statisticsobjdef_columns($1)) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_statisticsobjdef_expressions(oid) RETURNS text[]
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(3381, $1) THEN pg_catalog.pg_get_statisticsobjdef_expressions($1) END;
+
+-- these two are given the name of a view, which the guard has judged
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(text) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN tp_catalog.pg_get_viewdef($1::pg_catalog.regclass::oid);
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(text, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN tp_catalog.pg_get_viewdef($1::pg_catalog.regclass::oid, $2);
+
+-- whoever has an expression has read it where it is shown
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_expr(pg_node_tree, oid) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+RETURN tp_catalog.shown(pg_catalog.pg_get_expr($1, $2));
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_expr(pg_node_tree, oid, boolean) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+RETURN tp_catalog.shown(pg_catalog.pg_get_expr($1, $2, $3));
+
+-- --- rows that views show -------------------------------------------------------------------------------------
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_prepared_xact(
+    OUT transaction xid, OUT gid text, OUT prepared timestamptz, OUT ownerid oid, OUT dbid oid)
+RETURNS SETOF record LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT x.transaction, x.gid, x.prepared, x.ownerid, x.dbid FROM pg_catalog.pg_prepared_xact() x
+    WHERE pg_catalog.pg_has_role(x.ownerid, 'MEMBER');
+END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_show_all_settings(
+    OUT name text, OUT setting text, OUT unit text, OUT category text, OUT short_desc text, OUT extra_desc text,
+    OUT context text, OUT vartype text, OUT source text, OUT min_val text, OUT max_val text, OUT enumvals text[],
+    OUT boot_val text, OUT reset_val text, OUT sourcefile text, OUT sourceline integer, OUT pending_restart boolean)
+RETURNS SETOF record LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT s.* FROM pg_catalog.pg_show_all_settings() s WHERE s.name !~ '^tenant_proxy\.';
+END;
+
+-- --- names of schemas, where the tenant's is `public` --------------------------------------------------------------
+
+CREATE OR REPLACE FUNCTION tp_catalog.current_schema() RETURNS name LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN tp_catalog.schema_name(pg_catalog.current_schema());
+
+CREATE OR REPLACE FUNCTION tp_catalog.current_schemas(boolean) RETURNS name[] LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN ARRAY(SELECT tp_catalog.schema_name(s.name)
+    FROM pg_catalog.unnest(pg_catalog.current_schemas($1)) WITH ORDINALITY AS s (name, at) ORDER BY s.at);
+
+CREATE OR REPLACE FUNCTION tp_catalog.format_type(oid, integer) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+RETURN tp_catalog.shown(pg_catalog.format_type($1, $2));
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_serial_sequence(text, text) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN tp_catalog.shown(pg_catalog.pg_get_serial_sequence($1, $2));

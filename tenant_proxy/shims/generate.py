@@ -1,0 +1,249 @@
+"""Writes the SQL of the schemas for one server, from its own catalogs and the judgements in data/.
+
+    server = Server(major=17, columns={("pg_catalog", "pg_class"): [Column("oid", "oid"), …], …})
+    text = script(server)
+
+Columns differ between majors, so they come from the server; what is shown of which relation does not.
+The text is the same for equal servers, so that it can be compared with what is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final, NamedTuple
+
+from tenant_proxy.shims import VERSION
+from tenant_proxy.shims.names import CATALOG, INFORMATION, LISTING, SYSTEM, SYSTEM_COLUMNS, load
+
+SCHEMAS: Final = (CATALOG, SYSTEM, LISTING, INFORMATION)
+MAJORS: Final = range(15, 19)
+
+#: columns of these types are text that somebody wrote: shown only of rows that are shown
+_MASKED_TYPES: Final = frozenset({"text", "text[]", "bytea", "pg_node_tree", "anyarray"})
+#: of information_schema: columns that name a schema but not that of the row's object
+_BESIDE: Final = frozenset(
+    {"character_set_schema", "collation_schema", "domain_schema", "scope_schema", "udt_schema"}
+    | {"result_cast_char_set_schema", "result_cast_character_set_schema", "result_cast_collation_schema"}
+    | {"result_cast_scope_schema", "result_cast_type_udt_schema", "to_sql_specific_schema"}
+    | {"type_udt_schema"}
+)
+
+
+class Column(NamedTuple):
+    name: str
+    #: as format_type says it
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the SQL depends on."""
+
+    major: int
+    #: (schema, relation) -> columns in order, of all tables and views of the two schemas
+    columns: Mapping[tuple[str, str], Sequence[Column]]
+
+
+#: what `Server.columns` is read with: schema, relation, column, type
+COLUMNS_SQL: Final = """
+SELECT n.nspname::text, c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, NULL)
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+ WHERE n.nspname IN ('pg_catalog', 'information_schema') AND c.relkind IN ('r', 'v')
+   AND a.attnum > 0 AND NOT a.attisdropped
+ ORDER BY n.nspname, c.relname, a.attnum
+"""
+
+
+class UnsupportedServer(ValueError):
+    """Of a major that nobody has looked at."""
+
+
+def script(server: Server) -> str:
+    """Everything, to be run in one transaction; may be run again, and over an older version's."""
+    if server.major not in MAJORS:
+        raise UnsupportedServer(
+            f"PostgreSQL {server.major} is not supported: catalogs of {MAJORS[0]} to {MAJORS[-1]} are known"
+        )
+    parts = [f"CREATE SCHEMA IF NOT EXISTS {schema};" for schema in SCHEMAS]
+    parts += [_sql("helpers.sql").replace("{version}", VERSION)]
+    parts += views(server)
+    parts += [_for_major(_sql("functions.sql"), server.major)]
+    for schema in SCHEMAS:
+        parts += [
+            f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC;",
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC;",
+        ]
+    text = "\n\n".join(parts)
+    return f"{text}\n\nCOMMENT ON SCHEMA {CATALOG} IS '{_label(server, text)}';\n"
+
+
+def label(server: Server) -> str:
+    """The comment on the schema that is installed by `script`: equal if and only if all of it is."""
+    found = re.search(rf"COMMENT ON SCHEMA {CATALOG} IS '([^']*)'", script(server))
+    assert found is not None
+    return found[1]
+
+
+def _label(server: Server, text: str) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"tenant_proxy {VERSION} for PostgreSQL {server.major}, {digest}"
+
+
+def views(server: Server) -> Iterator[str]:
+    data = _data()
+    for name, rule in data["tables"].items():
+        if ("pg_catalog", name) in server.columns:
+            yield _view(server, "pg_catalog", name, rule, CATALOG)
+            yield _view(server, "pg_catalog", name, rule, SYSTEM)
+            if "listing" in rule:
+                yield _view(server, "pg_catalog", name, rule, LISTING)
+    for name, rule in data["views"].items():
+        if ("pg_catalog", name) in server.columns:
+            yield _view(server, "pg_catalog", name, rule, CATALOG)
+    information = data["information_schema"]
+    for name, rule in information["views"].items():
+        yield _view(server, "information_schema", name, rule, INFORMATION)
+    for name in information["by_schemas"]:
+        yield _view(server, "information_schema", name, "schemas", INFORMATION)
+
+
+def _view(server: Server, schema: str, name: str, rule: Any, into: str) -> str:
+    columns = server.columns[schema, name]
+    if rule == "false":
+        # nothing is read, so that nobody needs rights for columns that ordinary roles can't read
+        shown = [f"NULL::{_type(column)} AS {column.name}" for column in columns]
+        if into == SYSTEM:
+            shown += [f"NULL::{_SYSTEM_TYPES[name]} AS {name}" for name in sorted(SYSTEM_COLUMNS)]
+        body = f"SELECT {_list(shown)}\nWHERE false"
+    else:
+        joined, condition, arms = _rule(rule, schema, columns, into)
+        shown = [_column(schema, name, column, condition) for column in columns]
+        if into == SYSTEM:
+            shown += [f"t.{column}" for column in sorted(SYSTEM_COLUMNS)]
+        select = f"SELECT {_list(shown)}\nFROM {schema}.{name} t{joined}"
+        if condition:
+            select += f"\nWHERE {condition}"
+        body = "\nUNION ALL\n".join(f"{select} AND {arm}" for arm in arms) or select
+    # with the rights of who reads: the installer's are lent to nobody
+    return f"CREATE OR REPLACE VIEW {into}.{name} WITH (security_invoker = true) AS\n{body};"
+
+
+_SYSTEM_TYPES: Final = {
+    "tableoid": "oid", "ctid": "tid", "xmin": "xid", "xmax": "xid", "cmin": "cid", "cmax": "cid"
+}  # fmt: skip
+
+
+def _rule(rule: Any, schema: str, columns: Sequence[Column], into: str) -> tuple[str, str, list[str]]:
+    """(what is joined, the condition, further conditions of which each gives a part of the rows)."""
+    if rule == "true":
+        return "", "", []
+    if rule == "schemas":
+        # shown are rows in which each schema is the tenant's, or there is none
+        first, *others = [c.name for c in columns if c.name.endswith("_schema")]
+        tests = [f"t.{first} = {_macro('names')}"]
+        tests += [
+            f"(t.{other} IS NULL OR t.{other} = {_macro('names')})"
+            for other in others
+            if other not in _BESIDE
+        ]
+        return "", "\n  AND ".join(tests), []
+    if isinstance(rule, str):
+        return "", _expand(rule), []
+    if "condition" in rule:
+        key = {SYSTEM: "system", LISTING: "listing"}.get(into, "condition")
+        condition = rule.get(key, rule["condition"])
+        return "", _expand(condition), [_expand(arm) for arm in rule.get("union", ())]
+    (kind, of), = rule.items()  # fmt: skip
+    return _kind(kind, of)
+
+
+def _kind(kind: str, of: Any) -> tuple[str, str, list[str]]:
+    match kind:
+        case "relation":
+            return (
+                f"\nJOIN pg_catalog.pg_class o ON o.oid = t.{of}",
+                _expand("o.relnamespace = {schemas}"),
+                [],
+            )
+        case "type":
+            return f"\nJOIN pg_catalog.pg_type o ON o.oid = t.{of}", _expand("o.typnamespace = {schemas}"), []
+        case "object":
+            return "", f"(t.{of[1]} < 16384 OR {CATALOG}.sees(t.{of[0]}, t.{of[1]}))", []
+        case "schema":
+            return "", f"t.{of} = {_macro('names')}", []
+        case "role_names":
+            names = "ANY (ARRAY(SELECT r.rolname FROM tp_catalog.pg_roles r))"
+            return "", "\n  AND ".join(f"t.{one} = {names}" for one in of), []
+    raise ValueError(f"unknown rule {kind}")
+
+
+def _column(schema: str, name: str, column: Column, condition: str) -> str:
+    """The column as it is shown, under its name."""
+    rules = _data()["columns"]
+    full = f"{name}.{column.name}"
+    plain = f"t.{column.name}"
+    shown = plain
+    if schema == "pg_catalog" and full in rules["instead"]:
+        shown = re.sub(r"\bc\b", plain, rules["instead"][full])
+    elif full in rules["shown"][schema]:
+        shown = f"{CATALOG}.shown({plain})"
+        if schema == "information_schema":
+            shown += f"::{_type(column)}"
+    elif (schema == "pg_catalog" and column.name == "schemaname") or (
+        schema == "information_schema" and column.name.endswith("_schema")
+    ):
+        shown = f"{CATALOG}.schema_name({plain})::{_type(column)}"
+    elif column.type == "aclitem[]":
+        shown = f"{CATALOG}.rights({plain})"
+    elif column.type == "anyarray":
+        # a view can't have a column of this type; as text it looks the same
+        shown = f"{plain}::text"
+    if schema == "pg_catalog" and condition and (column.type in _MASKED_TYPES or full in rules["masked"]):
+        shown = f"CASE WHEN {condition} THEN {shown} END"
+    return shown if shown == plain else f"{shown} AS {column.name}"
+
+
+def _type(column: Column) -> str:
+    if column.type == "anyarray":
+        return "text"
+    return column.type if "." in column.type or " " in column.type else f"{column.type}"
+
+
+def _list(items: Sequence[str]) -> str:
+    return ",\n    ".join(items)
+
+
+def _expand(text: str) -> str:
+    return re.sub(r"\{(\w+)\}", lambda found: _macro(found[1]), text.strip())
+
+
+@functools.cache
+def _macro(name: str) -> str:
+    return _expand(_data()["macros"][name])
+
+
+@functools.cache
+def _data() -> Any:
+    return load()
+
+
+def _sql(name: str) -> str:
+    text = resources.files("tenant_proxy.shims").joinpath("data", name).read_text("utf-8")
+    return text.strip()
+
+
+def _for_major(text: str, major: int) -> str:
+    """Without what is marked as being for later majors."""
+    kept = []
+    for part in text.split("\n\n"):
+        since = re.match(r"-- since (\d+)\n", part)
+        if since is None or int(since[1]) <= major:
+            kept.append(part)
+    return "\n\n".join(kept)
