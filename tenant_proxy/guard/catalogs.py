@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import tenant_proxy.shims.names as shims
 from tenant_proxy.guard.functions import CATALOG_RELATIONS
 from tenant_proxy.guard.source import NotFound, Source, quoted_name
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk
-from tenant_proxy.shims import names as shims
 
 #: schemas whose objects are turned to others
 SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import yaml
 
+import tenant_proxy.shims.names as shims
 from tenant_proxy.model import Effect
-from tenant_proxy.shims import names as shims
 
 #: types whose input turns a name into an object's OID -> kind of name
 REG_TYPES: Final[Mapping[str, str]] = {
