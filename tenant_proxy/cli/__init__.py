@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from tenant_proxy.cli import check, config, guard, hash_password, serve, version
+from tenant_proxy.cli import catalog, check, config, guard, hash_password, serve, version
 from tenant_proxy.cli.output import error
 
 __all__ = ["app", "main"]
@@ -26,6 +26,7 @@ app.command()(serve.serve)
 app.command()(check.check)
 app.command("hash-password")(hash_password.hash_password)
 app.add_typer(config.config_app)
+app.add_typer(catalog.catalog_app)
 app.add_typer(guard.guard_app)
 app.command()(version.version)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -80,8 +81,40 @@ def script(server: Server) -> str:
             f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC;",
             f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC;",
         ]
+    parts.append(_drop_stale("\n".join(parts)))
     text = "\n\n".join(parts)
     return f"{text}\n\nCOMMENT ON SCHEMA {CATALOG} IS '{_label(server, text)}';\n"
+
+
+def _drop_stale(text: str) -> str:
+    """Takes away what an older version had and `text` does not make."""
+    made = sorted(set(re.findall(r"CREATE OR REPLACE (?:VIEW|FUNCTION) (\w+\.\w+)", text)))
+    names = textwrap.fill(
+        ", ".join(f"'{name}'" for name in made), 110, initial_indent=" " * 8, subsequent_indent=" " * 8
+    )
+    schemas = ", ".join(f"'{schema}'" for schema in SCHEMAS)
+    return f"""DO $$
+DECLARE
+    stale text;
+BEGIN
+    FOR stale IN
+        SELECT o.kind || o.object || o.arguments FROM (
+            SELECT 'DROP VIEW ', n.nspname || '.' || c.relname, ''
+            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname IN ({schemas})
+            UNION ALL
+            SELECT 'DROP FUNCTION ', n.nspname || '.' || p.proname,
+                   '(' || pg_catalog.pg_get_function_identity_arguments(p.oid) || ')'
+            FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+            WHERE n.nspname IN ({schemas})
+        ) AS o (kind, object, arguments)
+        WHERE o.object NOT IN (
+{names}
+        )
+    LOOP
+        EXECUTE stale;
+    END LOOP;
+END $$;"""
 
 
 def label(server: Server) -> str:
