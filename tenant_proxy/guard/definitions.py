@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tenant_proxy.guard import bodies, own_public
-from tenant_proxy.guard.expressions import reference, relation
+from tenant_proxy.guard.expressions import judge_name, reference, relation
 from tenant_proxy.guard.statements import created
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, strings
 
@@ -294,6 +294,32 @@ _DEFINABLE: Final = {
 }
 
 
+#: options of a new operator that make another one, without arguments or body, where there is none
+_SHELLS: Final = frozenset({"commutator", "negator"})
+
+
+def _shells(w: Walk, options: Iterable[Mapping[str, Any]]) -> None:
+    for item in options:
+        element = item["DefElem"]
+        if element.get("defname", "").lower() in _SHELLS:
+            parts = option_names(element.get("arg") or {})
+            w.check_name(parts, element.get("location", NOWHERE), write=True)
+
+
+def _dictionary_options(w: Walk, options: Iterable[Mapping[str, Any]]) -> None:
+    """A thesaurus names another dictionary in an option's text."""
+    for item in options:
+        element = item["DefElem"]
+        text = (element.get("arg") or {}).get("String", {}).get("sval", "")
+        if element.get("defname", "").lower() == "dictionary" and text:
+            judge_name(w, text, "object", element.get("location", NOWHERE))
+
+
+def _dictionary(w: Walk, body: Body) -> None:
+    _makes("dictname")(w, body)
+    _dictionary_options(w, body.get("options", ()))
+
+
 def _define(w: Walk, body: Body) -> None:
     kind = body["kind"]
     if kind not in _DEFINABLE:
@@ -301,16 +327,26 @@ def _define(w: Walk, body: Body) -> None:
     _makes("defnames")(w, body)
     if kind in ("OBJECT_AGGREGATE", "OBJECT_OPERATOR"):
         _function_options(w, body.get("definition", ()))
+    if kind == "OBJECT_OPERATOR":
+        _shells(w, body.get("definition", ()))
+    elif kind == "OBJECT_TSDICTIONARY":
+        _dictionary_options(w, body.get("definition", ()))
 
 
 def _range_type(w: Walk, body: Body) -> None:
     _makes("typeName")(w, body)
     _function_options(w, body.get("params", ()))
+    for item in body.get("params", ()):
+        element = item["DefElem"]
+        if element.get("defname", "").lower() == "multirange_type_name":
+            parts = option_names(element.get("arg") or {})
+            w.check_name(parts, element.get("location", NOWHERE), write=True)
 
 
 def _alter_operator(w: Walk, body: Body) -> None:
     w.check_name(strings(body["opername"]["objname"]), NOWHERE, write=True)
     _function_options(w, body.get("options", ()))
+    _shells(w, body.get("options", ()))
 
 
 def _cast(w: Walk, body: Body) -> None:
@@ -375,7 +411,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "AlterSeqStmt": _changes("sequence"),
     "AlterStatsStmt": _makes("defnames"),
     "AlterTSConfigurationStmt": _text_search,
-    "AlterTSDictionaryStmt": _makes("dictname"),
+    "AlterTSDictionaryStmt": _dictionary,
     "AlterTableCmd": _alter_table_command,
     "AlterTableStmt": _alter_table,
     "CommentStmt": _comment,

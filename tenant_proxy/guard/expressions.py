@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from tenant_proxy.guard import bound, catalogs, functions, names, settings
 from tenant_proxy.guard.functions import ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
@@ -112,7 +112,7 @@ def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], loca
         if fact.pin_reason:
             w.pin(fact.pin_reason)
     count = len(arguments)
-    sensitive = fact.sets or count in fact.names or count in fact.queries
+    sensitive = fact.sets or fact.reads_rows or count in fact.names or count in fact.queries
     if sensitive and any("NamedArgExpr" in argument for argument in arguments):
         w.refuse(
             "named_arguments",
@@ -122,7 +122,11 @@ def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], loca
             name=parts[-1],
         )
     for argument in fact.names.get(count, ()):
+        if fact.reads_rows and w.constant(arguments[argument.position]) is None:
+            _refuse_dynamic(w, "relation", parts[-1], location)
         names_in(w, arguments[argument.position], argument.kind, unsure=argument.unsure)
+        if fact.reads_input:
+            _probed_input(w, arguments)
     for position in fact.queries.get(count, ()):
         _query_argument(w, parts[-1], arguments[position], location)
     if fact.sets:
@@ -207,19 +211,30 @@ def _query_argument(w: Walk, name: str, argument: Mapping[str, Any], location: i
     """SQL in an argument runs with the call: judged if it is constant, refused otherwise."""
     text = w.constant(argument, strict=True)
     if text is None:
-        w.refuse(
-            "dynamic_query",
-            f'the query that function "{name}" runs can\'t be checked',
-            detail="It is not a constant.",
-            hint="Write the query as a constant, or use EXECUTE in a PL/pgSQL function.",
-            location=location,
-            name=name,
-        )
+        _refuse_dynamic(w, "query", name, location)
     w.effects |= w.nested(
         text,
         location_of(argument),
         f'the query of function "{name}"',
         literal=w.literal(argument),
+    )
+
+
+def _probed_input(w: Walk, arguments: Sequence[Mapping[str, Any]]) -> None:
+    """(text, name of a type): whether the text can be read as that type; regclass reads names of objects."""
+    type_name = names.split_qualified(w.constant(arguments[1]) or "")
+    if type_name and type_name[-1] in REG_TYPES:
+        names_in(w, arguments[0], REG_TYPES[type_name[-1]])
+
+
+def _refuse_dynamic(w: Walk, what: str, name: str, location: int) -> NoReturn:
+    w.refuse(
+        "dynamic_query",
+        f'the {what} that function "{name}" runs can\'t be checked',
+        detail="It is not a constant.",
+        hint=f"Write the {what} as a constant, or use EXECUTE in a PL/pgSQL function.",
+        location=location,
+        name=name,
     )
 
 
@@ -328,8 +343,11 @@ def _malformed(w: Walk, text: str, location: int) -> None:
 def _type_cast(w: Walk, body: Body) -> None:
     parts = body["typeName"]["names"]
     last = parts[-1]["String"]["sval"]
-    if last in REG_TYPES and (len(parts) == 1 or parts[-2]["String"]["sval"] == "pg_catalog"):
-        names_in(w, body.get("arg"), REG_TYPES[last], array="arrayBounds" in body["typeName"])
+    # an array type has a name of its own, too
+    element = last.removeprefix("_")
+    if element in REG_TYPES and (len(parts) == 1 or parts[-2]["String"]["sval"] == "pg_catalog"):
+        array = element != last or "arrayBounds" in body["typeName"]
+        names_in(w, body.get("arg"), REG_TYPES[element], array=array)
 
 
 def _type_name(w: Walk, body: Body) -> None:
@@ -397,12 +415,14 @@ def _typed_default(type_field: str, default_field: str) -> Rule:
         if not type_name:
             return
         last = strings(type_name["names"])[-1]
-        if last not in REG_TYPES:
+        element = last.removeprefix("_")
+        if element not in REG_TYPES:
             return
+        array = element != last or "arrayBounds" in type_name
         defaults = [body.get(default_field)]
         defaults += (item["Constraint"].get("raw_expr") for item in body.get("constraints", ()))
         for default in defaults:
-            names_in(w, default, REG_TYPES[last], array="arrayBounds" in type_name)
+            names_in(w, default, REG_TYPES[element], array=array)
 
     return rule
 

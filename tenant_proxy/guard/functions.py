@@ -55,6 +55,10 @@ class Fact:
     names: Mapping[int, tuple[Name, ...]] = field(default_factory=dict)
     #: number of arguments -> positions of those that are SQL
     queries: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    #: reads rows of what its arguments name, so these must be constants
+    reads_rows: bool = False
+    #: reads its first argument as the type that the second names
+    reads_input: bool = False
     #: set_config, whose arguments decide more than the above can say
     sets: bool = False
     #: fewest arguments of any overload
@@ -137,6 +141,7 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
     refused = _Reasons(listed["refused"])
     writes = _Names(listed["effects"]["writes"])
     locks = _Names(listed["effects"]["advisory_lock"])
+    reads_rows = _Names(listed["reads_rows"])
     reviewed = _Names(listed["reviewed"])
     names, queries = listed["names"], listed["queries"]
     result: dict[str, Fact | None] = {}
@@ -155,6 +160,8 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
             pin_reason="advisory_lock" if name in locks else "",
             names=_names_listed(names[name]) if name in names else by_type,
             queries=_queries_listed(queries.get(name, {})),
+            reads_rows=name in reads_rows,
+            reads_input=name in ("pg_input_is_valid", "pg_input_error_info"),
             sets=name == "set_config",
             least=min((call[0] for call in calls), default=0),
             turned=name in shims.FUNCTIONS or name in shims.PUBLIC_FUNCTIONS,
