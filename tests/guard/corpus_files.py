@@ -71,7 +71,7 @@ class Entry:
     unordered: bool = False
 
     def __str__(self) -> str:
-        what = self.sql or self.function or self.startup or self.raw
+        what = self.sql or self.function or self.startup or self.raw.hex()
         return f"{self.group} / {self.name}: {what}"
 
 
