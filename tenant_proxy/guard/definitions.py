@@ -312,7 +312,8 @@ def _dictionary_options(w: Walk, options: Iterable[Mapping[str, Any]]) -> None:
         element = item["DefElem"]
         text = (element.get("arg") or {}).get("String", {}).get("sval", "")
         if element.get("defname", "").lower() == "dictionary" and text:
-            judge_name(w, text, "object", element.get("location", NOWHERE))
+            with w.inside(text):
+                judge_name(w, text, "object", element.get("location", NOWHERE))
 
 
 def _dictionary(w: Walk, body: Body) -> None:
