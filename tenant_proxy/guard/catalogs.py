@@ -14,7 +14,7 @@ from typing import Final
 
 import tenant_proxy.shims.names as shims
 from tenant_proxy.guard.functions import CATALOG_RELATIONS
-from tenant_proxy.guard.source import NotFound, Source, quoted_name
+from tenant_proxy.guard.source import VALUES, NotFound, Source, Token, quoted_name
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk
 
 #: schemas whose objects are turned to others
@@ -101,13 +101,41 @@ def column(w: Walk, parts: list[str], location: int) -> None:
 
 
 def settle(source: Source, start: int, end: int) -> None:
-    """The schema of the relations of a statement: with the system columns, if it names any of these."""
+    """Chooses among the schemas that relations of a statement can be read from (`shims.names` says how)."""
     found, source.relations = source.relations, []
-    system = not shims.SYSTEM_COLUMNS.isdisjoint(source.names(start, end))
+    if not found:
+        return
+    tokens = source.between(start, end)
+    system = any(token.name in shims.SYSTEM_COLUMNS for token in tokens)
+    seeks = not any(name in shims.LISTED_RELATIONS for _, name, _ in found) or _looks_for_some(tokens)
     for token, name, qualified in found:
-        schema = shims.SYSTEM if system and name in shims.SYSTEM_RELATIONS else shims.CATALOG
+        schema = shims.CATALOG
+        if system and name in shims.SYSTEM_RELATIONS:
+            schema = shims.SYSTEM
+        elif not seeks and name in shims.LISTED_RELATIONS:
+            schema = shims.LISTING
         written = source.text[token.start : token.end]
         source.replace_token(token, schema if qualified else f"{schema}.{written}")
+
+
+#: what a column may be compared by with what it is looked for …
+_COMPARES: Final = frozenset({"=", "~", "~*", "~~", "in", "like", "any"})
+#: … and what may stand between
+_BETWEEN: Final = frozenset({"operator", "(", ")", "[", "pg_catalog", ".", "any", "array", *_COMPARES})
+
+
+def _looks_for_some(tokens: list[Token]) -> bool:
+    """Whether one of `shims.POINTS` is compared with literals or parameters; the kinds of tokens decide."""
+    for index, token in enumerate(tokens):
+        if token.name in shims.POINTS:
+            compared = False
+            for following in tokens[index + 1 : index + 12]:
+                if compared and following.kind in VALUES:
+                    return True
+                if following.name not in _BETWEEN:
+                    break
+                compared |= following.name in _COMPARES
+    return False
 
 
 def copied(w: Walk, body: Body) -> bool:

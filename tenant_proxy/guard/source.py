@@ -22,7 +22,8 @@ from tenant_proxy.model import Edit
 
 _COMMENTS: Final = frozenset({"SQL_COMMENT", "C_COMMENT"})
 _STRINGS: Final = frozenset({"SCONST", "USCONST"})
-_LITERALS: Final = _STRINGS | {"BCONST", "XCONST", "ICONST", "FCONST", "PARAM"}
+#: literals and parameters
+VALUES: Final = _STRINGS | {"BCONST", "XCONST", "ICONST", "FCONST", "PARAM"}
 _DOT: Final = "ASCII_46"
 
 #: a name whose spelling is not read (U&"…"): it may be any
@@ -151,7 +152,7 @@ class Source:
 
     def replace_statement(self, start: int, end: int) -> None:
         """Puts `instead` in place of the statement between two characters."""
-        tokens = self.tokens[self.index(start) : self.index(end)]
+        tokens = self.between(start, end)
         self.pending, self.relations = [], []
         self.edits = {at: edit for at, edit in self.edits.items() if not start <= at < end}
         self.edit(tokens[0].start, tokens[-1].end, self.instead)
@@ -182,9 +183,8 @@ class Source:
             if name is not None and name[wanted.part].start not in self.claimed:
                 yield name[wanted.part]
 
-    def names(self, start: int, end: int) -> Iterator[str]:
-        """All that could be names between two characters."""
-        return (token.name for token in self.tokens[self.index(start) : self.index(end)])
+    def between(self, start: int, end: int) -> list[Token]:
+        return self.tokens[self.index(start) : self.index(end)]
 
     def edited(self) -> str:
         """The text with its edits."""
@@ -235,7 +235,7 @@ def _scanned(text: str) -> list[Token]:
             name = ""
             if kind == "UIDENT":
                 name = ANY
-            elif kind not in _LITERALS:  # an operator's name is what is written
+            elif kind not in VALUES:  # an operator's name is what is written
                 name = _name_of(text[start:end])
             tokens.append(Token(start, end, kind, name))
     return tokens

@@ -34,8 +34,8 @@ def same(text: str) -> Pair:
     return Pair(text, text)
 
 
-GAPS = ["", " ", "\n", " /* pg_class */ ", " -- public.t\n", "/**/"]
-CATALOGS = ["pg_class", "pg_type", "pg_namespace"]
+GAPS = ["", " ", "\n", " /* pg_proc */ ", " -- public.t\n", "/**/"]
+CATALOGS = ["pg_proc", "pg_type", "pg_namespace"]
 OWN = ["orders", "Ünïts", "public", "pg_catalog"]
 
 
@@ -77,14 +77,14 @@ def relations(draw: Any, shadowed: frozenset[str]) -> Pair:
 def values(draw: Any, shadowed: frozenset[str], depth: int) -> Pair:
     kind = draw(st.sampled_from(["literal", "column", "call", "own call", "cast", "query"]))
     if kind == "literal":
-        return same(draw(st.sampled_from(["1", "'pg_class'", "'public.t'", "'é'", "2.5", "$1", "E'\\n'"])))
+        return same(draw(st.sampled_from(["1", "'pg_proc'", "'public.t'", "'é'", "2.5", "$1", "E'\\n'"])))
     if kind == "column":
         return draw(
             st.sampled_from(
                 [
-                    same("pg_class.oid"),
+                    same("pg_proc.oid"),
                     same("public.oid"),
-                    Pair("pg_catalog.pg_class.oid", "tp_catalog.pg_class.oid"),
+                    Pair("pg_catalog.pg_proc.oid", "tp_catalog.pg_proc.oid"),
                     Pair("public . orders.id", '"acme" . orders.id'),
                     same("pg_get_viewdef"),
                 ]
@@ -129,7 +129,7 @@ def queries(draw: Any, shadowed: frozenset[str], depth: int) -> Pair:
         if depth > 0 and draw(st.booleans()):
             source = same("(") + draw(queries(shadowed, depth - 1)) + ")"
         query = (
-            query + (", " if index else "") + source + draw(st.sampled_from([" x", ' AS "y"', " pg_class"]))
+            query + (", " if index else "") + source + draw(st.sampled_from([" x", ' AS "y"', " pg_proc"]))
         )
     return query
 
@@ -196,7 +196,14 @@ def check_twins(sql: str, random: Any) -> None:
 # --- held against the parser --------------------------------------------------------------------------------
 
 #: schemas that names are moved between
-MOVED = {"pg_catalog", "tp_catalog", "tp_catalog_sys", "information_schema", "tp_information_schema"}
+MOVED = {
+    "pg_catalog",
+    "tp_catalog",
+    "tp_catalog_sys",
+    "tp_catalog_list",
+    "information_schema",
+    "tp_information_schema",
+}
 
 
 @given(st.sampled_from(CORPUS))
