@@ -7,6 +7,8 @@ from typing import Final
 
 REASONS: Final[Mapping[str, str]] = {
     "catalog": "a system catalog that holds secrets or other tenants' values",
+    "catalogs_missing": "what would show other tenants, where the database lacks the views that hide them",
+    "channel": "a channel's name that leaves no room for the tenant's prefix",
     "cross_schema": "an object of a schema that the tenant may not name",
     "discard_all": "DISCARD ALL where it could lose the tenant's role",
     "dynamic_query": "SQL in an argument that is not a constant",
@@ -17,7 +19,9 @@ REASONS: Final[Mapping[str, str]] = {
     "language": "code in a language that can't be read",
     "named_arguments": "arguments by name where their positions decide",
     "read_only_schema": "a change in a schema that the tenant may only read",
+    "rewriting": "a name that must be changed and can't be told in the text",
     "role": "a role that is not the tenant's",
+    "schema_exists": "CREATE SCHEMA of the tenant's own",
     "search_path": "a search_path that leaves the tenant",
     "server_file": "a file or program of the server",
     "setting_dynamic": "a setting that can't be told from the text",
