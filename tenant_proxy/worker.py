@@ -171,6 +171,7 @@ class Worker:
         self.users.forget()
         self.logins.forget()
         self.pools.reload(state.registry)
+        self.judging.violations.keep(set(state.registry.tenants))
         self._end_orphans(state)
 
     def _end_orphans(self, state: State) -> None:
@@ -257,10 +258,15 @@ class Worker:
         self.hub.on("reload", self._on_reload)
         self.hub.on("drain", self._on_drain)
         self.hub.on("kill_client", self._on_kill)
+        self.hub.on("reset_violations", self._on_reset_violations)
 
     def _on_reload(self, params: dict[str, Any]) -> dict[str, Any]:
         self.reload(from_transport(params["config"]), params["tenant_indexes"])
         return {"generation": params["generation"]}
+
+    def _on_reset_violations(self, params: dict[str, Any]) -> dict[str, Any]:
+        self.judging.violations.reset()
+        return {}
 
     def _on_drain(self, params: dict[str, Any]) -> dict[str, Any]:
         self.drain(float(params["timeout_s"]))

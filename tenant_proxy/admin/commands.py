@@ -38,6 +38,13 @@ async def _kill_client(arguments: list[str], ctx: AdminContext) -> AdminResult:
     return AdminResult(tag="KILL_CLIENT")
 
 
+async def _reset_violations(arguments: list[str], ctx: AdminContext) -> AdminResult:
+    if arguments:
+        raise errors.admin_bad_argument("RESET VIOLATIONS", "no argument")
+    await ctx.call("workers", "reset_violations")
+    return AdminResult(tag="RESET")
+
+
 def _later(name: str, hint: str) -> Callable[[list[str], AdminContext], Awaitable[AdminResult]]:
     async def run(arguments: list[str], ctx: AdminContext) -> AdminResult:
         raise errors.admin_unsupported(name, hint)
@@ -50,6 +57,9 @@ RELOAD_TIMEOUT_S = 120.0
 
 COMMANDS = {
     "reload": Command("RELOAD", "Reads the configuration again; a bad file changes nothing.", _reload),
+    "reset violations": Command(
+        "RESET VIOLATIONS", "Empties the table of SHOW VIOLATIONS.", _reset_violations
+    ),
     "kill_client": Command("KILL_CLIENT id", "Closes a client's connection.", _kill_client),
 } | {
     # PgBouncer has them: said clearly rather than "unknown"

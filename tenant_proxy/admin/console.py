@@ -64,13 +64,15 @@ async def _run_one(statement: str, ctx: AdminContext) -> AdminResult:
     words = statement.lower().split()
     if words[0] == "show":
         return await _show(words[1:], ctx)
-    command = COMMANDS.get(words[0])
-    if command is not None:
-        # before the argument is looked at: who may not run it learns nothing from it
-        if not ctx.is_admin:
-            raise errors.admin_denied(words[0].upper())
-        log.info("admin command", command=_cut(statement), user=ctx.login)
-        return await command.run(statement.split()[1:], ctx)
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        command = COMMANDS.get(name)
+        if command is not None:
+            # before the argument is looked at: who may not run it learns nothing from it
+            if not ctx.is_admin:
+                raise errors.admin_denied(name.upper())
+            log.info("admin command", command=_cut(statement), user=ctx.login)
+            return await command.run(statement.split()[length:], ctx)
     result = session.answer(words, statement, ctx)
     if result is not None:
         return result

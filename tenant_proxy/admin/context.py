@@ -90,6 +90,10 @@ class Snapshot:
                 rows.append(known)
         return rows
 
+    def parts(self, what: str) -> list[Row]:
+        """What each worker said that is no list of rows."""
+        return [answer["result"].get(what) or {} for answer in self._answers]
+
     def counters(self) -> dict[int, Row]:
         """Worker's slot -> its counters."""
         return {answer["worker"]: answer["result"].get("counters") or {} for answer in self._answers}

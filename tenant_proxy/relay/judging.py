@@ -21,6 +21,7 @@ from tenant_proxy.model import Action, Effect, Verdict
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.judges import Judges
 from tenant_proxy.relay.session import Session
+from tenant_proxy.relay.violations import Violations, statement_of
 from tenant_proxy.tenancy.registry import TenantInfo
 from tenant_proxy.wire import messages
 
@@ -49,6 +50,7 @@ class Judging:
         self._custom: dict[str, frozenset[str]] = {}
         #: (tenant, action, reason) -> statements
         self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.violations = Violations()
 
     def scope_of(
         self,
@@ -103,21 +105,25 @@ class Judging:
         mode = scope.policy.mode
         self.counts[scope.tenant, _ACTIONS[mode], verdict.reason] += 1
         if mode is GuardMode.ENFORCE:
-            log.info("statement refused", **_fields(session, scope, verdict))
+            log.info("statement refused", **self._note(session, scope, verdict, sql))
             return refusal(verdict).to_message()
         if mode is GuardMode.OBSERVE:
-            log.warning("statement would be refused", **_fields(session, scope, verdict))
+            log.warning("statement would be refused", **self._note(session, scope, verdict, sql))
         return int(effects or UNKNOWN_EFFECTS) | ALLOWED
 
     def judge_function(self, session: Session, scope_id: int, oid: int) -> int | bytes:
         """A FunctionCall by its function's OID."""
         scope = self._scopes[scope_id]
         verdict = self._guard.judge_function(scope, oid)
-        if verdict.action is not Action.REJECT or scope.policy.mode is not GuardMode.ENFORCE:
-            return int(verdict.effects or UNKNOWN_EFFECTS) | ALLOWED
-        self.counts[scope.tenant, _ACTIONS[scope.policy.mode], verdict.reason] += 1
-        log.info("function call refused", **_fields(session, scope, verdict))
-        return refusal(verdict).to_message()
+        mode = scope.policy.mode
+        if verdict.action is Action.REJECT:
+            self.counts[scope.tenant, _ACTIONS[mode], verdict.reason] += 1
+        if verdict.action is Action.REJECT and mode is GuardMode.ENFORCE:
+            log.info("function call refused", **self._note(session, scope, verdict, None))
+            return refusal(verdict).to_message()
+        if verdict.action is Action.REJECT and mode is GuardMode.OBSERVE:
+            log.warning("function call would be refused", **self._note(session, scope, verdict, None))
+        return int(verdict.effects or UNKNOWN_EFFECTS) | ALLOWED
 
     def _verdict(self, scope: GuardScope, sql: bytes, client: int) -> Verdict | None:
         """The verdict if it is known, or soon made."""
@@ -136,6 +142,24 @@ class Judging:
 
     def custom_settings(self, tenant: str) -> frozenset[str]:
         return self._custom.get(tenant, frozenset())
+
+    def _note(
+        self, session: Session | None, scope: GuardScope, verdict: Verdict, sql: bytes | None
+    ) -> dict[str, object]:
+        """Puts a refusal into the table of violations; what the log says of it.  `sql` is None for a function
+        call."""
+        user = session.user if session is not None else ""
+        statement = statement_of(sql) if sql is not None else "(function call)"
+        self.violations.record(scope.tenant, user, _ACTIONS[scope.policy.mode], verdict, statement)
+        return {
+            "tenant": scope.tenant,
+            "user": user or None,
+            "sqlstate": verdict.sqlstate,
+            "reason": verdict.reason,
+            "object": verdict.object_name,
+            "rule": verdict.rule,
+            "statement": statement,
+        }
 
     def _notes_settings(self, tenant: str, verdict: Verdict) -> bool:
         """False: too many to ask for, so the client has to keep its server."""
@@ -168,14 +192,3 @@ def statement_too_large(size: int, limit: int) -> bytes:
 
 def deallocate_tag(names: tuple[str, ...]) -> bytes:
     return messages.command_complete("DEALLOCATE ALL" if names == ("*",) else "DEALLOCATE")
-
-
-def _fields(session: Session | None, scope: GuardScope, verdict: Verdict) -> dict[str, object]:
-    return {
-        "tenant": scope.tenant,
-        "user": session.user if session is not None else None,
-        "sqlstate": verdict.sqlstate,
-        "reason": verdict.reason,
-        "object": verdict.object_name,
-        "rule": verdict.rule,
-    }

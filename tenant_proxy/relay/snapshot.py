@@ -30,7 +30,7 @@ _SUMMED = (
 
 
 def take(worker: Worker, what: list[str]) -> dict[str, Any]:
-    """The parts named in `what`: counters, pools, tenants, clients, servers, stats."""
+    """The parts named in `what`: counters, pools, tenants, clients, servers, stats, violations."""
     worker.engine.poke()
     figures = worker.engine.pool_figures()
     parts: dict[str, Any] = {}
@@ -44,6 +44,9 @@ def take(worker: Worker, what: list[str]) -> dict[str, Any]:
         parts["stats"] = _stats(worker, figures)
     if "clients" in what:
         parts["clients"] = [_client(row) for row in worker.engine.client_rows()]
+    if "violations" in what:
+        parts["violations"] = worker.judging.violations.rows()
+        parts["violations_kept"] = {"dropped": worker.judging.violations.dropped}
     if "servers" in what:
         parts["servers"] = [_server(worker, row) for row in worker.engine.server_rows()]
     return parts

@@ -349,6 +349,35 @@ def test_observe_lets_through_and_counts(proxies):
     assert proxy.metric("tenant_proxy_guard_verdicts_total", tenant="acme") > before
 
 
+@pytest.mark.parametrize(("mode", "action"), [("enforce", "reject"), ("observe", "observe")])
+def test_violations_are_listed_without_literals(own_proxy, mode, action):
+    proxy = own_proxy(workers=2, policy={"mode": mode})
+    with proxy.log_contains('"statement": ?"SELECT item FROM beta.orders WHERE item = [?]"', 3):
+        for word in ("hunter2", "other", "third"):
+            with proxy.wire() as c:
+                c.query(f"SELECT item FROM beta.orders WHERE item = '{word}' -- {word}")
+                c.query(f"SELECT $${word}$$, item FROM beta.orders")
+    shown = {row["statement"]: row for row in proxy.admin("SHOW VIOLATIONS")}
+    assert shown.keys() == {"SELECT item FROM beta.orders WHERE item = ?", "SELECT …"}
+    row = shown["SELECT item FROM beta.orders WHERE item = ?"]
+    assert (row["tenant"], row["user"], row["action"]) == ("acme", "acme_app", action)
+    assert (row["reason"], row["object"], row["sqlstate"]) == ("cross_schema", "beta.orders", "42501")
+    assert int(row["count"]) == 3
+    assert "hunter2" not in str(shown) + proxy.log()
+    assert proxy.metric("tenant_proxy_guard_verdicts_total", tenant="acme", action=action) == 6
+    proxy.admin("RESET VIOLATIONS")
+    assert proxy.admin("SHOW VIOLATIONS") == []
+
+
+def test_function_calls_are_observed_too(own_proxy):
+    proxy = own_proxy(policy={"mode": "observe"})
+    with proxy.wire() as c, proxy.log_contains("function call would be refused"):
+        # pg_read_file, which the role may not call
+        assert sqlstates(c.ask(function_call(2624, b"PG_VERSION", arg_format=0))) == ["42501"]
+    (row,) = proxy.admin("SHOW VIOLATIONS")
+    assert (row["statement"], row["action"]) == ("(function call)", "observe")
+
+
 def test_off_does_not_look(proxies):
     proxy = proxies(policy={"mode": "off"})
     with proxy.wire() as c:

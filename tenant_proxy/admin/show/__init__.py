@@ -19,6 +19,7 @@ from tenant_proxy.admin.show import (
     tenants,
     users,
     version,
+    violations,
     workers,
 )
 
@@ -43,6 +44,7 @@ SHOWS: dict[str, Show] = {
     "lists": Show("How many there are of what.", lists.show),
     "config": Show("Settings in force, without secrets.", config.show),
     "workers": Show("The worker processes.", workers.show),
+    "violations": Show("What the guard refused or would refuse, without literals.", violations.show),
     "state": Show("Whether the proxy is active.", state.show),
     "version": Show("Version of the proxy.", version.show),
 }

@@ -66,8 +66,18 @@ def tenant_row(tenant: str, **values: Any) -> dict[str, Any]:
     } | values  # fmt: skip
 
 
+def violation(tenant: str, **values: Any) -> dict[str, Any]:
+    return {
+        "tenant": tenant, "user": f"{tenant}_app", "statement": "SELECT ? FROM beta.t", "action": "reject",
+        "reason": "cross_schema", "rule": "cross_schema", "object": "beta.t", "sqlstate": "42501", "count": 1,
+        "first_us": 1_700_000_000_000_000, "last_us": 1_700_000_000_000_000,
+    } | values  # fmt: skip
+
+
 def worker_snapshot(**values: Any) -> dict[str, Any]:
-    return {"counters": {}, "pools": [], "tenants": [], "clients": [], "servers": [], "stats": []} | values
+    lists: tuple[str, ...] = ("pools", "tenants", "clients", "servers", "stats", "violations")
+    empty = {"counters": {}, "violations_kept": {"dropped": 0}}
+    return {name: [] for name in lists} | empty | values
 
 
 class FakeHub:
@@ -99,6 +109,8 @@ class FakeHub:
         match target, method:
             case "workers", "snapshot":
                 return self._answers(params["what"])
+            case "workers", "reset_violations":
+                return [{"worker": slot, "incarnation": slot + 1, "result": {}} for slot in self.workers]
             case "worker:1", "kill_client":
                 return {"found": params["id"] == 7}
             case "worker:0", "kill_client":
@@ -113,7 +125,12 @@ class FakeHub:
 
     def _answers(self, what: list[str]) -> list[dict[str, Any]]:
         return [
-            {"worker": slot, "incarnation": slot + 1, "result": {kind: snapshot[kind] for kind in what}}
+            {
+                "worker": slot,
+                "incarnation": slot + 1,
+                # what was not asked for by name comes with what it belongs to
+                "result": {kind: part for kind, part in snapshot.items() if kind.split("_")[0] in what},
+            }
             for slot, snapshot in sorted(self.workers.items())
         ]
 

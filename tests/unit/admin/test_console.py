@@ -42,7 +42,11 @@ async def test_every_show_answers_with_rows_as_wide_as_its_columns(name):
 
 async def test_help_names_every_command():
     commands = {row["command"] for row in await Console().rows("SHOW HELP")}
-    assert {f"SHOW {name.upper()}" for name in SHOWS} | {"RELOAD", "KILL_CLIENT id"} == commands
+    assert {f"SHOW {name.upper()}" for name in SHOWS} | {
+        "RELOAD",
+        "KILL_CLIENT id",
+        "RESET VIOLATIONS",
+    } == commands
 
 
 @pytest.mark.parametrize(
@@ -161,7 +165,9 @@ def test_any_text_is_answered_or_refused(text):
 # --- rights ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sql", ["RELOAD", "reload;", "KILL_CLIENT 7", "KILL_CLIENT", "PAUSE", "SHUTDOWN"])
+@pytest.mark.parametrize(
+    "sql", ["RELOAD", "reload;", "reset violations", "KILL_CLIENT 7", "KILL_CLIENT", "PAUSE", "SHUTDOWN"]
+)
 async def test_who_may_only_look_changes_nothing(sql):
     watcher = Console(is_admin=False)
     with pytest.raises(ProxyError) as error:

@@ -3,8 +3,9 @@
 import pytest
 
 from tenant_proxy.admin.context import INT4, NUMERIC, TEXT
+from tenant_proxy.admin.show import violations
 
-from .fix_admin import Console, connection, pool, tenant_row, worker_snapshot
+from .fix_admin import Console, connection, pool, tenant_row, violation, worker_snapshot
 
 #: pgbouncer 1.25, src/admin.c and src/stats.c: names and types of each RowDescription
 SOCKET = """
@@ -295,3 +296,56 @@ async def test_totals_is_one_row_per_number():
     )
     rows = {row["name"]: row["value"] for row in await console.rows("SHOW TOTALS")}
     assert rows["total_query_count"] == "11"
+
+
+# --- violations ------------------------------------------------------------------
+
+
+async def test_violations_of_all_workers_together():
+    console = Console(
+        worker_snapshot(
+            violations=[
+                violation("acme", count=2, last_us=1_700_000_060_000_000, user="first"),
+                violation("beta", action="observe"),
+            ]
+        ),
+        worker_snapshot(
+            violations=[
+                violation("acme", count=3, first_us=1_600_000_000_000_000, last_us=1_700_000_120_000_000)
+            ],
+            violations_kept={"dropped": 4},
+        ),
+    )
+    result = await console.run("SHOW VIOLATIONS")
+    assert result.notices == ["4 statements that were not seen for longest were dropped"]
+    acme, beta = await console.rows("SHOW VIOLATIONS")
+    assert acme == {
+        "tenant": "acme",
+        "user": "acme_app",
+        "action": "reject",
+        "count": "5",
+        "reason": "cross_schema",
+        "object": "beta.t",
+        "rule": "cross_schema",
+        "sqlstate": "42501",
+        "first_seen": "2020-09-13 12:26:40 UTC",
+        "last_seen": "2023-11-14 22:15:20 UTC",
+        "statement": "SELECT ? FROM beta.t",
+    }
+    assert (beta["tenant"], beta["action"], beta["count"]) == ("beta", "observe", "1")
+
+
+async def test_the_latest_violations_are_shown(monkeypatch):
+    monkeypatch.setattr(violations, "MAX_SHOWN", 2)
+    rows = [violation("acme", statement=f"s{number}", last_us=number + 1) for number in range(5)]
+    console = Console(worker_snapshot(violations=rows))
+    assert [row["statement"] for row in await console.rows("SHOW VIOLATIONS")] == ["s4", "s3"]
+    assert "the latest 2 of 5 are shown" in (await console.run("SHOW VIOLATIONS")).notices
+
+
+async def test_violations_are_reset():
+    console = Console()
+    assert (await console.run("RESET VIOLATIONS")).tag == "RESET"
+    assert ("workers", "reset_violations", None) in console.hub.calls
+    # what drivers send is still what it was
+    assert (await console.run("RESET ALL")).tag == "RESET"

@@ -1,0 +1,87 @@
+"""The table of SHOW VIOLATIONS: no literal gets in, and nobody can fill it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenant_proxy.model import Action, Verdict
+from tenant_proxy.relay import violations
+from tenant_proxy.relay.violations import Violations, statement_of
+
+VERDICT = Verdict(
+    Action.REJECT, sqlstate="42501", reason="cross_schema", object_name="beta.t", rule="cross_schema"
+)
+
+
+def record(table: Violations, statement: str, tenant: str = "acme", user: str = "acme_app") -> None:
+    table.record(tenant, user, "reject", VERDICT, statement)
+
+
+@pytest.mark.parametrize(
+    ("sql", "shown"),
+    [
+        ("SELECT 'hunter2', 5, 1.5 FROM beta.t -- hunter2", "SELECT ?, ?, ? FROM beta.t"),
+        ("SELECT E'hunter2' FROM beta.t", "SELECT …"),
+        ("/* hunter2 */ -- x\n (select $$hunter2$$)", "SELECT …"),
+        ("DO $$ hunter2 $$", "DO …"),
+        ("hunter2 $$x$$", "…"),
+        ("'hunter2", "…"),
+        ("ALTER ROLE x PASSWORD 'hunter2'", "ALTER ROLE x PASSWORD ?"),
+        ("SELECT 'hunter2\\'", "SELECT …"),
+        ("", ""),
+        ("\xff\xfe", "\xff\xfe"),
+    ],
+)
+def test_no_literal_is_shown(sql, shown):
+    assert statement_of(sql.encode()) == shown
+
+
+def test_long_texts():
+    assert statement_of(b"SELECT " + b"a, " * 1000 + b"b").endswith("…")
+    assert len(statement_of(b"SELECT " + b"a, " * 1000 + b"b")) <= 500
+    assert statement_of(b"INSERT INTO t VALUES " + b"(1)," * 10_000 + b"(1)") == "INSERT …"
+    assert statement_of(b"/*" * 1_000_000) == "…"
+
+
+def test_the_same_is_counted(monkeypatch):
+    table = Violations()
+    for user in ("a", "b"):
+        record(table, "SELECT ?", user=user)
+    (row,) = table.rows()
+    assert (row["count"], row["user"], row["tenant"], row["object"]) == (2, "b", "acme", "beta.t")
+    assert row["first_us"] <= row["last_us"]
+
+
+def test_a_flood_drives_out_its_own_only():
+    table = Violations()
+    record(table, "SELECT ?", tenant="beta")
+    for number in range(10_000):
+        record(table, f"SELECT a{number}")
+    rows = table.rows()
+    assert [row["statement"] for row in rows if row["tenant"] == "beta"] == ["SELECT ?"]
+    own = [row["statement"] for row in rows if row["tenant"] == "acme"]
+    assert len(own) == violations.MOST_OF_TENANT
+    # the latest
+    assert own[-1] == "SELECT a9999"
+    assert table.dropped == 10_000 - violations.MOST_OF_TENANT
+
+
+def test_what_is_seen_again_stays():
+    table = Violations()
+    record(table, "SELECT old")
+    for number in range(1000):
+        record(table, f"SELECT a{number}")
+        record(table, "SELECT old")
+    assert "SELECT old" in [row["statement"] for row in table.rows()]
+
+
+def test_many_tenants_share_the_room():
+    table = Violations()
+    for tenant in range(3000):
+        for number in range(20):
+            record(table, f"SELECT a{number}", tenant=f"t{tenant}")
+    assert len(table.rows()) <= violations.MAX_ROWS * 2 + 3000 * violations.LEAST_OF_TENANT
+    table.keep({"t7"})
+    assert {row["tenant"] for row in table.rows()} == {"t7"}
+    table.reset()
+    assert (table.rows(), table.dropped) == ([], 0)
