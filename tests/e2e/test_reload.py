@@ -80,6 +80,25 @@ def test_a_policy_is_in_force_for_clients_that_are_there(running, superuser):
         superuser.execute("REVOKE ALL ON SCHEMA beta FROM acme_app; REVOKE ALL ON beta.orders FROM acme_app")
 
 
+def test_a_policy_file_is_read_again(own_proxy, tmp_path):
+    file = tmp_path / "policy.yaml"
+    file.write_text("denied_functions: [md5]\n")
+    tenants = [{"name": "acme", "policy_file": str(file)}, {"name": "beta"}]
+    proxy = own_proxy(tenants=tenants)
+    with proxy.wire() as acme, proxy.wire("beta_app") as beta:
+        assert sqlstates(acme.query("SELECT md5('x')")) == ["42501"]
+        assert beta.value("SELECT length(md5('x'))") == "32"
+        file.write_text("denied_functions: [md5, {]\n")
+        with pytest.raises(psycopg.Error) as failed:
+            proxy.admin("RELOAD")
+        assert f"{file}:1:" in str(failed.value.diag.message_detail)
+        assert sqlstates(acme.query("SELECT md5('y')")) == ["42501"]
+        file.write_text("denied_functions: [lower]\n")
+        proxy.admin("RELOAD")
+        assert acme.value("SELECT length(md5('x'))") == "32"
+        assert sqlstates(acme.query("SELECT lower('X')")) == ["42501"]
+
+
 def test_a_removed_login_does_not_come_in_again(running):
     running.reload(
         merged(running.config, {"users": [u for u in running.config["users"] if u["name"] != "beta_app"]})
