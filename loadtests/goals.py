@@ -39,6 +39,25 @@ GOALS = (
         )
     ),
     Goal("connect-16", "per_cpu_s", "at least", 1.0, True, "connect-query-disconnect per CPU second"),
+    Goal("guard-costs", "hit_ns", "at most", 500, False, "guard: a hit for 200 bytes, ns"),
+    Goal("guard-costs", "miss_point_us", "at most", 50, False, "guard: a miss, point query, µs"),
+    Goal("guard-costs", "miss_orm_us", "at most", 150, False, "guard: a miss, an ORM's SELECT of 1 kB, µs"),
+    Goal(
+        "guard-hold-up",
+        "holdup_us",
+        "at most",
+        5000,
+        False,
+        "guard: longest hold-up of another tenant's round trip by hostile statements, µs",
+    ),
+    Goal(
+        "guard-shapes",
+        "shapes_bytes",
+        "at most",
+        96 * 1024 * 1024,
+        False,
+        "guard: memory of 100,000 different statements, bytes (the cache's bound is 64 MiB of keys)",
+    ),
     Goal("idle", "idle_bytes", "at most", 2048, False, "memory of each idle client, bytes"),
     Goal(
         "growth",

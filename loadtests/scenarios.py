@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from loadtests.guard import Costs, HoldUp, Shapes
 from loadtests.work import Bulk, Growth, Idle, Pgbench, Scenario, TwoTenants
 
 CLIENTS = (1, 16, 100)
@@ -33,6 +34,12 @@ GROUPS = {
     "tenants": (
         "A tenant with one client, first by itself, then beside another tenant's 32 clients, which never "
         "pause; then two tenants with 16 clients each."
+    ),
+    "guard": (
+        "What the guard costs by itself (in this process: the median of a lookup that hits and of judgements "
+        "of statements not seen before); the longest round trip of a tenant's client while another tenant's "
+        "sends statements that are made to take long, all of which are refused; and the memory that 100,000 "
+        "different statements take."
     ),
 }
 
@@ -110,6 +117,9 @@ def _transaction_scenarios() -> list[Scenario]:
             1000,
         ),
         TwoTenants("two-tenants", "tenants", "two tenants at once", "transaction"),
+        Costs("guard-costs", "guard", "lookups and judgements", "transaction"),
+        HoldUp("guard-hold-up", "guard", "beside hostile statements", "transaction"),
+        Shapes("guard-shapes", "guard", "very many different statements", "transaction"),
         Idle("idle", "idle", "idle clients", "transaction"),
         Growth("growth", "growth", "very many transactions", "transaction"),
     ]
