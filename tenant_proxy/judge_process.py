@@ -14,6 +14,7 @@ import logging
 import os
 import pickle
 import resource
+import signal
 import socket
 import struct
 import sys
@@ -35,7 +36,9 @@ MEMORY_BYTES: Final = 1024 * 1024 * 1024
 #: after a judgement that left it larger than this, it makes place for a fresh one
 LARGE_BYTES: Final = 192 * 1024 * 1024
 STACK_BYTES: Final = 64 * 1024 * 1024
-NICENESS: Final = 10
+NICENESS: Final = 5
+#: CPU time of a judgement; what takes more ends the process
+CPU_S: Final = 4.0
 #: scopes kept; each comes with every request, and is read once
 SCOPES: Final = 64
 
@@ -85,7 +88,9 @@ def serve(sock: socket.socket) -> None:
                     scopes.clear()
                 # from the worker, which has started this process
                 scope = scopes[pickled] = pickle.loads(pickled)  # noqa: S301
+            signal.setitimer(signal.ITIMER_PROF, CPU_S)
             verdict = dump(guard.judge(scope, text))
+            signal.setitimer(signal.ITIMER_PROF, 0)
             del text
             large = resident_bytes() > LARGE_BYTES
             sock.sendall(ANSWER.pack(large, len(verdict)) + verdict)

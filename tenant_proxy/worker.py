@@ -407,7 +407,7 @@ class Hooks:
 
     # --- statements ---
 
-    def judge(self, session: Session, scope: int, sql: bytes, client: int) -> int | bytes | None:
+    def judge(self, session: Session, scope: int, sql: bytes | None, client: int) -> int | bytes | None:
         start = time.perf_counter_ns()
         result = self._worker.judging.judge(session, scope, sql, client)
         self._worker.parse_us += (time.perf_counter_ns() - start) // 1000

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, Final
 
-from pglast.parser import ParseError, parse_sql_json, scan
+from pglast.parser import ParseError, Token, parse_sql_json, scan
 
 from tenant_proxy.guard.shape import scan_cost, shape
 
@@ -58,6 +58,10 @@ _COST_OF_A_PARSE: Final = 2_000
 COST_OF_CODE: Final = 25
 
 _SET = re.compile(r"(?i)\bset\b")
+_FOREIGN = re.compile(r"[^\x00-\x7f]")
+_FOREIGN_TAG = re.compile(r"\$[^\x00-\x23\x25-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f$]*[^\x00-\x7f]")
+#: characters of code with dollar quotes whose tags are not ASCII
+_MAX_FOREIGN: Final = 16 * 1024
 _AFTER_ROW = re.compile(r"\)\s*=|--|/\*")
 _STRUCTURE = re.compile(rb'"[^"]*"|\) ?=|[(),]')
 
@@ -108,10 +112,22 @@ def charge(cost: int) -> bool:
     return True
 
 
-def charge_code(text: str) -> None:
-    """For a body that is scanned: pglast looks each token up among the characters that are not ASCII."""
-    cost = len(text) * COST_OF_CODE
-    charge(cost if text.isascii() else cost * (1 + len(text) // 64))
+def tokens(text: str) -> list[Token]:
+    """pglast's `scan`, of code that is read a token at a time.  Raises ParseError, Unreadable and Costly.
+
+    pglast looks each token up among the characters that are not ASCII, one by one.  To the scanner they are
+    all letters, so one ASCII letter stands for each, which begins no kind of literal (as E'' and X'').  Only
+    the tags of dollar quotes are told apart by them.
+    """
+    charge(len(text) * COST_OF_CODE)
+    if text.isascii():
+        return scan(text)
+    if _FOREIGN_TAG.search(text):
+        if len(text) > _MAX_FOREIGN:
+            raise _too_complex()
+        charge(len(text) * len(text))
+        return scan(text)
+    return scan(_FOREIGN.sub("q", text))
 
 
 def parse(text: str) -> Tree:
@@ -231,13 +247,13 @@ _MAX_SCANNED: Final = 256 * 1024
 def _scanned(text: str) -> bytes:
     """As much of a text's shape as `_check_row_assignments` looks at."""
     try:
-        tokens = scan(text)
+        found = tokens(text)
     except ParseError as error:
         raise _unreadable(error, text) from None
     punctuation = {"ASCII_40": b"(", "ASCII_41": b")", "ASCII_44": b",", "ASCII_61": b"="}
     return b"".join(
         punctuation.get(token.name, b"xx")
-        for token in tokens
+        for token in found
         if token.name not in ("SQL_COMMENT", "C_COMMENT")
     )
 

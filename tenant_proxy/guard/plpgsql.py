@@ -14,10 +14,10 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple, NoReturn
 
-from pglast.parser import ParseError, scan
+from pglast.parser import ParseError
 
 from tenant_proxy.guard import expressions, names
-from tenant_proxy.guard.parse import Unreadable, charge_code, parse
+from tenant_proxy.guard.parse import Unreadable, parse, tokens
 from tenant_proxy.guard.walk import Walk
 
 _LEVELS: Final = {"debug", "log", "info", "notice", "warning", "exception"}
@@ -72,8 +72,7 @@ class _Reader:
     def _tokens(self) -> list[Token]:
         try:
             _check_bounds(self.text)
-            charge_code(self.text)
-            scanned = scan(self.text)
+            scanned = tokens(self.text)
         except Unreadable as error:
             self._fail(error.message, error.sqlstate)
         except ParseError as error:

@@ -13,6 +13,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
+from tenant_proxy.guard.cache cimport MAX_TEXT_BYTES
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport ACT_ASK, ACT_SKIP, ACT_SYNC, R_QUERY, Client, Pool, Server, ring_push
 from tenant_proxy.wire.ptrmap cimport map_free
@@ -124,7 +125,12 @@ cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept n
     # has to wait for the verdict (`judging`)
     with gil:
         try:
-            result = e.hooks.judge(get_object(c.session), c.pool.scope, sql[:n], c.link.id)
+            result = None
+            if c.judging == JUDGED and n > MAX_TEXT_BYTES:
+                # not to be kept, so only the verdict is wanted: the text is not copied again
+                result = e.hooks.judge(get_object(c.session), c.pool.scope, None, c.link.id)
+            if result is None:
+                result = e.hooks.judge(get_object(c.session), c.pool.scope, sql[:n], c.link.id)
             if result is None:
                 c.judging = JUDGING
                 e.pause(&c.link)

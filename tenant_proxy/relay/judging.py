@@ -88,11 +88,15 @@ class Judging:
             )
         return number
 
-    def judge(self, session: Session, scope_id: int, sql: bytes, client: int) -> int | bytes | None:
-        """Effects with ALLOWED, or an ErrorResponse; None: the client has to wait for its verdict."""
+    def judge(self, session: Session, scope_id: int, sql: bytes | None, client: int) -> int | bytes | None:
+        """Effects with ALLOWED, or an ErrorResponse; None: the client has to wait for its verdict.
+
+        `sql` is None for a text that is too long to be copied for nothing: None then also means that it must
+        be given after all.
+        """
         scope = self._scopes[scope_id]
-        verdict = self._verdict(scope, sql, client)
-        if verdict is None:
+        verdict = self.judges.answer(client) if sql is None else self._verdict(scope, sql, client)
+        if verdict is None and sql is not None:
             verdict = self.judges.submit(client, scope, sql)
         if verdict is None:
             return None
@@ -100,7 +104,8 @@ class Judging:
         if verdict.settings and not self._notes_settings(scope.tenant, verdict):
             effects |= Effect.PINS
         if verdict.action is not Action.REJECT:
-            self.cache.store(scope_id, sql, effects, verdict.exact)
+            if sql is not None:
+                self.cache.store(scope_id, sql, effects, verdict.exact)
             return effects | ALLOWED
         mode = scope.policy.mode
         self.counts[scope.tenant, _ACTIONS[mode], verdict.reason] += 1

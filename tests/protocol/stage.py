@@ -29,6 +29,7 @@ from tenant_proxy.wire import messages
 from tests.protocol import wire
 
 ALLOWED = 1 << 31
+READS = int(Effect.READS) | ALLOWED
 #: the engine must come to rest within so many turns of the loop: more is a busy loop
 MAX_TURNS = 2000
 
@@ -151,6 +152,8 @@ class Hooks:
         self.verdicts: dict[int, bytes | None] = {}
         self.dealt_with: list[int] = []
         self.canceled: list[int] = []
+        #: clients whose texts were not given again
+        self.asked_again: list[int] = []
         self.login_messages: list[bytes] = []
         self.pinned = 0
 
@@ -206,7 +209,10 @@ class Hooks:
 
     # --- statements
 
-    def judge(self, session: Session, scope: int, sql: bytes, client: int) -> int | bytes | None:
+    def judge(self, session: Session, scope: int, sql: bytes | None, client: int) -> int | bytes | None:
+        if sql is None:
+            self.asked_again.append(client)
+            return self.verdicts.get(client) or (READS if client in self.verdicts else None)
         words = sql.decode()
         self.judged.append(words)
         if "long" in words and client not in self.verdicts:

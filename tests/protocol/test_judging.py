@@ -181,3 +181,26 @@ def test_in_pieces(stage: Stage, bytes_each):
         client >> text[at : at + bytes_each]
     judged(stage, client)
     stage.server() << query("SELECT long") + query("SELECT 2")
+
+
+def test_a_text_of_many_kilobytes_is_given_once(stage: Stage):
+    """Copying megabytes takes its time, too."""
+    client = stage.client()
+    text = "SELECT long " + "x" * 20_000
+    client >> query(text)
+    judged(stage, client)
+    assert stage.hooks.judged == [text]
+    assert client.id in stage.hooks.asked_again
+    stage.server() << query(text)
+
+
+def test_a_text_of_many_kilobytes_whose_turn_has_come_is_given_again(stage: Stage):
+    client = stage.client()
+    text = "SELECT long " + "x" * 20_000
+    client >> query(text)
+    stage.engine.client_judged(client.id)
+    stage.engine.poke()
+    stage.work()
+    assert stage.hooks.judged == [text, text]
+    judged(stage, client)
+    stage.server() << query(text)

@@ -11,49 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.judge_process import LARGE_BYTES, dump, load
 from tenant_proxy.model import Action, Edit, Effect, Verdict
 from tenant_proxy.relay import judges as module
-from tenant_proxy.relay.judges import Judges
 from tests.unit.guard.scope import ACME, judge, scope
+from tests.unit.relay.offering import Engine
 
 ALLOWED = b"SELECT 1, " + b"a, " * 3000 + b"b FROM orders"
 REFUSED = b"SELECT 1, " + b"a, " * 3000 + b"b FROM beta.orders"
 BETA = dataclasses.replace(scope(schema="beta", login="beta_app"), id=3)
-
-
-class Engine:
-    """Clients that offer what they have to say until it has a verdict."""
-
-    def __init__(self) -> None:
-        self.judges = Judges(self.wake)
-        self.offers: dict[int, tuple[GuardScope, bytes]] = {}
-        self.verdicts: dict[int, Verdict] = {}
-        self.order: list[int] = []
-        #: clients that can't offer anything now: they don't read what they have been sent
-        self.deaf: set[int] = set()
-
-    def say(self, client: int, sql: bytes, in_scope=ACME) -> None:
-        self.offers[client] = (in_scope, sql)
-        self.wake(client)
-
-    def wake(self, client: int) -> None:
-        if client in self.deaf or client not in self.offers:
-            return
-        verdict = self.judges.answer(client)
-        if verdict is None:
-            verdict = self.judges.submit(client, *self.offers[client])
-        if verdict is not None:
-            del self.offers[client]
-            self.verdicts[client] = verdict
-            self.order.append(client)
-            self.judges.forget(client)
-
-    async def all_answered(self, within_s: float = 20) -> None:
-        async with asyncio.timeout(within_s):
-            while self.offers.keys() - self.deaf:
-                await asyncio.sleep(0.005)
 
 
 @pytest.fixture
