@@ -126,6 +126,12 @@ SERIES = (
     Series("guard_cache_evictions_total", "counter", "Verdicts pushed out of the cache."),
     Series("guard_cache_entries", "gauge", "Verdicts in the caches of all workers."),
     Series("guard_parse_seconds_total", "counter", "Time spent parsing and judging.", (), MICROSECOND),
+    Series("guard_judge_processes", "gauge", "Judge processes, which check statements that take long."),
+    Series("guard_judge_waiting", "gauge", "Clients that wait for a judge process."),
+    Series("guard_judged_apart_total", "counter", "Statements given to a judge process."),
+    Series(
+        "guard_judge_failures_total", "counter", "Statements that took a judge process too long, or ended it."
+    ),
     Series("prepared_hits_total", "counter", "Prepared statements that the server connection had."),
     Series("prepared_misses_total", "counter", "Prepared statements that had to be made there first."),
     Series("prepared_evictions_total", "counter", "Prepared statements closed to make room."),
@@ -195,6 +201,11 @@ def _flatten_counters(flat: Flat, counters: dict[str, Any], reasons: Words) -> N
         flat.count(prepared.get(word, 0), f"prepared_{word}_total")
     flat.count(cache.get("parse_us_sum", 0), "guard_parse_seconds_total")
     flat.gauge(cache.get("entries", 0), "guard_cache_entries")
+    judges = counters.get("judges") or {}
+    flat.gauge(judges.get("processes", 0), "guard_judge_processes")
+    flat.gauge(judges.get("waiting", 0), "guard_judge_waiting")
+    flat.count(judges.get("judged", 0), "guard_judged_apart_total")
+    flat.count(judges.get("failed", 0), "guard_judge_failures_total")
 
 
 def _flatten_tenant(flat: Flat, row: dict[str, Any], tenant: str) -> None:

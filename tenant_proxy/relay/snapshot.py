@@ -81,6 +81,7 @@ def _counters(worker: Worker, figures: list[dict[str, Any]]) -> dict[str, Any]:
             for (tenant, action, reason), count in worker.judging.counts.items()
         ],
         "guard_cache": {**cache, "parse_us_sum": worker.parse_us},
+        "judges": worker.judging.judges.state(),
         "errors": [
             {"tenant": tenant, "sqlstate_class": sqlstate, "source": source, "count": count}
             for (tenant, sqlstate, source), count in worker.error_counts.items()

@@ -431,3 +431,25 @@ def test_verdicts_are_remembered_by_shape(proxies):
             c.query(f"SELECT item FROM orders WHERE id = {number}")
         assert proxy.metric("tenant_proxy_guard_cache_misses_total") == misses
         assert proxy.metric("tenant_proxy_guard_cache_hits_total") >= hits + 48
+
+
+def test_a_long_statement_holds_up_its_client_alone(proxies):
+    """It is judged by a process of its own; refusals and answers come in order, also in a transaction."""
+    proxy = proxies(pool={"mode": "transaction"})
+    columns = ", ".join(["1"] * 1_600)
+    with proxy.wire() as client, proxy.wire() as other:
+        client.query("BEGIN")
+        client.send(
+            query(f"SELECT {columns}"),
+            query(f"SELECT {columns} FROM beta.orders"),
+            query("SELECT 1"),
+        )
+        for _ in range(20):
+            assert other.value("SELECT 1") == "1"
+        client.until_ready()
+        assert sqlstates(client.until_ready()) == ["42501"]
+        assert sqlstates(client.until_ready()) == ["25P02"]
+        client.query("ROLLBACK")
+        assert client.value(f"SELECT count(*) FROM (VALUES {', '.join(['(1)'] * 20_000)}) AS x") == "20000"
+    assert proxy.metric("tenant_proxy_guard_judged_apart_total") >= 2
+    assert proxy.metric("tenant_proxy_guard_judge_failures_total") == 0
