@@ -68,6 +68,7 @@ def do_block(w: Walk, body: Body) -> bool:
 
 
 def create_function(w: Walk, body: Body) -> bool:
+    w.binds = False  # parameters are the function's
     name = strings(body["funcname"])
     w.check_name(name, NOWHERE, write=True)
     if len(name) > 1 and name[-2] == "pg_temp":

@@ -14,11 +14,14 @@ NAME_KINDS: Final = frozenset({"relation", "object", "routine", "type", "schema"
 #: behind a kind of name: other overloads take plain text there, so what is no name is let through
 UNSURE: Final = "?"
 
-#: the name of a setting whose value is not known
+#: the name of a setting; its value is not known, unless there is a VALUE_OF as well
 SETTING: Final = "setting"
 
 #: "value:search_path": the value of that setting
 VALUE: Final = "value:"
+
+#: "value-of:1": the value of the setting that parameter 1 names
+VALUE_OF: Final = "value-of:"
 
 #: text that is run as SQL
 QUERY: Final = "query"

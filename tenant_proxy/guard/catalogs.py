@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import tenant_proxy.shims.names as shims
+from tenant_proxy.guard import names
 from tenant_proxy.guard.functions import CATALOG_RELATIONS
 from tenant_proxy.guard.source import VALUES, NotFound, Source, Token, quoted_name
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk
@@ -158,8 +159,8 @@ def copied(w: Walk, body: Body) -> bool:
     last = first + 2 * (schema is not None)
     tokens = source.tokens
     query = f"{turned}.{name}"
-    names = source.name_at(tokens[first].start, [name] if schema is None else [schema, name])
-    if names is None or "catalogname" in target:
+    found = source.name_at(tokens[first].start, [name] if schema is None else [schema, name])
+    if found is None or "catalogname" in target:
         raise NotFound
     columns = body.get("attlist")
     if not columns:
@@ -177,16 +178,16 @@ def shadowing(w: Walk, tag: str, body: Body) -> bool:
     """Walks a statement in which WITH gives names of catalogs another meaning; false if it doesn't."""
     clause = body["withClause"]
     ctes = [item["CommonTableExpr"] for item in clause["ctes"]]
-    names = CATALOG_RELATIONS.intersection(cte["ctename"] for cte in ctes)
-    if not names:
+    hidden = CATALOG_RELATIONS.intersection(cte["ctename"] for cte in ctes)
+    if not hidden:
         return False
     outer = w.shadowed
     if clause.get("recursive"):
-        w.shadowed = outer | names
+        w.shadowed = outer | hidden
     with w.deeper():
         for cte in ctes:
             w.walk("CommonTableExpr", cte)
-            w.shadowed |= names & {cte["ctename"]}
+            w.shadowed |= hidden & {cte["ctename"]}
         w.walk(tag, {field: value for field, value in body.items() if field != "withClause"})
     w.shadowed = outer
     return True
@@ -199,6 +200,21 @@ def _locking(w: Walk, body: Body) -> bool:
         if schema is not None:
             w.check_schema(schema, item["RangeVar"].get("location", 0))
     return True
+
+
+def rows_of(w: Walk, text: str, location: int) -> None:
+    """A literal that names a relation or schema whose rows a function reads (table_to_xml)."""
+    if not (w.scope.hides or w.scope.hide_missing):
+        return
+    parts = names.split_qualified(text) or [text]
+    if names.is_oid(text) or parts[-1] in CATALOG_RELATIONS or not SCHEMAS.isdisjoint(parts):
+        w.refuse(
+            "catalog",
+            "permission denied for a system catalog in a literal",
+            detail="It would show other tenants.",
+            hint="Use query_to_xml() with the query that reads it.",
+            location=location,
+        )
 
 
 # --- functions --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ statement names; what it gives is for who wrote the statement.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ from tenant_proxy.guard.objects import Named, named
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.reasons import REASONS
 from tenant_proxy.guard.shape import readable
+from tenant_proxy.guard.source import edited
 from tenant_proxy.guard.walk import NOWHERE
-from tenant_proxy.model import Action, Edit, Verdict
+from tenant_proxy.model import Action, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +81,6 @@ class _Noting(Judgement):
             location = one.location if self.fixed == NOWHERE else self.fixed
             self._notes.setdefault(one._replace(location=location))
         super().statement(node)
-
-
-def edited(sql: str, edits: Iterable[Edit]) -> str:
-    """The text with a verdict's edits applied."""
-    text = sql.encode("utf-8", "surrogatepass")
-    pieces, at = [], 0
-    for edit in edits:
-        pieces += [text[at : edit.start], edit.text.encode()]
-        at = edit.end
-    return b"".join([*pieces, text[at:]]).decode("utf-8", "surrogatepass")
 
 
 def as_dict(verdict: Verdict, sql: str = "") -> dict[str, object]:

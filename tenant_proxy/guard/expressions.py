@@ -122,8 +122,11 @@ def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], loca
             name=parts[-1],
         )
     for argument in fact.names.get(count, ()):
-        if fact.reads_rows and w.constant(arguments[argument.position]) is None:
-            _refuse_dynamic(w, "relation", parts[-1], location)
+        if fact.reads_rows:
+            text = w.constant(arguments[argument.position])
+            if text is None:
+                _refuse_dynamic(w, "relation", parts[-1], location)
+            catalogs.rows_of(w, text, location_of(arguments[argument.position]))
         names_in(w, arguments[argument.position], argument.kind, unsure=argument.unsure)
         if fact.reads_input:
             _probed_input(w, arguments)

@@ -10,7 +10,7 @@ import functools
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from tenant_proxy.guard import catalogs, definitions, expressions, own_public, statements
@@ -21,6 +21,7 @@ from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES, Costly, Unreadable, all
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.source import NotFound
 from tenant_proxy.guard.standin import LONG_TEXT_BYTES, stand_in
+from tenant_proxy.guard.values import values_judged
 from tenant_proxy.guard.walk import Refusal, Rule, Walk
 from tenant_proxy.model import Action, Effect, Verdict
 
@@ -104,12 +105,7 @@ class Guard:
         except Exception as error:
             # our own mistake must not become a hole; the text stays out of the log
             _log.exception("guard failed", extra={"tenant": scope.tenant, "error": type(error).__name__})
-            return _refused(
-                "internal",
-                "0A000",
-                "the guard can't check this statement",
-                hint="Report this to the operator.",
-            )
+            return _FAILED
 
     def judge_at_once(self, scope: GuardScope, sql: str | bytes) -> Verdict | None:
         """The verdict if it takes no longer than a millisecond or two (`parse.ALLOWANCE`), else None."""
@@ -139,13 +135,7 @@ class Guard:
                 catalogs.refuse_attribute(w, *w.attributes[0])
             edits = () if w.source is None else w.source.byte_edits()
         except NotFound:
-            return _refused(
-                "rewriting",
-                "0A000",
-                "the statement can't be rewritten",
-                detail="The proxy can't tell where the names that it has to change stand in it.",
-                hint="Write each name as one constant or identifier, or split the statement.",
-            )
+            return _NOT_FOUND
         except Unreadable as error:
             return _refused(
                 error.reason,
@@ -155,19 +145,7 @@ class Guard:
                 position=error.index + 1,
             )
         except Refusal as refusal:
-            return Verdict(
-                Action.REJECT,
-                Effect(w.effects) | _UNSEEN,
-                exact=True,
-                sqlstate=refusal.sqlstate,
-                message=refusal.message,
-                detail=refusal.detail,
-                hint=refusal.hint,
-                position=refusal.position,
-                reason=refusal.reason,
-                object_name=refusal.object_name,
-                rule=refusal.rule,
-            )
+            return _rejected(refusal, Effect(w.effects))
         if len(tree) > 1:
             w.effects |= _MULTI
         if not (w.deallocates or w.settings or w.pin_reason or edits or w.bound):
@@ -182,6 +160,25 @@ class Guard:
             edits=edits,
             bound=tuple(w.bound),
         )
+
+    def judge_values(
+        self, scope: GuardScope, kinds: Iterable[tuple[int, str]], values: Mapping[int, str | None]
+    ) -> tuple[Verdict, dict[int, str]]:
+        """The verdict of the values that Bind gives to the parameters in `Verdict.bound`; never raises.
+
+        `values` are texts by number from 1, None for NULL.  With ALLOW come those that others replace.
+        """
+        try:
+            return _ALLOWED_VALUES, values_judged(
+                lambda text: self._judgement(scope, text), lambda text: self.judge(scope, text), kinds, values
+            )
+        except Refusal as refusal:
+            return _rejected(refusal, Effect(0)), {}
+        except NotFound:
+            return _NOT_FOUND, {}
+        except Exception as error:
+            _log.exception("guard failed", extra={"tenant": scope.tenant, "error": type(error).__name__})
+            return _FAILED, {}
 
     def judge_function(self, scope: GuardScope, oid: int) -> Verdict:
         """The verdict of a FunctionCall message, which names a function by OID and is not SQL.
@@ -302,6 +299,37 @@ def _refused(
         object_name=name,
         rule=reason,
     )
+
+
+def _rejected(refusal: Refusal, effects: Effect) -> Verdict:
+    return Verdict(
+        Action.REJECT,
+        effects | _UNSEEN,
+        exact=True,
+        sqlstate=refusal.sqlstate,
+        message=refusal.message,
+        detail=refusal.detail,
+        hint=refusal.hint,
+        position=refusal.position,
+        reason=refusal.reason,
+        object_name=refusal.object_name,
+        rule=refusal.rule,
+    )
+
+
+_FAILED: Final = _refused(
+    "internal", "0A000", "the guard can't check this statement", hint="Report this to the operator."
+)
+
+_NOT_FOUND: Final = _refused(
+    "rewriting",
+    "0A000",
+    "the statement can't be rewritten",
+    detail="The proxy can't tell where the names that it has to change stand in it.",
+    hint="Write each name as one constant or identifier, or split the statement.",
+)
+
+_ALLOWED_VALUES: Final = Verdict(Action.ALLOW, exact=True)
 
 
 def _invalid_byte(error: UnicodeDecodeError) -> str:

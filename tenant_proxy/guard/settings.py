@@ -161,7 +161,7 @@ def _raise(w: Walk, refusal: ProxyError | None, location: int) -> None:
 
 
 def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -> None:
-    """set_config(name, value, is_local): the name must be constant, and the value where it matters."""
+    """set_config(name, value, is_local): the name must be known, and the value where it matters."""
     if len(arguments) != 3:
         return  # no such function
     name = w.constant(w.filtered.get(id(arguments[0]), arguments[0]), strict=True)
@@ -206,6 +206,31 @@ def _search_path(w: Walk, value: str, argument: Mapping[str, Any], location: int
     result = join_identifiers(meant)
     w.replace_string(argument, result)
     return result
+
+
+def bound_setting(w: Walk, name: str, value: str | None, *, known: bool = True) -> str | None:
+    """Judges the name and value of a set_config() that were bound; returns the value for the server.
+
+    Not `known`: the value is some other than a parameter.
+    """
+    name = canonical_name(name)
+    if not known:
+        if name in _VALUE_DECIDES:
+            w.refuse(
+                "setting_dynamic",
+                f'permission denied to set parameter "{name}"',
+                detail="The value is neither a constant nor a parameter.",
+                hint="Bind the setting's value as well, or use SET.",
+                name=name,
+            )
+        value = ""
+    elif name == "search_path" and value:
+        names = split_identifiers(value)
+        meant = None if names is None else _schemas(w, names, NOWHERE)
+        if meant is not None and meant != names:
+            value = join_identifiers(meant)
+    _check(w, name, value, NOWHERE)
+    return value
 
 
 def note_filter(w: Walk, select: Body) -> None:

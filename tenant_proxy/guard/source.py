@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from pglast.parser import ParseError, scan
@@ -214,7 +214,13 @@ class Source:
         return tuple(result)
 
 
+#: longest text whose tokens are looked at, in characters: each takes some 200 bytes
+_MAX_SCANNED: Final = 256 * 1024
+
+
 def _scanned(text: str) -> list[Token]:
+    if len(text) > _MAX_SCANNED:
+        raise NotFound
     try:
         found = scan(text)
     except ParseError:
@@ -245,6 +251,16 @@ def _name_of(written: str) -> str:
     if written[0] == '"':
         return truncated(written[1:-1].replace('""', '"'))
     return truncated(written.translate(_ASCII_LOWER))
+
+
+def edited(sql: str, edits: Iterable[Edit]) -> str:
+    """The text with a verdict's edits applied."""
+    text = sql.encode("utf-8", "surrogatepass")
+    pieces, at = [], 0
+    for edit in edits:
+        pieces += [text[at : edit.start], edit.text.encode()]
+        at = edit.end
+    return b"".join([*pieces, text[at:]]).decode("utf-8", "surrogatepass")
 
 
 def quoted_string(value: str) -> str:

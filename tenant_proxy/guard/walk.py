@@ -31,7 +31,7 @@ _PINS = int(Effect.PINS)
 _SESSION = int(Effect.PINS | Effect.SETTINGS)
 
 #: types that leave a literal as it is
-_TEXTS = frozenset({"text", "varchar", "name"})
+TEXTS = frozenset({"text", "varchar", "name"})
 
 #: text run as SQL inside text run as SQL …
 _MAX_NESTING = 8
@@ -309,7 +309,7 @@ class Walk:
             if tag == "A_Const" and "sval" in body:
                 self.exact = True
                 pieces.append(body["sval"].get("sval", ""))
-            elif tag == "TypeCast" and (not strict or strings(body["typeName"]["names"])[-1] in _TEXTS):
+            elif tag == "TypeCast" and (not strict or strings(body["typeName"]["names"])[-1] in TEXTS):
                 stack.append(body.get("arg"))
             elif tag == "A_Expr" and not strict and "lexpr" in body and strings(body["name"])[-1] == "||":
                 stack += (body["rexpr"], body["lexpr"])
@@ -355,7 +355,7 @@ class Walk:
 
     def bind(self, number: int, kind: str) -> bool:
         """Has the value of a parameter judged at Bind; false where parameters are not bound by the client."""
-        if not self.binds or self.in_code:
+        if not self.binds or self.in_code or number < 1:
             return False
         if (number, kind) not in self.bound:
             self.bound.append((number, kind))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tenant_proxy.config.schema import Policy
 from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.policy import GuardScope
+from tenant_proxy.guard.source import edited
 from tenant_proxy.model import Action, Effect, Verdict
 
 GUARD = Guard()
@@ -69,9 +70,6 @@ def rewritten(sql: str, in_scope: GuardScope = HIDING) -> str:
 
 
 def applied(sql: str, verdict: Verdict) -> str:
-    pieces, at, encoded = [], 0, sql.encode()
-    for start, end, text in verdict.edits:
-        assert at <= start < end
-        pieces += [encoded[at:start], text.encode()]
-        at = end
-    return b"".join([*pieces, encoded[at:]]).decode()
+    for edit in verdict.edits:
+        assert edit.start < edit.end
+    return edited(sql, verdict.edits)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import tenant_proxy.guard
-from tenant_proxy.guard.explain import edited, explain
+from tenant_proxy.guard.explain import explain
 from tenant_proxy.guard.reasons import REASONS
+from tenant_proxy.guard.source import edited
 from tenant_proxy.model import Edit
 from tests.unit.guard.scope import ACME
 

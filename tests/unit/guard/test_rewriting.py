@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tenant_proxy.model import Action
-from tests.unit.guard.scope import ACME, HIDING, PUBLIC, SPACE, judge, refusal, rewritten, scope
+from tests.unit.guard.scope import ACME, GUARD, HIDING, PUBLIC, SPACE, judge, refusal, rewritten, scope
 
 MISSING = scope(hide_missing=True)
 
@@ -148,6 +148,18 @@ def test_the_proxy_s_schemas_are_nobody_s_to_name():
     for name in ("tp_catalog.pg_proc", "tp_catalog_sys.pg_proc", "tp_information_schema.tables"):
         assert refusal(f"SELECT * FROM {name}", HIDING).reason == "cross_schema"
         assert refusal(f"SELECT '{name}'::regclass", HIDING).reason == "cross_schema"
+
+
+def test_rows_of_catalogs_are_not_read_by_name():
+    for sql in (
+        "SELECT table_to_xml('pg_proc', true, true, '')",
+        "SELECT table_to_xml('information_schema.tables'::regclass, true, true, '')",
+        "SELECT table_to_xml('1259', true, true, '')",
+        "SELECT schema_to_xml('pg_catalog', true, true, '')",
+    ):
+        assert refusal(sql, HIDING).reason == "catalog", sql
+        assert judge(sql).action is Action.ALLOW, sql
+    rewritten("SELECT table_to_xml('orders', true, true, ''), schema_to_xml('acme', true, true, '')")
 
 
 def test_information_schema_is_not_searched():
@@ -467,3 +479,11 @@ def test_parameters_that_name_objects_are_told():
         "SELECT $1",
     ):
         assert judge(sql).bound == (), sql
+
+
+def test_values_of_parameters_are_judged_as_literals_are():
+    refused, _ = GUARD.judge_values(ACME, [(1, "relation")], {1: "beta.t"})
+    assert (refused.action, refused.reason) == (Action.REJECT, "cross_schema")
+    assert GUARD.judge_values(ACME, [(1, "relation?")], {1: "beta.t, x"})[0].action is Action.ALLOW
+    allowed, replaced = GUARD.judge_values(PUBLIC, [(1, "relation"), (2, "type")], {1: "public.t", 2: None})
+    assert (allowed.action, replaced) == (Action.ALLOW, {1: '"acme".t'})
