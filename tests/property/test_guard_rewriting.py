@@ -244,7 +244,7 @@ def plain(node: Any) -> Any:
             value = (
                 value.replace('"acme".', "public.").replace("acme", "public").replace('"public"', "public")
             )
-            value = value.replace("tp_catalog.", "")
+            value = value.replace("tp_catalog.", "").replace(", ", ",")
         if key == "conditionname":
             value = value.removeprefix(f"{SPACE}.")
         result[key] = plain(value)
