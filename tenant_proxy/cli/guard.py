@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from tenant_proxy.cli.guard_scan import PROGRAMS_HINT, Kind, Place, Report, Unusable, scan
-from tenant_proxy.cli.output import STYLES, console, error, print_json, print_problems
+from tenant_proxy.cli.output import STYLES, console, error, print_json, print_problems, printable
 from tenant_proxy.config.load import load
 from tenant_proxy.config.policy_files import load_policy
 from tenant_proxy.config.problems import ConfigError, did_you_mean
@@ -86,7 +86,7 @@ def explain_command(
         said = explanation.as_dict() | {"tenant": scope.tenant, "mode": scope.policy.mode.value}
         print_json(said)
     else:
-        typer.echo(explanation.in_words())
+        typer.echo(printable(explanation.in_words()))
         if refused and scope.policy.mode.value != "enforce":
             typer.echo(f'the policy\'s mode is "{scope.policy.mode.value}": it is let through all the same')
     raise typer.Exit(1 if refused else 0)
@@ -237,7 +237,8 @@ def _print_report(report: Report) -> None:
             for place in group.places:
                 ran = f", {place.calls} calls" if place.calls != 1 else ""
                 out.print(
-                    Text(f"  {place.file}:{place.line}: {place.message}{_object(place)}{ran}"), soft_wrap=True
+                    Text(printable(f"  {place.file}:{place.line}: {place.message}{_object(place)}{ran}")),
+                    soft_wrap=True,
                 )
             if group.count > len(group.places):
                 out.print(Text(f"  … and {group.count - len(group.places)} more", "dim"))

@@ -43,6 +43,11 @@ def error(message: str) -> None:
     console(stderr=True).print(Text.assemble(("tenant-proxy: ", "bold red"), message), soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    """Text of others without what would move a terminal; tabs and line breaks stay."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+
+
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 

@@ -37,13 +37,13 @@ _TOKEN: Final = re.compile(
     | (?P<name>(?:[uU]&)?")
     | (?P<dollar>\$(?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$)
     | (?P<word>[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
-    | (?P<number>[0-9][\w$.]*)
+    | (?P<number>[0-9][\w.]*)
     | (?P<parameter>\$[0-9]+)
     | (?P<open>\()
     | (?P<close>\))
     | (?P<end>;)
     | (?P<command>\\)
-    | (?P<other>[^\s\w'"$()\\;/-]+|.)
+    | (?P<other>[^\s\w\x80-\U0010ffff'"$()\\;/-]+|.)
     """,
     re.VERBOSE | re.ASCII,
 )
@@ -70,8 +70,9 @@ class _State:
     dollar: str = ""
     comments: int = 0
     parentheses: int = 0
-    #: the last token was an E'…', which a '…' in the next line goes on
+    #: the last token was an E'…', which a '…' behind a line break goes on
     escaped: bool = False
+    broken: bool = False
     #: BEGIN and CASE that are open in the body of a function
     begins: int = 0
     #: the statement's first words, lower case
@@ -147,10 +148,12 @@ class _Splitter:
 
     def _enter(self, kind: str, text: str) -> None:
         state = self._state
-        if kind == "string" and text == "'" and state.escaped:
+        if kind == "string" and text == "'" and state.escaped and state.broken:
             kind = "escaped"
         if kind not in ("space", "line_comment"):
-            state.escaped = kind == "escaped"
+            state.escaped, state.broken = kind == "escaped", False
+        elif "\n" in text:
+            state.broken = True
         if kind in _INSIDE:
             state.quote = kind
         elif kind == "dollar":

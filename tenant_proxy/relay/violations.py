@@ -65,10 +65,17 @@ def statement_of(sql: bytes) -> str:
     """A statement without its literals; its kind where they can't be told apart."""
     shown = readable(sql) if len(sql) <= _MAX_TEXT_BYTES else None
     if shown is not None:
-        return shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 1] + "…"
+        return _printable(shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 1] + "…")
     first = _FIRST_WORD.match(sql[:1000])
     kind = first[1].decode().upper() if first else ""
     return f"{kind} …" if kind in _KINDS else "…"
+
+
+def _printable(text: str) -> str:
+    """Without what would move an operator's terminal: quoted names may hold any character."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 class Violations:
@@ -82,7 +89,7 @@ class Violations:
         rows = self._tenants.get(tenant)
         if rows is None:
             rows = self._tenants[tenant] = OrderedDict()
-        name = verdict.object_name[:_MAX_NAME]
+        name = _printable(verdict.object_name[:_MAX_NAME])
         key = _Key(statement, action, verdict.reason, verdict.rule, name, verdict.sqlstate)
         now_us = time.time_ns() // 1000
         seen = rows.get(key)

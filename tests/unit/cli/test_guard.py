@@ -65,6 +65,13 @@ def test_explained_as_json(capsys):
     assert {"kind": "function", "name": "f", "position": 4} in said["objects"]
 
 
+def test_text_of_others_can_not_move_a_terminal(tmp_path, capsys):
+    (tmp_path / "x.sql").write_text('TABLE "\x1b[31m".x')
+    main(["guard", "explain", "--file", str(tmp_path / "x.sql")])
+    main(["guard", "scan", str(tmp_path)])
+    assert "\x1b" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [["-"], ["--file", "-"]])
 def test_text_from_stdin(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("TABLE orders"))

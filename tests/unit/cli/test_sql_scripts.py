@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pglast
 import pytest
 import yaml
@@ -103,3 +105,41 @@ def test_as_the_parser_takes_them_apart(texts):
         return  # psql's commands, and data
     trees = [pglast.parser.parse_sql_json(one) for one in split(text)]
     assert len(trees) == len(expected)
+
+
+PIECES = [
+    "\\", "\\'",
+    "'", "''", '"', "$$", "$a$", "$1", "--", "/*", "*/", ";", "(", ")", "\n", " ", "e'", "u&'", 'U&"', "n'",
+    "x'", "E'a'", "'b'", "b'0'", "a", "1", "x$$", "a$b", "é", "é$a$", ".", "1e", "::", "+", "-", "/", "*",
+    "select",
+]  # fmt: skip
+
+
+def split_by_tokens(text: str) -> list[list[str]]:
+    """Where the real scanner has a semicolon outside of parentheses."""
+    found: list[list[str]] = [[]]
+    depth = 0
+    for name in names_of_tokens(text):
+        depth = max(0, depth + {"ASCII_40": 1, "ASCII_41": -1}.get(name, 0))
+        if name == "ASCII_59" and not depth:
+            found.append([])
+        else:
+            found[-1].append(name)
+    return [names for names in found if names]
+
+
+def names_of_tokens(text: str) -> list[str]:
+    return [token.name for token in pglast.parser.scan(text) if not token.name.endswith("_COMMENT")]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=16).map("".join))
+def test_as_the_scanner_sees_it(text):
+    text += "\n;"
+    try:
+        expected = split_by_tokens(text)
+    except pglast.parser.ParseError:
+        return
+    if any("ASCII_92" in names for names in expected):
+        return  # a backslash outside of quotes: psql's
+    found = [names_of_tokens(one.text) for one in statements(io.StringIO(text))]
+    assert found == expected

@@ -36,6 +36,14 @@ def test_no_literal_is_shown(sql, shown):
     assert statement_of(sql.encode()) == shown
 
 
+def test_names_can_not_move_a_terminal():
+    assert statement_of('SELECT * FROM "a\x9b31m\u202e".t'.encode()) == 'SELECT * FROM "a\ufffd31m\ufffd".t'
+    table = Violations()
+    named = Verdict(Action.REJECT, reason="cross_schema", object_name="\x1b]0;x\x07.t")
+    table.record("acme", "acme_app", "reject", named, "SELECT …")
+    assert table.rows()[0]["object"] == "\ufffd]0;x\ufffd.t"
+
+
 def test_long_texts():
     assert statement_of(b"SELECT " + b"a, " * 1000 + b"b").endswith("…")
     assert len(statement_of(b"SELECT " + b"a, " * 1000 + b"b")) <= 500
