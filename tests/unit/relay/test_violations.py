@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pglast
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tenant_proxy.model import Action, Verdict
 from tenant_proxy.relay import violations
@@ -34,6 +37,31 @@ def record(table: Violations, statement: str, tenant: str = "acme", user: str = 
 )
 def test_no_literal_is_shown(sql, shown):
     assert statement_of(sql.encode()) == shown
+
+
+SECRET = "hunter2"
+PIECES = [
+    f"'{SECRET}'", f"E'{SECRET}'", f"e'\\'{SECRET}'", f"$${SECRET}$$", f"$a${SECRET}$a$", f"U&'{SECRET}'",
+    f"N'{SECRET}'", f"'x''{SECRET}'", f"'\n{SECRET}'", f"-- {SECRET}\n", f"/* {SECRET} */", f"/*/*{SECRET}*/",
+    "'", "''", '"', "$$", "$", "--", "/*", "*/", "\\", "\n", " ", "(", ")", ",", ";", "SELECT", "a", "é", "1",
+    "1.5e", "x", "=", "||", "::", ".", "U&", "E", "$1",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+@example(f"SELECT '{SECRET}' '{SECRET}'")
+def test_what_the_scanner_calls_a_literal_or_comment_is_never_shown(text):
+    shown = statement_of(text.encode())
+    if SECRET not in shown:
+        return
+    try:
+        scanned = pglast.parser.scan(text)
+    except pglast.parser.ParseError:
+        assert '""' in text  # a name without a character, which only the scanner minds
+        return
+    # a quote that an earlier one opened can make a name of it
+    names = [text[token.start : token.end + 1] for token in scanned if token.name in ("IDENT", "UIDENT")]
+    assert shown.count(SECRET) == sum(name.count(SECRET) for name in names)
 
 
 def test_names_can_not_move_a_terminal():
