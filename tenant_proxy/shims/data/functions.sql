@@ -2,7 +2,8 @@
 
 -- --- channels and advisory locks ------------------------------------------------------------------------------
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_notify(text, text) RETURNS void LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_notify(text, text) RETURNS void
+    LANGUAGE sql VOLATILE PARALLEL RESTRICTED
 RETURN pg_catalog.pg_notify(pg_catalog.current_setting('tenant_proxy.space') || '.' || NULLIF($1, ''), $2);
 
 CREATE OR REPLACE FUNCTION tp_catalog.pg_listening_channels() RETURNS SETOF text
@@ -13,84 +14,84 @@ BEGIN ATOMIC
     WHERE pg_catalog.starts_with(l.channel, pg_catalog.current_setting('tenant_proxy.space') || '.');
 END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock(bigint) RETURNS void LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock(bigint) RETURNS void
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_lock($1 # tp_catalog.lock_mask());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock(integer, integer) RETURNS void LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock(integer, integer) RETURNS void
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_lock($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock_shared(bigint) RETURNS void LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock_shared(bigint) RETURNS void
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_lock_shared($1 # tp_catalog.lock_mask());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock_shared(integer, integer) RETURNS void LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_lock_shared(integer, integer) RETURNS void
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_lock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock(bigint) RETURNS void LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock(bigint) RETURNS void
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_xact_lock($1 # tp_catalog.lock_mask());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock(integer, integer) RETURNS void LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock(integer, integer) RETURNS void
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_xact_lock($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock_shared(bigint) RETURNS void LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock_shared(bigint) RETURNS void
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_xact_lock_shared($1 # tp_catalog.lock_mask());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock_shared(integer, integer) RETURNS void LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_xact_lock_shared(integer, integer) RETURNS void
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_xact_lock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock(bigint) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_try_advisory_lock($1 # tp_catalog.lock_mask());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock(integer, integer) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_try_advisory_lock($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock_shared(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock_shared(bigint) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_try_advisory_lock_shared($1 # tp_catalog.lock_mask());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock_shared(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_lock_shared(integer, integer) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_try_advisory_lock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock(bigint) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_try_advisory_xact_lock($1 # tp_catalog.lock_mask());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock(integer, integer) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_try_advisory_xact_lock($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock_shared(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock_shared(bigint) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_try_advisory_xact_lock_shared($1 # tp_catalog.lock_mask());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock_shared(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_try_advisory_xact_lock_shared(integer, integer) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_try_advisory_xact_lock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock(bigint) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_unlock($1 # tp_catalog.lock_mask());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock(integer, integer) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_unlock($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock_shared(bigint) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock_shared(bigint) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_unlock_shared($1 # tp_catalog.lock_mask());
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock_shared(integer, integer) RETURNS boolean LANGUAGE sql VOLATILE STRICT
-    PARALLEL RESTRICTED
+CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock_shared(integer, integer) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_unlock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
 -- --- comments -------------------------------------------------------------------------------------------------
@@ -120,7 +121,8 @@ RETURN (SELECT d.description FROM tp_catalog.pg_shdescription d
 
 -- --- names by OID ---------------------------------------------------------------------------------------------
 
-CREATE OR REPLACE FUNCTION tp_catalog.other_user(oid) RETURNS name LANGUAGE sql STABLE STRICT PARALLEL SAFE COST 100
+CREATE OR REPLACE FUNCTION tp_catalog.other_user(oid) RETURNS name
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE COST 100
 RETURN COALESCE((SELECT r.rolname FROM tp_catalog.pg_roles r WHERE r.oid = $1), ('unknown (OID=' || $1::text || ')')::name);
 
 -- one's own role is most of what is asked for
@@ -150,67 +152,88 @@ END;
 
 -- --- definitions ----------------------------------------------------------------------------------------------
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
 RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_viewdef($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid, boolean) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
 RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_viewdef($1, $2)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid, integer) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid, integer) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
 RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_viewdef($1, $2)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_ruledef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_ruledef(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(2618, $1) THEN tp_catalog.shown(pg_catalog.pg_get_ruledef($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_ruledef(oid, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_ruledef(oid, boolean) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(2618, $1) THEN tp_catalog.shown(pg_catalog.pg_get_ruledef($1, $2)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_indexdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_indexdef(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_indexdef($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_indexdef(oid, integer, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_indexdef(oid, integer, boolean) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_indexdef($1, $2, $3)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_constraintdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_constraintdef(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(2606, $1) THEN tp_catalog.shown(pg_catalog.pg_get_constraintdef($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_constraintdef(oid, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_constraintdef(oid, boolean) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(2606, $1) THEN tp_catalog.shown(pg_catalog.pg_get_constraintdef($1, $2)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_triggerdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_triggerdef(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(2620, $1) THEN tp_catalog.shown(pg_catalog.pg_get_triggerdef($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_triggerdef(oid, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_triggerdef(oid, boolean) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(2620, $1) THEN tp_catalog.shown(pg_catalog.pg_get_triggerdef($1, $2)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_functiondef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_functiondef(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_functiondef($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_arguments(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_arguments(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_function_arguments($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_identity_arguments(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_identity_arguments(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_function_identity_arguments($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_result(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_result(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_function_result($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_arg_default(oid, integer) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_arg_default(oid, integer) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_function_arg_default($1, $2)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_sqlbody(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_function_sqlbody(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(1255, $1) THEN tp_catalog.shown(pg_catalog.pg_get_function_sqlbody($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_partkeydef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_partkeydef(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_partkeydef($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_partition_constraintdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_partition_constraintdef(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_partition_constraintdef($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_statisticsobjdef(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_statisticsobjdef(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(3381, $1) THEN tp_catalog.shown(pg_catalog.pg_get_statisticsobjdef($1)) END;
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_statisticsobjdef_columns(oid) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_statisticsobjdef_columns(oid) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(3381, $1) THEN tp_catalog.shown(pg_catalog.pg_get_statisticsobjdef_columns($1)) END;
 
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_statisticsobjdef_expressions(oid) RETURNS text[]
@@ -218,17 +241,21 @@ LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(3381, $1) THEN pg_catalog.pg_get_statisticsobjdef_expressions($1) END;
 
 -- these two are given the name of a view, which the guard has judged
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(text) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(text) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
 RETURN tp_catalog.pg_get_viewdef($1::pg_catalog.regclass::oid);
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(text, boolean) RETURNS text LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(text, boolean) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
 RETURN tp_catalog.pg_get_viewdef($1::pg_catalog.regclass::oid, $2);
 
 -- whoever has an expression has read it where it is shown
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_expr(pg_node_tree, oid) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_expr(pg_node_tree, oid) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
 RETURN tp_catalog.shown(pg_catalog.pg_get_expr($1, $2));
 
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_expr(pg_node_tree, oid, boolean) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_expr(pg_node_tree, oid, boolean) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
 RETURN tp_catalog.shown(pg_catalog.pg_get_expr($1, $2, $3));
 
 -- --- rows that views show -------------------------------------------------------------------------------------
@@ -252,10 +279,11 @@ END;
 
 -- --- names of schemas, where the tenant's is `public` --------------------------------------------------------------
 
-CREATE OR REPLACE FUNCTION tp_catalog.current_schema() RETURNS name LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.current_schema() RETURNS name LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
 RETURN tp_catalog.schema_name(pg_catalog.current_schema());
 
-CREATE OR REPLACE FUNCTION tp_catalog.current_schemas(boolean) RETURNS name[] LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE OR REPLACE FUNCTION tp_catalog.current_schemas(boolean) RETURNS name[]
+    LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
 RETURN ARRAY(SELECT tp_catalog.schema_name(s.name)
     FROM pg_catalog.unnest(pg_catalog.current_schemas($1)) WITH ORDINALITY AS s (name, at) ORDER BY s.at);
 

@@ -42,7 +42,7 @@ RETURN CASE WHEN tp_catalog.own_is_public() THEN
     ELSE $1 END;
 
 -- The OIDs of these schemas, and of the session's own for temporary objects.
-CREATE OR REPLACE FUNCTION tp_catalog.schemas() RETURNS oid[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION tp_catalog.schemas() RETURNS oid[] LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $$
 BEGIN
     RETURN pg_catalog.array_append(
         ARRAY(SELECT n.oid FROM pg_catalog.pg_namespace n
@@ -51,7 +51,7 @@ BEGIN
 END $$;
 
 -- The OIDs of the relations in them, of their indexes, and, if asked for, of their TOAST tables.
-CREATE OR REPLACE FUNCTION tp_catalog.relations(toast boolean) RETURNS oid[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION tp_catalog.relations(toast boolean) RETURNS oid[] LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $$
 DECLARE
     found oid[] := ARRAY(
         SELECT d.objid FROM pg_catalog.pg_depend d
@@ -64,6 +64,13 @@ BEGIN
         WHERE c.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid
           AND c.relnamespace OPERATOR(pg_catalog.<>) 99::pg_catalog.oid
         UNION ALL SELECT pg_catalog.unnest(found)
+        -- composite types: these depend on the schema, and their relation on them
+        UNION ALL SELECT y.typrelid FROM pg_catalog.pg_depend d
+        JOIN pg_catalog.pg_type y ON y.oid OPERATOR(pg_catalog.=) d.objid
+        WHERE d.refclassid OPERATOR(pg_catalog.=) 2615::pg_catalog.oid
+          AND d.refobjid OPERATOR(pg_catalog.=) ANY (tp_catalog.schemas())
+          AND d.classid OPERATOR(pg_catalog.=) 1247::pg_catalog.oid
+          AND y.typrelid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
         UNION ALL SELECT i.indexrelid FROM pg_catalog.pg_index i
         WHERE i.indrelid OPERATOR(pg_catalog.=) ANY (found)
         UNION ALL SELECT c.reltoastrelid FROM pg_catalog.pg_class c
@@ -72,7 +79,7 @@ BEGIN
 END $$;
 
 -- The OIDs of roles: the system's, one's own, their members, and the owners of what is in the schemas.
-CREATE OR REPLACE FUNCTION tp_catalog.roles() RETURNS oid[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION tp_catalog.roles() RETURNS oid[] LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $$
 BEGIN
     RETURN ARRAY(
         SELECT r.oid FROM pg_catalog.pg_roles r
@@ -109,7 +116,7 @@ RETURN pg_catalog.hashtext(pg_catalog.current_setting('tenant_proxy.space') || '
 
 -- Whether an object is one that is shown.  Objects that initdb made are.
 CREATE OR REPLACE FUNCTION tp_catalog.sees(class oid, object oid) RETURNS boolean
-LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE COST 50 AS $$
+LANGUAGE plpgsql STABLE STRICT PARALLEL RESTRICTED COST 50 AS $$
 DECLARE
     names name[];
     own oid;
@@ -173,17 +180,34 @@ END $$;
 
 -- Whether a role is the tenant's, without looking at whose objects are in its schema.
 CREATE OR REPLACE FUNCTION tp_catalog.sees_role(role oid) RETURNS boolean
-LANGUAGE sql STABLE STRICT PARALLEL SAFE COST 50
-RETURN role < 16384::oid OR pg_catalog.pg_has_role(role, 'MEMBER') OR EXISTS (
-        SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid = m.roleid
-        WHERE m.member = role AND r.rolname = current_user)
-    OR EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = tp_catalog.own_schema() AND n.nspowner = role);
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE COST 50 AS $$
+BEGIN
+    RETURN role OPERATOR(pg_catalog.<) 16384::pg_catalog.oid OR pg_catalog.pg_has_role(role, 'MEMBER')
+        OR EXISTS (
+            SELECT FROM pg_catalog.pg_auth_members m
+            JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) m.roleid
+            WHERE m.member OPERATOR(pg_catalog.=) role AND r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
+        OR EXISTS (
+            SELECT FROM pg_catalog.pg_namespace n
+            WHERE n.nspname OPERATOR(pg_catalog.=) tp_catalog.own_schema()
+              AND n.nspowner OPERATOR(pg_catalog.=) role);
+END $$;
 
 -- A list of rights without those of roles that are not shown.
-CREATE OR REPLACE FUNCTION tp_catalog.rights(aclitem[]) RETURNS aclitem[]
-LANGUAGE sql STABLE STRICT PARALLEL SAFE COST 50
-RETURN ARRAY(
-    SELECT i.item FROM pg_catalog.unnest($1) WITH ORDINALITY AS i (item, at)
-    WHERE NOT EXISTS (
-        SELECT FROM pg_catalog.aclexplode(ARRAY[i.item]) x WHERE x.grantee <> 0 AND NOT tp_catalog.sees_role(x.grantee))
-    ORDER BY i.at);
+CREATE OR REPLACE FUNCTION tp_catalog.rights(acl aclitem[]) RETURNS aclitem[]
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE COST 50 AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.aclexplode(acl) x
+        WHERE x.grantee OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+          AND NOT pg_catalog.pg_has_role(x.grantee, 'MEMBER'))
+    THEN
+        RETURN acl;
+    END IF;
+    RETURN ARRAY(
+        SELECT i.item FROM pg_catalog.unnest(acl) WITH ORDINALITY AS i (item, at)
+        WHERE NOT EXISTS (
+            SELECT FROM pg_catalog.aclexplode(ARRAY[i.item]) x
+            WHERE x.grantee OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND NOT tp_catalog.sees_role(x.grantee))
+        ORDER BY i.at);
+END $$;
