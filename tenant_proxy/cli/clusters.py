@@ -20,9 +20,12 @@ from typing import Final, Literal
 import asyncpg
 
 from tenant_proxy.cli.catalogs import Catalogs, read_catalogs
+from tenant_proxy.config.schema import Catalogs as CatalogPolicy
 from tenant_proxy.config.schema import Cluster, Config
 from tenant_proxy.net.tls import server_context
 from tenant_proxy.settings_policy import CLIENT_ENCODINGS, client_encoding_codec
+from tenant_proxy.shims import install as shims
+from tenant_proxy.shims.generate import UnsupportedServer
 from tenant_proxy.tenancy.registry import Login, Registry, TenantInfo
 
 Severity = Literal["error", "warning", "info"]
@@ -138,6 +141,7 @@ async def _run(check: _Check) -> None:
             _judge_roles(check, catalogs)
             _judge_schemas(check, catalogs)
             _judge_reach(check, catalogs)
+            await _judge_views(check)
         elif reachable:
             check.found(
                 "info", "", "not_examined", "no login got in, so roles and schemas could not be looked at"
@@ -331,6 +335,29 @@ def _judge_server(check: _Check, catalogs: Catalogs) -> None:
     if client_encoding_codec(catalogs.encoding) is None:
         text = f"the database's encoding is {catalogs.encoding}, in which the guard can't read statements"
         check.found("error", "", "encoding", f"{text} (it can: {', '.join(sorted(CLIENT_ENCODINGS))})")
+
+
+async def _judge_views(check: _Check) -> None:
+    """Whether what hides tenants from each other in the catalogs is installed."""
+    policies = {tenant.policy.catalogs for tenant in check.tenants}
+    if check.observer is None or policies <= {CatalogPolicy.SHOW}:
+        return
+    severity: Severity = "error" if CatalogPolicy.HIDE in policies else "warning"
+    command = f"tenant-proxy catalog install --cluster {check.cluster.name}"
+    try:
+        state = await shims.read_state(check.observer)
+    except UnsupportedServer as problem:
+        check.found(severity, "", "catalogs_unsupported", f"the catalogs can't be hidden: {problem}")
+        return
+    if state.installed is None:
+        text = f"tenants see each other's names in the catalogs; `{command}` installs what hides them"
+        check.found(severity, "", "catalogs_missing", text)
+    elif not state.is_current:
+        text = (
+            f"what hides tenants in the catalogs is {state.installed}, where this version has"
+            f" {state.current}; `{command}` brings it up to date"
+        )
+        check.found("warning", "", "catalogs_outdated", text)
 
 
 def _judge_roles(check: _Check, catalogs: Catalogs) -> None:

@@ -17,6 +17,7 @@ from tenant_proxy.config.schema import Config
 from tenant_proxy.config.transport import to_transport
 from tenant_proxy.devel.postgres import Server, free_port
 from tests.e2e.auth_peers import make_certificate
+from tests.shims.conftest import install
 
 #: two tenants as they should be
 SOUND = """
@@ -61,6 +62,8 @@ def config(server: Server, **changes: Any) -> Config:
         "clusters": [cluster | changes.pop("cluster", {})],
         "tenants": [{"name": "acme"}, {"name": "beta", "role": "beta_rw"}],
         "users": [user("acme"), user("beta")],
+        # most tests install nothing
+        "policy": {"catalogs": "show"},
     }
     return load_text(json.dumps(whole | changes)).config
 
@@ -90,6 +93,22 @@ async def test_nothing_is_left_behind_or_changed(server, database, alter):
     await found(config(server))
     assert alter("SELECT count(*) FROM pg_class") == before
     assert alter("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tenant-proxy check'") == "0"
+
+
+@pytest.mark.parametrize(("policy", "severity"), [("auto", "warning"), ("hide", "error"), ("show", None)])
+async def test_views_of_the_catalogs(server, database, alter, policy, severity):
+    configuration = config(server, policy={"catalogs": policy})
+    before = await found(configuration)
+    assert [(code, one.severity) for code, one in before.items()] == (
+        [("catalogs_missing", severity)] if severity else []
+    )
+    await install(server.dsn(database=database))
+    assert await found(configuration) == {}
+    alter("COMMENT ON SCHEMA tp_catalog IS 'tenant_proxy 0 for PostgreSQL 14, 0123'")
+    after = await found(configuration)
+    assert list(after) == (["catalogs_outdated"] if severity else [])
+    for finding in (*before.values(), *after.values()):
+        assert "`tenant-proxy catalog install --cluster main`" in finding.message
 
 
 # --- each thing that may be missing, and the SQL that mends it -------------------------

@@ -11,7 +11,8 @@ import asyncpg
 import psycopg
 import pytest
 
-from tenant_proxy.shims import install
+from tenant_proxy.devel import postgres
+from tenant_proxy.shims import install as shims
 from tests.pg_server import Server
 
 HERE = Path(__file__).parent
@@ -44,16 +45,16 @@ class Tenants:
         return connection
 
 
-async def _install(dsn: str) -> None:
+async def install(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        await install.install(connection)
+        await shims.install(connection)
     finally:
         await connection.close()
 
 
-def install_views(server: Server, database: str) -> None:
-    asyncio.run(_install(server.dsn(database=database)))
+def install_views(server: postgres.Server, database: str) -> None:
+    asyncio.run(install(server.dsn(database=database)))
 
 
 @pytest.fixture(scope="session")

@@ -64,8 +64,8 @@ def test_an_older_version_is_brought_up_to_date(pg: Server, dsn: str, capsys: py
         """
         CREATE VIEW tp_catalog.pg_gone AS SELECT 1 AS a;
         CREATE FUNCTION tp_catalog.gone(int, text) RETURNS int LANGUAGE sql RETURN $1;
-        DROP VIEW tp_catalog.pg_am_gone, tp_catalog.pg_views CASCADE;
-        """.replace("tp_catalog.pg_am_gone, ", ""),
+        DROP VIEW tp_catalog.pg_views CASCADE;
+        """,
         database=DATABASE,
     )
     pg.psql("COMMENT ON SCHEMA tp_catalog IS 'tenant_proxy 0 for PostgreSQL 9, 0123'", database=DATABASE)

@@ -132,13 +132,13 @@ def test_rows_are_those_of_the_originals(tenants: Tenants):
                 assert with_system == original, name
         listed = connection.execute("SELECT oid FROM tp_catalog_list.pg_class ORDER BY 1").fetchall()
         assert listed == connection.execute("SELECT oid FROM tp_catalog.pg_class ORDER BY 1").fetchall()
-        toast = connection.execute(
+        toasted = connection.execute(
             "SELECT c.relname, x.relname FROM tp_catalog_sys.pg_class c"
             " JOIN tp_catalog_sys.pg_class x ON x.oid = c.reltoastrelid"
             " WHERE c.relnamespace = %s::regnamespace",
             (OWN,),
         ).fetchall()
-        assert f"{OWN}_things" in {row[0] for row in toast}
+        assert f"{OWN}_things" in {row[0] for row in toasted}
 
 
 def test_system_columns(tenants: Tenants):
