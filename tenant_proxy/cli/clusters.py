@@ -89,6 +89,8 @@ class _Check:
     attempts: list[_Attempt]
     #: open backends that clusters with the same address may have together
     wanted_backends: int
+    #: the configuration has a `secret`
+    has_secret: bool
     findings: list[Finding] = field(default_factory=list)
     observer: asyncpg.Connection[asyncpg.Record] | None = None
 
@@ -118,7 +120,7 @@ def _check_of(cluster: Cluster, config: Config, registry: Registry) -> _Check:
     ]
     here = (cluster.host, cluster.port)
     wanted = sum(other.max_backends for other in config.clusters if (other.host, other.port) == here)
-    return _Check(cluster, tenants, attempts, wanted)
+    return _Check(cluster, tenants, attempts, wanted, config.secret is not None)
 
 
 async def _run(check: _Check) -> None:
@@ -358,6 +360,12 @@ async def _judge_views(check: _Check) -> None:
             f" {state.current}; `{command}` brings it up to date"
         )
         check.found("warning", "", "catalogs_outdated", text)
+    if state.installed is not None and not check.has_secret:
+        text = (
+            "without a `secret` in the configuration tenants' names alone decide what keeps their channels"
+            " and advisory locks apart, so that one that runs SQL made at run time can work out another's"
+        )
+        check.found("warning", "", "secret_missing", text)
 
 
 def _judge_roles(check: _Check, catalogs: Catalogs) -> None:

@@ -64,6 +64,7 @@ def config(server: Server, **changes: Any) -> Config:
         "users": [user("acme"), user("beta")],
         # most tests install nothing
         "policy": {"catalogs": "show"},
+        "secret": {"value": "random"},
     }
     return load_text(json.dumps(whole | changes)).config
 
@@ -109,6 +110,14 @@ async def test_views_of_the_catalogs(server, database, alter, policy, severity):
     assert list(after) == (["catalogs_outdated"] if severity else [])
     for finding in (*before.values(), *after.values()):
         assert "`tenant-proxy catalog install --cluster main`" in finding.message
+
+
+async def test_spaces_that_can_be_worked_out(server, database):
+    configuration = config(server, policy={"catalogs": "auto"}, secret=None)
+    assert list(await found(configuration)) == ["catalogs_missing"]
+    await install(server.dsn(database=database))
+    after = await found(configuration)
+    assert [(code, one.severity) for code, one in after.items()] == [("secret_missing", "warning")]
 
 
 # --- each thing that may be missing, and the SQL that mends it -------------------------
