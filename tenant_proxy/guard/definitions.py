@@ -344,15 +344,23 @@ def _range_type(w: Walk, body: Body) -> None:
             w.check_name(parts, element.get("location", NOWHERE), write=True)
 
 
-def _alter_operator(w: Walk, body: Body) -> None:
+def _alter_operator(w: Walk, body: Body) -> bool:
     w.check_name(strings(body["opername"]["objname"]), NOWHERE, write=True)
+    bodies.argument_types(w, body["opername"])
     _function_options(w, body.get("options", ()))
     _shells(w, body.get("options", ()))
+    for item in body.get("options", ()):
+        w.walk_node(item)
+    return True
 
 
-def _cast(w: Walk, body: Body) -> None:
+def _cast(w: Walk, body: Body) -> bool:
     if "func" in body:
         reference(w, strings(body["func"]["objname"]), NOWHERE)
+        bodies.argument_types(w, body["func"])
+    w.walk("TypeName", body["sourcetype"])
+    w.walk("TypeName", body["targettype"])
+    return True
 
 
 def _text_search(w: Walk, body: Body) -> None:

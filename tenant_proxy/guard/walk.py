@@ -238,7 +238,7 @@ class Walk:
         """Puts `text` in place of one part of a name; `location` is its first token's, or just before."""
         source = self.tokens
         if location != NOWHERE:
-            found = source.name_at(source.character(location), parts, ahead=2)
+            found = source.name_at(source.character(location), parts, ahead=4)
             if found is not None:
                 source.replace_token(found[part], text)
                 return
