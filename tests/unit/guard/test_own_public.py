@@ -1,6 +1,6 @@
 """`public` where it is the tenant's schema: definitions as dumps and migrations send them.
 
-In each line of own_public.sql `public` stands where a schema's name does, so all of them are turned, and nothing else.
+In each line of own_public.sql `public` stands where a schema's name does, so all are turned, and nothing else is.
 """
 
 from __future__ import annotations
