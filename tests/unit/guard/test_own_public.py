@@ -1,6 +1,6 @@
 """`public` where it is the tenant's schema: definitions as dumps and migrations send them.
 
-In each line of own_public.sql `public` stands where a schema's name does, so all are turned, and nothing else is.
+In each line of own_public.sql `public` stands where a schema's name does: all are turned, nothing else is.
 """
 
 from __future__ import annotations
