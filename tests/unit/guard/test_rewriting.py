@@ -331,6 +331,14 @@ def test_a_constant_in_pieces_can_not_be_edited():
     rewritten("DO $$ BEGIN EXECUTE 'SELECT * ' || 'FROM orders'; END $$")
 
 
+def test_what_is_put_in_does_not_join_what_stands_before():
+    assert rewritten("SELECT u&public.t.a FROM public.t", PUBLIC) == 'SELECT u& "acme".t.a FROM "acme".t'
+    assert rewritten("SELECT u&$$public.t$$::regclass", PUBLIC) == 'SELECT u&$$"acme".t$$::regclass'
+    assert rewritten("SELECT u&$$public.t$$::regclass", scope(schema="a$b", public_is_own=True)) == (
+        "SELECT u& '\"a$b\".t'::regclass"
+    )
+
+
 def test_a_dollar_quote_is_not_ended_by_a_name():
     dollars = scope(schema="a$$b", public_is_own=True)
     assert rewritten("DO $$ BEGIN PERFORM 1 FROM public.t; END $$", dollars) == (
