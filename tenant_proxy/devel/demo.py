@@ -31,7 +31,14 @@ from rich.markup import escape
 from rich.text import Text
 
 from tenant_proxy.devel.lifeline import Lifeline
-from tenant_proxy.devel.postgres import PostgresError, Server, free_port, log_tail, port_is_free
+from tenant_proxy.devel.postgres import (
+    PostgresError,
+    Server,
+    client_environment,
+    free_port,
+    log_tail,
+    port_is_free,
+)
 from tenant_proxy.devel.tour import Addresses, Tour
 
 DATABASE = "app"
@@ -141,6 +148,7 @@ class Demo:
             with self.signals.deferred():
                 server.start()
             self._make_tenants(server)
+            self._install_views(server)
             self._say(f"{server.install} on 127.0.0.1:{server.port}", began)
             with self._proxy(server) as proxy:
                 addresses = self._addresses(server)
@@ -160,6 +168,18 @@ class Demo:
             _SETUP_SQL.format(database=DATABASE, acme=self.passwords["acme"], beta=self.passwords["beta"]),
             database=DATABASE,
         )
+
+    def _install_views(self, server: Server) -> None:
+        """As an operator does it, once a database."""
+        done = subprocess.run(
+            [*_command(), "catalog", "install", "--dsn", server.dsn(database=DATABASE, password="")],
+            env=client_environment() | {"PGPASSWORD": server.password},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise DemoError(f"the views of the catalogs could not be installed: {done.stderr.strip()}")
 
     # --- the proxy -----------------------------------------------------------
 
