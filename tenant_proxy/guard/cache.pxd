@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
+from tenant_proxy.guard.edits cimport Edits, Rewrite
+
 cdef enum:
     # bit of lookup()'s answer that says that the statement is allowed; the rest are model.Effect bits
     HIT = 1 << 31
@@ -20,6 +22,7 @@ cdef struct Entry:
     uint64_t hash
     unsigned char *key  # owned
     void *verdict  # owned reference to the Verdict, or NULL
+    Edits *edits  # owned; of a SHAPE in the shape's offsets; NULL: the text goes as it is
     uint32_t size  # of the key
     uint32_t scope
     uint32_t effects
@@ -51,6 +54,14 @@ cdef class VerdictCache:
     # as `store`: entries are not locked.
     cdef uint32_t lookup(self, uint32_t scope_id, const char *sql, size_t size) noexcept nogil
 
+    # The text with the edits of its verdict; NULL if it is not here, or not with edits.
+    cdef Rewrite *rewrite(
+        self, uint32_t scope_id, const char *sql, size_t size, const char *tail, size_t tail_size
+    ) noexcept nogil
+
+    cdef bint _store(
+        self, uint32_t scope_id, bytes sql, uint32_t effects, bint exact, object verdict, Edits *edits
+    ) except -1
     cdef int32_t _probe(self, uint32_t scope_id, const char *sql, size_t size) noexcept nogil
     cdef uint64_t _hash(
         self, bint text, uint32_t scope_id, const unsigned char *key, size_t size
@@ -59,7 +70,7 @@ cdef class VerdictCache:
         self, uint64_t hashed, bint text, uint32_t scope_id, const unsigned char *key, size_t size
     ) noexcept nogil
     cdef int _put(
-        self, Kind kind, uint32_t scope_id, const unsigned char *key, size_t size, uint32_t effects, object verdict
+        self, Kind kind, uint32_t scope_id, const unsigned char *key, size_t size, uint32_t effects, object verdict, Edits *edits
     ) except -1
     cdef void _drop(self, int32_t index)
     cdef void _evict_one(self)

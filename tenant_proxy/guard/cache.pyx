@@ -24,6 +24,9 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
+from tenant_proxy.guard.edits cimport (
+    Edit, Edits, Rewrite, edits_pack, edits_to_shape, rewrite_new, rewrite_unref,
+)
 from tenant_proxy.guard.shape cimport NO_SHAPE, shape_of
 
 __all__ = ["HIT_BIT", "MAX_TEXT", "VerdictCache"]
@@ -61,6 +64,10 @@ cdef inline void _absorb(Sip *s, uint64_t word) noexcept nogil:
     s.v3 ^= word
     _round(s)
     s.v0 ^= word
+
+
+cdef inline size_t _size_of(const Edits *edits) noexcept nogil:
+    return sizeof(Edits) + edits.count * sizeof(Edit) + edits.bytes if edits != NULL else 0
 
 
 cdef class VerdictCache:
@@ -103,6 +110,19 @@ cdef class VerdictCache:
         self.hits += 1
         self.entries[index].used = 1
         return <uint32_t> HIT | self.entries[index].effects
+
+    cdef Rewrite *rewrite(
+        self, uint32_t scope_id, const char *sql, size_t size, const char *tail, size_t tail_size
+    ) noexcept nogil:
+        cdef:
+            int32_t index = self._probe(scope_id, sql, size)
+            Entry *e
+        if index < 0 or self.entries[index].edits == NULL:
+            return NULL
+        e = &self.entries[index]
+        if e.kind == SHAPE:
+            return rewrite_new(e.edits, scope_id, sql, size, e.key, e.size, tail, tail_size)
+        return rewrite_new(e.edits, scope_id, sql, size, NULL, 0, tail, tail_size)
 
     cdef int32_t _probe(self, uint32_t scope_id, const char *sql, size_t size) noexcept nogil:
         """The entry that allows the text, or -1."""
@@ -175,36 +195,65 @@ cdef class VerdictCache:
 
     # --- filled and emptied with the GIL -------------------------------------------
 
-    def store(self, uint32_t scope_id, bytes sql, uint32_t effects, bint exact, object verdict=None):
-        """Keeps an ALLOW for `sql`; `exact` if a literal decided.  `verdict` is what `verdict()` will return.
+    def store(self, uint32_t scope_id, bytes sql, uint32_t effects, bint exact, object verdict=None, edits=()):
+        """Keeps an ALLOW for `sql`; `exact` if a literal decided.  `verdict` is what `verdict()` will return,
+        `edits` are (start, end, bytes) in offsets of `sql`.
 
         False if it was not kept: the text is too long, or the judge contradicts itself.
         """
+        cdef Edits *packed = edits_pack(edits) if edits else NULL
+        return self._store(scope_id, sql, effects, exact, verdict, packed)
+
+    cdef bint _store(
+        self, uint32_t scope_id, bytes sql, uint32_t effects, bint exact, object verdict, Edits *edits
+    ) except -1:
+        # takes over `edits`
         cdef:
             const unsigned char *text = sql
             size_t size = len(sql)
             Py_ssize_t n
             int32_t index
+            Edits *by_text = edits
         if size > MAX_TEXT_BYTES:
+            free(edits)
             return False
         n = shape_of(text, size, self.scratch, NULL, NULL)
         if n == NO_SHAPE:
-            self._put(TEXT, scope_id, text, size, effects, verdict)
+            self._put(TEXT, scope_id, text, size, effects, verdict, edits)
             return True
         index = self._find(self._hash(False, scope_id, self.scratch, n), False, scope_id, self.scratch, n)
         if index >= 0 and (self.entries[index].kind == MARK) != exact:
             # a mark stays, and so does what it does: nothing is allowed by this shape
             self.conflicts += 1
+            free(edits)
             if exact:
                 self._drop(index)
-                self._put(MARK, scope_id, self.scratch, n, 0, None)
+                self._put(MARK, scope_id, self.scratch, n, 0, None, NULL)
             return False
         if not exact:
-            self._put(SHAPE, scope_id, self.scratch, n, effects, verdict)
+            if edits != NULL:
+                edits = edits_to_shape(by_text, sql, size, self.scratch, n)
+                free(by_text)
+                if edits == NULL:
+                    # one is in a literal or a comment, which the judge must not do
+                    self.conflicts += 1
+                    return False
+            self._put(SHAPE, scope_id, self.scratch, n, effects, verdict, edits)
             return True
-        self._put(MARK, scope_id, self.scratch, n, 0, None)
-        self._put(TEXT, scope_id, text, size, effects, verdict)
+        self._put(MARK, scope_id, self.scratch, n, 0, None, NULL)
+        self._put(TEXT, scope_id, text, size, effects, verdict, edits)
         return True
+
+    def rewritten(self, uint32_t scope_id, bytes sql):
+        """What the relay would send in place of this text, or None where it is kept without edits or not at
+        all."""
+        cdef Rewrite *r = self.rewrite(scope_id, sql, len(sql), NULL, 0)
+        if r == NULL:
+            return None
+        try:
+            return r.result[:r.result_size]
+        finally:
+            rewrite_unref(r)
 
     def find(self, uint32_t scope_id, bytes sql):
         """`lookup` for Python: HIT | effects, or 0."""
@@ -264,18 +313,19 @@ cdef class VerdictCache:
                 self._drop(i)
 
     cdef int _put(
-        self, Kind kind, uint32_t scope_id, const unsigned char *key, size_t size, uint32_t effects, object verdict
+        self, Kind kind, uint32_t scope_id, const unsigned char *key, size_t size, uint32_t effects, object verdict, Edits *edits
     ) except -1:
-        """Adds an entry, or renews the one with this key."""
+        """Adds an entry, or renews the one with this key; takes over `edits`."""
         cdef:
             bint text = kind == TEXT
             uint64_t hashed = self._hash(text, scope_id, key, size)
-            size_t cost = sizeof(Entry) + size
+            size_t cost = sizeof(Entry) + size + _size_of(edits)
             int32_t index = self._find(hashed, text, scope_id, key, size)
             Entry *e
         if index >= 0:
             self._drop(index)
         if cost > self.max_bytes:
+            free(edits)
             return 0
         while self.count > 0 and (self.first_free < 0 or self.bytes + cost > self.max_bytes):
             self._evict_one()
@@ -283,6 +333,7 @@ cdef class VerdictCache:
         e = &self.entries[index]
         e.key = <unsigned char *> malloc(size if size else 1)
         if e.key == NULL:
+            free(edits)
             raise MemoryError
         memcpy(e.key, key, size)
         self.first_free = e.next
@@ -293,6 +344,7 @@ cdef class VerdictCache:
         e.kind = kind
         e.used = 0
         e.verdict = NULL
+        e.edits = edits
         if verdict is not None:
             Py_INCREF(verdict)
             e.verdict = <void *> <PyObject *> verdict
@@ -311,8 +363,10 @@ cdef class VerdictCache:
             link = &self.entries[link[0]].next
         link[0] = e.next
         self.count -= 1
-        self.bytes -= sizeof(Entry) + e.size
+        self.bytes -= sizeof(Entry) + e.size + _size_of(e.edits)
         free(e.key)
+        free(e.edits)
+        e.edits = NULL
         e.key = NULL
         e.verdict = NULL
         e.kind = FREE

@@ -138,3 +138,32 @@ def test_the_hit_bit_is_never_part_of_the_effects():
     assert cache.find(1, b"SELECT 1") == 0xFFFFFFFF
     cache.store(1, b"SELECT a", 0, exact=False)
     assert cache.find(1, b"SELECT a") == HIT_BIT
+
+
+def test_edits_are_kept_with_the_verdict_and_counted():
+    cache = VerdictCache(100)
+    cache.store(1, b"SELECT * FROM pg_class WHERE oid = 1", READS, False, edits=[(14, 14, b"tp_catalog.")])
+    with_edits = cache.stats()["bytes"]
+    assert (
+        cache.rewritten(1, b"SELECT * -- \nFROM /* pg_class */ pg_class WHERE oid = 77")
+        == b"SELECT * -- \nFROM /* pg_class */ tp_catalog.pg_class WHERE oid = 77"
+    )
+    assert cache.rewritten(2, b"SELECT * FROM pg_class WHERE oid = 1") is None
+    cache.store(1, b"SELECT * FROM pg_class WHERE oid = 1", READS, False)
+    assert cache.rewritten(1, b"SELECT * FROM pg_class WHERE oid = 1") is None
+    assert cache.stats()["bytes"] < with_edits
+
+
+def test_exact_texts_have_edits_of_their_own():
+    cache = VerdictCache(100)
+    cache.store(1, b"SELECT 'public.a'::regclass", READS, True, edits=[(8, 14, b"acme")])
+    assert cache.rewritten(1, b"SELECT 'public.a'::regclass") == b"SELECT 'acme.a'::regclass"
+    assert cache.rewritten(1, b"SELECT 'public.b'::regclass") is None
+
+
+def test_edits_inside_literals_are_not_kept_by_shape():
+    cache = VerdictCache(100)
+    assert not cache.store(1, b"SELECT 'public.a'", READS, False, edits=[(8, 14, b"acme")])
+    assert not cache.store(1, b"SELECT a /* b */", READS, False, edits=[(12, 13, b"c")])
+    assert cache.find(1, b"SELECT 'public.a'") == 0
+    assert cache.stats()["conflicts"] == 2

@@ -1,0 +1,5 @@
+from collections.abc import Sequence
+
+def applied(
+    sql: bytes, edits: Sequence[tuple[int, int, bytes]], *, by_shape: bool = False
+) -> bytes | None: ...
