@@ -21,7 +21,7 @@ import sys
 from dataclasses import fields
 from typing import Final
 
-from tenant_proxy.guard.judge import Guard, text_of
+from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.hub import die_with_parent
 from tenant_proxy.model import Action, Edit, Effect, Verdict
@@ -81,7 +81,7 @@ def serve(sock: socket.socket) -> None:
     with sock, contextlib.suppress(OSError, EOFError):
         while True:
             scope_size, text_size = REQUEST.unpack(_read(sock, REQUEST.size))
-            pickled, text = _read(sock, scope_size), text_of(_read(sock, text_size))
+            pickled, text = _read(sock, scope_size), _read(sock, text_size)
             scope = scopes.get(pickled)
             if scope is None:
                 if len(scopes) >= SCOPES:

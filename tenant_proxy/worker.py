@@ -36,6 +36,7 @@ from tenant_proxy.relay.cancel import Cancels
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.dialer import Dialer
 from tenant_proxy.relay.engine import Engine
+from tenant_proxy.relay.facts import Facts
 from tenant_proxy.relay.judging import Judging
 from tenant_proxy.relay.login import Attempt, Logins
 from tenant_proxy.relay.mailbox import Mailbox
@@ -44,6 +45,7 @@ from tenant_proxy.relay.session import ServerInfo, Session
 from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask_sql, too_large
 from tenant_proxy.relay.state import State
 from tenant_proxy.relay.users import Users
+from tenant_proxy.relay.wayback import Changed, Place
 from tenant_proxy.tenancy.registry import TenantInfo
 from tenant_proxy.tenancy.startup import request_settings
 from tenant_proxy.wire import messages
@@ -77,6 +79,7 @@ class Worker:
         self.state = State.build(config)
         self.settings = SettingsTable()
         self.judging = Judging(config.policy.cache_entries, self._offer_again)
+        self.facts = Facts()
         self.pools = Pools(self)
         self.logins = Logins(self)
         self.dialer = Dialer(self)
@@ -168,6 +171,7 @@ class Worker:
         configure(config.log.level, config.log.format)
         self.engine.set_limits(**_engine_limits(config))
         self.dialer.forget()
+        self.facts.forget()
         self.users.forget()
         self.logins.forget()
         self.pools.reload(state.registry)
@@ -422,6 +426,9 @@ class Hooks:
     def on_cancel_judging(self, client: int) -> None:
         self._worker.judging.judges.cancel(client)
 
+    def edits(self, scope: int, sql: bytes, client: int) -> list[tuple[int, int, bytes]]:
+        return self._worker.judging.edits(scope, sql, client)
+
     def judge_function(self, session: Session, scope: int, oid: int) -> int | bytes:
         result = self._worker.judging.judge_function(session, scope, oid)
         if isinstance(result, bytes):
@@ -496,13 +503,33 @@ class Hooks:
     def on_query_timeout(self, info: ServerInfo) -> None:
         self._worker.cancels.stop_statement(info)
 
-    def on_error(self, pool: int, body: bytes) -> bool:
-        """Counts an error of the server's; True when it ends the session."""
+    def on_error(
+        self, pool: int, body: bytes, changed: tuple[int, bytes, bytes, list[Place]] | None
+    ) -> tuple[bool, bytes | None]:
+        """Counts an error of the server's: whether it ends the session, and what the client gets in its place
+        where it must not go as it is.  `changed` is the statement that it is about, if it was rewritten."""
         fields = messages.error_fields(body)
         record = self._worker.pools.get(pool)
         tenant = record.tenant.name if record is not None else ""
         self._worker.error_counts[tenant, fields.get("C", "XX000")[:2], Source.SERVER.value] += 1
-        return fields.get("V", fields.get("S", "")) in ("FATAL", "PANIC")
+        fatal = fields.get("V", fields.get("S", "")) in ("FATAL", "PANIC")
+        return fatal, record.names.error(body, self._changed(changed)) if record is not None else None
+
+    def on_notice(
+        self, pool: int, body: bytes, changed: tuple[int, bytes, bytes, list[Place]] | None
+    ) -> bytes | None:
+        record = self._worker.pools.get(pool)
+        return record.names.notice(body, self._changed(changed)) if record is not None else None
+
+    def _changed(self, changed: tuple[int, bytes, bytes, list[Place]] | None) -> Changed | None:
+        if changed is None:
+            return None
+        scope, text, result, places = changed
+        return Changed(text, result, places, self._worker.judging.codec(scope))
+
+    def on_encoding(self, value: bytes) -> int:
+        """The part of scopes' numbers that says in which client_encoding texts are."""
+        return self._worker.judging.codec_bits(value.decode("ascii", "replace"))
 
     # --- settings ---
 

@@ -35,7 +35,8 @@ LAYERS: dict[str, set[str]] = {
     # not what writes SQL for servers
     "guard": BASE | {"shims.names"},
     "tenancy": BASE,
-    "pool": BASE | {"wire", "net", "shm", "tenancy"},
+    # edits: a request's text before it was changed
+    "pool": BASE | {"wire", "net", "shm", "tenancy", "guard.edits"},
     "relay": BASE | {"wire", "net", "auth", "guard", "shims", "tenancy", "pool", "config", "judge_process"},
     "hub": {"errors", "model", "obs"},
     "judge_process": {"guard", "hub", "model"},

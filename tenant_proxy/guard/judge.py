@@ -221,18 +221,6 @@ def _worded(tag: str, body: Mapping[str, Any], what: str) -> str:
     return template.format(body.get(field, "")) if field else template
 
 
-def text_of(sql: bytes) -> str:
-    """Statement text as the parser takes it.
-
-    Client encodings that the guard admits are supersets of ASCII in which no byte of another character
-    is an ASCII one, so what is not UTF-8 can be read byte by byte without changing where tokens end.
-    """
-    try:
-        return sql.decode("utf-8")
-    except UnicodeDecodeError:
-        return sql.decode("latin-1")
-
-
 class _Collector:
     """Python's garbage collector, paused while large trees are made: they have no cycles, and looking for
     them while a tree grows takes most of the time.

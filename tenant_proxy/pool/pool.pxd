@@ -6,11 +6,13 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link
 from tenant_proxy.wire.ptrmap cimport PtrMap
 
 cdef enum:
     BUCKETS = 16                # of the histograms: upper bounds in pool.pyx
+    PREFIX_BYTES = 16           # room for what the tenant's channels begin with on the server
 
 cpdef enum ClientPhase:
     CL_STARTUP = 0              # reads SSLRequest, startup packet …
@@ -40,6 +42,8 @@ cdef struct Stmt:
     uint32_t effects            # the verdict's bits
     uint32_t size
     uint8_t interned            # findable in its pool's table
+    uint32_t scope              # of an unnamed one: what it was judged in
+    Rewrite *rewrite            # of an unnamed one: the client's own text, if it was changed
     char *body                  # the Parse message from the query on: query, NUL, parameter types
 
 # A client's own name for a statement.
@@ -47,6 +51,8 @@ cdef struct ClientStmt:
     uint64_t hash
     Stmt *stmt
     uint8_t confirmed           # ParseComplete was sent for it
+    uint32_t scope              # what it was judged in
+    Rewrite *rewrite            # the client's own text, if it was changed
     uint32_t name_len
     char name[1]
 
@@ -75,6 +81,7 @@ cdef enum:
     ACT_SYNC = 8                # with ACT_SKIP: brings the client's settings; its failure closes the server
     ACT_ASK = 16                # with ACT_SKIP: asks the server for its settings; its rows go to Python
     ACT_DISCARD = 32            # taken to discard all statements; if it fails, it is not known which are left
+    ACT_REWRITTEN = 64          # the text was changed on its way: `rewrite` leads back
 
 # A request whose replies are outstanding.
 cdef struct Outstanding:
@@ -82,6 +89,7 @@ cdef struct Outstanding:
     uint8_t action              # ACT_…
     void *arg                   # R_PARSE: Stmt* (reference); ACT_REFUSED, or R_QUERY with ACT_FAKE: bytes (reference)
     uint64_t name_hash          # R_PARSE: of the client's name for it
+    Rewrite *rewrite            # with ACT_REWRITTEN (reference)
 
 cdef struct Ring:
     Outstanding *items
@@ -91,12 +99,17 @@ cdef struct Ring:
 
 cdef struct Pool:
     uint32_t id
-    uint32_t scope              # the guard's scope
+    uint32_t scope              # the guard's scope; 0: not known before a server is open
     uint8_t guard_mode          # 0 enforce, 1 observe, 2 off
     uint8_t session_mode
     uint8_t down                # the last connect failed
     uint8_t fail_when_down
     uint8_t retired             # a reload took it away: it goes when its last client has
+    uint8_t translates          # what servers say may name objects that clients know under other names
+    uint8_t prefix_size         # 0: channels are as they are
+    uint8_t own_size            # 0: the schema goes by its name
+    char prefix[PREFIX_BYTES]   # of the tenant's channels on the server
+    char own[64]                # the schema that clients call public
     int32_t max
     int32_t min
     int32_t total               # servers of every phase
@@ -166,6 +179,10 @@ cdef struct Client:
     uint64_t stream_left        # bytes of the message in hand that are still to come
     PtrMap stmts                # name hash -> ClientStmt*
     Stmt *unnamed
+    PtrMap rewrites             # session mode: hash of a statement's name -> Rewrite*, of those that were changed
+    Rewrite *portal_rewrite     # of the last portal whose statement was changed
+    uint64_t portal_hash        # … and its name
+    uint32_t codec_bits         # of the guard's scope: in which encoding its texts are
     int32_t pid                 # of its BackendKeyData
     size_t stmt_bytes           # texts that its named statements hold
     void *session               # what Python knows of it (owned reference), or NULL
@@ -221,6 +238,7 @@ cdef void wait_remove(Pool *p, Client *c) noexcept nogil
 cdef Client *wait_pick(Pool *p, uint32_t startup_id, uint64_t now_us, uint64_t patience_us) noexcept nogil
 # outstanding requests
 cdef int ring_push(Ring *r, uint8_t request, uint8_t action, void *arg, uint64_t name_hash) noexcept nogil
+cdef void ring_mark(Ring *r, Rewrite *rewrite) noexcept nogil
 cdef Outstanding *ring_head(Ring *r) noexcept nogil
 cdef Outstanding *ring_at(Ring *r, uint32_t i) noexcept nogil
 cdef void ring_pop(Ring *r) noexcept nogil

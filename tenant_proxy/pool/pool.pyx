@@ -3,6 +3,8 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc, free
 
+from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
+
 cdef enum:
     RING_FIRST = 16             # places that a server's ring starts with
 
@@ -126,6 +128,16 @@ cdef int ring_push(Ring *r, uint8_t request, uint8_t action, void *arg, uint64_t
     return 0
 
 
+cdef void ring_mark(Ring *r, Rewrite *rewrite) noexcept nogil:
+    # the request just pushed was changed; NULL: it was not
+    cdef Outstanding *o
+    if rewrite != NULL and r.count:
+        o = ring_at(r, r.count - 1)
+        o.action |= ACT_REWRITTEN
+        o.rewrite = rewrite
+        rewrite.refs += 1
+
+
 cdef Outstanding *ring_head(Ring *r) noexcept nogil:
     return &r.items[r.head] if r.count else NULL
 
@@ -135,6 +147,8 @@ cdef Outstanding *ring_at(Ring *r, uint32_t i) noexcept nogil:
 
 
 cdef void ring_pop(Ring *r) noexcept nogil:
+    if r.items[r.head].action & ACT_REWRITTEN:
+        rewrite_unref(r.items[r.head].rewrite)
     r.head = (r.head + 1) & (r.cap - 1)
     r.count -= 1
 

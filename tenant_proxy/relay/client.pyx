@@ -7,15 +7,17 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memchr
 
+from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
     ACT_DISCARD, ACT_FAKE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_SKIP_TO_SYNC,
     CL_STARTUP, CL_WAITING, R_COPY_END, R_EXECUTE, R_FUNCTION, R_QUERY, R_SYNC, Client, Server, ring_head,
-    ring_push,
+    ring_mark, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_DEALLOCATES, EFF_DISCARDS_ALL, GONE, JUDGING, TERMINATED, V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD,
-    V_STARTUP, V_TYPE, Burst, Relay, keep_refusal, up_admin_message, up_deallocate, up_judge_function, up_judged,
+    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_REWRITES, GONE, JUDGING, TERMINATED, V_AFTER_SSL,
+    V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal, up_admin_message,
+    up_deallocate, up_judge_function, up_judged,
     up_login_message, up_refuse_size, up_startup,
 )
 from tenant_proxy.relay.extended cimport on_bind, on_name, on_parse, on_whole
@@ -24,6 +26,7 @@ from tenant_proxy.relay.requests cimport (
     ENDED, HOLD, apply_effects, burst_flush, burst_forward, judge, no_server, refuse_query, server_of, skip,
     stream, tell_ready, violation,
 )
+from tenant_proxy.relay.rewriting cimport rewritten, write_query
 from tenant_proxy.relay.server cimport drain_fakes
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
 from tenant_proxy.wire.buf cimport buf_len
@@ -248,6 +251,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     cdef size_t size
     cdef int how
     cdef void *answer = NULL
+    cdef Rewrite *r = NULL
     if total > e.max_statement:
         up_refuse_size(e, c, total)
         return refuse_query(e, c, b, total)
@@ -258,16 +262,22 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if total < 6 or memchr(p + 5, 0, size + 1) != p + total - 1:
         return violation(e, c, V_FORMAT, 0)
     effects = judge(e, c, p + 5, size)
-    if not effects:
-        return HOLD if c.judging == JUDGING else refuse_query(e, c, b, total)
+    if not effects & EFF_ALLOWED:
+        return no_server(c) if effects else refuse_query(e, c, b, total)
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
+    if effects & EFF_REWRITES:
+        r = rewritten(e, c, p + 5, size, b"", 1)
+        if r == NULL:
+            return refuse_query(e, c, b, total)
     if effects & EFF_DEALLOCATES and c.tracks:
         how = up_deallocate(e, c, p + 5, size)
         if how == 1:
             keep_refusal(e, &answer)
             ring_push(&s.ring, R_QUERY, ACT_FAKE, answer, 0)
+            if r != NULL:
+                rewrite_unref(r)
             return total
         if how == 2:
             server_forget_all(s)
@@ -276,7 +286,12 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     s.unnamed_id = 0
     client_drop_unnamed(c)
     ring_push(&s.ring, R_QUERY, ACT_DISCARD if effects & EFF_DISCARDS_ALL else 0, NULL, 0)
-    burst_forward(e, b, p, total)
+    if r != NULL:
+        ring_mark(&s.ring, r)
+        write_query(e, b, r)
+        rewrite_unref(r)
+    else:
+        burst_forward(e, b, p, total)
     return total
 
 
@@ -288,6 +303,8 @@ cdef ssize_t on_function_call(Relay e, Client *c, Burst *b, char *p, size_t n, s
     if n < 9:
         c.link.need = 9
         return 0
+    if c.pool.scope == 0 and server_of(e, c) == NULL:
+        return no_server(c)
     effects = up_judge_function(e, c, read_u32(p + 5))
     if not effects:
         c.pool.rejected += 1

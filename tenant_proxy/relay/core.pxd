@@ -5,6 +5,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from tenant_proxy.guard.cache cimport VerdictCache
+from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport Client, Pool, Server
 from tenant_proxy.wire.ptrmap cimport PtrMap
@@ -71,7 +72,8 @@ cdef class Relay(Reactor):
     cdef PtrMap keys                # cancel key's first bytes -> Client*
     cdef VerdictCache verdicts
     cdef object hooks
-    cdef object refusal             # bytes: the ErrorResponse of the statement just refused
+    cdef object refusal             # bytes: the ErrorResponse of the statement just refused, or what stands in
+                                    # place of a server's message
     cdef uint64_t next_stmt
     cdef uint64_t seed
     cdef uint32_t next_pool
@@ -101,6 +103,9 @@ cdef void up_client_gone(Relay e, Client *c, int reason) noexcept nogil
 cdef void up_admin_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil
 cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
 cdef void up_judged(Relay e, Client *c) noexcept nogil
+cdef Rewrite *up_rewrite(
+    Relay e, Client *c, const char *sql, size_t n, const char *tail, size_t tail_size
+) noexcept nogil
 cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil
 cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil
@@ -117,7 +122,9 @@ cdef int up_ask_done(Relay e, Server *s, Client *c) noexcept nogil
 cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil
 cdef int up_ask_settings(Relay e, Server *s) noexcept nogil
 cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
-cdef void up_error(Relay e, Server *s, const char *data, size_t n) noexcept nogil
+cdef bint up_error(Relay e, Server *s, const char *data, size_t n, Rewrite *rewrite) noexcept nogil
+cdef bint up_notice(Relay e, Server *s, const char *data, size_t n, Rewrite *rewrite) noexcept nogil
+cdef void up_encoding(Relay e, Client *c, const char *data, size_t n) noexcept nogil
 cdef void up_pinned(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
 cdef void keep_refusal(Relay e, void **where) noexcept nogil
 cdef object get_object(void *o)

@@ -14,6 +14,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
 from tenant_proxy.guard.cache cimport MAX_TEXT_BYTES
+from tenant_proxy.guard.edits cimport Edits, Rewrite, edits_pack, rewrite_new
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport ACT_ASK, ACT_SKIP, ACT_SYNC, R_QUERY, Client, Pool, Server, ring_push
 from tenant_proxy.wire.ptrmap cimport map_free
@@ -128,9 +129,9 @@ cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept n
             result = None
             if c.judging == JUDGED and n > MAX_TEXT_BYTES:
                 # not to be kept, so only the verdict is wanted: the text is not copied again
-                result = e.hooks.judge(get_object(c.session), c.pool.scope, None, c.link.id)
+                result = e.hooks.judge(get_object(c.session), c.pool.scope | c.codec_bits, None, c.link.id)
             if result is None:
-                result = e.hooks.judge(get_object(c.session), c.pool.scope, sql[:n], c.link.id)
+                result = e.hooks.judge(get_object(c.session), c.pool.scope | c.codec_bits, sql[:n], c.link.id)
             if result is None:
                 c.judging = JUDGING
                 e.pause(&c.link)
@@ -151,6 +152,25 @@ cdef void up_judged(Relay e, Client *c) noexcept nogil:
             e.hooks.on_judged(c.link.id)
         except Exception:
             e.log.exception("forgetting a verdict")
+
+
+cdef Rewrite *up_rewrite(
+    Relay e, Client *c, const char *sql, size_t n, const char *tail, size_t tail_size
+) noexcept nogil:
+    # of a text that the cache does not hold; NULL: refused, and `refusal` holds the ErrorResponse
+    cdef Edits *edits = NULL
+    cdef Rewrite *r = NULL
+    with gil:
+        try:
+            result = e.hooks.edits(c.pool.scope | c.codec_bits, sql[:n], c.link.id)
+            edits = edits_pack(result)
+            r = rewrite_new(edits, c.pool.scope | c.codec_bits, sql, n, NULL, 0, tail, tail_size)
+            if r == NULL:
+                raise ValueError("edits do not fit the statement")
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+        free(edits)
+    return r
 
 
 cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil:
@@ -186,7 +206,7 @@ cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept n
     # 2: goes to the server, which then has none of the pool's statements left
     with gil:
         try:
-            result = e.hooks.deallocate(c.link.id, c.pool.scope, sql[:n], c.pinned)
+            result = e.hooks.deallocate(c.link.id, c.pool.scope | c.codec_bits, sql[:n], c.pinned)
             if isinstance(result, bytes):
                 e.refusal = result
                 return 1
@@ -199,7 +219,7 @@ cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept n
 cdef void up_pinned(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
     with gil:
         try:
-            e.hooks.on_pinned(get_object(c.session), c.pool.scope, sql[:n])
+            e.hooks.on_pinned(get_object(c.session), c.pool.scope | c.codec_bits, sql[:n])
         except Exception:
             e.log.exception("counting a pin")
 
@@ -239,15 +259,52 @@ cdef void up_server_gone(Relay e, Server *s, int reason) noexcept nogil:
             e.log.exception("closing a server")
 
 
-cdef void up_error(Relay e, Server *s, const char *data, size_t n) noexcept nogil:
-    # counts an error by class; a FATAL one ends the session
+cdef bint up_error(Relay e, Server *s, const char *data, size_t n, Rewrite *rewrite) noexcept nogil:
+    # counts an error by class; a FATAL one ends the session.  True: `refusal` goes to the client in its place
     with gil:
         try:
-            if e.hooks.on_error(s.pool.id, data[5:n]):
+            fatal, message = e.hooks.on_error(s.pool.id, data[5:n], _both(rewrite))
+            if fatal:
                 s.told_fatal = 1
                 s.close_needed = 1
+            if message is not None:
+                e.refusal = message
+                return True
         except Exception:
-            e.log.exception("counting an error")
+            e.log.exception("reading an error")
+        return False
+
+
+cdef bint up_notice(Relay e, Server *s, const char *data, size_t n, Rewrite *rewrite) noexcept nogil:
+    # True: `refusal` goes to the client in its place
+    with gil:
+        try:
+            message = e.hooks.on_notice(s.pool.id, data[5:n], _both(rewrite))
+            if message is not None:
+                e.refusal = message
+                return True
+        except Exception:
+            e.log.exception("reading a notice")
+        return False
+
+
+cdef object _both(Rewrite *r):
+    # the scope, the client's own text, what the server got, and the places: start and end in the one, start
+    # and size in the other
+    cdef uint32_t k
+    if r == NULL:
+        return None
+    places = [(r.edits[k].start, r.edits[k].end, r.edits[k].at, r.edits[k].size) for k in range(r.count)]
+    return r.scope, r.text[:r.size], r.result[:r.result_size], places
+
+
+cdef void up_encoding(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
+    # `data` is the value of client_encoding that the server reports
+    with gil:
+        try:
+            c.codec_bits = e.hooks.on_encoding(data[:n])
+        except Exception:
+            e.log.exception("reading client_encoding")
 
 
 # --- settings -----------------------------------------------------------------

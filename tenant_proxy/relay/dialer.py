@@ -24,6 +24,7 @@ from tenant_proxy.errors import ProxyError, Source
 from tenant_proxy.net.tls import TlsLayer, server_context
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
+from tenant_proxy.relay.facts import QUESTIONS
 from tenant_proxy.relay.session import PoolRecord, ServerInfo
 from tenant_proxy.wire import messages
 
@@ -46,13 +47,16 @@ NOT_CLIENTS_FAULT = ("08", "28", "3D", "53", "57", "58", "XX")
 class Opening:
     """One server's login in progress."""
 
-    __slots__ = ("auth", "info", "started", "tls")
+    __slots__ = ("answer", "asked", "auth", "info", "started", "tls")
 
     def __init__(self, info: ServerInfo) -> None:
         self.info = info
         self.auth: ServerAuth | None = None
         self.tls: TlsLayer | None = None
         self.started = time.monotonic()
+        #: how many of `facts.QUESTIONS` it has been asked, and the answer to the last
+        self.asked = 0
+        self.answer = ""
 
 
 class Dialer:
@@ -271,18 +275,44 @@ class Dialer:
                 info.pid = int.from_bytes(body[:4], "big", signed=True)
                 info.key = body[4:]
             case "Z":
-                self._ready(server, opening)
+                self._logged_in(server, opening)
+            case "D" if opening.asked:
+                opening.answer = messages.data_row(body)[0] or ""
+            case "E" if opening.asked:
+                # may not look there, or it went away in between: as if it were not there
+                opening.answer = ""
             case "E":
                 self._refused(server, opening, messages.error_fields(body))
+            case "T" | "C" if opening.asked:
+                pass
             case "N" | "v":
                 pass
             case _:
                 self._fail(server, f"{_where(info)} sent an unexpected message during login.")
 
-    def _ready(self, server: int, opening: Opening) -> None:
+    def _logged_in(self, server: int, opening: Opening) -> None:
+        """ReadyForQuery: of the login, or behind an answer."""
         assert opening.auth is not None
         if not opening.auth.done:
             raise errors.server_login_failed("The server skipped authentication.")
+        pool, cluster = opening.info.pool, opening.info.pool.tenant.cluster
+        if opening.asked == 0:
+            ask = not pool.replication and self._worker.facts.is_wanted(cluster)
+        else:
+            ask = opening.asked < len(QUESTIONS) and opening.answer == "t"
+            if not ask and self._worker.facts.learn(
+                cluster, opening.answer if opening.asked == len(QUESTIONS) else ""
+            ):
+                self._worker.pools.learnt(cluster)
+        if ask:
+            question = QUESTIONS[opening.asked]
+            opening.asked += 1
+            opening.answer = ""
+            self._worker.engine.server_send(server, messages.query(question))
+        else:
+            self._ready(server, opening)
+
+    def _ready(self, server: int, opening: Opening) -> None:
         del self._openings[server]
         info = opening.info
         pool = info.pool

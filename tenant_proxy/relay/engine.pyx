@@ -13,13 +13,13 @@ from tenant_proxy.guard.cache cimport VerdictCache
 from tenant_proxy.net.reactor cimport KEEP_SOCKET_MS, KIND_CLIENT, KIND_SERVER, Link, Reactor
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_STARTUP, R_COPY_END,
-    R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
+    PREFIX_BYTES, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
     ClientStmt, Pool, Server, ring_at,
 )
 from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof, client_free
 from tenant_proxy.relay.core cimport (
-    CONNECT_FAILED, EVICTED, GONE, IDLE, IDLE_IN_TRANSACTION, JUDGED, JUDGING, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT,
-    QUEUE_TIMEOUT, RESET_FAILED, RETIRED, SERVER_UNAVAILABLE, Relay, get_object,
+    CONNECT_FAILED, EVICTED, GONE, IDLE, IDLE_IN_TRANSACTION, JUDGED, JUDGING, LIFETIME, LOGIN_TIMEOUT,
+    QUERY_TIMEOUT, QUEUE_TIMEOUT, RESET_FAILED, RETIRED, SERVER_UNAVAILABLE, Relay, get_object, up_encoding,
 )
 from tenant_proxy.relay.figures cimport Figures, is_busy
 from tenant_proxy.relay.pairing cimport (
@@ -58,6 +58,13 @@ cdef Link *accept_client(Relay e, int fd, int local) noexcept nogil:
     e.logins_open += 1
     e.attach(&c.link, fd, KIND_CLIENT)
     return &c.link
+
+
+cdef void note_encoding(Relay e, Client *c, bytes greeting):
+    # texts of a client are read in what its greeting says is its encoding
+    value = greeting.partition(b"client_encoding\0")[2].partition(b"\0")[0]
+    if value and value != b"UTF8":
+        up_encoding(e, c, value, len(value))
 
 
 cdef class Engine(Figures):
@@ -212,6 +219,7 @@ cdef class Engine(Figures):
         c.pid = pid
         c.key_size = n if n <= 32 else 32
         memcpy(c.key, <const char *> key, c.key_size)
+        note_encoding(self, c, greeting)
         map_add(&self.keys, cancel_key(pid, c.key), c)
         self.send(&c.link, greeting, len(greeting))
         if not c.greeted:
@@ -343,11 +351,14 @@ cdef class Engine(Figures):
     def pool_update(self, uint32_t id, *, uint32_t scope, int guard_mode, bint session_mode, int max, int min,
                     int queue_limit, bint fail_when_down, uint32_t max_prepared, bytes reset_query,
                     queue_timeout_s, query_timeout_s, idle_in_transaction_timeout_s, client_idle_timeout_s,
-                    server_idle_timeout_s, connect_timeout_s):
+                    server_idle_timeout_s, connect_timeout_s, bint translates=False, bytes prefix=b"", bytes own=b""):
         """Sets a pool's limits.  `reset_query` is a complete Query message or empty; `guard_mode` 0 enforce,
-        1 observe, 2 off.  The pool mode of clients that are already in does not change."""
+        1 observe, 2 off.  The pool mode of clients that are already in does not change.
+
+        `translates`: servers' messages may need names turned back.  `prefix` is what channels begin with on the
+        server, `own` the schema that clients call public; empty for none.
+        """
         cdef Pool *p = self.pool(id)
-        p.scope = scope
         p.guard_mode = guard_mode
         p.session_mode = session_mode
         p.max = max
@@ -355,6 +366,7 @@ cdef class Engine(Figures):
         p.queue_limit = queue_limit
         p.fail_when_down = fail_when_down
         p.max_prepared = max_prepared
+        self.pool_names(id, scope, translates, prefix, own)
         p.retired = 0
         free(p.reset_query)
         p.reset_size = len(reset_query)
@@ -366,6 +378,18 @@ cdef class Engine(Figures):
         p.client_idle_us = <uint64_t> (client_idle_timeout_s * 1e6)
         p.server_idle_us = <uint64_t> (server_idle_timeout_s * 1e6)
         p.connect_timeout_us = <uint64_t> (connect_timeout_s * 1e6)
+
+    def pool_names(self, uint32_t id, uint32_t scope, bint translates, bytes prefix, bytes own):
+        """The part of `pool_update` that changes when it is learnt what a server has installed."""
+        cdef Pool *p = self.pool(id)
+        if len(prefix) > PREFIX_BYTES or len(own) > 63:
+            raise ValueError("too long")
+        p.scope = scope
+        p.translates = translates
+        p.prefix_size = <uint8_t> len(prefix)
+        memcpy(p.prefix, <const char *> prefix, len(prefix))
+        p.own_size = <uint8_t> len(own)
+        memcpy(p.own, <const char *> own, len(own))
 
     def pool_retire(self, uint32_t id):
         """Closes the pool's servers as they come free."""

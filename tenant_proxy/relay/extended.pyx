@@ -5,22 +5,25 @@ name of its own on every server that knows it: see relay.statements.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr
+from libc.string cimport memchr, strlen
 
+from tenant_proxy.guard.edits cimport Edits, Rewrite, rewrite_new, rewrite_unref
 from tenant_proxy.pool.pool cimport (
     ACT_FAKE, ACT_SKIP, R_BIND, R_CLOSE, R_DESCRIBE, R_EXECUTE, R_PARSE, Client, ClientStmt, Server, Stmt,
-    ring_push,
+    ring_mark, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_XACT_CONTROL, JUDGING, V_FORMAT, V_MEMORY, Burst, Relay,
+    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst,
+    Relay,
     up_deallocate, up_existing_statement, up_missing_statement, up_refuse_size,
 )
 from tenant_proxy.relay.requests cimport (
     HOLD, apply_effects, burst_forward, burst_write, judge, no_server, refuse_extended, server_of, stream,
     violation,
 )
+from tenant_proxy.relay.rewriting cimport note_portal, note_statement, noted_portal, noted_statement, rewritten
 from tenant_proxy.relay.statements cimport (
-    NAME_BYTES, client_add, client_drop_unnamed, client_find, client_forget, hash_bytes, server_forget,
+    NAME_BYTES, client_add, client_drop_unnamed, client_find, client_forget, client_replace, hash_bytes, server_forget,
     server_forget_all, server_knows, server_learn, server_name, stmt_intern, stmt_new, stmt_unref,
 )
 from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
@@ -28,6 +31,12 @@ from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
 cdef enum:
     NAMES_LIMIT = 65536             # portal and statement name of a Bind together
     LEAST_STATEMENT_BYTES = 1048576 # of a client's named statements together, also where one may have less
+
+
+cdef Edits NO_EDITS
+NO_EDITS.count = NO_EDITS.bytes = 0
+NO_EDITS.list = NULL
+NO_EDITS.texts = NULL
 
 
 cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total) noexcept nogil:
@@ -38,6 +47,8 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     cdef char *sql
     cdef char *tail
     cdef size_t name_len, size
+    cdef ssize_t k
+    cdef Rewrite *r = NULL
     if total > e.max_statement:
         up_refuse_size(e, c, total)
         return refuse_extended(e, c, b, total)
@@ -56,39 +67,52 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if <size_t> (end - tail - 3) != 4 * ((<size_t> <uint8_t> tail[1] << 8) | <uint8_t> tail[2]):
         return violation(e, c, V_FORMAT, 0)
     effects = judge(e, c, sql, size)
-    if not effects:
-        return HOLD if c.judging == JUDGING else refuse_extended(e, c, b, total)
-    if c.tracks:
-        return parse_tracked(e, c, b, p, total, name_len, sql, size, effects)
+    if not effects & EFF_ALLOWED:
+        return no_server(c) if effects else refuse_extended(e, c, b, total)
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
-    apply_effects(e, c, s, effects, sql, size)
-    # the unnamed statement is no one else's either
-    s.dirty = 1
-    s.batch_open = 1
-    ring_push(&s.ring, R_PARSE, 0, NULL, 0)
-    burst_forward(e, b, p, total)
-    return total
+    if effects & EFF_REWRITES:
+        r = rewritten(e, c, sql, size, tail, end - tail)
+        if r == NULL:
+            return refuse_extended(e, c, b, total)
+    if c.tracks:
+        k = parse_tracked(e, c, b, s, p, total, name_len, sql, size, effects, r)
+    else:
+        k = total
+        apply_effects(e, c, s, effects, sql, size)
+        # the unnamed statement is no one else's either
+        s.dirty = 1
+        s.batch_open = 1
+        ring_push(&s.ring, R_PARSE, 0, NULL, 0)
+        note_statement(e, c, name, name_len, r)
+        if r != NULL:
+            ring_mark(&s.ring, r)
+            write_parse(e, b, name, name_len, r.result, r.result_size + (end - tail))
+        else:
+            burst_forward(e, b, p, total)
+    if r != NULL:
+        rewrite_unref(r)
+    return k
 
 
-cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, char *p, size_t total, size_t name_len, char *sql,
-                           size_t size, uint32_t effects) noexcept nogil:
+cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, size_t total, size_t name_len,
+                           char *sql, size_t size, uint32_t effects, Rewrite *r) noexcept nogil:
     # transaction mode: the text gets a name of the pool's on whatever server the client has
     cdef char *name = p + 5
-    cdef size_t body = p + total - sql
+    cdef char *body = sql if r == NULL else r.result
+    cdef size_t body_size = p + total - sql
+    cdef uint32_t scope = c.pool.scope | c.codec_bits
     cdef uint64_t hash = 0
     cdef Stmt *t
-    cdef Server *s
     cdef bint known
+    if r != NULL:
+        body_size = r.result_size + (body_size - size)
     if name_len:
         hash = hash_bytes(e.seed, name, name_len)
         if client_find(c, hash, name, name_len) != NULL:
             up_existing_statement(e, name, name_len)
             return refuse_extended(e, c, b, total)
-    s = server_of(e, c)
-    if s == NULL:
-        return no_server(c)
     c.pool.client_parses += 1
     s.batch_open = 1
     if not name_len:
@@ -96,17 +120,24 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, char *p, size_t total, 
         client_drop_unnamed(c)
         if effects & EFF_DEALLOCATES:
             return parse_deallocate(e, c, b, s, p, sql, size, total, effects)
-        c.unnamed = stmt_new(e, sql, body, effects)
-        if c.unnamed == NULL:
+        t = c.unnamed = stmt_new(e, body, body_size, effects)
+        if t == NULL:
             return violation(e, c, V_MEMORY, 0)
-        s.unnamed_id = c.unnamed.id
-        ring_push(&s.ring, R_PARSE, 0, NULL, c.unnamed.id)
-        burst_forward(e, b, p, total)
+        t.scope = scope
+        s.unnamed_id = t.id
+        ring_push(&s.ring, R_PARSE, 0, NULL, t.id)
+        if r != NULL:
+            t.rewrite = r
+            r.refs += 1
+            ring_mark(&s.ring, r)
+            write_parse(e, b, p, 0, body, body_size)
+        else:
+            burst_forward(e, b, p, total)
         return total
-    t = stmt_intern(e, c.pool, sql, body, effects)
+    t = stmt_intern(e, c.pool, body, body_size, effects)
     if t == NULL:
         return violation(e, c, V_MEMORY, 0)
-    if client_add(c, hash, name, name_len, t, statement_bytes(e)) != 0:
+    if client_add(c, hash, name, name_len, t, scope, r, statement_bytes(e)) != 0:
         stmt_unref(c.pool, t)
         return violation(e, c, V_MEMORY, 0)
     known = server_knows(s, t)
@@ -119,10 +150,11 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, char *p, size_t total, 
         else:
             make_room(e, c, b, s)
             server_learn(s, t)
-        write_parse(e, b, t)
+        write_named(e, b, t)
         c.pool.server_parses += 1
         # the ring takes over stmt_intern's reference
         ring_push(&s.ring, R_PARSE, 0, t, hash)
+        ring_mark(&s.ring, r)
     return total
 
 
@@ -163,13 +195,20 @@ cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, 
     return total
 
 
-cdef void write_parse(Relay e, Burst *b, Stmt *t) noexcept nogil:
-    cdef char m[5 + NAME_BYTES]
-    cdef size_t k = server_name(t, &m[5]) + 1
+cdef void write_parse(Relay e, Burst *b, const char *name, size_t name_len, const char *body, size_t size) noexcept nogil:
+    cdef char m[5]
     m[0] = b'P'
-    put_u32(&m[1], <uint32_t> (4 + k + t.size))
-    burst_write(e, b, m, 5 + k)
-    burst_write(e, b, t.body, t.size)
+    put_u32(&m[1], <uint32_t> (4 + name_len + 1 + size))
+    burst_write(e, b, m, 5)
+    burst_write(e, b, name, name_len)
+    burst_write(e, b, b"", 1)
+    burst_write(e, b, body, size)
+
+
+cdef void write_named(Relay e, Burst *b, Stmt *t) noexcept nogil:
+    cdef char name[NAME_BYTES]
+    cdef size_t k = server_name(t, name)
+    write_parse(e, b, name, k, t.body, t.size)
 
 
 cdef void write_close(Relay e, Burst *b, Server *s, Stmt *t) noexcept nogil:
@@ -197,28 +236,24 @@ cdef void make_room(Relay e, Client *c, Burst *b, Server *s) noexcept nogil:
         c.pool.prepared_evictions += 1
 
 
-cdef bint ensure_known(Relay e, Client *c, Burst *b, Server *s, Stmt *t, bint unnamed) noexcept nogil:
+cdef bint ensure_known(Relay e, Client *c, Burst *b, Server *s, Stmt *t, Rewrite *r, bint unnamed) noexcept nogil:
     # the server gets the statement ahead of its use if it does not have it
-    cdef char m[6]
     if unnamed:
         if s.unnamed_id == t.id:
             return True
-        m[0] = b'P'
-        put_u32(&m[1], 4 + 1 + t.size)
-        m[5] = 0
-        burst_write(e, b, m, 6)
-        burst_write(e, b, t.body, t.size)
+        write_parse(e, b, b"", 0, t.body, t.size)
         s.unnamed_id = t.id
         ring_push(&s.ring, R_PARSE, ACT_SKIP, NULL, t.id)
     elif not server_knows(s, t):
         make_room(e, c, b, s)
         if server_learn(s, t) != 0:
             return False
-        write_parse(e, b, t)
+        write_named(e, b, t)
         t.refs += 1
         ring_push(&s.ring, R_PARSE, ACT_SKIP, t, 0)
     else:
         return True
+    ring_mark(&s.ring, r)
     c.pool.server_parses += 1
     s.batch_open = 1
     return True
@@ -233,13 +268,15 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     cdef size_t name_len, k, look
     cdef ClientStmt *cs
     cdef Stmt *t
+    cdef Rewrite *r
     cdef char m[5 + NAME_BYTES]
-    if not c.tracks:
+    if not c.tracks and not c.rewrites.count:
         s = server_of(e, c)
         if s == NULL:
             return no_server(c)
         s.batch_open = 1
         ring_push(&s.ring, R_BIND, 0, NULL, 0)
+        note_portal(e, c, NULL, 0, NULL)
         return stream(e, c, b, p, n, total)
     # the names must be here; parameters may follow in any number of pieces
     look = here if here < NAMES_LIMIT else NAMES_LIMIT
@@ -253,11 +290,19 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     name += 1
     name_len = rest - name
     rest += 1
+    if not c.tracks:
+        return bind_noted(e, c, b, p, n, total, portal, name)
+    cs = NULL
     if name_len:
         cs = client_find(c, hash_bytes(e.seed, name, name_len), name, name_len)
         t = cs.stmt if cs != NULL else NULL
     else:
         t = c.unnamed
+    if t != NULL and (cs.scope if cs != NULL else t.scope) != c.pool.scope | c.codec_bits:
+        k = judge_anew(e, c, cs)
+        if k != 1:
+            return no_server(c) if k else refuse_extended(e, c, b, total)
+        t = cs.stmt if cs != NULL else c.unnamed
     if t == NULL and not (c.pinned and name_len):
         up_missing_statement(e, name, name_len)
         return refuse_extended(e, c, b, total)
@@ -270,13 +315,16 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         # of a pinned client: made by SQL PREPARE on its own server
         ring_push(&s.ring, R_BIND, 0, NULL, 0)
         return stream(e, c, b, p, n, total)
-    if not ensure_known(e, c, b, s, t, name_len == 0):
+    r = cs.rewrite if cs != NULL else t.rewrite
+    if not ensure_known(e, c, b, s, t, r, name_len == 0):
         return violation(e, c, V_MEMORY, 0)
-    apply_effects(e, c, s, t.effects, t.body, t.size)
+    apply_effects(e, c, s, t.effects, t.body if r == NULL else r.text, t.size if r == NULL else r.size)
     if t.effects & EFF_DISCARDS_ALL:
         # whether and when it is executed is not followed
         s.close_needed = 1
     ring_push(&s.ring, R_BIND, 0, NULL, 0)
+    ring_mark(&s.ring, r)
+    note_portal(e, c, portal, name - 1 - portal, r)
     if name_len == 0:
         return stream(e, c, b, p, n, total)
     k = server_name(t, &m[5]) + 1
@@ -291,12 +339,77 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     return here
 
 
+cdef ssize_t bind_noted(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total, char *portal,
+                        char *name) noexcept nogil:
+    # session mode, and the client has statements that were changed
+    cdef Rewrite *r = noted_statement(e, c, name, strlen(name))
+    cdef Server *s = server_of(e, c)
+    if s == NULL:
+        return no_server(c)
+    s.batch_open = 1
+    ring_push(&s.ring, R_BIND, 0, NULL, 0)
+    ring_mark(&s.ring, r)
+    note_portal(e, c, portal, name - 1 - portal, r)
+    return stream(e, c, b, p, n, total)
+
+
+cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
+    # The rules have changed since the statement was parsed (`cs` NULL: the unnamed one).  1: it may be used, its
+    # text perhaps another now; 0: refused; -1: not before the client has a server.
+    cdef Stmt *t = cs.stmt if cs != NULL else c.unnamed
+    cdef Rewrite *before = cs.rewrite if cs != NULL else t.rewrite
+    cdef Rewrite *r = NULL
+    cdef size_t changed = strlen(t.body)
+    cdef char *types = t.body + changed
+    cdef size_t tail = t.size - changed
+    cdef char *sql = t.body if before == NULL else before.text
+    cdef size_t size = changed if before == NULL else before.size
+    cdef Stmt *fresh = NULL
+    cdef Rewrite *plain = NULL
+    cdef uint32_t effects = judge(e, c, sql, size)
+    if not effects & EFF_ALLOWED:
+        return -1 if effects else 0
+    if effects & EFF_REWRITES:
+        r = rewritten(e, c, sql, size, types, tail)
+        if r == NULL:
+            return 0
+    elif before != NULL:
+        plain = rewrite_new(&NO_EDITS, 0, sql, size, NULL, 0, types, tail)
+        if plain == NULL:
+            return 0
+    if r != NULL or plain != NULL:
+        sql = r.result if r != NULL else plain.result
+        size = r.result_size if r != NULL else plain.result_size
+        fresh = (stmt_intern(e, c.pool, sql, size + tail, effects) if cs != NULL
+                 else stmt_new(e, sql, size + tail, effects))
+        if plain != NULL:
+            rewrite_unref(plain)
+        if fresh == NULL:
+            if r != NULL:
+                rewrite_unref(r)
+            return 0
+    if cs != NULL:
+        if fresh == NULL:
+            fresh = t
+            t.refs += 1
+        client_replace(c, cs, fresh, c.pool.scope | c.codec_bits, r)
+    else:
+        if fresh != NULL:
+            client_drop_unnamed(c)
+            c.unnamed = fresh
+        c.unnamed.scope = c.pool.scope | c.codec_bits
+        c.unnamed.rewrite = r
+    return 1
+
+
 cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total) noexcept nogil:
     # Describe and Close: a kind ('S' statement, 'P' portal) and a name
     cdef Server *s
     cdef ClientStmt *cs
     cdef Stmt *t
+    cdef Rewrite *r
     cdef size_t name_len, k
+    cdef int how
     cdef bint closing = p[0] == F_CLOSE
     cdef char m[6 + NAME_BYTES]
     cdef uint8_t request = R_CLOSE if closing else R_DESCRIBE
@@ -334,13 +447,20 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
             return on_whole(e, c, b, p, n, total, request)
         up_missing_statement(e, p + 6, name_len)
         return refuse_extended(e, c, b, total)
+    if (cs.scope if cs != NULL else t.scope) != c.pool.scope | c.codec_bits:
+        how = judge_anew(e, c, cs)
+        if how != 1:
+            return no_server(c) if how else refuse_extended(e, c, b, total)
+        t = cs.stmt if cs != NULL else c.unnamed
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
-    if not ensure_known(e, c, b, s, t, name_len == 0):
+    r = cs.rewrite if cs != NULL else t.rewrite
+    if not ensure_known(e, c, b, s, t, r, name_len == 0):
         return violation(e, c, V_MEMORY, 0)
     s.batch_open = 1
     ring_push(&s.ring, R_DESCRIBE, 0, NULL, 0)
+    ring_mark(&s.ring, r)
     if name_len == 0:
         burst_forward(e, b, p, total)
         return total
@@ -365,5 +485,7 @@ cdef ssize_t on_whole(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         return no_server(c)
     s.batch_open = 1
     ring_push(&s.ring, request, 0, NULL, 0)
+    if c.portal_rewrite != NULL and request == R_EXECUTE:
+        ring_mark(&s.ring, noted_portal(e, c, p + 5, total - 10))
     burst_forward(e, b, p, total)
     return total

@@ -57,6 +57,8 @@ class Client:
     tenant: str
     since: float
     case: Case
+    #: that its statement is judged in
+    scope: int = 0
     verdict: Verdict | None = None
 
 
@@ -80,9 +82,13 @@ class Judges:
 
     # --- a client's statement ------------------------------------------------------
 
-    def answer(self, client: int) -> Verdict | None:
-        """The verdict on the statement that the client offers, if it has been judged."""
+    def answer(self, client: int, scope: int) -> Verdict | None:
+        """The verdict on the statement that the client offers, if it has been judged by these rules."""
         held = self._clients.get(client)
+        if held is not None and held.verdict is not None and held.scope != scope:
+            # a reload has come in between
+            self.forget(client)
+            return None
         return held.verdict if held is not None else None
 
     def submit(self, client: int, scope: GuardScope, sql: bytes) -> Verdict | None:
@@ -91,6 +97,7 @@ class Judges:
         called = held is not None and held.case is Case.CALLED
         if held is None:
             held = self._clients[client] = Client(client, scope.tenant, time.monotonic(), Case.WAITS)
+        held.scope = scope.id
         try:
             process = self._free_process() if held.tenant not in self._served else None
         except OSError as error:

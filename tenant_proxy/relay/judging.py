@@ -7,21 +7,24 @@ and logs it each time.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from tenant_proxy import errors
 from tenant_proxy.config.schema import Catalogs, GuardMode, Policy
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.guard.cache import VerdictCache
-from tenant_proxy.guard.judge import Guard, text_of
+from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES
 from tenant_proxy.guard.policy import GuardScope
-from tenant_proxy.model import Action, Effect, Verdict
+from tenant_proxy.model import Action, Edit, Effect, Verdict
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.judges import Judges
 from tenant_proxy.relay.session import Session
 from tenant_proxy.relay.violations import Violations, statement_of
+from tenant_proxy.settings_policy import client_encoding_codec
 from tenant_proxy.tenancy.registry import TenantInfo
 from tenant_proxy.wire import messages
 
@@ -34,6 +37,24 @@ _ACTIONS = {GuardMode.ENFORCE: "reject", GuardMode.OBSERVE: "observe", GuardMode
 UNKNOWN_EFFECTS = Effect.WRITES | Effect.SETTINGS | Effect.OPAQUE
 MAX_CUSTOM_SETTINGS = 100
 
+UTF8: Final = "utf_8"
+#: in place of a codec: for client encodings that the guard can't read
+UNREADABLE: Final = ""
+UNREADABLE_ENCODING: Final = Verdict(
+    Action.REJECT,
+    Effect.WRITES | Effect.SETTINGS | Effect.OPAQUE,
+    exact=True,
+    sqlstate="0A000",
+    message="statements in this client_encoding can't be checked",
+    hint="Set client_encoding to UTF8 in the startup packet.",
+    reason="encoding",
+)
+#: scopes' numbers are below this many bits
+CODEC_SHIFT: Final = 24
+
+#: where an edit starts and ends in bytes of the text as it was sent, and what stands there instead
+PlaceEdit = tuple[int, int, bytes]
+
 
 class Judging:
     """The guard of a worker."""
@@ -43,7 +64,11 @@ class Judging:
         self.cache = VerdictCache(cache_entries)
         self._guard = Guard()
         self.judges = Judges(wake)
+        #: by their numbers; those of other client encodings have the codec's number in the upper byte
         self._scopes: dict[int, GuardScope] = {}
+        self._codecs: list[str] = [UTF8]
+        #: the last verdict with edits: asked for once more where the text is too long for the cache
+        self._last: tuple[int, bytes, list[PlaceEdit]] | None = None
         self._ids: dict[object, int] = {}
         #: tenant -> settings of unknown extensions (app.user) that its statements change.  Not per session: a
         #: verdict that the cache has is not asked here again
@@ -88,14 +113,34 @@ class Judging:
             )
         return number
 
+    def codec_bits(self, client_encoding: str) -> int:
+        """What is added to a scope's number for texts in this client_encoding."""
+        codec = client_encoding_codec(client_encoding) or UNREADABLE
+        if codec not in self._codecs:
+            self._codecs.append(codec)
+        return self._codecs.index(codec) << CODEC_SHIFT
+
+    def codec(self, scope_id: int) -> str:
+        return self._codecs[scope_id >> CODEC_SHIFT]
+
+    def _scope(self, scope_id: int) -> GuardScope:
+        scope = self._scopes.get(scope_id)
+        if scope is None:
+            base = self._scopes.get(scope_id & ((1 << CODEC_SHIFT) - 1))
+            if base is None:
+                raise LookupError("a statement before it is known what its cluster has installed")
+            scope = dataclasses.replace(base, id=scope_id, codec=self.codec(scope_id))
+            self._scopes[scope_id] = scope
+        return scope
+
     def judge(self, session: Session, scope_id: int, sql: bytes | None, client: int) -> int | bytes | None:
         """Effects with ALLOWED, or an ErrorResponse; None: the client has to wait for its verdict.
 
         `sql` is None for a text that is too long to be copied for nothing: None then also means that it must
         be given after all.
         """
-        scope = self._scopes[scope_id]
-        verdict = self.judges.answer(client) if sql is None else self._verdict(scope, sql, client)
+        scope = self._scope(scope_id)
+        verdict = self.judges.answer(client, scope_id) if sql is None else self._verdict(scope, sql, client)
         if verdict is None and sql is not None:
             verdict = self.judges.submit(client, scope, sql)
         if verdict is None:
@@ -104,9 +149,19 @@ class Judging:
         if verdict.settings and not self._notes_settings(scope.tenant, verdict):
             effects |= Effect.PINS
         if verdict.action is not Action.REJECT:
-            if sql is not None:
-                self.cache.store(scope_id, sql, effects, verdict.exact)
-            return effects | ALLOWED
+            if sql is None:
+                # its edits are asked for with the text (`edits`)
+                return effects | (Effect.REWRITES if verdict.edits else 0) | ALLOWED
+            try:
+                edits = encoded(verdict.edits, sql, scope.codec)
+            except UnicodeError:
+                verdict = UNREADABLE_ENCODING
+            else:
+                if edits:
+                    effects |= Effect.REWRITES
+                    self._last = scope_id, sql, edits
+                self.cache.store(scope_id, sql, effects, verdict.exact, edits=edits)
+                return effects | ALLOWED
         mode = scope.policy.mode
         self.counts[scope.tenant, _ACTIONS[mode], verdict.reason] += 1
         if mode is GuardMode.ENFORCE:
@@ -116,9 +171,16 @@ class Judging:
             log.warning("statement would be refused", **self._note(session, scope, verdict, sql))
         return int(effects or UNKNOWN_EFFECTS) | ALLOWED
 
+    def edits(self, scope_id: int, sql: bytes, client: int) -> list[PlaceEdit]:
+        """The edits of a text that is let through with some."""
+        if self._last is not None and self._last[:2] == (scope_id, sql):
+            return self._last[2]
+        scope = self._scope(scope_id)
+        return encoded(self._verdict_now(scope, sql, client).edits, sql, scope.codec)
+
     def judge_function(self, session: Session, scope_id: int, oid: int) -> int | bytes:
         """A FunctionCall by its function's OID."""
-        scope = self._scopes[scope_id]
+        scope = self._scope(scope_id)
         verdict = self._guard.judge_function(scope, oid)
         mode = scope.policy.mode
         if verdict.action is Action.REJECT:
@@ -132,17 +194,22 @@ class Judging:
 
     def _verdict(self, scope: GuardScope, sql: bytes, client: int) -> Verdict | None:
         """The verdict if it is known, or soon made."""
-        return self.judges.answer(client) or (
-            self._guard.judge_at_once(scope, text_of(sql)) if len(sql) <= ALLOWED_TEXT_BYTES else None
+        if scope.codec == UNREADABLE:
+            return UNREADABLE_ENCODING
+        return self.judges.answer(client, scope.id) or (
+            self._guard.judge_at_once(scope, sql) if len(sql) <= ALLOWED_TEXT_BYTES else None
         )
+
+    def _verdict_now(self, scope: GuardScope, sql: bytes, client: int) -> Verdict:
+        """The verdict on the statement that the client has just been let through with."""
+        return self._verdict(scope, sql, client) or self._guard.judge(scope, sql)
 
     def deallocates(self, scope_id: int, sql: bytes, client: int) -> Verdict:
         """The verdict on the client's statement, whose effects say DEALLOCATES."""
-        scope = self._scopes[scope_id]
-        return self._verdict(scope, sql, client) or self._guard.judge(scope, text_of(sql))
+        return self._verdict_now(self._scope(scope_id), sql, client)
 
     def pin_reason(self, scope_id: int, sql: bytes) -> str:
-        verdict = self._guard.judge_at_once(self._scopes[scope_id], text_of(sql.split(b"\0")[0]))
+        verdict = self._guard.judge_at_once(self._scope(scope_id), sql.split(b"\0")[0])
         return (verdict.pin_reason if verdict is not None else "") or "unknown"
 
     def custom_settings(self, tenant: str) -> frozenset[str]:
@@ -174,6 +241,21 @@ class Judging:
             return False
         self._custom[tenant] = custom
         return True
+
+
+def encoded(edits: Iterable[Edit], sql: bytes, codec: str) -> list[PlaceEdit]:
+    """Edits with offsets into `sql` as it was sent; UnicodeError where its encoding can't hold them."""
+    if codec == UTF8 or sql.isascii():
+        return [(start, end, text.encode(codec)) for start, end, text in edits]
+    text = sql.decode(codec)
+    if text.encode(codec) != sql:
+        raise UnicodeError(f"bytes that {codec} does not write as it reads them")
+    utf8 = text.encode()
+
+    def offset(at: int) -> int:
+        return len(utf8[:at].decode().encode(codec))
+
+    return [(offset(start), offset(end), new.encode(codec)) for start, end, new in edits]
 
 
 def refusal(verdict: Verdict) -> ProxyError:

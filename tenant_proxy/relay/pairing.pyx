@@ -19,6 +19,7 @@ from tenant_proxy.relay.core cimport (
     SETTINGS_FAILED, TERMINATED, UNCLEAN, Relay, drop_object, up_ask_settings, up_client_gone, up_demand, up_fail_client,
     up_greet, up_pinned, up_server_gone, up_sync_settings,
 )
+from tenant_proxy.relay.rewriting cimport forget_rewrites
 from tenant_proxy.relay.statements cimport (
     client_drop_unnamed, client_forget_all, server_forget_all, stmt_unref,
 )
@@ -296,6 +297,7 @@ cdef void client_forget_all_of(Client *c) noexcept nogil:
     if c.pool != NULL:
         client_forget_all(c)
         client_drop_unnamed(c)
+        forget_rewrites(c)
 
 
 cdef void client_fail(Relay e, Client *c, int reason, uint64_t detail) noexcept nogil:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.auth.scram import ScramKeys
-from tenant_proxy.config.schema import GuardMode, PoolMode
+from tenant_proxy.config.schema import Catalogs, Cluster, GuardMode, Policy, PoolMode
+from tenant_proxy.relay.facts import key_of
 from tenant_proxy.relay.session import PoolRecord
+from tenant_proxy.relay.wayback import Names
 from tenant_proxy.tenancy.registry import Registry, Route, TenantInfo
 from tenant_proxy.wire import messages
 
@@ -64,14 +66,9 @@ class Pools:
     def _limits(self, record: PoolRecord) -> dict[str, Any]:
         tenant = record.tenant
         pool = tenant.pool
-        policy = tenant.policy
-        if record.replication:
-            policy = policy.model_copy(update={"mode": GuardMode.OFF})
-        logins = self._worker.state.registry.logins.values()
-        roles = frozenset(one.server_user for one in logins if tenant.name in one.tenants)
         return {
-            "scope": self._worker.judging.scope_of(tenant, policy, record.server_user, roles),
-            "guard_mode": _GUARD_MODES[policy.mode],
+            **self._names(record),
+            "guard_mode": _GUARD_MODES[_policy(record).mode],
             # of the clients that are in, it does not change
             "session_mode": record.session_mode,
             "max": pool.max,
@@ -89,6 +86,39 @@ class Pools:
             "server_idle_timeout_s": pool.server_idle_timeout_s,
             "connect_timeout_s": pool.connect_timeout_s,
         }
+
+    def _names(self, record: PoolRecord) -> dict[str, Any]:
+        """The scope that statements are judged in, 0 while it is not known what the cluster has installed;
+        and what servers' messages are turned back by."""
+        tenant, policy = record.tenant, _policy(record)
+        installed = self._worker.facts.installed(tenant.cluster)
+        if record.replication or policy.catalogs is Catalogs.SHOW:
+            installed = bool(installed)
+        record.names = Names(
+            space=tenant.space,
+            schema=tenant.schema,
+            hides=bool(installed) and policy.catalogs is not Catalogs.SHOW,
+            public_is_own=policy.public_is_own,
+        )
+        logins = self._worker.state.registry.logins.values()
+        roles = frozenset(one.server_user for one in logins if tenant.name in one.tenants)
+        scope = 0
+        if installed is not None:
+            scope = self._worker.judging.scope_of(
+                tenant, policy, record.server_user, roles, installed=installed
+            )
+        return {
+            "scope": scope,
+            "translates": record.names.translates,
+            "prefix": record.names.prefix,
+            "own": record.names.own,
+        }
+
+    def learnt(self, cluster: Cluster) -> None:
+        """It is known now what a cluster has installed, or is known otherwise than before."""
+        for record in self:
+            if key_of(record.tenant.cluster) == key_of(cluster):
+                self._worker.engine.pool_names(record.id, **self._names(record))
 
     def neighbours(self, pool: PoolRecord) -> list[int]:
         """Ids of the other pools on the same cluster."""
@@ -120,5 +150,18 @@ class Pools:
             engine.pool_demand(record.id)
 
 
+def _policy(record: PoolRecord) -> Policy:
+    policy = record.tenant.policy
+    return policy.model_copy(update={"mode": GuardMode.OFF}) if record.replication else policy
+
+
 def _opened_by(tenant: TenantInfo) -> tuple[object, ...]:
-    return tenant.cluster, tenant.schema, tenant.role, tenant.settings, tenant.policy.allowed_schemas
+    return (
+        tenant.cluster,
+        tenant.schema,
+        tenant.space,
+        tenant.role,
+        tenant.settings,
+        tenant.policy.allowed_schemas,
+        tenant.policy.public_is_own,
+    )

@@ -13,6 +13,8 @@ cdef enum:
     HOLD = -1
     ENDED = -2
 
+    HELD = 0x40000000               # judge(): the client has to wait, for a verdict or for a server
+
 cdef void burst_forward(Relay e, Burst *b, char *data, size_t n) noexcept nogil
 cdef void burst_write(Relay e, Burst *b, const char *data, size_t n) noexcept nogil
 cdef void burst_flush(Relay e, Burst *b, Client *c, Server *s) noexcept nogil

@@ -11,8 +11,9 @@ from tenant_proxy.pool.pool cimport (
     ACT_REFUSED, CL_CLOSING, CL_SKIP_TO_SYNC, R_PARSE, R_QUERY, Client, Server, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_DISCARDS_ALL, EFF_PINS, EFF_READS, EFF_SETTINGS, EFF_XACT_CONTROL, JUDGING, PROTOCOL, Burst,
-    Relay, keep_refusal, send_refusal, up_judge, up_pinned, up_violation,
+    EFF_ALLOWED, EFF_BOUND, EFF_DISCARDS_ALL, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_SETTINGS,
+    EFF_XACT_CONTROL, JUDGING, PROTOCOL, Burst, Relay, keep_refusal, send_refusal, up_judge, up_pinned,
+    up_violation,
 )
 from tenant_proxy.relay.pairing cimport client_end, obtain
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
@@ -105,15 +106,21 @@ cdef bint in_peace(Client *c) noexcept nogil:
 
 
 cdef uint32_t judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
+    # the statement's effects with EFF_ALLOWED; 0: refused; HELD: the message stays for the time being
     cdef uint32_t effects
     if c.pool.guard_mode == 2:
         effects = 0
     else:
-        effects = e.verdicts.lookup(c.pool.scope, sql, n)
+        effects = e.verdicts.lookup(c.pool.scope | c.codec_bits, sql, n)
         if effects:
             return effects
+    if c.pool.scope == 0 and server_of(e, c) == NULL:
+        # what the server has installed decides, and is not known before one is open
+        return HELD
     effects = up_judge(e, c, sql, n)
-    if not effects and c.judging != JUDGING:
+    if not effects:
+        if c.judging == JUDGING:
+            return HELD
         c.pool.rejected += 1
     return effects
 
@@ -131,7 +138,7 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
                 up_pinned(e, c, sql, n)
         if effects & EFF_DISCARDS_ALL:
             server_forget_all(s)
-    if effects & ~<uint32_t> (EFF_READS | EFF_XACT_CONTROL | EFF_ALLOWED):
+    if effects & ~<uint32_t> (EFF_READS | EFF_XACT_CONTROL | EFF_REWRITES | EFF_BOUND | EFF_ALLOWED):
         # currval, lastval and the like stay behind in session mode
         if c.pool.session_mode:
             s.dirty = 1

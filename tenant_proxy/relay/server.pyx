@@ -6,18 +6,22 @@ what the proxy asked for itself is cut out of it.  Large messages go through in 
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
+from libc.string cimport memcmp, memcpy
 
+from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    ACT_ASK, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
+    ACT_ASK, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
     R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
     SV_LOGIN, Client, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
-    up_ask_done, up_ask_row, up_error, up_server_connected, up_server_message,
+    send_refusal, up_ask_done, up_ask_row, up_encoding, up_error, up_notice, up_server_connected,
+    up_server_message,
 )
 from tenant_proxy.relay.pairing cimport keep_together, make_available, maybe_release, server_end, settled
+from tenant_proxy.relay.rewriting cimport names_own, prefix_of_channel
 from tenant_proxy.relay.statements cimport (
     client_confirm, client_drop_unnamed, client_undo, server_forget, stmt_retire, stmt_unref,
 )
@@ -32,6 +36,7 @@ from tenant_proxy.wire.consts cimport (
 cdef enum:
     LOGIN_LIMIT = 65536             # a message of a server's login
     WHOLE_LIMIT = 1048576           # messages that are needed whole: errors, ReadyForQuery …
+    CHANNEL_LIMIT = 65536           # a NotificationResponse above this is none of PostgreSQL's
     RING_LOW = 32768                # outstanding requests below which a held client is read again
 
 cdef enum:
@@ -80,7 +85,7 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
             return broken(e, s, data, sent, pos)
         total = <size_t> length + 1
         if code == B_DATA_ROW or code == B_COPY_DATA:
-            if s.ring.count == 0 or ring_head(&s.ring).action & ~ACT_DISCARD:
+            if s.ring.count == 0 or ring_head(&s.ring).action & ~(ACT_DISCARD | ACT_REWRITTEN):
                 # rows of the proxy's own requests
                 if s.ring.count == 0 and not s.copy_in:
                     return broken(e, s, data, sent, pos)
@@ -104,7 +109,8 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
             continue
         whole = n - pos >= total
         if not whole:
-            if code == B_ROW_DESCRIPTION or code == B_FUNCTION_RESULT or code == B_NOTIFICATION:
+            if code == B_ROW_DESCRIPTION or code == B_FUNCTION_RESULT or (
+                    code == B_NOTIFICATION and (not s.pool.prefix_size or total > CHANNEL_LIMIT)):
                 # may be large, and only its head matters
                 pass
             elif total > WHOLE_LIMIT:
@@ -225,8 +231,16 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
         return on_error(e, s, data, pos, total, sent)
     if code == B_NOTICE or code == B_PARAMETER_STATUS:
         keep = is_owed(s) and not (action & ACT_SKIP)
+        if keep and code == B_NOTICE:
+            if (s.pool.translates and names_own(s.pool, data + pos, total)) or action & ACT_REWRITTEN:
+                keep = turn_back(e, s, data, pos, total, sent, o.rewrite if action & ACT_REWRITTEN else NULL)
+        elif keep and total > 21 and memcmp(data + pos + 5, b"client_encoding", 16) == 0:
+            up_encoding(e, s.client, data + pos + 21, total - 22)
     elif code == B_NOTIFICATION:
         keep = s.client != NULL and s.client.pinned
+        if keep and whole and prefix_of_channel(s.pool, data + pos, total):
+            tell_notification(e, s, data, pos, total, sent)
+            keep = 0
     elif o == NULL and not (code == B_READY and s.skipping):
         return -1
     elif code == B_READY:
@@ -317,6 +331,30 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
     return keep
 
 
+cdef int turn_back(Relay e, Server *s, char *data, size_t pos, size_t total, size_t *sent,
+                   Rewrite *rewrite) noexcept nogil:
+    # a notice with the names and positions that the client knows; 1: it may go as it is
+    if not up_notice(e, s, data + pos, total, rewrite):
+        return 1
+    forward(e, s, data, sent[0], pos)
+    sent[0] = pos
+    send_refusal(e, &s.client.link)
+    return 0
+
+
+cdef void tell_notification(Relay e, Server *s, char *data, size_t pos, size_t total, size_t *sent) noexcept nogil:
+    # the channel's name without what the tenant's channels begin with
+    cdef char head[9]
+    cdef size_t k = s.pool.prefix_size
+    forward(e, s, data, sent[0], pos)
+    sent[0] = pos
+    memcpy(head, data + pos, 9)
+    put_u32(&head[1], <uint32_t> (total - 1 - k))
+    e.send(&s.client.link, head, 9)
+    if e.send(&s.client.link, data + pos + 9 + k, total - 9 - k) == 1:
+        e.pause(&s.link)
+
+
 cdef void unpin(Server *s) noexcept nogil:
     # DISCARD ALL has taken away what the client had on its server alone, if nothing has followed.
     cdef Client *c = s.client
@@ -377,7 +415,7 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
     cdef void *refusal = NULL
     cdef Client *c = s.client
     cdef uint8_t action = head.action if head != NULL else 0
-    up_error(e, s, data + pos, total)
+    cdef bint turned = up_error(e, s, data + pos, total, head.rewrite if action & ACT_REWRITTEN else NULL)
     s.copy_in = s.copied = 0
     if action & ACT_DISCARD:
         s.close_needed = 1
@@ -418,6 +456,11 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         sent[0] = pos
         server_end(e, s, GONE)
         return -1
+    if turned and c != NULL:
+        forward(e, s, data, sent[0], pos)
+        sent[0] = pos
+        send_refusal(e, &c.link)
+        return 0
     return 1
 
 

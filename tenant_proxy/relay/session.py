@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tenant_proxy.auth.scram import ScramKeys
 from tenant_proxy.config.schema import ServerTls
+from tenant_proxy.relay.wayback import AS_THEY_ARE, Names
 from tenant_proxy.tenancy.registry import TenantInfo
 
 
@@ -55,6 +56,8 @@ class PoolRecord:
     #: what the last failure was, for the error's detail
     last_error: str = ""
     retry_handle: object | None = None
+    #: what turns the names in its servers' messages back
+    names: Names = AS_THEY_ARE
 
 
 @dataclass(slots=True, eq=False)

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.pool.pool cimport Client, ClientStmt, Pool, Server, ServerStmt, Stmt
 from tenant_proxy.relay.core cimport Relay
 
@@ -19,7 +20,9 @@ cdef void stmt_retire(Pool *p, Stmt *t) noexcept nogil
 cdef void stmt_unref(Pool *p, Stmt *t) noexcept nogil
 
 cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t n) noexcept nogil
-cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, size_t limit) noexcept nogil
+cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, uint32_t scope,
+                    Rewrite *rewrite, size_t limit) noexcept nogil
+cdef void client_replace(Client *c, ClientStmt *cs, Stmt *t, uint32_t scope, Rewrite *rewrite) noexcept nogil
 cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil
 cdef void client_confirm(Client *c, uint64_t hash, Stmt *t) noexcept nogil
 cdef void client_undo(Client *c, uint64_t hash, Stmt *t) noexcept nogil

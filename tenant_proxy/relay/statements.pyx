@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
+from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
 from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_get, map_remove
 
 
@@ -71,6 +72,8 @@ cdef Stmt *stmt_new(Relay e, const char *body, size_t n, uint32_t effects) noexc
     t.effects = effects
     t.size = <uint32_t> n
     t.interned = 0
+    t.scope = 0
+    t.rewrite = NULL
     t.body = <char *> t + sizeof(Stmt)
     memcpy(t.body, body, n)
     return t
@@ -116,6 +119,8 @@ cdef void stmt_unref(Pool *p, Stmt *t) noexcept nogil:
     t.refs -= 1
     if t.refs == 0:
         stmt_retire(p, t)
+        if t.rewrite != NULL:
+            rewrite_unref(t.rewrite)
         free(t)
 
 
@@ -133,10 +138,12 @@ cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t 
     return NULL
 
 
-cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, size_t limit) noexcept nogil:
+cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, uint32_t scope,
+                    Rewrite *rewrite, size_t limit) noexcept nogil:
     # -1: too many, or too large together
     cdef ClientStmt *cs
-    if c.stmts.count >= MAX_CLIENT_STATEMENTS or c.stmt_bytes + n + t.size > limit:
+    cdef size_t size = n + t.size + (rewrite.size if rewrite != NULL else 0)
+    if c.stmts.count >= MAX_CLIENT_STATEMENTS or c.stmt_bytes + size > limit:
         return -1
     cs = <ClientStmt *> malloc(sizeof(ClientStmt) + n)
     if cs == NULL:
@@ -144,14 +151,42 @@ cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *
     cs.hash = hash
     cs.stmt = t
     cs.confirmed = 0
+    cs.scope = scope
+    cs.rewrite = rewrite
     cs.name_len = <uint32_t> n
     memcpy(&cs.name[0], name, n)
     if map_add(&c.stmts, hash, cs) != 0:
         free(cs)
         return -1
     t.refs += 1
-    c.stmt_bytes += n + t.size
+    if rewrite != NULL:
+        rewrite.refs += 1
+    c.stmt_bytes += size
     return 0
+
+
+cdef void client_replace(Client *c, ClientStmt *cs, Stmt *t, uint32_t scope, Rewrite *rewrite) noexcept nogil:
+    # The name stands for another text from here on; takes over the caller's references.
+    cdef Stmt *before = cs.stmt
+    c.stmt_bytes -= cs.stmt.size + _own_size(cs)
+    if cs.rewrite != NULL:
+        rewrite_unref(cs.rewrite)
+    cs.stmt = t
+    cs.scope = scope
+    cs.rewrite = rewrite
+    c.stmt_bytes += cs.stmt.size + _own_size(cs)
+    stmt_unref(c.pool, before)
+
+
+cdef inline size_t _own_size(ClientStmt *cs) noexcept nogil:
+    return cs.rewrite.size if cs.rewrite != NULL else 0
+
+
+cdef void _client_free(Client *c, ClientStmt *cs) noexcept nogil:
+    if cs.rewrite != NULL:
+        rewrite_unref(cs.rewrite)
+    stmt_unref(c.pool, cs.stmt)
+    free(cs)
 
 
 cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil:
@@ -161,9 +196,8 @@ cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil:
             map_remove(&c.stmts, slot)
             break
         slot = map_find(&c.stmts, cs.hash, slot)
-    c.stmt_bytes -= cs.name_len + cs.stmt.size
-    stmt_unref(c.pool, cs.stmt)
-    free(cs)
+    c.stmt_bytes -= cs.name_len + cs.stmt.size + _own_size(cs)
+    _client_free(c, cs)
 
 
 cdef void client_confirm(Client *c, uint64_t hash, Stmt *t) noexcept nogil:
@@ -191,8 +225,7 @@ cdef void client_forget_all(Client *c) noexcept nogil:
         for i in range(c.stmts.mask + 1):
             cs = <ClientStmt *> c.stmts.slots[i].value
             if cs != NULL:
-                stmt_unref(c.pool, cs.stmt)
-                free(cs)
+                _client_free(c, cs)
     map_free(&c.stmts)
     c.stmt_bytes = 0
 

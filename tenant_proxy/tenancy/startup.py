@@ -7,7 +7,7 @@ a client's settings by the same list as SET (`settings_policy`), and adds the te
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from tenant_proxy import errors
@@ -181,4 +181,24 @@ def startup_settings(request: StartupRequest, tenant: TenantInfo) -> dict[str, s
         settings[canonical_name(name)] = value
     if tenant.role is not None:
         settings["role"] = tenant.role
-    return settings
+    return settings | own_settings(tenant)
+
+
+def own_settings(tenant: TenantInfo) -> dict[str, str]:
+    """What the schemas that hide other tenants know of this one by (decision 10); none of it is a client's to
+    change (`settings_policy.REFUSED_PREFIXES`).  Where they are not installed nobody asks for it."""
+    public = tenant.policy.public_is_own
+    # where the tenant's schema goes by the name public, the other one has no name
+    readable = [name for name in tenant.policy.allowed_schemas if not (public and name == "public")]
+    return {
+        "tenant_proxy.schema": tenant.schema,
+        "tenant_proxy.space": tenant.space,
+        "tenant_proxy.public": "on" if public else "off",
+        "tenant_proxy.readable": _array(readable),
+    }
+
+
+def _array(names: Iterable[str]) -> str:
+    """As PostgreSQL's array_in takes it."""
+    quoted = ('"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"' for name in names)
+    return "{" + ",".join(quoted) + "}"

@@ -1,8 +1,8 @@
 """Rewriting by shape is the same as judging each text anew.
 
-A stand-in judge turns some names of a text to others, by the places that PostgreSQL's scanner gives.  What the
-cache makes of a text's twin (other literals, white space, comments) by the edits of the first must be what
-that judge makes of the twin itself.
+A stand-in judge turns some names of a text to others, by the places that PostgreSQL's scanner gives.
+What the cache makes of a text's twin (other literals, white space, comments) by the edits of the first must
+be what that judge makes of the twin itself.
 """
 
 from __future__ import annotations

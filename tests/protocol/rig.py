@@ -284,8 +284,11 @@ class Rig:
     def on_query_timeout(self, info: object) -> None:
         pass
 
-    def on_error(self, pool: int, body: bytes) -> bool:
-        return messages.error_fields(body).get("V") == "FATAL"
+    def on_error(self, pool: int, body: bytes, changed: object) -> tuple[bool, bytes | None]:
+        return messages.error_fields(body).get("V") == "FATAL", None
+
+    def on_encoding(self, value: bytes) -> int:
+        return 0
 
     # --- hooks: settings
 

@@ -296,8 +296,11 @@ class Hooks:
     def on_query_timeout(self, info: Server) -> None:
         self.stopped.append(info.pid)
 
-    def on_error(self, pool: int, body: bytes) -> bool:
-        return messages.error_fields(body).get("V") in ("FATAL", "PANIC")
+    def on_error(self, pool: int, body: bytes, changed: object) -> tuple[bool, bytes | None]:
+        return messages.error_fields(body).get("V") in ("FATAL", "PANIC"), None
+
+    def on_encoding(self, value: bytes) -> int:
+        return 0
 
     # --- settings
 

@@ -28,7 +28,7 @@ class Engine:
     def wake(self, client: int) -> None:
         if client in self.deaf or client not in self.offers:
             return
-        verdict = self.judges.answer(client)
+        verdict = self.judges.answer(client, self.offers[client][0].id)
         if verdict is None:
             verdict = self.judges.submit(client, *self.offers[client])
         if verdict is not None:
