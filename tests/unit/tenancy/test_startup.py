@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from tenant_proxy.config.load import load_text
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.model import StartupRequest
 from tenant_proxy.tenancy.registry import Registry, TenantInfo
+from tenant_proxy.tenancy.space import space_of
 from tenant_proxy.tenancy.startup import parse_options, request_settings, split_options, startup_settings
 
 # --- options -------------------------------------------------------------------------
@@ -165,7 +168,28 @@ def test_the_tenants_schema_is_the_default_and_text_is_read_as_the_guard_does(ac
         "search_path": "acme, public",
         "standard_conforming_strings": "on",
         "backslash_quote": "safe_encoding",
+        "tenant_proxy.schema": "acme",
+        "tenant_proxy.space": acme.space,
+        "tenant_proxy.public": "off",
+        "tenant_proxy.readable": '{"public"}',
     }
+
+
+def test_what_hides_other_tenants_knows_this_one_by_settings_that_clients_cant_change():
+    info = tenant(r"""policy: {public_is_own: true, allowed_schemas: [public, 'a "b\']}""")
+    got = settings_of(info)
+    assert got["tenant_proxy.public"] == "on"
+    assert got["tenant_proxy.readable"] == r"""{"a \"b\\"}"""
+    for name in ("schema", "space", "public", "readable", "anything"):
+        assert refusal(info, **{f"tenant_proxy.{name}": "x"}).sqlstate == "42501"
+        assert refusal(info, **{f"Tenant_Proxy.{name.upper()}": "x"}).sqlstate == "42501"
+
+
+def test_a_space_is_the_tenant_s_and_the_secret_s():
+    spaces = {space_of(name, secret) for name in ("acme", "beta") for secret in (None, "s", "t")}
+    assert len(spaces) == 6
+    assert all(re.fullmatch("[a-z2-7]{13}", space) for space in spaces)
+    assert space_of("acme", "s") == space_of("acme", "s")
 
 
 def test_names_are_quoted_where_they_need_it():
