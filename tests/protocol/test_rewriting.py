@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from tenant_proxy.model import Effect
-from tenant_proxy.relay.wayback import Changed, Names
+from tenant_proxy.relay.wayback import Changed, Names, Place
+from tenant_proxy.wire.messages import message
 from tests.protocol.stage import Hooks, Session, Stage
 from tests.protocol.wire import (
     BOUND,
@@ -24,7 +25,6 @@ from tests.protocol.wire import (
     describe,
     error,
     execute,
-    message,
     notice,
     notification,
     parse,
@@ -36,6 +36,13 @@ from tests.protocol.wire import (
 
 SPACE = "k3nzq7w2ab5cd"
 NAMES = Names(space=SPACE, schema="tenant_one", hides=True, public_is_own=True)
+
+
+def as_changed(given: tuple[int, bytes, bytes, list[Place]] | None) -> Changed | None:
+    if given is None:
+        return None
+    _, before, after, places = given
+    return Changed(before, after, places, "utf_8")
 
 
 class Rewriting(Hooks):
@@ -56,10 +63,10 @@ class Rewriting(Hooks):
 
     def on_error(self, pool: int, body: bytes, changed) -> tuple[bool, bytes | None]:
         fatal, _ = super().on_error(pool, body, changed)
-        return fatal, NAMES.error(body, Changed(*changed[1:], "utf_8") if changed else None)
+        return fatal, NAMES.error(body, as_changed(changed))
 
     def on_notice(self, pool: int, body: bytes, changed) -> bytes | None:
-        return NAMES.notice(body, Changed(*changed[1:], "utf_8") if changed else None)
+        return NAMES.notice(body, as_changed(changed))
 
     def on_encoding(self, value: bytes) -> int:
         return {b"UTF8": 0, b"LATIN1": 1 << 24}[value]
