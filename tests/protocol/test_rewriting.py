@@ -49,11 +49,11 @@ class Rewriting(Hooks):
     #: the words that replace the schema public; another when the rules change
     schema = b"tenant_one"
 
-    def judge(self, session: Session, scope: int, sql: bytes, client: int) -> int | bytes | None:
+    def judge(self, session: Session, scope: int, sql: bytes | None, client: int) -> int | bytes | None:
         if scope == 0:
             raise AssertionError("judged before it was known how")
         effects = super().judge(session, scope, sql, client)
-        if isinstance(effects, int) and b"public." in sql and scope != 9:
+        if isinstance(effects, int) and sql is not None and b"public." in sql and scope != 9:
             effects |= Effect.REWRITES
         return effects
 
@@ -368,7 +368,7 @@ def test_the_encoding_of_a_client_is_part_of_its_scope(stage: Stage):
     scopes: list[int] = []
     judge = stage.hooks.judge
 
-    def noted(session: Session, scope: int, sql: bytes, client: int) -> int | bytes | None:
+    def noted(session: Session, scope: int, sql: bytes | None, client: int) -> int | bytes | None:
         scopes.append(scope)
         return judge(session, scope, sql, client)
 
