@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import yaml
@@ -65,10 +65,6 @@ class Entry:
     until: int = 99
     #: not None: not run by a superuser without the guard to see that it is a real attack; why
     unguarded: str | None = None
-    #: runs outside of a transaction, and cleans up after itself
-    alone: bool = False
-    #: rows come in any order
-    unordered: bool = False
 
     def __str__(self) -> str:
         what = self.sql or self.function or self.startup or self.raw.hex()
@@ -85,7 +81,7 @@ _FIELDS = {
 def _entry(group: Mapping[str, Any], name: str, given: Any) -> Entry:
     values: dict[str, Any] = {"harmless": bool(group.get("harmless")), "needs": group.get("needs", "")}
     values["meets_nobody"] = group.get("meets") == "nobody"
-    values |= {key: group[key] for key in ("since", "until", "alone", "unordered") if key in group}
+    values |= {key: group[key] for key in ("since", "until") if key in group}
     given = dict(given) if isinstance(given, Mapping) else {"sql": given}
     refuse = given.pop("refuse", group.get("refuse"))
     if refuse:
@@ -114,21 +110,66 @@ def _entry(group: Mapping[str, Any], name: str, given: Any) -> Entry:
 
 
 @functools.cache
-def entries(kind: str) -> tuple[Entry, ...]:
-    """All of `attacks` or `legitimate`."""
-    found = []
-    for path in sorted((HERE / kind).glob("*.yaml")):
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        for group in yaml.load(path.read_text(), loader):
-            key = "attacks" if kind == "attacks" else "statements"
-            found += [_entry(group, name, given) for name, given in group[key].items()]
-    return tuple(found)
+def _groups(kind: str) -> list[dict[str, Any]]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    texts = [path.read_text() for path in sorted((HERE / kind).glob("*.yaml"))]
+    return [group for text in texts for group in yaml.load(text, loader)]
 
 
-def groups(kind: str) -> dict[str, list[Entry]]:
-    found: dict[str, list[Entry]] = {}
-    for entry in entries(kind):
-        found.setdefault(entry.group, []).append(entry)
+@functools.cache
+def attacks() -> tuple[Entry, ...]:
+    return tuple(
+        _entry(group, name, given) for group in _groups("attacks") for name, given in group["attacks"].items()
+    )
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Legitimate statements, one after the other."""
+
+    group: str
+    name: str
+    #: each with the parameters of a Bind, or None for a simple Query
+    steps: tuple[tuple[str, tuple[str | None, ...] | None], ...]
+    #: reads catalogs, in which others' names may be missing
+    catalog: bool = False
+    #: not inside of a transaction that is undone
+    alone: bool = False
+    since: int = 0
+    until: int = 99
+
+    def __str__(self) -> str:
+        return f"{self.group} / {self.name}"
+
+
+def _talk(group: Mapping[str, Any], name: str, given: Any) -> Talk:
+    bounds = {key: group[key] for key in ("since", "until", "alone", "catalog") if key in group}
+    steps = []
+    for step in given if isinstance(given, list) else [given]:
+        fields = dict(step) if isinstance(step, Mapping) else {"sql": step}
+        bounds |= {key: fields.pop(key) for key in ("since", "until") if key in fields}
+        params = fields.pop("params", None)
+        steps.append((str(fields.pop("sql")), None if params is None else tuple(params)))
+        assert not fields, f"{group['what']} / {name} has {fields}"
+    return Talk(group=group["what"], name=str(name), steps=tuple(steps), **bounds)
+
+
+@functools.cache
+def legitimate() -> tuple[Talk, ...]:
+    return tuple(
+        _talk(group, name, given)
+        for group in _groups("legitimate")
+        for name, given in group["statements"].items()
+    )
+
+
+_T = TypeVar("_T", Entry, Talk)
+
+
+def by_group(things: Iterable[_T]) -> dict[str, list[_T]]:
+    found: dict[str, list[_T]] = {}
+    for thing in things:
+        found.setdefault(thing.group, []).append(thing)
     return found
 
 

@@ -7,15 +7,13 @@ at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Self
 
 import pytest
 
 from tenant_proxy.model import Action, Verdict
-from tests.fix_proxy import Proxies, Proxy, base_config
-from tests.guard.corpus_files import DATABASE, Database, Entry, any_oid, entries, filled, groups
-from tests.pg_server import Server
+from tests.fix_proxy import Proxy
+from tests.guard.corpus_files import DATABASE, Database, Entry, any_oid, attacks, by_group, filled
 from tests.unit.guard.scope import judge, scope
 from tests.wire_client import (
     SYNC,
@@ -34,16 +32,16 @@ from tests.wire_client import (
     rows,
 )
 
-GROUPS = groups("attacks")
+GROUPS = by_group(attacks())
 
 pytestmark = pytest.mark.timeout(180)
 
-by_group = pytest.mark.parametrize("group", GROUPS.values(), ids=[name[:60] for name in GROUPS])
+each_group = pytest.mark.parametrize("group", GROUPS.values(), ids=[name[:60] for name in GROUPS])
 
 
 def test_there_are_enough():
-    named = {(entry.group, entry.name) for entry in entries("attacks")}
-    assert len(named) == len(entries("attacks")) >= 1000
+    named = {(entry.group, entry.name) for entry in attacks()}
+    assert len(named) == len(attacks()) >= 1000
 
 
 def nothing(wrong: list[str | None]) -> None:
@@ -80,7 +78,7 @@ def unexpected(entry: Entry, verdict: Verdict) -> str | None:
     return None
 
 
-@by_group
+@each_group
 def test_the_verdict(group):
     wrong = [
         unexpected(entry, verdict_of(entry))
@@ -91,22 +89,6 @@ def test_the_verdict(group):
 
 
 # --- through the proxy --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def database(any_pg: Server) -> Iterator[Database]:
-    database = Database(any_pg)
-    yield database
-    database.close()
-
-
-@pytest.fixture(scope="module")
-def corpus_proxy(database: Database, proxy_pool: Proxies) -> Iterator[Proxy]:
-    config = base_config(database.server)
-    config["clusters"][0]["database"] = DATABASE
-    proxy = proxy_pool.new(config)
-    yield proxy
-    proxy.stop()
 
 
 class Attacker:
@@ -205,7 +187,7 @@ def refusal_is_wrong(entry: Entry, replies: list[Message]) -> str | None:
     return None
 
 
-@by_group
+@each_group
 def test_refused_through_the_proxy(database, corpus_proxy, group):
     with Attacker(corpus_proxy, database) as attacker:
         nothing(refusals(group, attacker))
@@ -255,7 +237,7 @@ SELECT pg_catalog.string_agg(l.relation::regclass::text, ', ')
 WHO = "SELECT current_user || ' ' || session_user || ' ' || current_setting('search_path')"
 
 
-@by_group
+@each_group
 def test_what_is_let_through_touches_nothing(database, corpus_proxy, group):
     harmless = [entry for entry in group if entry.harmless and not entry.needs]
     if not harmless:
@@ -297,7 +279,7 @@ def answer_is_wrong(entry: Entry, replies: list[Message]) -> str | None:
 
 
 @pytest.mark.slow
-@by_group
+@each_group
 def test_without_the_guard_it_works(database, group):
     """By a superuser, in a transaction that is undone: else it would not be an attack, or not be SQL."""
     server = database.server

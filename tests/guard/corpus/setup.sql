@@ -4,7 +4,7 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO PUBLIC;
 CREATE TABLE public.countries (code text PRIMARY KEY, name text NOT NULL);
 INSERT INTO public.countries VALUES ('FR', 'France'), ('JP', 'Japan');
-GRANT SELECT ON public.countries TO PUBLIC;
+GRANT SELECT, REFERENCES ON public.countries TO PUBLIC;
 CREATE FUNCTION public.slug(text) RETURNS text LANGUAGE sql IMMUTABLE
     AS $$ SELECT pg_catalog.regexp_replace(pg_catalog.lower($1), '[^a-z0-9]+', '-', 'g') $$;
 
