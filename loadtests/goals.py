@@ -58,6 +58,14 @@ GOALS = (
         False,
         "guard: memory of 100,000 different statements, bytes (the cache's bound is 64 MiB of keys)",
     ),
+    *(
+        Goal(f"catalogs-{tool}", "p50_us", "at most", 1.0, True, f"time of {what} among 1,000 schemas")
+        for tool, what in (
+            ("psql-list", r"psql's \d"),
+            ("psql-table", r"psql's \d of a table"),
+            ("django", "Django's introspection"),
+        )
+    ),
     Goal("idle", "idle_bytes", "at most", 2048, False, "memory of each idle client, bytes"),
     Goal(
         "growth",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import subprocess
 from dataclasses import dataclass
 
+import asyncpg
+
 from loadtests.pgbench import initialize
 from loadtests.wire import Connection, Endpoint, make_verifier
 from tenant_proxy.devel.postgres import Server
+from tenant_proxy.shims.install import install
 
 DATABASE = "bench"
 TENANTS = ("acme", "beta")
@@ -41,6 +45,8 @@ class Postgres:
 
     def __init__(self) -> None:
         self.logins: dict[str, Login] = {}
+        #: schemas beside the tenants', with tables (`catalogs.fill`)
+        self.crowd = 0
         self._server = Server(settings=SETTINGS)
 
     @property
@@ -93,7 +99,16 @@ class Postgres:
             ):
                 self.superuser_query(sql, DATABASE)
             initialize(self.endpoint(name), scale)
+        asyncio.run(self._install_views())
         self.superuser_query("CHECKPOINT", DATABASE)
+
+    async def _install_views(self) -> None:
+        """What the proxy turns statements about the catalogs to."""
+        connection = await asyncpg.connect(self._server.dsn(database=DATABASE))
+        try:
+            await install(connection)
+        finally:
+            await connection.close()
 
 
 def program_version(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from loadtests.catalogs import Introspection
 from loadtests.guard import Costs, HoldUp, Shapes
 from loadtests.work import Bulk, Growth, Idle, Pgbench, Scenario, TwoTenants
 
@@ -41,6 +42,22 @@ GROUPS = {
         "sends statements that are made to take long, all of which are refused; and the memory that 100,000 "
         "different statements take."
     ),
+    "catalogs": (
+        "The statements that a tool sends to look at its schema, one after the other on one connection, in a "
+        "database of 1,000 schemas with 50 tables each. PostgreSQL and PgBouncer show the catalogs as they "
+        "are; through the proxy they are views that show a tenant its own."
+    ),
+}
+
+#: scenario of the group catalogs, which is the name in introspection.yaml too -> title
+TOOLS = {
+    "psql-list": r"psql: \d",
+    "psql-table": r"psql: \d of a table",
+    "psql-tables": r"psql: \dt",
+    "psql-schemas": r"psql: \dn",
+    "django": "Django: all tables, then one in detail",
+    "sqlalchemy": "SQLAlchemy: all tables, then one in detail",
+    "sqlalchemy-reflect": "SQLAlchemy: reflection of 50 tables",
 }
 
 
@@ -130,6 +147,8 @@ def _transaction_scenarios() -> list[Scenario]:
 SCENARIOS: tuple[Scenario, ...] = (
     *_transaction_scenarios(),
     *(_select("prepared", "session", n) for n in CLIENTS),
+    # the very last: they fill the database
+    *(Introspection(f"catalogs-{tool}", "catalogs", title, "session", tool) for tool, title in TOOLS.items()),
 )
 
 
