@@ -171,7 +171,7 @@ class Worker:
         configure(config.log.level, config.log.format)
         self.engine.set_limits(**_engine_limits(config))
         self.dialer.forget()
-        self.facts.forget()
+        self.facts.doubt()
         self.users.forget()
         self.logins.forget()
         self.pools.reload(state.registry)

@@ -70,10 +70,14 @@ class Facts:
             log.info("catalogs of tenants", cluster=cluster.name, installed=now)
         return now != before
 
-    def forget(self) -> None:
+    def doubt(self) -> None:
         """A reload: what is known holds until the next server is asked."""
         for fact in self._facts.values():
             fact.stale = True
+
+    def forget(self, cluster: Cluster) -> None:
+        """Nothing is judged before the next server has been asked."""
+        self._facts.pop(key_of(cluster), None)
 
 
 def key_of(cluster: Cluster) -> Key:

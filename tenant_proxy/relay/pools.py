@@ -134,7 +134,15 @@ class Pools:
     def reload(self, registry: Registry) -> None:
         """Takes a new configuration's limits; servers that were opened by an older idea of their tenant
         (its cluster, schema, role, settings or login) are not used again."""
-        engine = self._worker.engine
+        engine, facts = self._worker.engine, self._worker.facts
+        # where something ought to be hidden and can't be, the operator may just have seen to it
+        wanting = {
+            key_of(one.cluster): one.cluster
+            for one in registry.tenants.values()
+            if one.policy.catalogs is Catalogs.HIDE and facts.installed(one.cluster) is False
+        }
+        for cluster in wanting.values():
+            facts.forget(cluster)
         for record in self:
             tenant = registry.tenants.get(record.tenant.name)
             if tenant is None:
@@ -145,6 +153,8 @@ class Pools:
             engine.pool_update(record.id, **self._limits(record))
             if _opened_by(before) != _opened_by(tenant):
                 record.welcomes.clear()
+                engine.expire_servers(record.id)
+            elif key_of(tenant.cluster) in wanting:
                 engine.expire_servers(record.id)
             record.retry_at = 0.0
             engine.pool_demand(record.id)
