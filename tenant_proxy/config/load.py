@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from tenant_proxy.config import crosscheck, yaml_nodes
+from tenant_proxy.config import crosscheck, opaque, yaml_nodes
 from tenant_proxy.config.policy_files import merge_policy_files
 from tenant_proxy.config.problems import ConfigError, Path, Problem, dotted
 from tenant_proxy.config.schema import Config, Policy, Pool
@@ -100,7 +100,7 @@ def _build(document: Document, base: FilePath, environ: Mapping[str, str]) -> Co
     if config is not None:
         _resolve_secrets(document, data, base, environ, failed)
         _resolve_paths(data, base)
-        config = Config.model_validate(data)
+        config = opaque.named(document, Config.model_validate(data))
         if failed:
             _check_the_rest(document, config, failed)
         else:

@@ -243,7 +243,7 @@ class Tenant(Section):
     cluster: str | None = None
     """A cluster's name; may be left out when there is only one."""
     schema_: Annotated[PgName | None, Field(alias="schema")] = None
-    """The schema on the server; the tenant's name if null."""
+    """The schema on the server; if null the tenant's name, or one made up where opaque_names is on."""
     role: PgName | None = None
     """Role that statements run as, if other than the backend's login; set when a backend is opened."""
     isolation: Isolation = Isolation.DEDICATED
@@ -282,7 +282,7 @@ class User(Section):
     verifier: SecretRef | None = None
     """SCRAM-SHA-256$… (from hash-password or pg_authid) or md5…; then the password is not stored."""
     server_user: PgName | None = None
-    """Login on the server; this login's own name if null."""
+    """Login on the server; if null this login's own name, or one made up where opaque_names is on."""
     server_password: SecretRef | None = None
     """Password for the server; if null `password`, or with a verifier SCRAM pass-through."""
     admin: bool = False
@@ -398,6 +398,9 @@ class Config(Section):
     secret: SecretRef | None = None
     """Random text, the same for all proxies of a cluster; keeps tenants' channels and advisory locks apart
     so that nobody can guess another's.  Without it tenants' names alone do."""
+    opaque_names: bool = False
+    """Schemas and server logins that are not given have names made of `secret`, which say nothing of whose
+    they are; `check` prints the SQL that makes them.  Changing `secret` then changes the names."""
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     metrics: Metrics = Metrics()
