@@ -23,7 +23,7 @@ from tenant_proxy.model import Action, Edit, Effect, Verdict
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.judges import Judges
 from tenant_proxy.relay.session import Session
-from tenant_proxy.relay.violations import Violations, statement_of
+from tenant_proxy.relay.violations import FUNCTION_CALL, Violations, statement_of
 from tenant_proxy.settings_policy import client_encoding_codec
 from tenant_proxy.tenancy.registry import TenantInfo
 from tenant_proxy.wire import messages
@@ -164,11 +164,12 @@ class Judging:
                 return effects | ALLOWED
         mode = scope.policy.mode
         self.counts[scope.tenant, _ACTIONS[mode], verdict.reason] += 1
+        statement = statement_of(sql)
         if mode is GuardMode.ENFORCE:
-            log.info("statement refused", **self._note(session, scope, verdict, sql))
+            self._note("statement refused", session, scope, verdict, statement)
             return refusal(verdict).to_message()
         if mode is GuardMode.OBSERVE:
-            log.warning("statement would be refused", **self._note(session, scope, verdict, sql))
+            self._note("statement would be refused", session, scope, verdict, statement)
         return int(effects or UNKNOWN_EFFECTS) | ALLOWED
 
     def edits(self, scope_id: int, sql: bytes, client: int) -> list[PlaceEdit]:
@@ -186,10 +187,10 @@ class Judging:
         if verdict.action is Action.REJECT:
             self.counts[scope.tenant, _ACTIONS[mode], verdict.reason] += 1
         if verdict.action is Action.REJECT and mode is GuardMode.ENFORCE:
-            log.info("function call refused", **self._note(session, scope, verdict, None))
+            self._note("function call refused", session, scope, verdict, FUNCTION_CALL)
             return refusal(verdict).to_message()
         if verdict.action is Action.REJECT and mode is GuardMode.OBSERVE:
-            log.warning("function call would be refused", **self._note(session, scope, verdict, None))
+            self._note("function call would be refused", session, scope, verdict, FUNCTION_CALL)
         return int(verdict.effects or UNKNOWN_EFFECTS) | ALLOWED
 
     def _verdict(self, scope: GuardScope, sql: bytes, client: int) -> Verdict | None:
@@ -216,14 +217,15 @@ class Judging:
         return self._custom.get(tenant, frozenset())
 
     def _note(
-        self, session: Session | None, scope: GuardScope, verdict: Verdict, sql: bytes | None
-    ) -> dict[str, object]:
-        """Puts a refusal into the table of violations; what the log says of it.  `sql` is None for a function
-        call."""
+        self, event: str, session: Session | None, scope: GuardScope, verdict: Verdict, statement: str
+    ) -> None:
+        """A refusal, for the table of violations and, unless the tenant floods it, the log."""
         user = session.user if session is not None else ""
-        statement = statement_of(sql) if sql is not None else "(function call)"
         self.violations.record(scope.tenant, user, _ACTIONS[scope.policy.mode], verdict, statement)
-        return {
+        unsaid = self.violations.line(scope.tenant)
+        if unsaid is None:
+            return
+        fields: dict[str, object] = {
             "tenant": scope.tenant,
             "user": user or None,
             "sqlstate": verdict.sqlstate,
@@ -232,6 +234,12 @@ class Judging:
             "rule": verdict.rule,
             "statement": statement,
         }
+        if unsaid:
+            fields["unlogged"] = unsaid
+        if scope.policy.mode is GuardMode.ENFORCE:
+            log.info(event, **fields)
+        else:
+            log.warning(event, **fields)
 
     def _notes_settings(self, tenant: str, verdict: Verdict) -> bool:
         """False: too many to ask for, so the client has to keep its server."""

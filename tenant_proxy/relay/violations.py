@@ -21,11 +21,18 @@ MAX_ROWS: Final = 2000
 MOST_OF_TENANT: Final = 100
 LEAST_OF_TENANT: Final = 4
 
+#: lines of the log for each tenant: so many at once, and then so many a second
+LOG_BURST: Final = 100
+LOG_PER_S: Final = 10.0
+
 #: texts up to this get their shape
 _MAX_TEXT_BYTES: Final = 16 * 1024
 #: what is kept of a shape, and of an object's name
 _MAX_SHOWN: Final = 500
 _MAX_NAME: Final = 200
+
+#: stands for the statement of a FunctionCall message, which has none
+FUNCTION_CALL: Final = "(function call)"
 
 _FIRST_WORD: Final = re.compile(rb"(?:\s|--[^\n]*+(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*+\*/|\()*+([A-Za-z]{1,12})\b")
 #: a word that begins a statement is no literal
@@ -61,8 +68,13 @@ class _Seen:
         self.user = ""
 
 
-def statement_of(sql: bytes) -> str:
-    """A statement without its literals; its kind where they can't be told apart."""
+def statement_of(sql: bytes | None) -> str:
+    """A statement without its literals; its kind where they can't be told apart.
+
+    None is a text that is too long to be copied for this.
+    """
+    if sql is None:
+        return "…"
     shown = readable(sql) if len(sql) <= _MAX_TEXT_BYTES else None
     if shown is not None:
         return _printable(shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 1] + "…")
@@ -78,8 +90,21 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
+class _Lines:
+    """What a tenant may still write to the log."""
+
+    __slots__ = ("left", "since_s", "unsaid")
+
+    def __init__(self, now_s: float) -> None:
+        self.left = float(LOG_BURST)
+        self.since_s = now_s
+        #: refusals without a line since the last one
+        self.unsaid = 0
+
+
 class Violations:
     def __init__(self) -> None:
+        self._lines: dict[str, _Lines] = {}
         #: tenant -> what it sent, the longest unseen first
         self._tenants: dict[str, OrderedDict[_Key, _Seen]] = {}
         #: shapes that had to make way since the start or the last reset
@@ -105,6 +130,22 @@ class Violations:
         seen.last_us = now_us
         seen.user = user
 
+    def line(self, tenant: str) -> int | None:
+        """Whether a refusal is worth a line of the log: how many of this tenant had none since the last that
+        had one; None if this one has none either."""
+        now_s = time.monotonic()
+        lines = self._lines.get(tenant)
+        if lines is None:
+            lines = self._lines[tenant] = _Lines(now_s)
+        lines.left = min(float(LOG_BURST), lines.left + (now_s - lines.since_s) * LOG_PER_S)
+        lines.since_s = now_s
+        if lines.left < 1:
+            lines.unsaid += 1
+            return None
+        lines.left -= 1
+        unsaid, lines.unsaid = lines.unsaid, 0
+        return unsaid
+
     def rows(self) -> list[dict[str, Any]]:
         return [
             {
@@ -123,6 +164,8 @@ class Violations:
         """After a reload: what tenants sent that are gone makes way."""
         for tenant in self._tenants.keys() - tenants:
             del self._tenants[tenant]
+        for tenant in self._lines.keys() - tenants:
+            del self._lines[tenant]
 
     def reset(self) -> None:
         self._tenants.clear()

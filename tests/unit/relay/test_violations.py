@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pglast
 import pytest
 from hypothesis import example, given
@@ -121,3 +123,19 @@ def test_many_tenants_share_the_room():
     assert {row["tenant"] for row in table.rows()} == {"t7"}
     table.reset()
     assert (table.rows(), table.dropped) == ([], 0)
+
+
+def test_a_flood_does_not_fill_the_log(monkeypatch):
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    table = Violations()
+    assert [table.line("acme") for _ in range(1000)].count(0) == violations.LOG_BURST
+    assert table.line("beta") == 0
+    now_s += 1
+    said = [table.line("acme") for _ in range(1000)]
+    assert said[: int(violations.LOG_PER_S)] == [1000 - violations.LOG_BURST, *[0] * 9]
+    assert set(said[int(violations.LOG_PER_S) :]) == {None}
+    now_s += 3600
+    assert [table.line("acme") for _ in range(1000)].count(None) == 1000 - violations.LOG_BURST
+    table.keep(set())
+    assert table.line("acme") == 0
