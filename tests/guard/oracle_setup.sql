@@ -1,5 +1,6 @@
 -- Two schemas with the same things in them, and a role that may do everything in both: what keeps it out of
 -- beta is the guard alone.  Functions are in PL/pgSQL so that calls are counted.
+CREATE ROLE beta_app;
 CREATE ROLE acme_app LOGIN PASSWORD 'secret';
 DO $$
 DECLARE

@@ -1,28 +1,36 @@
 """An oracle that does not know the parser: what the guard allows is run, and must not have touched beta.
 
-Statements are spliced from parts of the corpora's, so that names of beta's things come to stand in places
-nobody thought of.  The role that runs them may do everything in both schemas.  Touching is seen in pg_locks,
-in the counters of calls, and in who and where the session is afterwards.
+They come from parts of the corpora's spliced together, so that names of beta's things stand in places nobody
+thought of; from attacks written otherwise or put inside of statements; from sqlsmith; and from PostgreSQL's
+own regression scripts.  `oracle.py` says how touching is seen.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import random
+import re
+import shutil
+import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import yaml
 from pglast import ast, parse_sql
-from pglast.parser import ParseError
+from pglast.parser import ParseError, split
 from pglast.stream import RawStream
 
 from tenant_proxy.devel.postgres import Server
 from tenant_proxy.model import Action
+from tests.guard.corpus_files import DATABASE, any_oid, attacks, filled, legitimate
+from tests.guard.corpus_files import HERE as CORPUS
+from tests.guard.mutants import nested, rewritten
+from tests.guard.oracle import Oracle
 from tests.unit.guard.scope import judge
 
 HERE = Path(__file__).parent
@@ -52,16 +60,6 @@ SPLICED = (
     *("CreateTableAsStmt", "ExplainStmt", "CreateFunctionStmt", "DoStmt", "PrepareStmt", "DeclareCursorStmt"),
     *("IndexStmt", "AlterTableStmt", "VariableSetStmt", "CallStmt", "DropStmt", "GrantStmt", "CommentStmt"),
 )
-
-TOUCHED = """
-SELECT (SELECT string_agg(c.relname, ',') FROM pg_catalog.pg_locks l
-          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation
-          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-         WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND n.nspname = 'beta'),
-       (SELECT string_agg(funcname, ',') FROM pg_catalog.pg_stat_xact_user_functions
-         WHERE schemaname = 'beta'),
-       current_user, pg_catalog.current_setting('search_path')
-"""
 
 
 class Splicer:
@@ -133,51 +131,49 @@ def put(owner: Any, slot: tuple[str, int | None], part: Any) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
+    """The oracle's schemas in its database, and the corpus in another; in both all is open to acme_app."""
     with Server(settings={"track_functions": "all"}) as running:
         running.psql((HERE / "oracle_setup.sql").read_text())
+        running.psql(f"CREATE DATABASE {DATABASE}")
+        running.psql((CORPUS / "setup.sql").read_text(), database=DATABASE)
+        for kind in ("TABLES", "SEQUENCES", "FUNCTIONS", "PROCEDURES"):
+            running.psql(f"GRANT ALL ON ALL {kind} IN SCHEMA beta TO acme_app", database=DATABASE)
+        running.psql("GRANT ALL ON SCHEMA beta TO acme_app; GRANT beta_app TO acme_app", database=DATABASE)
         yield running
 
 
-def connected(server: Server) -> psycopg.Connection:
-    options = "-c search_path=acme,public -c statement_timeout=500 -c lock_timeout=200"
-    return psycopg.connect(server.dsn(user="acme_app", password="secret"), autocommit=True, options=options)
+def test_the_oracle_sees_what_is_not_guarded(server):
+    with Oracle(server) as oracle:
+        for sql in (
+            "SELECT * FROM beta.orders",
+            "SELECT beta.f(1)",
+            "SELECT nextval('beta.seq')",
+            "SET LOCAL search_path = beta",
+            "SET LOCAL ROLE beta_app",
+            "SET LOCAL standard_conforming_strings = off",
+            "DO $$ BEGIN EXECUTE 'TABLE be' || 'ta.orders'; END $$",
+        ):
+            assert oracle.touched(sql), sql
+        assert not oracle.touched("SELECT * FROM acme.orders")
+
+
+# --- statements spliced from parts of others ----------------------------------------------------------------
 
 
 def misses(server: Server, seed: int, seconds: float) -> tuple[int, list[str]]:
     """How many statements ran, and those that touched what they must not."""
     splicer = Splicer(seed)
-    connection = connected(server)
-    ran, found = 0, []
+    found = []
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        sql = splicer.statement()
-        if sql is None or judge(sql).action is not Action.ALLOW:
-            continue
-        try:
-            connection.execute("BEGIN")
-            connection.execute(sql.encode())
-            touched = connection.execute(TOUCHED).fetchone()
-            ran += 1
-            if touched != (None, None, "acme_app", touched and touched[3]) or "beta" in str(touched[3]):
+    with Oracle(server) as oracle:
+        while time.monotonic() < deadline:
+            sql = splicer.statement()
+            if sql is None or judge(sql).action is not Action.ALLOW:
+                continue
+            touched = oracle.touched(sql)
+            if touched:
                 found.append(f"{touched}: {sql}")
-            connection.execute("ROLLBACK")
-        except psycopg.Error:
-            connection.close()
-            connection = connected(server)
-    connection.close()
-    return ran, found
-
-
-def test_the_oracle_sees_what_is_not_guarded(server):
-    with connected(server) as connection:
-        for sql in ("SELECT * FROM beta.orders", "SELECT beta.f(1)", "SELECT nextval('beta.seq')"):
-            connection.execute("BEGIN")
-            connection.execute(sql.encode())
-            touched = connection.execute(TOUCHED).fetchone()
-            connection.execute("ROLLBACK")
-            assert touched is not None
-            assert touched[0] or touched[1], sql
-            assert judge(sql).action is Action.REJECT
+    return oracle.ran, found
 
 
 @pytest.mark.slow
@@ -193,3 +189,194 @@ def test_spliced_statements_for_long(server):
     seed = random.SystemRandom().randrange(1 << 32)
     ran, found = misses(server, seed, seconds=900)
     assert found == [], f"seed {seed}, {ran} ran"
+
+
+# --- the corpus, written otherwise and put inside of statements ---------------------------------------------
+
+
+def attack_texts() -> list[str]:
+    return [
+        filled(entry.sql[-1], any_oid)
+        for entry in attacks()
+        if entry.sql and entry.refuse and not (entry.needs or entry.params or entry.client_encoding)
+    ]
+
+
+def written_otherwise(texts: list[str], choice: random.Random) -> list[str]:
+    """Those whose verdict depends on how they are written."""
+    found = []
+    for sql in texts:
+        other = rewritten(sql, choice)
+        if other is not None:
+            first, second = judge(sql), judge(other)
+            if (first.action, first.reason) != (second.action, second.reason):
+                found.append(f"{first.reason} / {second.reason}: {sql} / {other!r}")
+    return found
+
+
+def test_how_it_is_written_decides_nothing():
+    legitimate_texts = [filled(sql, any_oid) for talk in legitimate() for sql, _ in talk.steps]
+    assert written_otherwise(attack_texts() + legitimate_texts, random.Random(1)) == []
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(3600)
+def test_how_it_is_written_decides_nothing_for_long():
+    seed = random.SystemRandom().randrange(1 << 32)
+    choice = random.Random(seed)
+    for _ in range(200):
+        assert written_otherwise(attack_texts(), choice) == [], f"seed {seed}"
+
+
+@pytest.mark.slow
+def test_attacks_inside_of_statements(server):
+    """Refused, or they touch nothing."""
+    found, refused, allowed = [], 0, 0
+    with Oracle(server, DATABASE) as oracle:
+        for sql in attack_texts():
+            for statements in nested(sql):
+                verdicts = [judge(statement).action for statement in statements]
+                if Action.REJECT in verdicts:
+                    refused += 1
+                    continue
+                allowed += 1
+                touched = oracle.touched(*statements)
+                if touched:
+                    found.append(f"{touched}: {statements}")
+    assert found == []
+    assert refused > 10 * allowed > 0
+
+
+# --- sqlsmith -----------------------------------------------------------------------------------------------
+
+
+def smith_s_statements(server: Server, role: str, seed: int, count: int) -> list[str]:
+    """Random queries over everything that the role may see."""
+    program = shutil.which("sqlsmith")
+    if program is None:
+        pytest.skip("sqlsmith is not installed")
+    target = f"host={server.host} port={server.port} dbname={DATABASE} user={role} password=secret"
+    done = subprocess.run(
+        [program, f"--target={target}", "--dry-run", f"--max-queries={count}", f"--seed={seed}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    statements = [part.strip() for part in done.stdout.split(";\n") if part.strip()]
+    assert len(statements) > count // 2, done.stderr[-2000:]
+    return statements
+
+
+def smith_s_misses(server: Server, seed: int, count: int) -> tuple[int, int, list[str]]:
+    """How many of sqlsmith's statements ran and how many were refused; and what is wrong.
+
+    Queries that name both schemas show misses; those that name the tenant's own are legitimate, but for the
+    functions that it calls.
+    """
+    found: list[str] = []
+    refused = 0
+    with Oracle(server, DATABASE) as oracle:
+        for role in ("acme_app", "acme_only"):
+            for sql in smith_s_statements(server, role, seed, count):
+                verdict = judge(sql)
+                if verdict.action is Action.ALLOW:
+                    touched = oracle.touched(sql)
+                    found += [f"{touched}: {sql}"] if touched else []
+                    continue
+                refused += 1
+                if "beta." not in sql and verdict.reason not in SMITH_MAY_NOT:
+                    found.append(f"refused ({verdict.reason}: {verdict.message}): {sql}")
+    return oracle.ran, refused, found
+
+
+#: what sqlsmith does and no tenant may: it calls every function, and reads and writes whatever there is
+SMITH_MAY_NOT = frozenset({"function", "catalog", "read_only_schema", "dynamic_query", "setting_dynamic"})
+
+
+@pytest.fixture(scope="module")
+def smith(server: Server) -> Server:
+    server.psql("CREATE ROLE acme_only LOGIN PASSWORD 'secret'")
+    for what in ("SCHEMA acme", "ALL TABLES IN SCHEMA acme"):
+        server.psql(f"GRANT ALL ON {what} TO acme_only", database=DATABASE)
+    return server
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_sqlsmith(smith):
+    ran, refused, found = smith_s_misses(smith, seed=1, count=100)
+    assert found == []
+    assert ran > 20
+    assert refused > 20
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(3600)
+def test_sqlsmith_for_long(smith):
+    seed = random.SystemRandom().randrange(1 << 31)
+    for step in range(20):
+        _, _, found = smith_s_misses(smith, seed + step, count=1000)
+        assert found == [], f"seed {seed + step}"
+
+
+# --- PostgreSQL's own regression scripts --------------------------------------------------------------------
+
+#: a directory with the .sql files of src/test/regress/sql
+SCRIPTS = os.environ.get("TENANT_PROXY_REGRESS_SQL", "")
+
+#: reasons for which statements of theirs are rightly refused: they are about roles, schemas, the server …
+SCRIPTS_MAY_NOT = frozenset(
+    {
+        *(
+            "statement",
+            "cross_schema",
+            "setting_refused",
+            "setting_name",
+            "search_path",
+            "shared_object",
+            "role",
+        ),
+        *(
+            "function",
+            "catalog",
+            "read_only_schema",
+            "language",
+            "two_phase",
+            "whole_database",
+            "server_file",
+        ),
+    }
+)
+
+
+@pytest.mark.skipif(not SCRIPTS, reason="TENANT_PROXY_REGRESS_SQL names no directory with regression scripts")
+@pytest.mark.timeout(3600)
+def test_regression_scripts(server, record_property):
+    """What they may is run, in acme; what they may not is refused for a reason that is known."""
+    reasons: Counter[str] = Counter()
+    found = []
+    with Oracle(server, DATABASE) as oracle:
+        for path in sorted(Path(SCRIPTS).glob("*.sql")):
+            for sql in statements_of(path.read_text(errors="replace")):
+                verdict = judge(sql)
+                reasons[verdict.reason] += 1
+                if verdict.action is not Action.ALLOW:
+                    if verdict.reason not in SCRIPTS_MAY_NOT and not oracle.calls_it_syntax(sql):
+                        found.append(f"refused ({verdict.message}): {sql}")
+                elif "$" not in sql and (touched := oracle.touched(sql)):
+                    found.append(f"{touched}: {sql}")
+    record_property("reasons", dict(reasons))
+    record_property("ran", oracle.ran)
+    assert found == []
+
+
+def statements_of(script: str) -> list[str]:
+    """Without the data of COPY and psql's own commands."""
+    script = re.sub(r"(?msi)^(COPY [^;]*FROM stdin[^;]*;)\n.*?^\\\.$", r"\1", script)
+    script = re.sub(r"(?m)^\\.*$", "", script)
+    script = re.sub(r"\\g\w*[^\n]*", ";", script)
+    try:
+        return list(split(script, with_parser=False))
+    except ParseError:
+        return [part for part in script.split(";\n") if part.strip()]
