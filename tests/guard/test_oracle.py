@@ -352,7 +352,7 @@ SCRIPTS_MAY_NOT = frozenset(
 
 @pytest.mark.skipif(not SCRIPTS, reason="TENANT_PROXY_REGRESS_SQL names no directory with regression scripts")
 @pytest.mark.timeout(3600)
-def test_regression_scripts(server, record_property):
+def test_regression_scripts(server):
     """What they may is run, in acme; what they may not is refused for a reason that is known."""
     reasons: Counter[str] = Counter()
     found = []
@@ -366,8 +366,7 @@ def test_regression_scripts(server, record_property):
                         found.append(f"refused ({verdict.message}): {sql}")
                 elif "$" not in sql and (touched := oracle.touched(sql)):
                     found.append(f"{touched}: {sql}")
-    record_property("reasons", dict(reasons))
-    record_property("ran", oracle.ran)
+    print(f"{reasons.total()} statements, {oracle.ran} ran, refused: {reasons}")
     assert found == []
 
 
