@@ -25,6 +25,12 @@ from tenant_proxy.settings_policy import (
 #: settings of which some values are refused: set_config must show which it is
 _VALUE_DECIDES: Final = frozenset({"search_path", "client_encoding", *FIXED_SETTINGS, *OBJECT_NAME_SETTINGS})
 
+#: pg_dump closes views and foreign tables to itself with it
+_RESTRICTS_VIEWS: Final = "restrict_nonsystem_relation_kind"
+
+#: white space in lists of settings
+_SPACE: Final = " \t\n\r\f\v"
+
 #: SET TRANSACTION's own, which end with the transaction
 _TRANSACTION: Final = "TRANSACTION"
 
@@ -84,8 +90,24 @@ def _check_arguments(w: Walk, name: str, arguments: Sequence[Mapping[str, Any]],
             w, check_search_path(texts, schema=scope.schema, allowed_schemas=scope.allowed_schemas), location
         )
         _check(w, name, "", location)
-    else:
-        _check(w, name, ", ".join(texts), location)
+        return
+    if name == _RESTRICTS_VIEWS and w.scope.hides:
+        for argument, text in zip(arguments, texts, strict=True):
+            _keep_views(w, argument, text)
+    _check(w, name, ", ".join(texts), location)
+
+
+def _keep_views(w: Walk, argument: Mapping[str, Any], value: str) -> None:
+    """Takes views out of what pg_dump wants closed to itself: the catalogs are read through views."""
+    kept = _without_views(value)
+    if kept != value:
+        w.replace_string(argument, kept)
+
+
+def _without_views(value: str) -> str:
+    kinds = [kind.strip(_SPACE) for kind in value.split(",")]
+    kept = [kind for kind in kinds if kind.strip('"').lower() != "view"]
+    return value if kept == kinds else ", ".join(kept)
 
 
 def _schemas(w: Walk, names: list[str], location: int) -> list[str]:
@@ -190,6 +212,8 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
         value = ""
     elif name == "search_path" and value:
         value = _search_path(w, value, arguments[1], location)
+    elif name == _RESTRICTS_VIEWS and value and w.scope.hides:
+        _keep_views(w, arguments[1], value)
     _check(w, name, value, location)
     if not _is_true(arguments[2]):
         w.set([name])
@@ -229,6 +253,8 @@ def bound_setting(w: Walk, name: str, value: str | None, *, known: bool = True) 
         meant = None if names is None else _schemas(w, names, NOWHERE)
         if meant is not None and meant != names:
             value = join_identifiers(meant)
+    elif name == _RESTRICTS_VIEWS and value and w.scope.hides:
+        value = _without_views(value)
     _check(w, name, value, NOWHERE)
     return value
 

@@ -138,6 +138,23 @@ def test_statements_that_list_relations_read_another_view():
     assert "tp_catalog_sys.pg_class" in rewritten("SELECT tableoid FROM pg_class")
 
 
+def test_the_views_stay_open_to_pg_dump():
+    """Since August 2024 it closes views to itself, so that none runs code of their owners."""
+    assert rewritten(
+        "SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings "
+        "WHERE name = 'restrict_nonsystem_relation_kind'"
+    ) == (
+        "SELECT set_config(name, 'foreign-table', false) FROM tp_catalog.pg_settings "
+        "WHERE name = 'restrict_nonsystem_relation_kind'"
+    )
+    assert rewritten("SET restrict_nonsystem_relation_kind TO 'view'") == (
+        "SET restrict_nonsystem_relation_kind TO ''"
+    )
+    sql = "SET restrict_nonsystem_relation_kind TO 'foreign-table'"
+    assert rewritten(sql) == sql
+    assert judge("SET restrict_nonsystem_relation_kind TO 'view'").edits == ()
+
+
 def test_unknown_relations_of_the_system_are_refused():
     assert refusal("SELECT * FROM pg_catalog.pg_shmem_allocations", HIDING).reason == "catalog"
     assert refusal("SELECT * FROM information_schema._pg_foreign_servers", HIDING).reason == "catalog"
