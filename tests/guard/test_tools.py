@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy import (
@@ -38,7 +39,8 @@ from tenant_proxy.devel.installs import Install, installs
 from tenant_proxy.devel.postgres import Server, client_environment
 from tenant_proxy.guard.functions import CATALOG_RELATIONS, FUNCTIONS, INFORMATION_SCHEMA, OIDS
 from tenant_proxy.model import Action
-from tests.unit.guard.scope import judge, scope
+from tests.shims.conftest import install_views
+from tests.unit.guard.scope import HIDING, SPACE, applied, judge, scope
 
 HERE = Path(__file__).parent
 
@@ -65,11 +67,17 @@ def server(request) -> Iterator[Server]:
         yield running
 
 
-def refused(server: Server, since: int) -> list[str]:
-    """Judges what the tenant's role sent since the log had `since` bytes; what was refused, with why."""
+def sent_to(server: Server, since: int) -> set[str]:
+    """What the tenant's role sent since the log had `since` bytes."""
     log = server.log_path.read_bytes()[since:].decode()
     sent = {match[1].replace("\n\t", "\n").rstrip("\n") for match in _LOGGED.finditer(log)}
     assert sent
+    return sent
+
+
+def refused(server: Server, since: int) -> list[str]:
+    """Judges what the tenant's role sent; what was refused, with why."""
+    sent = sent_to(server, since)
     return [
         f"{verdict.message} ({verdict.detail}) at {verdict.position}: {sql}"
         for sql in sorted(sent)
@@ -204,6 +212,54 @@ def _query(engine: sqlalchemy.Engine) -> None:
         connection.begin_nested().rollback()
         connection.execute(delete(table))
     metadata.drop_all(engine)
+
+
+# --- what they send is turned -------------------------------------------------------------------------------
+
+
+def test_what_is_turned_runs_on_the_views(server):
+    """Whatever psql, pg_dump and SQLAlchemy ask the catalogs for, the views answer as the catalogs do."""
+    since = size_of_log(server)
+    server.run_tool("psql", ["-X", as_tenant(server)], stdin=(HERE / "tools_psql.txt").read_text())
+    server.run_tool("pg_dump", ["--schema=acme", as_tenant(server)])
+    engine = create_engine(as_tenant(server).replace("postgresql://", "postgresql+psycopg://"))
+    _reflect(engine)
+    engine.dispose()
+    sent = sent_to(server, since)
+    install_views(server, "postgres")
+    turned, wrong = 0, []
+    with psycopg.connect(as_tenant(server), autocommit=True, prepare_threshold=None) as connection:
+        for setting, value in {
+            "tenant_proxy.schema": "acme",
+            "tenant_proxy.space": SPACE,
+            "tenant_proxy.public": "off",
+            "tenant_proxy.readable": "{public}",
+        }.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
+        for sql in sorted(sent):
+            verdict = judge(sql, HIDING)
+            if verdict.action is not Action.ALLOW:
+                wrong.append(f"{verdict.message}: {sql}")
+            elif verdict.edits and _fails(connection, applied(sql, verdict)) and not _fails(connection, sql):
+                wrong.append(applied(sql, verdict))
+            turned += bool(verdict.edits)
+    assert wrong == []
+    assert turned > 250
+
+
+def _fails(connection: psycopg.Connection, sql: str) -> bool:
+    """Runs a statement, with NULL for parameters that nobody binds, and leaves no trace."""
+    if not sql.startswith("PREPARE"):
+        sql = re.sub(r"\$\d+\b", "NULL", sql)
+    connection.execute("BEGIN")
+    try:
+        connection.execute(sql)
+    except psycopg.Error:
+        return True
+    finally:
+        connection.execute("ROLLBACK")
+        connection.execute("DEALLOCATE ALL")
+    return False
 
 
 # --- what the rules rest on ---------------------------------------------------------------------------------
