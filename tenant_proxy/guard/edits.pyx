@@ -245,3 +245,26 @@ def applied(bytes sql, edits, *, by_shape=False):
         free(carried)
         free(shape)
         free(r)
+
+
+def places_in_text(bytes sql, spans):
+    """(start, end) of the shape, in ascending order, as offsets of the text; None if they don't fit."""
+    cdef:
+        Edits *packed = edits_pack([(start, end, b"") for start, end in spans])
+        Edits *found = _new(packed.count, 0)
+        uint8_t *shape = <uint8_t *> malloc(len(sql) + 1)
+        Py_ssize_t n
+        uint32_t k
+    try:
+        if shape == NULL or found == NULL:
+            raise MemoryError
+        n = shape_of(<const uint8_t *> <const char *> sql, len(sql), shape, NULL, NULL)
+        if n == NO_SHAPE or _carry(
+            packed.list, packed.count, found.list, <const uint8_t *> <const char *> sql, len(sql), shape, n, False
+        ) != 0:
+            return None
+        return [(found.list[k].start, found.list[k].end) for k in range(packed.count)]
+    finally:
+        free(packed)
+        free(found)
+        free(shape)

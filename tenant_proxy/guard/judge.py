@@ -11,6 +11,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from tenant_proxy.guard import catalogs, definitions, expressions, own_public, statements
@@ -20,7 +21,7 @@ from tenant_proxy.guard.nodes import NODES
 from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES, Costly, Unreadable, allowance, parse
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.source import NotFound
-from tenant_proxy.guard.standin import LONG_TEXT_BYTES, stand_in
+from tenant_proxy.guard.standin import LONG_TEXT_BYTES, cut, stand_in
 from tenant_proxy.guard.values import values_judged
 from tenant_proxy.guard.walk import Refusal, Rule, Walk
 from tenant_proxy.model import Action, Effect, Verdict
@@ -118,13 +119,26 @@ class Guard:
             return None
 
     def _judge_long(self, scope: GuardScope, sql: str) -> Verdict:
-        short = stand_in(sql.encode("utf-8", "surrogatepass"))
+        encoded = sql.encode("utf-8", "surrogatepass")
+        short = stand_in(encoded)
         if short is not None:
             verdict = self._judge(scope, short)
-            if verdict.action is Action.ALLOW and not verdict.exact and not verdict.edits:
-                # offsets of edits would be those of the short text
-                return verdict
+            if verdict.action is Action.ALLOW and not verdict.exact:
+                # offsets of edits are those of the short text
+                placed = self._judge_cut(scope, encoded) if verdict.edits else verdict
+                if placed is not None:
+                    return placed
         return self._judge(scope, sql)
+
+    def _judge_cut(self, scope: GuardScope, encoded: bytes) -> Verdict | None:
+        """The verdict of a text that may be judged by its stand-in, with edits of its own."""
+        shorter = cut(encoded)
+        if shorter is None:
+            return None
+        verdict = self._judge(scope, shorter.text)
+        if verdict.action is not Action.ALLOW or verdict.exact:
+            return None
+        return replace(verdict, edits=shorter.placed(verdict.edits))
 
     def _judge(self, scope: GuardScope, sql: str) -> Verdict:
         w = self._judgement(scope, sql)
