@@ -426,6 +426,12 @@ class Hooks:
     def on_cancel_judging(self, client: int) -> None:
         self._worker.judging.judges.cancel(client)
 
+    def bind(self, session: Session, scope: int, sql: bytes, values: bytes) -> tuple[bool, bytes] | None:
+        result = self._worker.judging.bind(session, scope, sql, values)
+        if result is not None and result[0]:
+            self._count_refusal(session, result[1])
+        return result
+
     def edits(self, scope: int, sql: bytes, client: int) -> list[tuple[int, int, bytes]]:
         return self._worker.judging.edits(scope, sql, client)
 

@@ -23,6 +23,7 @@ cdef struct Rewrite:
     uint32_t size  # of `text`
     uint32_t result_size  # without the tail
     uint32_t count
+    bint bound  # values of its parameters are judged
     Edit *edits  # places in `text`
     char *text  # the client's own
     char *result  # what the server gets, and behind it the tail as it was given

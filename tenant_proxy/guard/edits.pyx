@@ -182,6 +182,7 @@ cdef Rewrite *rewrite_new(
     r.scope = scope
     r.size = <uint32_t> size
     r.count = edits.count
+    r.bound = False
     r.edits = <Edit *> (r + 1)
     r.text = <char *> (r.edits + edits.count)
     r.result = r.text + size

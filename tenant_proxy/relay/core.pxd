@@ -31,6 +31,12 @@ cdef enum:
     JUDGING = 1                     # a judge process has its next message: it is not read
     JUDGED = 2                      # the message may be offered again
 
+cdef enum:
+    # up_bind()
+    BIND_REFUSED = 0                # `refusal` holds the ErrorResponse
+    BIND_AS_IS = 1
+    BIND_CHANGED = 2                # `refusal` holds what goes in place of the values
+
 cpdef enum Reason:
     # why a link ended; names are labels of metrics
     UNKNOWN = 0
@@ -106,6 +112,9 @@ cdef void up_judged(Relay e, Client *c) noexcept nogil
 cdef Rewrite *up_rewrite(
     Relay e, Client *c, const char *sql, size_t n, const char *tail, size_t tail_size
 ) noexcept nogil
+cdef int up_bind(
+    Relay e, Client *c, const char *sql, size_t n, const char *values, size_t size
+) noexcept nogil
 cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil
 cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil
@@ -130,6 +139,8 @@ cdef void keep_refusal(Relay e, void **where) noexcept nogil
 cdef object get_object(void *o)
 cdef void drop_object(void *o) noexcept nogil
 cdef int send_object(Relay e, Link *l, void *o) noexcept nogil
+cdef const char *refusal_data(Relay e) noexcept nogil
+cdef size_t refusal_size(Relay e) noexcept nogil
 cdef int send_refusal(Relay e, Link *l) noexcept nogil
 
 cdef enum Violation:

@@ -173,6 +173,22 @@ cdef Rewrite *up_rewrite(
     return r
 
 
+cdef int up_bind(
+    Relay e, Client *c, const char *sql, size_t n, const char *values, size_t size
+) noexcept nogil:
+    # judges the values of a Bind, `values` being all behind the statement's name
+    with gil:
+        try:
+            result = e.hooks.bind(get_object(c.session), c.pool.scope | c.codec_bits, sql[:n], values[:size])
+            if result is None:
+                return BIND_AS_IS
+            refused, e.refusal = result
+            return BIND_REFUSED if refused else BIND_CHANGED
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+            return BIND_REFUSED
+
+
 cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil:
     with gil:
         try:
@@ -398,3 +414,13 @@ cdef int send_object(Relay e, Link *l, void *o) noexcept nogil:
 cdef int send_refusal(Relay e, Link *l) noexcept nogil:
     with gil:
         return e.send(l, PyBytes_AS_STRING(e.refusal), PyBytes_GET_SIZE(e.refusal))
+
+
+cdef const char *refusal_data(Relay e) noexcept nogil:
+    with gil:
+        return PyBytes_AS_STRING(e.refusal)
+
+
+cdef size_t refusal_size(Relay e) noexcept nogil:
+    with gil:
+        return PyBytes_GET_SIZE(e.refusal)

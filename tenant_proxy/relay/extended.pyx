@@ -13,15 +13,17 @@ from tenant_proxy.pool.pool cimport (
     ring_mark, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst,
-    Relay,
+    BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BOUND, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
+    EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
     up_deallocate, up_existing_statement, up_missing_statement, up_refuse_size,
 )
 from tenant_proxy.relay.requests cimport (
     HOLD, apply_effects, burst_forward, burst_write, judge, no_server, refuse_extended, server_of, stream,
     violation,
 )
-from tenant_proxy.relay.rewriting cimport note_portal, note_statement, noted_portal, noted_statement, rewritten
+from tenant_proxy.relay.rewriting cimport (
+    judge_noted, note_portal, note_statement, noted_portal, noted_statement, rewritten,
+)
 from tenant_proxy.relay.statements cimport (
     NAME_BYTES, client_add, client_drop_unnamed, client_find, client_forget, client_replace, hash_bytes, server_forget,
     server_forget_all, server_knows, server_learn, server_name, stmt_intern, stmt_new, stmt_unref,
@@ -30,6 +32,7 @@ from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
 
 cdef enum:
     NAMES_LIMIT = 65536             # portal and statement name of a Bind together
+    BOUND_LIMIT = 16777216          # a Bind whose values are judged
     LEAST_STATEMENT_BYTES = 1048576 # of a client's named statements together, also where one may have less
 
 
@@ -76,16 +79,24 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         r = rewritten(e, c, sql, size, tail, end - tail)
         if r == NULL:
             return refuse_extended(e, c, b, total)
+    elif effects & EFF_BOUND and not c.tracks:
+        r = rewrite_new(&NO_EDITS, 0, sql, size, NULL, 0, tail, end - tail)
+        if r == NULL:
+            return violation(e, c, V_MEMORY, 0)
     if c.tracks:
         k = parse_tracked(e, c, b, s, p, total, name_len, sql, size, effects, r)
     else:
         k = total
+        if r != NULL:
+            r.bound = effects & EFF_BOUND != 0
+        if note_statement(e, c, name, name_len, r, name_len == 0 and is_fresh(s)) != 0:
+            rewrite_unref(r)
+            return violation(e, c, V_MEMORY, 0)
         apply_effects(e, c, s, effects, sql, size)
         # the unnamed statement is no one else's either
         s.dirty = 1
         s.batch_open = 1
         ring_push(&s.ring, R_PARSE, 0, NULL, 0)
-        note_statement(e, c, name, name_len, r)
         if r != NULL:
             ring_mark(&s.ring, r)
             write_parse(e, b, name, name_len, r.result, r.result_size + (end - tail))
@@ -94,6 +105,11 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if r != NULL:
         rewrite_unref(r)
     return k
+
+
+cdef inline bint is_fresh(Server *s) noexcept nogil:
+    # what comes next is the first of its batch, so no error before it can make the server skip it
+    return s.ring.count == 0 and not s.batch_open and not s.skipping
 
 
 cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, size_t total, size_t name_len,
@@ -269,6 +285,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     cdef ClientStmt *cs
     cdef Stmt *t
     cdef Rewrite *r
+    cdef int how
     cdef char m[5 + NAME_BYTES]
     if not c.tracks and not c.rewrites.count:
         s = server_of(e, c)
@@ -291,7 +308,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     name_len = rest - name
     rest += 1
     if not c.tracks:
-        return bind_noted(e, c, b, p, n, total, portal, name)
+        return bind_noted(e, c, b, p, n, total, portal, name, rest)
     cs = NULL
     if name_len:
         cs = client_find(c, hash_bytes(e.seed, name, name_len), name, name_len)
@@ -309,6 +326,20 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
+    how = BIND_AS_IS
+    if t != NULL and t.effects & EFF_BOUND:
+        if total > BOUND_LIMIT:
+            up_refuse_size(e, c, total)
+            return refuse_extended(e, c, b, total)
+        if n < total:
+            c.link.need = total
+            return 0
+        r = cs.rewrite if cs != NULL else t.rewrite
+        how = up_bind(e, c, t.body if r == NULL else r.text, strlen(t.body) if r == NULL else r.size,
+                      rest, p + total - rest)
+        if how == BIND_REFUSED:
+            c.pool.rejected += 1
+            return refuse_extended(e, c, b, total)
     c.pool.binds += 1
     s.batch_open = 1
     if t == NULL:
@@ -325,6 +356,10 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     ring_push(&s.ring, R_BIND, 0, NULL, 0)
     ring_mark(&s.ring, r)
     note_portal(e, c, portal, name - 1 - portal, r)
+    if how == BIND_CHANGED:
+        k = server_name(t, m) if name_len else 0
+        write_bind(e, b, portal, name - portal, m, k)
+        return total
     if name_len == 0:
         return stream(e, c, b, p, n, total)
     k = server_name(t, &m[5]) + 1
@@ -340,17 +375,45 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
 
 
 cdef ssize_t bind_noted(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total, char *portal,
-                        char *name) noexcept nogil:
-    # session mode, and the client has statements that were changed
-    cdef Rewrite *r = noted_statement(e, c, name, strlen(name))
+                        char *name, char *rest) noexcept nogil:
+    # session mode, and the client has statements that were changed, or whose values are judged
+    cdef Rewrite *r = noted_statement(e, c, name, rest - 1 - name)
     cdef Server *s = server_of(e, c)
+    cdef int how = BIND_AS_IS
     if s == NULL:
         return no_server(c)
+    if r != NULL:
+        if n < total and total <= BOUND_LIMIT:
+            c.link.need = total
+            return 0
+        if n < total:
+            up_refuse_size(e, c, total)
+            return refuse_extended(e, c, b, total)
+        how = judge_noted(e, c, name, rest - 1 - name, rest, p + total - rest)
+        if how == BIND_REFUSED:
+            c.pool.rejected += 1
+            return refuse_extended(e, c, b, total)
     s.batch_open = 1
     ring_push(&s.ring, R_BIND, 0, NULL, 0)
     ring_mark(&s.ring, r)
     note_portal(e, c, portal, name - 1 - portal, r)
+    if how == BIND_CHANGED:
+        write_bind(e, b, portal, name - portal, name, rest - 1 - name)
+        return total
     return stream(e, c, b, p, n, total)
+
+
+cdef void write_bind(Relay e, Burst *b, const char *portal, size_t portal_size, const char *name,
+                     size_t name_len) noexcept nogil:
+    # a Bind with the values in `refusal`; `portal` with its NUL
+    cdef char m[5]
+    m[0] = b'B'
+    put_u32(&m[1], <uint32_t> (4 + portal_size + name_len + 1 + refusal_size(e)))
+    burst_write(e, b, m, 5)
+    burst_write(e, b, portal, portal_size)
+    burst_write(e, b, name, name_len)
+    burst_write(e, b, b"", 1)
+    burst_write(e, b, refusal_data(e), refusal_size(e))
 
 
 cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
@@ -369,6 +432,7 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
     cdef uint32_t effects = judge(e, c, sql, size)
     if not effects & EFF_ALLOWED:
         return -1 if effects else 0
+    t.effects |= effects
     if effects & EFF_REWRITES:
         r = rewritten(e, c, sql, size, types, tail)
         if r == NULL:
@@ -418,6 +482,11 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         return 0
     if total < 7 or not (p[5] == b'S' or p[5] == b'P') or memchr(p + 6, 0, total - 6) != p + total - 1:
         return violation(e, c, V_FORMAT, 0)
+    if not c.tracks and closing and p[5] == b'S' and c.rewrites.count:
+        s = server_of(e, c)
+        if s == NULL:
+            return no_server(c)
+        note_statement(e, c, p + 6, total - 7, NULL, is_fresh(s))
     if not c.tracks or p[5] != b'S':
         return on_whole(e, c, b, p, n, total, request)
     name_len = total - 7

@@ -151,7 +151,8 @@ class Judging:
         if verdict.action is not Action.REJECT:
             if sql is None:
                 # its edits are asked for with the text (`edits`)
-                return effects | (Effect.REWRITES if verdict.edits else 0) | ALLOWED
+                effects |= Effect.REWRITES if verdict.edits else 0
+                return effects | (Effect.BOUND if verdict.bound else 0) | ALLOWED
             try:
                 edits = encoded(verdict.edits, sql, scope.codec)
             except UnicodeError:
@@ -160,7 +161,11 @@ class Judging:
                 if edits:
                     effects |= Effect.REWRITES
                     self._last = scope_id, sql, edits
-                self.cache.store(scope_id, sql, effects, verdict.exact, edits=edits)
+                if verdict.bound:
+                    effects |= Effect.BOUND
+                # what its values name is asked for at each Bind
+                kept = verdict if verdict.bound else None
+                self.cache.store(scope_id, sql, effects, verdict.exact, kept, edits)
                 return effects | ALLOWED
         mode = scope.policy.mode
         self.counts[scope.tenant, _ACTIONS[mode], verdict.reason] += 1
@@ -171,6 +176,35 @@ class Judging:
         if mode is GuardMode.OBSERVE:
             self._note("statement would be refused", session, scope, verdict, statement)
         return int(effects or UNKNOWN_EFFECTS) | ALLOWED
+
+    def bind(self, session: Session, scope_id: int, sql: bytes, values: bytes) -> tuple[bool, bytes] | None:
+        """Judges the values that a Bind gives to the parameters of a statement that was let through.
+
+        None: they may go as they are; (True, ErrorResponse): refused; (False, what goes in their place).
+        `values` is the message behind the statement's name.
+        """
+        scope = self._scope(scope_id)
+        verdict = self.cache.verdict(scope_id, sql)
+        if verdict is None:
+            verdict = self._verdict(scope, sql, 0) or self._guard.judge(scope, sql)
+        assert isinstance(verdict, Verdict)
+        given = messages.bind_values(values)
+        texts = {number: _text(given.get(number), scope.codec) for number, _ in verdict.bound}
+        known = {number: text for number, text in texts.items() if text is not _NO_TEXT}
+        kinds = [(number, kind) for number, kind in verdict.bound if number in known]
+        judged, replaced = self._guard.judge_values(scope, kinds, known)
+        if judged.action is Action.REJECT:
+            mode = scope.policy.mode
+            self.counts[scope.tenant, _ACTIONS[mode], judged.reason] += 1
+            if mode is GuardMode.ENFORCE:
+                log.info("values refused", **self._note(session, scope, judged, sql))
+                return True, refusal(judged).to_message()
+            if mode is GuardMode.OBSERVE:
+                log.warning("values would be refused", **self._note(session, scope, judged, sql))
+        if not replaced:
+            return None
+        new = {number: text.encode(scope.codec) for number, text in replaced.items()}
+        return False, messages.with_values(values, new)
 
     def edits(self, scope_id: int, sql: bytes, client: int) -> list[PlaceEdit]:
         """The edits of a text that is let through with some."""
@@ -249,6 +283,21 @@ class Judging:
             return False
         self._custom[tenant] = custom
         return True
+
+
+#: of a value that can't be text, such as an OID in binary
+_NO_TEXT: Final = "\0"
+
+
+def _text(value: bytes | None, codec: str) -> str | None:
+    """A parameter's value; text is the same bytes in both formats."""
+    if value is None:
+        return None
+    try:
+        text = value.decode(codec)
+    except UnicodeDecodeError:
+        return _NO_TEXT
+    return _NO_TEXT if "\0" in text else text
 
 
 def encoded(edits: Iterable[Edit], sql: bytes, codec: str) -> list[PlaceEdit]:

@@ -14,8 +14,11 @@ cdef Rewrite *rewritten(
 cdef void write_query(Relay e, Burst *b, Rewrite *r) noexcept nogil
 
 # session mode: statements are the server's, and only those that were changed are known here
-cdef void note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite *r) noexcept nogil
+cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite *r, bint replaces) noexcept nogil
 cdef Rewrite *noted_statement(Relay e, Client *c, const char *name, size_t n) noexcept nogil
+cdef int judge_noted(
+    Relay e, Client *c, const char *name, size_t n, const char *values, size_t size
+) noexcept nogil
 # the portal that a Bind makes, and its use
 cdef void note_portal(Relay e, Client *c, const char *name, size_t n, Rewrite *r) noexcept nogil
 cdef Rewrite *noted_portal(Relay e, Client *c, const char *name, size_t n) noexcept nogil

@@ -12,7 +12,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
-from tenant_proxy.relay.core cimport up_refuse_size, up_rewrite
+from tenant_proxy.relay.core cimport BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, up_bind, up_refuse_size, up_rewrite
 from tenant_proxy.relay.requests cimport burst_write
 from tenant_proxy.relay.statements cimport hash_bytes
 from tenant_proxy.wire.consts cimport put_u32
@@ -70,21 +70,38 @@ cdef void write_query(Relay e, Burst *b, Rewrite *r) noexcept nogil:
     burst_write(e, b, r.result, r.result_size + 1)
 
 
-cdef void note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite *r) noexcept nogil:
+cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite *r, bint replaces) noexcept nogil:
+    # Of a Parse, or with NULL of a Close.  `replaces`: the server is sure to take it, and has no other by this name
+    # then.  Otherwise a statement whose values are judged stays known, as the server may still have it.
+    # -1: too many.
     cdef uint64_t hash
     cdef PtrSlot *slot
+    cdef Rewrite *known
     if r == NULL and c.rewrites.count == 0:
-        return
+        return 0
     hash = hash_bytes(e.seed, name, n)
     slot = map_find(&c.rewrites, hash, NULL)
-    if slot != NULL:
-        rewrite_unref(<Rewrite *> slot.value)
-        map_remove(&c.rewrites, slot)
-    if r != NULL:
-        if c.rewrites.count >= NOTED_LIMIT:
-            forget_rewrites(c)
-        if map_add(&c.rewrites, hash, r) == 0:
-            r.refs += 1
+    while slot != NULL:
+        known = <Rewrite *> slot.value
+        if replaces or not known.bound:
+            map_remove(&c.rewrites, slot)
+            rewrite_unref(known)
+            slot = map_find(&c.rewrites, hash, NULL)
+        elif r != NULL and r.size == known.size and memcmp(r.text, known.text, r.size) == 0:
+            return 0
+        else:
+            slot = map_find(&c.rewrites, hash, slot)
+    if r == NULL:
+        return 0
+    if c.rewrites.count >= NOTED_LIMIT:
+        if r.bound:
+            return -1
+        # a position that is not turned back is no great loss
+        return 0
+    if map_add(&c.rewrites, hash, r) != 0:
+        return -1
+    r.refs += 1
+    return 0
 
 
 cdef Rewrite *noted_statement(Relay e, Client *c, const char *name, size_t n) noexcept nogil:
@@ -93,6 +110,27 @@ cdef Rewrite *noted_statement(Relay e, Client *c, const char *name, size_t n) no
         return NULL
     slot = map_find(&c.rewrites, hash_bytes(e.seed, name, n), NULL)
     return <Rewrite *> slot.value if slot != NULL else NULL
+
+
+cdef int judge_noted(
+    Relay e, Client *c, const char *name, size_t n, const char *values, size_t size
+) noexcept nogil:
+    # Results as up_bind's: by every statement that the server may have under this name.
+    cdef uint64_t hash = hash_bytes(e.seed, name, n)
+    cdef PtrSlot *slot = map_find(&c.rewrites, hash, NULL)
+    cdef Rewrite *known
+    cdef int result = BIND_AS_IS
+    cdef int one
+    while slot != NULL:
+        known = <Rewrite *> slot.value
+        if known.bound:
+            one = up_bind(e, c, known.text, known.size, values, size)
+            if one == BIND_REFUSED:
+                return one
+            if one == BIND_CHANGED:
+                result = one
+        slot = map_find(&c.rewrites, hash, slot)
+    return result
 
 
 cdef void note_portal(Relay e, Client *c, const char *name, size_t n, Rewrite *r) noexcept nogil:

@@ -88,6 +88,7 @@ cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t ef
         t = <Stmt *> slot.value
         if t.size == n and memcmp(t.body, body, n) == 0:
             t.refs += 1
+            t.effects |= effects
             p.prepared_hits += 1
             return t
         slot = map_find(&p.stmts, h, slot)

@@ -147,3 +147,41 @@ def _columns(body: bytes) -> Iterator[str | None]:
             at += size
     except struct.error as error:
         raise ServerProtocolError("truncated row") from error
+
+
+def bind_values(rest: bytes) -> dict[int, bytes | None]:
+    """The parameters of a Bind by number from 1; `rest` is the message behind the statement's name.
+
+    Raises ClientProtocolError.
+    """
+    return {number: value for number, (_, _, value) in _bound(rest).items()}
+
+
+def with_values(rest: bytes, values: Mapping[int, bytes]) -> bytes:
+    """`rest` with other values for some of the parameters."""
+    pieces, done = [], 0
+    for number, (start, end, _) in _bound(rest).items():
+        if number in values:
+            pieces += [rest[done:start], struct.pack("!i", len(values[number])), values[number]]
+            done = end
+    return b"".join([*pieces, rest[done:]])
+
+
+def _bound(rest: bytes) -> dict[int, tuple[int, int, bytes | None]]:
+    """Of each parameter where its length and value stand, and the value."""
+    found: dict[int, tuple[int, int, bytes | None]] = {}
+    try:
+        (formats,) = struct.unpack_from("!H", rest)
+        at = 2 + 2 * formats
+        (count,) = struct.unpack_from("!H", rest, at)
+        at += 2
+        for number in range(1, count + 1):
+            (size,) = struct.unpack_from("!i", rest, at)
+            end = at + 4 + max(size, 0)
+            if size < -1 or end > len(rest):
+                raise ClientProtocolError("invalid message format")
+            found[number] = at, end, None if size < 0 else rest[at + 4 : end]
+            at = end
+    except struct.error as error:
+        raise ClientProtocolError("invalid message format") from error
+    return found

@@ -149,6 +149,17 @@ def test_statements_in_another_encoding_are_changed_in_the_right_places(hidden):
         conn.execute('DROP TABLE public."é"')
 
 
+def test_values_that_name_objects_are_judged_when_they_are_bound(hidden):
+    with hidden(public_is_own=True).wire() as client:
+        sql = "SELECT $1::text::regclass::text"
+        client.ask(parse(sql, "s") + SYNC)
+        assert rows_of(client.ask(bind("public.orders", name="s") + execute() + SYNC)) == ["orders"]
+        for formats in ((), (1,)):
+            (error,) = errors(client.ask(bind("beta.orders", name="s", formats=formats) + execute() + SYNC))
+            assert (error["C"], error["M"]) == ("42501", "permission denied for schema beta")
+        assert rows_of(client.ask(bind("orders", name="s") + execute() + SYNC)) == ["orders"]
+
+
 def test_settings_of_the_proxy_are_not_the_client_s(hidden):
     with hidden().connect() as conn:
         for sql in (
