@@ -156,14 +156,13 @@ def _view(server: Server, schema: str, name: str, rule: Any, into: str) -> str:
             shown += [f"NULL::{_SYSTEM_TYPES[name]} AS {name}" for name in sorted(SYSTEM_COLUMNS)]
         body = f"SELECT {_list(shown)}\nWHERE false"
     else:
-        joined, condition, arms = _rule(rule, schema, columns, into)
+        joined, condition = _rule(rule, schema, columns, into)
         shown = [_column(schema, name, column, condition) for column in columns]
         if into == SYSTEM:
             shown += [f"t.{column}" for column in sorted(SYSTEM_COLUMNS)]
-        select = f"SELECT {_list(shown)}\nFROM {schema}.{name} t{joined}"
+        body = f"SELECT {_list(shown)}\nFROM {schema}.{name} t{joined}"
         if condition:
-            select += f"\nWHERE {condition}"
-        body = "\nUNION ALL\n".join(f"{select} AND {arm}" for arm in arms) or select
+            body += f"\nWHERE {condition}"
     # with the rights of who reads: the installer's are lent to nobody
     return f"CREATE OR REPLACE VIEW {into}.{name} WITH (security_invoker = true) AS\n{body};"
 
@@ -173,10 +172,10 @@ _SYSTEM_TYPES: Final = {
 }  # fmt: skip
 
 
-def _rule(rule: Any, schema: str, columns: Sequence[Column], into: str) -> tuple[str, str, list[str]]:
-    """(what is joined, the condition, further conditions of which each gives a part of the rows)."""
+def _rule(rule: Any, schema: str, columns: Sequence[Column], into: str) -> tuple[str, str]:
+    """(what is joined, the condition; "" shows every row)."""
     if rule == "true":
-        return "", "", []
+        return "", ""
     if rule == "schemas":
         # shown are rows in which each schema is the tenant's, or there is none
         first, *others = [c.name for c in columns if c.name.endswith("_schema")]
@@ -186,34 +185,33 @@ def _rule(rule: Any, schema: str, columns: Sequence[Column], into: str) -> tuple
             for other in others
             if other not in _BESIDE
         ]
-        return "", "\n  AND ".join(tests), []
+        return "", "\n  AND ".join(tests)
     if isinstance(rule, str):
-        return "", _expand(rule), []
+        return "", _expand(rule)
     if "condition" in rule:
         key = {SYSTEM: "system", LISTING: "listing"}.get(into, "condition")
         condition = rule.get(key, rule["condition"])
-        return "", _expand(condition), [_expand(arm) for arm in rule.get("union", ())]
+        return "", _expand(condition)
     (kind, of), = rule.items()  # fmt: skip
     return _kind(kind, of)
 
 
-def _kind(kind: str, of: Any) -> tuple[str, str, list[str]]:
+def _kind(kind: str, of: Any) -> tuple[str, str]:
     match kind:
         case "relation":
             return (
                 f"\nJOIN pg_catalog.pg_class o ON o.oid = t.{of}",
                 _expand("o.relnamespace = {schemas}"),
-                [],
             )
         case "type":
-            return f"\nJOIN pg_catalog.pg_type o ON o.oid = t.{of}", _expand("o.typnamespace = {schemas}"), []
+            return f"\nJOIN pg_catalog.pg_type o ON o.oid = t.{of}", _expand("o.typnamespace = {schemas}")
         case "object":
-            return "", f"(t.{of[1]} < 16384 OR {CATALOG}.sees(t.{of[0]}, t.{of[1]}))", []
+            return "", f"(t.{of[1]} < 16384 OR {CATALOG}.sees(t.{of[0]}, t.{of[1]}))"
         case "schema":
-            return "", f"t.{of} = {_macro('names')}", []
+            return "", f"t.{of} = {_macro('names')}"
         case "role_names":
             names = "ANY (ARRAY(SELECT r.rolname FROM tp_catalog.pg_roles r))"
-            return "", "\n  AND ".join(f"t.{one} = {names}" for one in of), []
+            return "", "\n  AND ".join(f"t.{one} = {names}" for one in of)
     raise ValueError(f"unknown rule {kind}")
 
 
@@ -224,7 +222,7 @@ def _column(schema: str, name: str, column: Column, condition: str) -> str:
     plain = f"t.{column.name}"
     shown = plain
     if schema == "pg_catalog" and full in rules["instead"]:
-        shown = re.sub(r"\bc\b", plain, rules["instead"][full])
+        shown = _of_column(_expand(rules["instead"][full]), plain)
     elif full in rules["shown"][schema]:
         shown = f"{CATALOG}.shown({plain})"
         if schema == "information_schema":
@@ -232,7 +230,7 @@ def _column(schema: str, name: str, column: Column, condition: str) -> str:
     elif (schema == "pg_catalog" and column.name == "schemaname") or (
         schema == "information_schema" and column.name.endswith("_schema")
     ):
-        shown = f"{CATALOG}.schema_name({plain})::{_type(column)}"
+        shown = f"({_of_column(_macro('schema_name'), plain)})::{_type(column)}"
     elif column.type == "aclitem[]":
         shown = f"{CATALOG}.rights({plain})"
     elif column.type == "anyarray":
@@ -241,6 +239,10 @@ def _column(schema: str, name: str, column: Column, condition: str) -> str:
     if schema == "pg_catalog" and condition and (column.type in _MASKED_TYPES or full in rules["masked"]):
         shown = f"CASE WHEN {condition} THEN {shown} END"
     return shown if shown == plain else f"{shown} AS {column.name}"
+
+
+def _of_column(expression: str, column: str) -> str:
+    return re.sub(r"\bc\b", column, expression)
 
 
 def _type(column: Column) -> str:

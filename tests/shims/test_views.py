@@ -130,8 +130,9 @@ def test_rows_are_those_of_the_originals(tenants: Tenants):
                     f"SELECT oid FROM tp_catalog_sys.{name}{toast} ORDER BY 1"
                 ).fetchall()
                 assert with_system == original, name
-        listed = connection.execute("SELECT oid FROM tp_catalog_list.pg_class ORDER BY 1").fetchall()
-        assert listed == connection.execute("SELECT oid FROM tp_catalog.pg_class ORDER BY 1").fetchall()
+        for name in names.LISTED_RELATIONS:
+            listed = connection.execute(f"SELECT oid FROM tp_catalog_list.{name} ORDER BY 1").fetchall()
+            assert listed == connection.execute(f"SELECT oid FROM tp_catalog.{name} ORDER BY 1").fetchall()
         toasted = connection.execute(
             "SELECT c.relname, x.relname FROM tp_catalog_sys.pg_class c"
             " JOIN tp_catalog_sys.pg_class x ON x.oid = c.reltoastrelid"

@@ -274,7 +274,8 @@ CREATE OR REPLACE FUNCTION tp_catalog.pg_show_all_settings(
     OUT boot_val text, OUT reset_val text, OUT sourcefile text, OUT sourceline integer, OUT pending_restart boolean)
 RETURNS SETOF record LANGUAGE sql STABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT s.* FROM pg_catalog.pg_show_all_settings() s WHERE s.name !~ '^tenant_proxy\.';
+    SELECT s.* FROM pg_catalog.pg_show_all_settings() s
+    WHERE s.name !~ '^tenant_proxy\.' AND s.name <> 'restrict_nonsystem_relation_kind';
 END;
 
 -- --- names of schemas, where the tenant's is `public` --------------------------------------------------------------
@@ -289,7 +290,3 @@ RETURN ARRAY(SELECT tp_catalog.schema_name(s.name)
 
 CREATE OR REPLACE FUNCTION tp_catalog.format_type(oid, integer) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 RETURN tp_catalog.shown(pg_catalog.format_type($1, $2));
-
-CREATE OR REPLACE FUNCTION tp_catalog.pg_get_serial_sequence(text, text) RETURNS text
-LANGUAGE sql STABLE STRICT PARALLEL SAFE
-RETURN tp_catalog.shown(pg_catalog.pg_get_serial_sequence($1, $2));

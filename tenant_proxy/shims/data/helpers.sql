@@ -50,14 +50,21 @@ BEGIN
         pg_catalog.pg_my_temp_schema());
 END $$;
 
--- The OIDs of the relations in them, of their indexes, and, if asked for, of their TOAST tables.
-CREATE OR REPLACE FUNCTION tp_catalog.relations(toast boolean) RETURNS oid[] LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $$
-DECLARE
-    found oid[] := ARRAY(
+-- The OIDs of the relations in them, but for those that initdb made, whose dependencies are not kept.
+CREATE OR REPLACE FUNCTION tp_catalog.own_relations() RETURNS oid[] LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $$
+BEGIN
+    RETURN ARRAY(
         SELECT d.objid FROM pg_catalog.pg_depend d
         WHERE d.refclassid OPERATOR(pg_catalog.=) 2615::pg_catalog.oid
           AND d.refobjid OPERATOR(pg_catalog.=) ANY (tp_catalog.schemas())
           AND d.classid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid);
+END $$;
+
+-- The OIDs of all relations in them, of their indexes, and, if asked for, of their TOAST tables.
+CREATE OR REPLACE FUNCTION tp_catalog.relations(toast boolean) RETURNS oid[]
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $$
+DECLARE
+    found oid[] := tp_catalog.own_relations();
 BEGIN
     RETURN ARRAY(
         SELECT c.oid FROM pg_catalog.pg_class c

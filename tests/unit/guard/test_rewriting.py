@@ -451,7 +451,7 @@ def test_a_dollar_quote_is_not_ended_by_a_name():
         (
             "SELECT current_schema, current_schema(), pg_get_serial_sequence('public.t', 'id')",
             "SELECT tp_catalog.current_schema(), tp_catalog.current_schema(), "
-            "tp_catalog.pg_get_serial_sequence('\"acme\".t', 'id')",
+            "pg_get_serial_sequence('\"acme\".t', 'id')",
         ),
     ],
 )
