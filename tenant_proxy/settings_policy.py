@@ -239,6 +239,14 @@ def check_search_path(
     return None
 
 
+def with_own_schema(value: str, schema: str) -> str:
+    """A search_path in which `public` is the tenant's own schema (policy.public_is_own)."""
+    names = split_identifiers(value)
+    if names is None or "public" not in names:
+        return value
+    return join_identifiers([schema if name == "public" else name for name in names])
+
+
 def check_setting(
     name: str,
     value: str | None,

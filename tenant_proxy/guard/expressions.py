@@ -214,6 +214,9 @@ def _query_argument(w: Walk, name: str, argument: Mapping[str, Any], location: i
     """SQL in an argument runs with the call: judged if it is constant, refused otherwise."""
     text = w.constant(argument, strict=True)
     if text is None:
+        if "ParamRef" in argument and w.bind(argument["ParamRef"].get("number", 0), bound.QUERY):
+            w.effects |= _OPAQUE
+            return
         _refuse_dynamic(w, "query", name, location)
     w.effects |= w.nested(
         text,

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tenant_proxy.errors import ProxyError
-from tenant_proxy.guard import own_public
-from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
+from tenant_proxy.guard import bound, own_public
+from tenant_proxy.guard.walk import NOWHERE, TEXTS, Body, Walk, strings
 from tenant_proxy.settings_policy import (
     FIXED_SETTINGS,
     IDENTITY_SETTINGS,
@@ -188,28 +188,35 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
         return  # no such function
     name = w.constant(w.filtered.get(id(arguments[0]), arguments[0]), strict=True)
     if name is None:
-        w.refuse(
-            "setting_dynamic",
-            "permission denied for function set_config",
-            detail="The name of the setting is not a constant.",
-            hint="Write the setting's name as a constant.",
-            location=location,
-            name="set_config",
-        )
+        number = _parameter(arguments[0])
+        if not w.bind(number, bound.SETTING):
+            w.refuse(
+                "setting_dynamic",
+                "permission denied for function set_config",
+                detail="The name of the setting is not a constant.",
+                hint="Write the setting's name as a constant, or bind it.",
+                location=location,
+                name="set_config",
+            )
+        w.bind(_parameter(arguments[1]), f"{bound.VALUE_OF}{number}")
+        if not _is_true(arguments[2]):
+            w.set(["*"])
+        return
     name = canonical_name(name)
     value = w.constant(arguments[1], strict=True)
     if value is None and not _is_null(arguments[1]):
-        if name in _VALUE_DECIDES:
+        if name not in _VALUE_DECIDES:
+            # some value: names that are refused whatever the value still are
+            value = ""
+        elif not w.bind(_parameter(arguments[1]), f"{bound.VALUE}{name}"):
             w.refuse(
                 "setting_dynamic",
                 f'permission denied to set parameter "{name}"',
                 detail="The value is not a constant.",
-                hint="Write the setting's value as a constant, or use SET.",
+                hint="Write the setting's value as a constant, bind it, or use SET.",
                 location=location,
                 name=name,
             )
-        # some value: names that are refused whatever the value still are
-        value = ""
     elif name == "search_path" and value:
         value = _search_path(w, value, arguments[1], location)
     elif name == _RESTRICTS_VIEWS and value and w.scope.hides:
@@ -230,6 +237,13 @@ def _search_path(w: Walk, value: str, argument: Mapping[str, Any], location: int
     result = join_identifiers(meant)
     w.replace_string(argument, result)
     return result
+
+
+def _parameter(argument: Mapping[str, Any]) -> int:
+    """The number of the parameter that an argument is, perhaps cast to text; 0 if it is anything else."""
+    while "TypeCast" in argument and strings(argument["TypeCast"]["typeName"]["names"])[-1] in TEXTS:
+        argument = argument["TypeCast"].get("arg", {})
+    return int(argument["ParamRef"].get("number", 0)) if "ParamRef" in argument else 0
 
 
 def bound_setting(w: Walk, name: str, value: str | None, *, known: bool = True) -> str | None:

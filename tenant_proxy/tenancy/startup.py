@@ -13,7 +13,7 @@ from typing import Final
 from tenant_proxy import errors
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.model import StartupRequest
-from tenant_proxy.settings_policy import canonical_name, check_setting, join_identifiers
+from tenant_proxy.settings_policy import canonical_name, check_setting, join_identifiers, with_own_schema
 from tenant_proxy.tenancy.registry import TENANT_SETTING, TenantInfo
 
 #: startup parameters that are no settings (docs 54.7, StartupMessage)
@@ -168,6 +168,8 @@ def startup_settings(request: StartupRequest, tenant: TenantInfo) -> dict[str, s
         if canonical_name(name) in NOT_SETTINGS or name.startswith(PROTOCOL_PREFIX):
             # as in `-c user=…` or a parameter "Database"; no setting to PostgreSQL either
             raise _unrecognized(name)
+        if canonical_name(name) == "search_path" and tenant.policy.public_is_own:
+            value = with_own_schema(value, tenant.schema)
         refusal = check_setting(
             name,
             value,

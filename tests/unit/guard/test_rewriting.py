@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tenant_proxy.model import Action
+from tenant_proxy.model import Action, Verdict
 from tests.unit.guard.scope import ACME, GUARD, HIDING, PUBLIC, SPACE, judge, refusal, rewritten, scope
 
 MISSING = scope(hide_missing=True)
@@ -504,6 +504,96 @@ def test_parameters_that_name_objects_are_told():
         "SELECT $1",
     ):
         assert judge(sql).bound == (), sql
+
+
+def bind(sql, *values, in_scope=ACME):
+    """What is sent of the values, or the refusal."""
+    verdict = judge(sql, in_scope)
+    assert verdict.action is Action.ALLOW, verdict
+    numbered = dict(enumerate(values, 1))
+    judged, replaced = GUARD.judge_values(in_scope, verdict.bound, numbered)
+    return judged if judged.action is Action.REJECT else [replaced.get(n, numbered[n]) for n in numbered]
+
+
+@pytest.mark.parametrize(
+    ("sql", "values", "reason"),
+    [
+        ("SELECT $1::regclass", ["beta.t"], "cross_schema"),
+        ("SELECT nextval($1)", ["beta.s"], "cross_schema"),
+        ("SELECT to_regtype($1)", ["beta.mood"], "cross_schema"),
+        ("SELECT to_regprocedure($1)", ["f(beta.mood)"], "cross_schema"),
+        ("SELECT $1::regclass", ["a.b.c.d"], "syntax"),
+        ("SELECT set_config('search_path', $1, false)", ["beta"], "search_path"),
+        ("SELECT set_config('search_path', $1::text, true)", ["acme, beta"], "search_path"),
+        ("SELECT set_config('client_encoding', $1, false)", ["sjis"], "setting_refused"),
+        ("SELECT set_config($1, $2, false)", ["search_path", "beta"], "search_path"),
+        ("SELECT set_config($2, $1, false)", ["beta", "SEARCH_PATH"], "search_path"),
+        ("SELECT set_config($1, $2, false)", ["role", "beta_app"], "setting_refused"),
+        ("SELECT set_config($1, $2, false)", ["session_authorization", "postgres"], "setting_refused"),
+        ("SELECT set_config($1, 'beta', false)", ["search_path"], "setting_dynamic"),
+        ("SELECT set_config($1, a, false) FROM t", ["search_path"], "setting_dynamic"),
+        ("SELECT set_config($1, a, false) FROM t", ["role"], "setting_refused"),
+        (
+            "SELECT set_config($1, $2, false), set_config($3, $2, false)",
+            ["a.b", "beta", "search_path"],
+            "search_path",
+        ),
+        ("SELECT query_to_xml($1, true, true, '')", ["SELECT * FROM beta.t"], "cross_schema"),
+        ("SELECT query_to_xml($1, true, true, '')", ["SELECT set_config('a.b', '', false)"], "dynamic_query"),
+        ("SELECT query_to_xml($1, true, true, '')", ["SELECT $1::regclass"], "dynamic_query"),
+    ],
+)
+def test_values_that_reach_outside_are_refused_at_bind(sql, values, reason):
+    verdict = bind(sql, *values)
+    assert isinstance(verdict, Verdict), verdict
+    assert verdict.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
+        ("SELECT $1::regclass, to_regclass($2)", ["acme.t", None]),
+        ("SELECT $1::regclass", ["1234"]),
+        ("SELECT set_config('search_path', $1, false)", ["acme, pg_catalog"]),
+        ("SELECT set_config('search_path', $1, false)", [None]),
+        ("SELECT set_config($1, $2, false)", ["search_path", "acme"]),
+        ("SELECT set_config($1, $2, false)", ["statement_timeout", "5s"]),
+        ("SELECT set_config($1, $2, false)", [None, "x"]),
+        ("SELECT set_config($1, 'x', $2)", ["application_name", "on"]),
+        ("SELECT query_to_xml($1, true, true, '')", ["SELECT * FROM orders"]),
+    ],
+)
+def test_values_that_stay_inside_are_let_through(sql, values):
+    assert bind(sql, *values) == values
+
+
+def test_values_are_rewritten_as_literals_are():
+    sql = "SELECT $1::regclass, has_schema_privilege($2, 'usage'), set_config('search_path', $3, false)"
+    assert bind(sql, "public.t", "public", "public, pg_catalog", in_scope=PUBLIC) == [
+        '"acme".t',
+        "acme",
+        "acme, pg_catalog",
+    ]
+    assert bind("SELECT set_config($1, $2, true)", "search_path", "public", in_scope=PUBLIC) == [
+        "search_path",
+        "acme",
+    ]
+    assert bind("SELECT query_to_xml($1, true, true, '')", "TABLE pg_proc", in_scope=HIDING) == [
+        "TABLE tp_catalog.pg_proc"
+    ]
+
+
+def test_settings_whose_names_are_bound_are_settings():
+    assert judge("SELECT set_config($1, $2, false)").settings == ("*",)
+    assert judge("SELECT set_config($1, $2, true)").settings == ()
+    assert judge("SELECT set_config('search_path', $1, false)").settings == ("search_path",)
+    for sql in (
+        "PREPARE p AS SELECT set_config($1, $2, false)",
+        "CREATE FUNCTION f(text) RETURNS text LANGUAGE sql AS $$SELECT set_config($1, '', false)$$",
+        "CREATE FUNCTION f(text) RETURNS text RETURN set_config($1, '', false)",
+        "SELECT set_config(lower($1), 'a', false)",
+    ):
+        assert refusal(sql).reason == "setting_dynamic", sql
 
 
 def test_values_of_parameters_are_judged_as_literals_are():

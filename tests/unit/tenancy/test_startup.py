@@ -210,6 +210,12 @@ def test_a_clients_search_path_inside_the_tenant(acme):
     assert settings_of(acme, search_path="pg_temp, Acme")["search_path"] == "pg_temp, Acme"
 
 
+def test_a_clients_search_path_where_public_is_its_own():
+    own = tenant("schema: A b, policy: {public_is_own: true}")
+    assert settings_of(own, search_path="public")["search_path"] == '"A b"'
+    assert settings_of(own, search_path='pg_catalog, "public"')["search_path"] == 'pg_catalog, "A b"'
+
+
 def test_a_clients_search_path_outside_the_tenant(acme):
     error = refusal(acme, search_path="acme, beta")
     assert (error.sqlstate, error.schema) == ("42501", "beta")
