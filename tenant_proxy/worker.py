@@ -176,6 +176,7 @@ class Worker:
         self.logins.forget()
         self.pools.reload(state.registry)
         self.judging.violations.keep(set(state.registry.tenants))
+        self.dialer.look_again()
         self._end_orphans(state)
 
     def _end_orphans(self, state: State) -> None:

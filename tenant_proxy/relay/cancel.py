@@ -7,9 +7,10 @@ connection that carried it, the cancelled backend serves nobody else (DESIGN, in
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.net.tls import server_context
@@ -35,31 +36,42 @@ class Cancels:
         self._tasks: set[asyncio.Task[None]] = set()
         self.counts: Counter[str] = Counter()
 
-    def on_request(self, pid: int, key: bytes, packet: bytes, client: int | None) -> None:
-        """A CancelRequest of a connection here (`client`) or, handed over, of another worker's (None).
+    def on_request(self, pid: int, key: bytes, packet: bytes, client: int, *, plain: bool) -> None:
+        """A CancelRequest of a connection here; `plain` if it is not encrypted.
 
         The connection is closed when the server has taken the request: a client that waits for that, as
         libpq does, may then send its next statement without fear for it.
         """
-        if not self._take(pid, key, packet, client) and client is not None:
-            self._worker.engine.client_end(client, Reason.CANCEL)
+        engine = self._worker.engine
+        if self._take(pid, key, lambda: engine.client_end(client, Reason.CANCEL)):
+            engine.client_hold(client, True)
+            return
+        asked = self._worker.mailbox.broadcast_cancel(packet, engine.fileno(client) if plain else None)
+        if not asked:
+            self.counts["unmatched"] += 1
+        # not shut down: for the client it ends when the worker that has its key closes it too
+        engine.client_end(client, Reason.HANDED_OVER if asked and plain else Reason.CANCEL)
 
-    def _take(self, pid: int, key: bytes, packet: bytes, client: int | None) -> bool:
-        """Whether the request is on its way to a server of this worker's."""
+    def on_handed_over(self, pid: int, key: bytes, fd: int | None) -> None:
+        """A CancelRequest that has come to another worker, with the connection that brought it."""
+
+        def close() -> None:
+            if fd is not None:
+                os.close(fd)
+
+        if not self._take(pid, key, close):
+            self.counts["unmatched"] += 1
+            close()
+
+    def _take(self, pid: int, key: bytes, delivered: Callable[[], None]) -> bool:
+        """Whether the request is on its way to a server of this worker's; then `delivered` is called."""
         found = self._worker.engine.find_cancel(pid, key)
-        if found is False:
-            if client is None or not self._worker.mailbox.broadcast_cancel(packet):
-                self.counts["unmatched"] += 1
-        elif found is None:
-            self.counts["nothing_running"] += 1
-        else:
-            server, info = found
-            self.counts["forwarded"] += 1
-            if client is not None:
-                self._worker.engine.client_hold(client, True)
-            self._start(self._forward(server, info, client))
-            return True
-        return False
+        if not found:
+            return False
+        server, info = found
+        self.counts["forwarded"] += 1
+        self._start(self._forward(server, info, delivered))
+        return True
 
     def stop_statement(self, info: ServerInfo) -> None:
         """Cancels what a server runs that is about to be closed."""
@@ -76,13 +88,12 @@ class Cancels:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _forward(self, server: int, info: ServerInfo, client: int | None) -> None:
+    async def _forward(self, server: int, info: ServerInfo, delivered: Callable[[], None]) -> None:
         try:
             await self._send(info)
         finally:
             self._worker.engine.cancel_done(server)
-            if client is not None:
-                self._worker.engine.client_end(client, Reason.CANCEL)
+            delivered()
             self._worker.engine.poke()
 
     async def _send(self, info: ServerInfo) -> None:

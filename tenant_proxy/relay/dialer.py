@@ -24,7 +24,7 @@ from tenant_proxy.errors import ProxyError, Source
 from tenant_proxy.net.tls import TlsLayer, server_context
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
-from tenant_proxy.relay.facts import QUESTIONS
+from tenant_proxy.relay.facts import QUESTIONS, Key, key_of
 from tenant_proxy.relay.session import PoolRecord, ServerInfo
 from tenant_proxy.wire import messages
 
@@ -330,6 +330,23 @@ class Dialer:
             "server connected", server=server, tenant=pool.tenant.name, user=pool.server_user, pid=info.pid
         )
         self._worker.engine.server_ready(server, info.pid, expires_us)
+
+    def look_again(self) -> None:
+        """After a reload: opens a server of each cluster of which something might have changed."""
+        engine, facts = self._worker.engine, self._worker.facts
+        looked: set[Key] = set()
+        for pool in self._worker.pools:
+            cluster = pool.tenant.cluster
+            total, *_, most = engine.pool_state(pool.id)
+            if key_of(cluster) in looked or pool.replication or not pool.welcomes or total >= most:
+                continue
+            if facts.installed(cluster) or not facts.is_wanted(cluster):
+                continue
+            startup_id = next(iter(pool.welcomes))
+            address = self._address(pool, startup_id)
+            if address is not None and self._worker.budget.take(pool.tenant):
+                looked.add(key_of(cluster))
+                self._open(pool, startup_id, address)
 
     # --- failures ----------------------------------------------------------------------
 

@@ -197,10 +197,10 @@ class Judging:
             mode = scope.policy.mode
             self.counts[scope.tenant, _ACTIONS[mode], judged.reason] += 1
             if mode is GuardMode.ENFORCE:
-                log.info("values refused", **self._note(session, scope, judged, sql))
+                self._note("values refused", session, scope, judged, statement_of(sql))
                 return True, refusal(judged).to_message()
             if mode is GuardMode.OBSERVE:
-                log.warning("values would be refused", **self._note(session, scope, judged, sql))
+                self._note("values would be refused", session, scope, judged, statement_of(sql))
         if not replaced:
             return None
         new = {number: text.encode(scope.codec) for number, text in replaced.items()}

@@ -157,7 +157,7 @@ class Logins:
     def _on_packet(self, client: int, attempt: Attempt, packet: StartupPacket, data: bytes) -> None:
         engine = self._worker.engine
         if packet.code == messages.CANCEL_REQUEST:
-            self._worker.cancels.on_request(packet.pid, packet.key, data, client)
+            self._worker.cancels.on_request(packet.pid, packet.key, data, client, plain=attempt.tls is None)
             return
         if packet.code == messages.SSL_REQUEST and attempt.tls is None:
             # the engine answers it where there is no TLS

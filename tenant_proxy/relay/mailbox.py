@@ -54,20 +54,25 @@ class Mailbox:
             return False
         return True
 
-    def broadcast_cancel(self, packet: bytes) -> bool:
-        """Asks the other workers; False when there are none."""
-        return self._broadcast(CANCEL + packet)
+    def broadcast_cancel(self, packet: bytes, fd: int | None) -> bool:
+        """Asks the other workers; False when there are none.
+
+        Each gets the connection `fd` that brought the request: it ends for its client when the last has
+        closed it, which is the worker that delivers the request.
+        """
+        return self._broadcast(CANCEL + packet, fd)
 
     def broadcast_release(self, cluster: str) -> bool:
         """Asks the other workers to give up an idle backend of a cluster."""
         return self._broadcast(RELEASE + cluster.encode())
 
-    def _broadcast(self, packet: bytes) -> bool:
+    def _broadcast(self, packet: bytes, fd: int | None = None) -> bool:
         asked = False
+        rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
         for slot, sender in enumerate(self._senders):
             if slot != self._slot:
                 try:
-                    sender.send(packet)
+                    sender.sendmsg([packet], rights)
                     asked = True
                 except OSError:
                     log.warning("a worker's mailbox is full", worker=slot)
@@ -96,7 +101,7 @@ class Mailbox:
             fds = fds[1:]
         elif kind == CANCEL:
             request = messages.read_startup(data)
-            self._worker.cancels.on_request(request.pid, request.key, data, None)
+            self._worker.cancels.on_handed_over(request.pid, request.key, fds.pop() if fds else None)
         elif kind == RELEASE:
             self._worker.release_idle(data.decode())
         for fd in fds:

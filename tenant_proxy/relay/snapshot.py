@@ -74,7 +74,7 @@ def _counters(worker: Worker, figures: list[dict[str, Any]]) -> dict[str, Any]:
         "servers_closed": engine["server_ends"],
         "cancels": {
             "forwarded": worker.cancels.counts["forwarded"],
-            "unmatched": worker.cancels.counts["unmatched"] + worker.cancels.counts["nothing_running"],
+            "unmatched": worker.cancels.counts["unmatched"],
         },
         "guard": [
             {"tenant": tenant, "action": action, "reason": reason, "count": count}

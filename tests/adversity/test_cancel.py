@@ -205,6 +205,18 @@ def test_a_storm_of_late_cancels(proxies, workers):
     assert innocent_errors == []
 
 
+def test_a_request_is_delivered_before_its_connection_is_closed(proxies):
+    """Also when another worker has the key: what the client sends then is not hit any more."""
+    proxy = proxies(workers=3, pool={"mode": "session"})
+    with proxy.wire() as c:
+        for _ in range(12):
+            c.send(query(SLEEP))
+            c.cancel()
+            # libpq's PQcancel returns now; the error is all that may come of it
+            assert sqlstates(c.until_ready()) == ["57014"]
+            assert sqlstates(c.query("SELECT pg_sleep(0.01)")) == []
+
+
 def test_many_requests_for_one_statement(proxies, superuser):
     proxy = proxies(workers=2, pool={"mode": "transaction", "max": 1})
     with proxy.wire() as c, proxy.wire() as other:
