@@ -18,7 +18,7 @@ from tenant_proxy.guard import catalogs, definitions, expressions, own_public, s
 from tenant_proxy.guard.effects import REFUSED, SERVER_SAYS, STATEMENTS
 from tenant_proxy.guard.functions import FUNCTIONS, OIDS
 from tenant_proxy.guard.nodes import NODES
-from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES, Costly, Unreadable, allowance, parse
+from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES, Costly, Unreadable, parse, within_allowance
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.source import NotFound
 from tenant_proxy.guard.standin import LONG_TEXT_BYTES, cut, stand_in
@@ -112,11 +112,7 @@ class Guard:
         """The verdict if it takes no longer than a millisecond or two (`parse.ALLOWANCE`), else None."""
         if len(sql) > ALLOWED_TEXT_BYTES:
             return None
-        try:
-            with allowance():
-                return self.judge(scope, sql)
-        except Costly:
-            return None
+        return within_allowance(functools.partial(self.judge, scope, sql))
 
     def _judge_long(self, scope: GuardScope, sql: str) -> Verdict:
         encoded = sql.encode("utf-8", "surrogatepass")
