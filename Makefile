@@ -2,7 +2,7 @@
 #
 #   make demo            embedded PostgreSQL, two tenants, the proxy, a tour; stays up   (ONCE=1: exits)
 #   make test            every test but the long ones     (ARGS="-k scram" goes to pytest)
-#   make soak, fuzz      the long ones
+#   make soak, fuzz      the long ones     (SECONDS=3600: each of our parsers is fuzzed as long)
 #   make bench           the load tests                   (ARGS goes to python -m loadtests)
 #   make lint            ruff and mypy
 #   make format          ruff format
@@ -24,6 +24,7 @@ PY := $(VENV)/bin/python
 JOBS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 ARGS ?=
 ONCE ?=
+SECONDS ?= 60
 
 CYTHON_SOURCES := setup.py $(shell find tenant_proxy -name '*.pyx' -o -name '*.pxd')
 BUILD_EXT := $(PY) setup.py -q build_ext --inplace --parallel $(JOBS)
@@ -95,7 +96,7 @@ soak: compile .stamps/packages
 	$(PY) -m pytest -m soak --timeout 7200 $(ARGS)
 
 fuzz: compile .stamps/packages
-	$(PY) -m pytest -m fuzz --timeout 7200 $(ARGS)
+	FUZZ_SECONDS=$(SECONDS) $(PY) -m pytest -m fuzz --timeout 7200 $(ARGS)
 
 bench: compile .stamps/packages
 	$(PY) -m loadtests $(ARGS)

@@ -498,6 +498,8 @@ class _Reader:
         if self.peek() in _LEVELS:
             self.at += 1
         if self.peek() not in (";", "using"):
+            if self.ended:
+                self._unexpected()
             if self.accept("sqlstate") or not self.tokens[self.at].is_name:
                 self.at += 1  # the format, or a SQLSTATE
             else:

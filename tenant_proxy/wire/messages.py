@@ -93,6 +93,8 @@ def read_startup(packet: bytes) -> StartupPacket:
 
     Raises ClientProtocolError.
     """
+    if len(packet) < 8:
+        raise ClientProtocolError("invalid length of startup packet")
     length, code = struct.unpack_from("!II", packet)
     if length != len(packet):
         raise ClientProtocolError("invalid length of startup packet")

@@ -213,7 +213,7 @@ class Hooks:
         if sql is None:
             self.asked_again.append(client)
             return self.verdicts.get(client) or (READS if client in self.verdicts else None)
-        words = sql.decode()
+        words = sql.decode("utf-8", "replace")
         self.judged.append(words)
         if "long" in words and client not in self.verdicts:
             if client not in self.waiting:
@@ -251,13 +251,13 @@ class Hooks:
         return wire.error("54000")
 
     def missing_statement(self, name: bytes) -> bytes:
-        return errors.prepared_statement_missing(name.decode()).to_message()
+        return errors.prepared_statement_missing(name.decode("utf-8", "replace")).to_message()
 
     def existing_statement(self, name: bytes) -> bytes:
-        return errors.prepared_statement_exists(name.decode()).to_message()
+        return errors.prepared_statement_exists(name.decode("utf-8", "replace")).to_message()
 
     def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool) -> bytes | bool:
-        words = sql.decode().split(" ")
+        words = sql.decode("utf-8", "replace").split(" ")
         if words[-1].upper() == "ALL":
             self.stage.engine.client_forget_statements(client, None)
             if words[0] == "DISCARD":
