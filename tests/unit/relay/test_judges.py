@@ -80,10 +80,13 @@ async def test_verdicts_are_those_of_the_judge(engine):
     assert engine.judges.state() == {"processes": 1, "waiting": 0, "judged": 3, "failed": 0}
 
 
-async def test_text_that_is_not_utf8_is_read_as_in_the_worker(engine):
-    engine.say(1, b"SELECT '\xe9' FROM orders" + b" " * 5000)
+async def test_a_text_is_read_in_the_client_s_encoding(engine):
+    sql = b"SELECT '\xe9' FROM orders" + b" " * 5000
+    engine.say(1, sql, dataclasses.replace(scope(client_encoding="LATIN1"), id=4))
+    engine.say(2, sql)
     await engine.all_answered()
     assert engine.verdicts[1].action is Action.ALLOW
+    assert engine.verdicts[2].sqlstate == "22021"
 
 
 async def test_tenants_have_turns(engine, monkeypatch):
