@@ -24,6 +24,8 @@ HERE = Path(__file__).parent / "corpus"
 
 #: database of the corpus, beside the one of all other tests
 DATABASE = "corpus"
+#: the same with the views that hide other tenants
+HIDING = "corpus_hiding"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Entry:
     #: what must not be in the answer
     lacks: str = ""
 
-    #: what it takes: "shims"
+    #: what it takes to hold: "shims", or "opaque names", which are the platform's
     needs: str = ""
     #: majors of PostgreSQL
     since: int = 0
@@ -190,16 +192,17 @@ def any_oid(_type: str, _name: str) -> int:
 class Database:
     """The corpus's database on a server."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, name: str = DATABASE) -> None:
         self.server = server
+        self.name = name
         with server.connect(database="postgres") as conn:
-            conn.execute(f"CREATE DATABASE {DATABASE}")
+            conn.execute(f"CREATE DATABASE {name}")
         self.superuser = self.connect()
         self.superuser.execute((HERE / "setup.sql").read_text().encode())
         self._oids: dict[tuple[str, str], int] = {}
 
     def connect(self, user: str | None = None, password: str | None = None) -> psycopg.Connection:
-        return self.server.connect(user, password, DATABASE)
+        return self.server.connect(user, password, self.name)
 
     def oid(self, type_name: str, name: str) -> int:
         key = (type_name, name)
@@ -212,4 +215,4 @@ class Database:
     def close(self) -> None:
         self.superuser.close()
         with self.server.connect(database="postgres") as conn:
-            conn.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+            conn.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
