@@ -82,6 +82,7 @@ class Tour:
             ("The same SQL, as each tenant", self._same_sql),
             ("DDL stays at home", self._ddl),
             ("Another tenant's table is refused, and the session goes on", self._refused),
+            ("Other tenants are not in the catalogs", self._catalogs),
             ("What the metrics counted", self._metrics),
             ("The admin console", self._admin),
         ]
@@ -130,6 +131,12 @@ class Tour:
         self.console.print("\n[dim]Past the proxy, with acme's own login, PostgreSQL's grants hold as well:")
         direct = self._psql("ACME_DIRECT_DSN", "SELECT * FROM beta.orders")
         self._check("refused by PostgreSQL itself", "permission denied for schema beta" in direct)
+
+    def _catalogs(self) -> None:
+        shown = self._psql("DSN_ACME", r"\dn")
+        self._check(
+            "acme finds its own schema, and beta's is not there", "acme" in shown and "beta" not in shown
+        )
 
     def _metrics(self) -> None:
         url = self.addresses.metrics_url
