@@ -41,7 +41,7 @@ _OPTIONS = "-c search_path=acme,public -c statement_timeout=500 -c lock_timeout=
 
 
 class Oracle:
-    """Statements of one session; closed and opened again when one of them has failed."""
+    """Statements of one session, opened again when one of them has touched something."""
 
     def __init__(self, server: Server, database: str = "postgres") -> None:
         self._server = server
@@ -65,7 +65,7 @@ class Oracle:
         """Runs the statements in a transaction that is undone; "" if they fail or touch nothing."""
         if self._connection is None:
             dsn = self._server.dsn(user="acme_app", password="secret", database=self._database)
-            self._connection = psycopg.connect(dsn, autocommit=True, options=_OPTIONS)
+            self._connection = psycopg.connect(dsn, autocommit=True, options=_OPTIONS, prepare_threshold=None)
         run = self._connection.execute
         try:
             run("BEGIN")
@@ -73,9 +73,13 @@ class Oracle:
                 run(sql.encode())
             found: Any = run(_TOUCHED).fetchone()
             self.ran += 1
-            run("ROLLBACK")
+            run("ROLLBACK; DEALLOCATE ALL; CLOSE ALL")
         except psycopg.Error:
-            self.close()
+            # what a failed statement has touched is still counted, and shows behind the next one
+            if self._connection.closed:
+                self.close()
+            else:
+                run("ROLLBACK; DEALLOCATE ALL; CLOSE ALL")
             return ""
         what, *who = found
         if who[:2] != ["acme_app", "acme_app"] or "beta" in who[2]:
