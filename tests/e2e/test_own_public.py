@@ -72,11 +72,11 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def proxy(server: Server, proxy_pool: Proxies) -> Iterator[Proxy]:
+def proxy(server: Server, proxy_pool: Proxies) -> Proxy:
     policy = {"catalogs": "hide", "public_is_own": True}
-    yield proxy_pool.shared(merged(base_config(server), {"policy": policy}))
     with server.connect(database="app") as connection:
         connection.execute("DROP SCHEMA acme CASCADE; CREATE SCHEMA acme AUTHORIZATION acme_app")
+    return proxy_pool.shared(merged(base_config(server), {"policy": policy}))
 
 
 @pytest.mark.parametrize("options", [[], ["--inserts", "--rows-per-insert=2"], ["--clean", "--if-exists"]])
@@ -130,10 +130,9 @@ def test_settings_and_literals_that_say_public(proxy: Proxy):
             ("public.t",),
         ).fetchone() == (True, True)
         # as Prisma asks
-        found = connection.execute(
+        assert connection.execute(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", ("public",)
-        ).fetchall()
-        assert ("t",) in found
+        ).fetchall() == [("t",)]
 
 
 DJANGO = """
