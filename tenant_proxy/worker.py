@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import random
 import signal
 import sys
 import time
 import uuid
-import zlib
 from collections import Counter
 from typing import Any
 
@@ -36,9 +34,10 @@ from tenant_proxy.relay.cancel import Cancels
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.dialer import Dialer
 from tenant_proxy.relay.engine import Engine
+from tenant_proxy.relay.entries import Entries, home_of
 from tenant_proxy.relay.facts import Facts
 from tenant_proxy.relay.judging import Judging
-from tenant_proxy.relay.login import Attempt, Logins
+from tenant_proxy.relay.login import Admission, Attempt, Logins
 from tenant_proxy.relay.mailbox import Mailbox
 from tenant_proxy.relay.pools import Pools
 from tenant_proxy.relay.session import ServerInfo, Session
@@ -88,13 +87,13 @@ class Worker:
         self.budget = Budget(boot["shm_fd"], self.slot, self.workers, boot["tenant_indexes"])
         self.mailbox = Mailbox(self, self.slot, boot["mailboxes"])
         self.engine = Engine(Hooks(self), self.judging.cache, **_engine_limits(config))
+        self.entries = Entries(self)
         self.draining = False
         self.parse_us = 0
         self.handovers = 0
         #: (tenant, SQLSTATE class, source) -> errors
         self.error_counts: Counter[tuple[str, str, str]] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
-        self._pid = random.getrandbits(30)
         self._stopped = asyncio.Event()
 
     # --- life -------------------------------------------------------------------
@@ -106,6 +105,8 @@ class Worker:
             self.engine.add_listener(listener["fd"], listener["kind"] == "unix")
         loop.add_reader(self.mailbox.fileno(), self.mailbox.on_readable)
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
+        self.budget.share(self.engine)
+        self.entries.configure()
         self._sweep()
 
     def _offer_again(self, client: int) -> None:
@@ -144,6 +145,7 @@ class Worker:
         if self.draining:
             return
         self.draining = True
+        self.engine.entry_stop()
         self.engine.stop_accepting()
         asyncio.get_running_loop().remove_reader(self.mailbox.fileno())
         self._spawn(self._drain(timeout_s))
@@ -175,6 +177,7 @@ class Worker:
         self.users.forget()
         self.logins.forget()
         self.pools.reload(state.registry)
+        self.entries.configure()
         self.judging.violations.keep(set(state.registry.tenants))
         self.dialer.look_again()
         self._end_orphans(state)
@@ -199,11 +202,6 @@ class Worker:
         task.add_done_callback(self.tasks.discard)
 
     # --- small services of the parts ------------------------------------------------
-
-    def next_pid(self) -> int:
-        """A process id for BackendKeyData that stands for no process."""
-        self._pid = (self._pid + 1) & 0x3FFFFFFF
-        return self._pid | 0x40000000
 
     def count_error(self, tenant: str, error: ProxyError, source: Source | None = None) -> None:
         self.error_counts[tenant, error.sqlstate[:2], (source or error.source).value] += 1
@@ -300,6 +298,15 @@ class Hooks:
 
     def on_login_message(self, client: int, body: bytes) -> None:
         self._worker.logins.on_message(client, body)
+
+    def on_entry(self, client: int, packet: bytes, first: bytes, nonce: bytes, body: bytes) -> None:
+        self._worker.logins.on_entry(client, packet, first, nonce, body)
+
+    def on_entered(self, client: int, session: Session) -> None:
+        self._worker.logins.on_entered(client, session)
+
+    def make_session(self, client: int, admission: Admission, pool: int, minor: int) -> Session:
+        return self._worker.logins.make_session(client, admission, pool, minor)
 
     def on_greet(self, client: int, session: Session, server: int, info: ServerInfo) -> None:
         self._worker.logins.on_greet(client, session, info)
@@ -558,11 +565,6 @@ class Hooks:
         if too_large(settings):
             raise ValueError("a client's settings are too large to be carried from server to server")
         return self._worker.settings.intern(settings)
-
-
-def home_of(tenant: TenantInfo, workers: int) -> int:
-    """The worker that a tenant's connections are passed to: the same for all who ask."""
-    return zlib.crc32(tenant.name.encode()) % workers
 
 
 def _engine_limits(config: Config) -> dict[str, int | bool]:

@@ -64,6 +64,7 @@ class Attempt:
     defer: bool
     database: str
     address: str
+    nonce: bytes | None = None
 
 
 class Exchange:
@@ -103,6 +104,7 @@ class ClientAuth:
     `mock_kind` the kind of secret that unknown users seem to have (it matters to the
     method md5, which is SCRAM for users with a SCRAM verifier, as in PostgreSQL).
     `startup_user` is the name in the startup packet if that differs from `user`.
+    `nonce` is the server's part of SCRAM's nonce, of an exchange that began elsewhere.
     """
 
     __slots__ = ("_exchange", "_failed", "method")
@@ -121,6 +123,7 @@ class ClientAuth:
         database: str = "",
         address: str = "",
         defer: bool = False,
+        nonce: bytes | None = None,
     ) -> None:
         self.method = method
         self._failed = False
@@ -136,6 +139,7 @@ class ClientAuth:
                 defer=defer,
                 database=database,
                 address=address,
+                nonce=nonce,
             )
         )
 
@@ -259,7 +263,7 @@ class Scram(Exchange):
             binding=end_point if self._mechanism == MECHANISM_PLUS else None,
             plus_offered=end_point is not None,
         )
-        reply = server.first(message)
+        reply = server.first(message, nonce=attempt.nonce)
         self._server = server
         return _authentication(_SASL_CONTINUE, reply)
 

@@ -58,6 +58,16 @@ class RuleSet:
             return compiled.rule
         return None
 
+    def method_for_all(self, kind: str) -> str | None:
+        """The method of every connection of a kind ("local", "tcp") without TLS; None where that depends on
+        its user, database or address."""
+        connection = 1 if kind == "local" else 4
+        for compiled in self._compiled:
+            if compiled.connections & connection:
+                for_all = compiled.users is None and compiled.databases is None and compiled.any_address
+                return compiled.rule.method if for_all else None
+        return None
+
 
 @final
 class _Compiled:

@@ -167,7 +167,7 @@ class ScramServer:
         self.keys: ScramKeys | None = None
 
     def first(self, message: bytes, *, nonce: bytes | None = None) -> bytes:
-        """client-first-message -> server-first-message; `nonce` is for test vectors."""
+        """client-first-message -> server-first-message; `nonce` (24 characters) is one sent already."""
         parts = _split(message)
         flag = parts[0]
         self._check_flag(parts)

@@ -10,9 +10,13 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from tenant_proxy.shm import MAX_SLOTS, SIZE_BYTES, offset
+from tenant_proxy.shm import COUNTER_BYTES, MAX_SLOTS, ROW_BYTES, SIZE_BYTES, offset
 from tenant_proxy.tenancy.registry import TenantInfo
+
+if TYPE_CHECKING:
+    from tenant_proxy.relay.engine import Engine
 
 _INT = struct.Struct("=i")
 
@@ -25,6 +29,10 @@ class Budget:
         self._slot = slot
         self._rows = min(workers, MAX_SLOTS)
         self.indexes = indexes
+
+    def share(self, engine: Engine) -> None:
+        """Shows the engine the counters, for those that it takes places for itself."""
+        engine.entry_share(self._map, ROW_BYTES // COUNTER_BYTES, self._slot, self._rows)
 
     def take(self, tenant: TenantInfo) -> bool:
         """A place for one more backend, of the tenant and of its cluster; False if there is none."""

@@ -186,6 +186,8 @@ cdef struct Client:
     int32_t pid                 # of its BackendKeyData
     size_t stmt_bytes           # texts that its named statements hold
     void *session               # what Python knows of it (owned reference), or NULL
+    void *exchange              # its login, while relay.entry does it, or NULL
+    void *admitted              # core.Admitted (reference) of one that came in so, or NULL
     uint64_t connect_us
     uint64_t request_us         # start of the statement in hand, or of the wait
     uint64_t wait_us

@@ -20,6 +20,7 @@ from tenant_proxy.relay.core cimport (
     up_deallocate, up_judge_function, up_judged,
     up_login_message, up_refuse_size, up_startup,
 )
+from tenant_proxy.relay.entry cimport enter_message, enter_startup
 from tenant_proxy.relay.extended cimport on_bind, on_name, on_parse, on_whole
 from tenant_proxy.relay.pairing cimport client_end, maybe_release
 from tenant_proxy.relay.requests cimport (
@@ -127,7 +128,8 @@ cdef ssize_t login_message(Relay e, Client *c, char *p, size_t n) noexcept nogil
             # GSSENCRequest, or SSLRequest without TLS
             e.send(&c.link, b"N", 1)
             return length
-        up_startup(e, c, p, length)
+        if not enter_startup(e, c, p, length):
+            up_startup(e, c, p, length)
         return <ssize_t> length if c.phase != CL_CLOSING and not c.link.dead else ENDED
     if n < 5:
         return 0
@@ -142,7 +144,10 @@ cdef ssize_t login_message(Relay e, Client *c, char *p, size_t n) noexcept nogil
     if n < length + 1:
         c.link.need = length + 1
         return 0
-    up_login_message(e, c, p, length + 1)
+    if c.exchange != NULL:
+        enter_message(e, c, p + 5, length - 4)
+    else:
+        up_login_message(e, c, p, length + 1)
     return <ssize_t> length + 1 if c.phase != CL_CLOSING and not c.link.dead else ENDED
 
 

@@ -4,6 +4,7 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
+from tenant_proxy.auth.digest cimport HmacKey
 from tenant_proxy.guard.cache cimport VerdictCache
 from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link, Reactor
@@ -73,6 +74,50 @@ cdef struct Burst:
     char *run
     size_t run_size
 
+cdef enum:
+    MAX_PLACES = 4
+    ENTROPY_BYTES = 256             # what getentropy gives at once
+
+# Where a startup packet has led before, for plain connections: see relay.entry.
+cdef struct Admitted:
+    uint32_t refs                   # of the table and of clients
+    uint32_t size
+    char *packet
+    uint64_t hash
+    uint8_t elsewhere               # its home is another worker
+    uint32_t pool
+    uint32_t startup_id
+    uint32_t settings_id
+    uint32_t greeting_size
+    char *greeting                  # ParameterStatus messages
+    int places                      # counted under these indexes of the shared counters; limit 0: none
+    uint32_t place[MAX_PLACES]
+    int32_t limit[MAX_PLACES]
+    void *admission                 # what Python knows of it (owned reference)
+
+# What the compiled login knows of the configuration.
+cdef struct Entries:
+    uint8_t tcp                     # all clients without TLS are asked for SCRAM, whoever they are
+    uint8_t local                   # … all on unix sockets
+    uint8_t suffixes                # user.tenant names a tenant
+    uint8_t asks                    # logins that are not in the table may be looked up elsewhere
+    uint8_t log_starts
+    uint8_t log_ends
+    int32_t slot
+    PtrMap logins                   # hash of a name -> Known*
+    PtrMap tenants                  # hash of a name -> Known*
+    PtrMap admitted                 # hash of a packet -> Admitted*
+    HmacKey mock                    # key of unknown names' salts
+    void *nobody                    # Known*, whose keys no proof fits
+    int32_t *counters               # the workers' shared counters, or NULL
+    size_t row                      # counters of a worker
+    int rows
+    uint32_t pid                    # last given out
+    uint64_t entered                # logins completed here
+    uint64_t entered_us             # … and the time that they took
+    uint32_t entropy_left
+    uint8_t entropy[ENTROPY_BYTES]
+
 cdef class Relay(Reactor):
     cdef PtrMap pools               # id -> Pool*
     cdef PtrMap keys                # cancel key's first bytes -> Client*
@@ -91,6 +136,7 @@ cdef class Relay(Reactor):
     cdef size_t batch_size
     cdef bint draining
     cdef bint offers_tls            # to clients, not on unix sockets
+    cdef Entries entries
     # counters
     cdef uint64_t clients_accepted
     cdef uint32_t clients_open
@@ -105,6 +151,8 @@ cdef class Relay(Reactor):
 # upcalls; they take the GIL, and never raise: what fails inside is logged and closes the link
 cdef void up_startup(Relay e, Client *c, const char *data, size_t n) noexcept nogil
 cdef void up_login_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil
+cdef void up_entry(Relay e, Client *c, bytes packet, bytes first, bytes nonce, bytes body) noexcept
+cdef void up_entered(Relay e, Client *c) noexcept nogil
 cdef void up_client_gone(Relay e, Client *c, int reason) noexcept nogil
 cdef void up_admin_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil
 cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
@@ -137,6 +185,7 @@ cdef void up_encoding(Relay e, Client *c, const char *data, size_t n) noexcept n
 cdef void up_pinned(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
 cdef void keep_refusal(Relay e, void **where) noexcept nogil
 cdef object get_object(void *o)
+cdef object session_of(Relay e, Client *c)
 cdef void drop_object(void *o) noexcept nogil
 cdef int send_object(Relay e, Link *l, void *o) noexcept nogil
 cdef const char *refusal_data(Relay e) noexcept nogil

@@ -76,6 +76,21 @@ cdef void up_login_message(Relay e, Client *c, const char *data, size_t n) noexc
             e.hooks.on_bug(c.link.id)
 
 
+cdef void up_entry(Relay e, Client *c, bytes packet, bytes first, bytes nonce, bytes body) noexcept:
+    try:
+        e.hooks.on_entry(c.link.id, packet, first, nonce, body)
+    except Exception:
+        e.hooks.on_bug(c.link.id)
+
+
+cdef void up_entered(Relay e, Client *c) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_entered(c.link.id, session_of(e, c))
+        except Exception:
+            e.log.exception("logging a login")
+
+
 cdef void up_admin_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
     with gil:
         try:
@@ -87,6 +102,7 @@ cdef void up_admin_message(Relay e, Client *c, const char *data, size_t n) noexc
 cdef void up_client_gone(Relay e, Client *c, int reason) noexcept nogil:
     with gil:
         try:
+            session_of(e, c)
             e.hooks.on_client_gone(c.link.id, take_object(&c.session), reason)
         except Exception:
             e.log.exception("closing a client")
@@ -103,7 +119,7 @@ cdef void up_greet(Relay e, Client *c, Server *s) noexcept nogil:
 cdef void up_fail_client(Relay e, Client *c, int reason, uint64_t detail) noexcept nogil:
     with gil:
         try:
-            message = e.hooks.failure(c.link.id, get_object(c.session), reason, detail)
+            message = e.hooks.failure(c.link.id, session_of(e, c), reason, detail)
             e.send(&c.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
         except Exception:
             e.log.exception("telling a client of a failure")
@@ -112,7 +128,7 @@ cdef void up_fail_client(Relay e, Client *c, int reason, uint64_t detail) noexce
 cdef void up_violation(Relay e, Client *c, int what, uint32_t value) noexcept nogil:
     with gil:
         try:
-            message = e.hooks.violation(c.link.id, get_object(c.session), what, value)
+            message = e.hooks.violation(c.link.id, session_of(e, c), what, value)
             e.send(&c.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
         except Exception:
             e.log.exception("telling a client of a protocol violation")
@@ -129,9 +145,9 @@ cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept n
             result = None
             if c.judging == JUDGED and n > MAX_TEXT_BYTES:
                 # not to be kept, so only the verdict is wanted: the text is not copied again
-                result = e.hooks.judge(get_object(c.session), c.pool.scope | c.codec_bits, None, c.link.id)
+                result = e.hooks.judge(session_of(e, c), c.pool.scope | c.codec_bits, None, c.link.id)
             if result is None:
-                result = e.hooks.judge(get_object(c.session), c.pool.scope | c.codec_bits, sql[:n], c.link.id)
+                result = e.hooks.judge(session_of(e, c), c.pool.scope | c.codec_bits, sql[:n], c.link.id)
             if result is None:
                 c.judging = JUDGING
                 e.pause(&c.link)
@@ -192,7 +208,7 @@ cdef int up_bind(
 cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil:
     with gil:
         try:
-            result = e.hooks.judge_function(get_object(c.session), c.pool.scope, oid)
+            result = e.hooks.judge_function(session_of(e, c), c.pool.scope, oid)
             if isinstance(result, bytes):
                 e.refusal = result
                 return 0
@@ -204,7 +220,7 @@ cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil
 
 cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil:
     with gil:
-        e.refusal = e.hooks.refuse_size(get_object(c.session), n)
+        e.refusal = e.hooks.refuse_size(session_of(e, c), n)
 
 
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil:
@@ -235,7 +251,7 @@ cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept n
 cdef void up_pinned(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
     with gil:
         try:
-            e.hooks.on_pinned(get_object(c.session), c.pool.scope | c.codec_bits, sql[:n])
+            e.hooks.on_pinned(session_of(e, c), c.pool.scope | c.codec_bits, sql[:n])
         except Exception:
             e.log.exception("counting a pin")
 
@@ -346,7 +362,7 @@ cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil:
 cdef int up_ask_settings(Relay e, Server *s) noexcept nogil:
     with gil:
         try:
-            message = e.hooks.ask_message(s.link.id, get_object(s.client.session))
+            message = e.hooks.ask_message(s.link.id, session_of(e, s.client))
             ring_push(&s.ring, R_QUERY, ACT_SKIP | ACT_ASK, NULL, 0)
             s.unnamed_id = 0
             e.send(&s.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
@@ -382,6 +398,17 @@ cdef int up_ask_done(Relay e, Server *s, Client *c) noexcept nogil:
 
 cdef object get_object(void *o):
     return <object> <PyObject *> o if o != NULL else None
+
+
+cdef object session_of(Relay e, Client *c):
+    # of a client that came in by relay.entry it is made when somebody asks
+    cdef object session
+    if c.session == NULL and c.admitted != NULL:
+        session = e.hooks.make_session(c.link.id, get_object((<Admitted *> c.admitted).admission),
+                                       c.pool.id, c.minor)
+        Py_INCREF(session)
+        c.session = <void *> session
+    return get_object(c.session)
 
 
 cdef object take_object(void **where):

@@ -1,4 +1,5 @@
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from mmap import mmap
 from typing import Any, Final, Literal
 
 from tenant_proxy.guard.cache import VerdictCache
@@ -47,6 +48,45 @@ class Engine(Relay):
     def session(self, id: int) -> Any: ...
     def find_cancel(self, pid: int, key: bytes) -> tuple[int, Any] | Literal[False] | None: ...
     def cancel_done(self, server_id: int) -> None: ...
+
+    # the compiled login
+    def entry_share(self, counters: mmap, row: int, slot: int, rows: int) -> None: ...
+    def entry_configure(
+        self,
+        *,
+        tcp: bool,
+        local: bool,
+        suffixes: bool,
+        asks: bool,
+        log_starts: bool,
+        log_ends: bool,
+        mock_key: bytes,
+        mock_challenge: bytes,
+        tenants: Iterable[bytes],
+    ) -> None: ...
+    def entry_stop(self) -> None: ...
+    def entry_login(
+        self,
+        name: bytes,
+        home: int,
+        hopeless: bool,
+        stored_key: bytes,
+        server_key: bytes,
+        challenge: bytes,
+    ) -> None: ...
+    def entry_admit(
+        self,
+        packet: bytes,
+        admission: object,
+        pool_id: int,
+        startup_id: int,
+        settings_id: int,
+        greeting: bytes,
+        places: Sequence[tuple[int, int]],
+    ) -> None: ...
+    def entry_forget(self) -> None: ...
+    def entry_figures(self) -> tuple[int, int]: ...
+    def next_pid(self) -> int: ...
 
     # servers
     def server_open(self, pool_id: int, fd: int, startup_id: int, info: object, local: bool) -> int: ...

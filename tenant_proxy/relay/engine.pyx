@@ -9,6 +9,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
+from tenant_proxy.auth.digest cimport same_bytes
 from tenant_proxy.guard.cache cimport VerdictCache
 from tenant_proxy.net.reactor cimport KEEP_SOCKET_MS, KIND_CLIENT, KIND_SERVER, Link, Reactor
 from tenant_proxy.pool.pool cimport (
@@ -19,8 +20,10 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof, client_free
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, EVICTED, GONE, IDLE, IDLE_IN_TRANSACTION, JUDGED, JUDGING, LIFETIME, LOGIN_TIMEOUT,
-    QUERY_TIMEOUT, QUEUE_TIMEOUT, RESET_FAILED, RETIRED, SERVER_UNAVAILABLE, Relay, get_object, up_encoding,
+    QUERY_TIMEOUT, QUEUE_TIMEOUT, RESET_FAILED, RETIRED, SERVER_UNAVAILABLE, Relay, get_object, session_of,
+    up_encoding,
 )
+from tenant_proxy.relay.entry cimport cancel_key, entry_free, greeted
 from tenant_proxy.relay.figures cimport Figures, is_busy
 from tenant_proxy.relay.pairing cimport (
     client_end, client_fail, demand, has_hung_up, make_available, obtain, server_end,
@@ -197,7 +200,7 @@ cdef class Engine(Figures):
         c.server = s
         s.client = c
         c.phase = CL_ACTIVE
-        self.hooks.on_greet(from_id, get_object(c.session), s.link.id, get_object(s.info))
+        self.hooks.on_greet(from_id, session_of(self, c), s.link.id, get_object(s.info))
         c = self.client(from_id)
         if c == NULL or c.server == NULL:
             return
@@ -213,21 +216,11 @@ cdef class Engine(Figures):
     def client_greet(self, uint64_t id, bytes greeting, int32_t pid, bytes key):
         """Sends the end of the login; the client may now send statements, and is cancelled by this key."""
         cdef Client *c = self.client(id)
-        cdef size_t n = len(key)
         if c == NULL:
             return
-        c.pid = pid
-        c.key_size = n if n <= 32 else 32
-        memcpy(c.key, <const char *> key, c.key_size)
         note_encoding(self, c, greeting)
-        map_add(&self.keys, cancel_key(pid, c.key), c)
         self.send(&c.link, greeting, len(greeting))
-        if not c.greeted:
-            c.greeted = 1
-            self.logins_open -= 1
-        c.active_us = c.xact_start_us = self.now_us
-        if c.phase < CL_IDLE:
-            c.phase = CL_IDLE
+        greeted(self, c, pid, <const uint8_t *> <const char *> key, len(key))
 
     cdef void own_session(self, Client *c, session):
         Py_INCREF(session)
@@ -236,7 +229,7 @@ cdef class Engine(Figures):
     def session(self, uint64_t id):
         """What `client_enter` was given, or None."""
         cdef Client *c = self.client(id)
-        return get_object(c.session) if c != NULL else None
+        return session_of(self, c) if c != NULL else None
 
     def client_forget_statements(self, uint64_t id, names):
         """Forgets the client's prepared statements of these names (None: all); True if all were known."""
@@ -255,7 +248,8 @@ cdef class Engine(Figures):
         slot = map_find(&self.keys, cancel_key(pid, <uint8_t *> first), NULL)
         while slot != NULL:
             c = <Client *> slot.value
-            if c.pid == pid and c.key_size == <size_t> len(key) and same_bytes(c.key, <const char *> key, c.key_size):
+            if c.pid == pid and c.key_size == <size_t> len(key) and same_bytes(c.key, <const uint8_t *> <const char *> key,
+                                                                                c.key_size):
                 if c.judging == JUDGING and (c.server == NULL or not runs(c.server)):
                     self.hooks.on_cancel_judging(c.link.id)
                     return None
@@ -606,22 +600,9 @@ cdef bint forget_statements(Relay e, Client *c, names):
     return True
 
 
-cdef uint64_t cancel_key(int32_t pid, const uint8_t *key) noexcept nogil:
-    cdef uint64_t first = (<uint64_t> key[0] << 24) | (<uint64_t> key[1] << 16) | (<uint64_t> key[2] << 8) | key[3]
-    return (<uint64_t> <uint32_t> pid << 32) | first
-
-
-cdef bint same_bytes(const uint8_t *a, const char *b, size_t n) noexcept nogil:
-    # in a time that does not tell where they differ
-    cdef size_t i
-    cdef uint8_t d = 0
-    for i in range(n):
-        d |= a[i] ^ <uint8_t> b[i]
-    return d == 0
-
-
 cdef void forget_client(Reactor r, Link *l) noexcept nogil:
     forget_key(<Relay> r, <Client *> l)
+    entry_free(<Relay> r, <Client *> l)
     client_free(r, l)
 
 

@@ -1,9 +1,9 @@
 # The part of the engine that only looks.
 
 from tenant_proxy.pool.pool cimport Client
-from tenant_proxy.relay.core cimport Relay
+from tenant_proxy.relay.entry cimport Entry
 
-cdef class Figures(Relay):
+cdef class Figures(Entry):
     pass
 
 # a statement or transaction is under way

@@ -8,7 +8,8 @@ from tenant_proxy.pool.pool cimport (
     CL_STARTUP, CL_WAITING, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN,
     Client, Pool, Server,
 )
-from tenant_proxy.relay.core cimport REASONS, Relay, get_object
+from tenant_proxy.relay.core cimport REASONS, get_object, session_of
+from tenant_proxy.relay.entry cimport Entry
 from tenant_proxy.wire.consts cimport XACT_IDLE
 
 from tenant_proxy.relay.core import Reason
@@ -23,7 +24,7 @@ SERVER_STATES = {
 }
 
 
-cdef class Figures(Relay):
+cdef class Figures(Entry):
     """The part of the engine that only looks."""
 
     def open_counts(self):
@@ -146,7 +147,7 @@ cdef class Figures(Relay):
                 l = <Link *> self.links.slots[i].value
                 if l != NULL and l.kind == KIND_CLIENT and (<Client *> l).phase != CL_CLOSING:
                     c = <Client *> l
-                    rows.append((l.id, get_object(c.session), CLIENT_STATES[c.phase], c.connect_us, c.request_us,
+                    rows.append((l.id, session_of(self, c), CLIENT_STATES[c.phase], c.connect_us, c.request_us,
                                  c.wait_us, c.server.link.id if c.server != NULL else 0, chr(c.xact_status),
                                  bool(c.pinned), c.stmts.count, l.fd, l.tls != NULL, c.pid))
         return rows

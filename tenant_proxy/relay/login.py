@@ -26,6 +26,7 @@ from tenant_proxy.model import StartupRequest
 from tenant_proxy.net.tls import ALPN, TlsLayer
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
+from tenant_proxy.relay.entries import METHOD
 from tenant_proxy.relay.session import ServerInfo, Session
 from tenant_proxy.tenancy.registry import Login, Route, TenantInfo
 from tenant_proxy.tenancy.startup import request_settings, startup_settings
@@ -42,7 +43,7 @@ LONG_KEY_BYTES = 32
 #: a login that has taken longer goes when there are too many
 SLOW_LOGIN_US = 2_000_000
 #: startup packets whose outcome is remembered
-MAX_ADMISSIONS = 1000
+MAX_ADMISSIONS = 4000
 
 _LIMIT_NAMES = {
     "clients": "limits.max_clients",
@@ -206,7 +207,6 @@ class Logins:
 
     def _begin(self, client: int, attempt: Attempt, packet: StartupPacket) -> None:
         worker, state = self._worker, self._worker.state
-        engine = worker.engine
         attempt.packet = packet
         attempt.minor = min(packet.minor, messages.NEWEST_MINOR)
         if packet.minor > messages.NEWEST_MINOR or packet.extensions:
@@ -219,6 +219,18 @@ class Logins:
             raise errors.too_many_connections("limits.max_logins_in_progress", limits.max_logins_in_progress)
         if state.config.listen.tls.mode == "require" and attempt.tls is None and attempt.kind != "local":
             raise errors.tls_required()
+        method = self._identify(client, attempt, packet)
+        assert attempt.request is not None
+        cluster = state.registry.auth_query_cluster(attempt.request) if attempt.login is None else None
+        if cluster is not None:
+            self._later(client, self._ask_server(client, attempt, method, attempt.name, cluster))
+            return
+        self._start_auth(client, attempt, method, attempt.name, state.secrets.get(attempt.name))
+
+    def _identify(self, client: int, attempt: Attempt, packet: StartupPacket) -> str:
+        """Who wants to log in; returns the method by which."""
+        state = self._worker.state
+        engine = self._worker.engine
         known = self._admissions.get(attempt.raw) if attempt.tls is None else None
         if known is not None:
             request, name, attempt.login = known.request, known.name, known.login
@@ -242,11 +254,7 @@ class Logins:
         if rule.method == "reject":
             raise errors.auth_rejected(request.user, request.database, shown)
         engine.client_login(client)
-        cluster = state.registry.auth_query_cluster(request) if attempt.login is None else None
-        if cluster is not None:
-            self._later(client, self._ask_server(client, attempt, rule.method, name, cluster))
-            return
-        self._start_auth(client, attempt, rule.method, name, state.secrets.get(name))
+        return rule.method
 
     def _request(self, attempt: Attempt, packet: StartupPacket) -> StartupRequest:
         parameters = packet.parameters
@@ -273,13 +281,24 @@ class Logins:
     def _start_auth(
         self, client: int, attempt: Attempt, method: str, name: str, secret: Secret | None
     ) -> None:
+        attempt.auth = self._new_auth(attempt, method, name, secret, None)
+        first = attempt.auth.start()
+        if attempt.auth.done:
+            self._authenticated(client, attempt, b"")
+        else:
+            self._worker.engine.client_send(client, attempt.negotiation + first)
+            attempt.negotiation = b""
+
+    def _new_auth(
+        self, attempt: Attempt, method: str, name: str, secret: Secret | None, nonce: bytes | None
+    ) -> ClientAuth:
         state = self._worker.state
         request = attempt.request
         assert request is not None
         tls = None
         if attempt.tls is not None:
             tls = TlsInfo(state.end_point, request.cert_cn, request.cert_names)
-        attempt.auth = ClientAuth(
+        return ClientAuth(
             method,
             name,
             secret,
@@ -291,13 +310,36 @@ class Logins:
             database=request.database,
             address=attempt.address,
             defer=True,
+            nonce=nonce,
         )
-        first = attempt.auth.start()
-        if attempt.auth.done:
-            self._authenticated(client, attempt, b"")
-        else:
-            self._worker.engine.client_send(client, attempt.negotiation + first)
-            attempt.negotiation = b""
+
+    def on_entry(self, client: int, packet: bytes, first: bytes, nonce: bytes, body: bytes) -> None:
+        """The compiled login gives up: all that it has been told, and the message that it could not answer.
+
+        `first` and `nonce` are those of the SCRAM exchange, if it has begun.
+        """
+        attempt = self._attempts[client] = Attempt()
+        self._look_at_socket(client, attempt)
+        attempt.raw = packet
+        attempt.packet = messages.read_startup(packet)
+        attempt.minor = attempt.packet.minor
+        try:
+            method = self._identify(client, attempt, attempt.packet)
+            assert attempt.request is not None
+            secret = self._worker.state.secrets.get(attempt.name)
+            attempt.auth = auth = self._new_auth(attempt, method, attempt.name, secret, nonce or None)
+            auth.start()
+            if method != METHOD:
+                # a reload has come in between
+                raise errors.authentication_failed(attempt.request.user)
+            if first:
+                auth.on_message(first)
+                if auth.deferred is not None:
+                    raise errors.authentication_failed(attempt.request.user)
+        except ProxyError as error:
+            self.refuse(client, error)
+            return
+        self.on_message(client, body)
 
     def on_message(self, client: int, body: bytes) -> None:
         """Body of a 'p' message."""
@@ -367,7 +409,9 @@ class Logins:
         admission = self._admissions.get(attempt.raw) if attempt.tls is None else None
         if admission is None:
             admission = self._admit(attempt, request)
-            if attempt.tls is None and len(self._admissions) < MAX_ADMISSIONS:
+            if attempt.tls is None:
+                if len(self._admissions) >= MAX_ADMISSIONS:
+                    self.forget()
                 self._admissions[attempt.raw] = admission
         tenant = admission.tenant
         self._take_place(admission.places)
@@ -393,6 +437,9 @@ class Logins:
         )
         welcome = pool.welcomes.get(admission.startup_id)
         if welcome is not None and not pool.session_mode:
+            if attempt.tls is None:
+                shown = _with_name(welcome, admission.application_name)
+                worker.entries.admitted(attempt.raw, admission, pool, shown)
             self._greet(client, session, welcome, 0)
         else:
             engine.client_want_server(client)
@@ -438,6 +485,7 @@ class Logins:
     def forget(self) -> None:
         """A reload: what was admitted before may not be now."""
         self._admissions.clear()
+        self._worker.engine.entry_forget()
 
     def _take_place(self, limits: Mapping[str, int]) -> None:
         """Counts one more client, over all workers, under these names; ProxyError (53300) at a limit."""
@@ -468,7 +516,7 @@ class Logins:
         assert pool is not None
         key = os.urandom(LONG_KEY_BYTES if session.minor >= 2 else 4)
         if not pool.session_mode or not pid:
-            pid = self._worker.next_pid()
+            pid = self._worker.engine.next_pid()
             parameters = _with_name(parameters, session.application_name)
         greeting = b"".join(
             (session.prelude, *parameters, messages.backend_key_data(pid, key), messages.READY_IDLE)
@@ -477,15 +525,37 @@ class Logins:
         session.cancel_key = (pid, key)
         self._worker.engine.client_greet(client, greeting, pid, key)
         if self._worker.state.config.log.connections:
-            log.info(
-                "client connected",
-                client=client,
-                tenant=session.tenant,
-                user=session.user,
-                database=session.database,
-                addr=session.address or "[local]",
-                tls=session.tls,
-            )
+            self.on_entered(client, session)
+
+    def make_session(self, client: int, admission: Admission, pool: int, minor: int) -> Session:
+        """What Python knows of a client that the compiled login has let in."""
+        address, port = self._worker.engine.address(client, True)
+        return Session(
+            tenant=admission.tenant.name,
+            user=admission.user,
+            database=admission.database,
+            application_name=admission.application_name,
+            tls=False,
+            # its places are counted where it came in
+            places={},
+            pool=self._worker.pools.get(pool),
+            startup_id=admission.startup_id,
+            minor=minor,
+            address=address,
+            port=port,
+        )
+
+    def on_entered(self, client: int, session: Session) -> None:
+        """Writes the line of a login."""
+        log.info(
+            "client connected",
+            client=client,
+            tenant=session.tenant,
+            user=session.user,
+            database=session.database,
+            addr=session.address or "[local]",
+            tls=session.tls,
+        )
 
     def _enter_console(self, client: int, attempt: Attempt, prelude: bytes) -> None:
         request, login = attempt.request, attempt.login
@@ -523,7 +593,7 @@ class Logins:
             session,
             prelude
             + greeting
-            + messages.backend_key_data(self._worker.next_pid(), os.urandom(4))
+            + messages.backend_key_data(self._worker.engine.next_pid(), os.urandom(4))
             + messages.READY_IDLE,
         )
 

@@ -19,6 +19,7 @@ from tenant_proxy.relay.core cimport (
     SETTINGS_FAILED, TERMINATED, UNCLEAN, Relay, drop_object, up_ask_settings, up_client_gone, up_demand, up_fail_client,
     up_greet, up_pinned, up_server_gone, up_sync_settings,
 )
+from tenant_proxy.relay.entry cimport entry_gone
 from tenant_proxy.relay.rewriting cimport forget_rewrites
 from tenant_proxy.relay.statements cimport (
     client_drop_unnamed, client_forget_all, server_forget_all, stmt_unref,
@@ -279,7 +280,8 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
         c.pool.bytes_out += c.link.bytes_out
         if c.pinned and not c.pool.session_mode:
             c.pool.pinned -= 1
-    up_client_gone(e, c, reason)
+    if not entry_gone(e, c):
+        up_client_gone(e, c, reason)
     if s != NULL:
         c.server = NULL
         s.client = NULL

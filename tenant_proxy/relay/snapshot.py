@@ -62,12 +62,13 @@ def _counters(worker: Worker, figures: list[dict[str, Any]]) -> dict[str, Any]:
     engine = worker.engine.counters()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     cache = worker.judging.cache.stats()
+    entered, entered_us = worker.engine.entry_figures()
     return {
         "clients_accepted": engine["clients_accepted"],
         "clients_open": engine["clients_open"],
         "clients_closed": engine["client_ends"],
-        "logins": {"ok": worker.logins.succeeded, "failed": dict(worker.logins.failed)},
-        "login_us_sum": worker.logins.time_us,
+        "logins": {"ok": worker.logins.succeeded + entered, "failed": dict(worker.logins.failed)},
+        "login_us_sum": worker.logins.time_us + entered_us,
         "servers_open": engine["servers_open"],
         "server_connects": worker.dialer.connects,
         "server_connect_failures": worker.dialer.failures,
