@@ -69,7 +69,6 @@ class Engine(Relay):
         self,
         name: bytes,
         home: int,
-        hopeless: bool,
         stored_key: bytes,
         server_key: bytes,
         challenge: bytes,

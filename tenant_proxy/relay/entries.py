@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tenant_proxy.auth import scram
+from tenant_proxy.auth.scram import Verifier
 from tenant_proxy.auth.secret import Secret, SecretKind
 from tenant_proxy.config.schema import MappingRule
 from tenant_proxy.tenancy.registry import TenantInfo
@@ -14,10 +16,15 @@ from tenant_proxy.tenancy.registry import TenantInfo
 if TYPE_CHECKING:
     from tenant_proxy.relay.login import Admission
     from tenant_proxy.relay.session import PoolRecord
+    from tenant_proxy.relay.state import State
     from tenant_proxy.worker import Worker
 
 #: the one method that is compiled
 METHOD = "scram-sha-256"
+#: longest ",s=…,i=…" that it keeps (relay/entry.pxd); PostgreSQL's own have about 35 bytes
+MAX_CHALLENGE = 160
+#: iterations of PBKDF2 spent at once on plain passwords: some 10 s
+MAX_DERIVATIONS = 40_000_000
 
 
 def home_of(tenant: TenantInfo, workers: int) -> int:
@@ -30,19 +37,26 @@ class Entries:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._derivation: asyncio.Task[None] | None = None
 
     def configure(self) -> None:
         """Takes the worker's configuration; what was admitted before is forgotten.
 
-        Logins begin in compiled code only where every plain connection is asked for SCRAM, whoever it is:
-        a rule for some would show, by the time it takes, who they are.
+        Logins begin in compiled code only where every plain connection is asked for SCRAM, whoever it is,
+        and the keys of all logins are known: what is done for some only would show, by the time it takes,
+        who they are.
         """
         worker, state = self._worker, self._worker.state
         config, registry = state.config, state.registry
         anybody = scram.mock_verifier(state.mock_key, "", config.auth.scram_iterations)
+        verifiers = {name: self._verifier(name, secret) for name, secret in state.secrets.items()}
+        missing = [name for name, verifier in verifiers.items() if verifier is None]
+        usable = not missing and all(len(v.challenge) <= MAX_CHALLENGE for v in verifiers.values() if v)
         worker.engine.entry_configure(
-            tcp=config.listen.tls.mode != "require" and state.rules.method_for_all("tcp") == METHOD,
-            local=state.rules.method_for_all("local") == METHOD,
+            tcp=usable
+            and config.listen.tls.mode != "require"
+            and state.rules.method_for_all("tcp") == METHOD,
+            local=usable and state.rules.method_for_all("local") == METHOD,
             suffixes=MappingRule.USER_SUFFIX in config.mapping,
             asks=any(tenant.cluster.auth_query.enabled for tenant in registry.tenants.values()),
             log_starts=config.log.connections,
@@ -51,29 +65,49 @@ class Entries:
             mock_challenge=anybody.challenge,
             tenants=[name.encode() for name in registry.tenants],
         )
-        for name, secret in state.secrets.items():
-            self._tell(name, secret)
+        for name, verifier in verifiers.items():
+            if verifier is not None:
+                self._tell(name, verifier)
         if worker.draining:
             worker.engine.entry_stop()
+        elif 0 < len(missing) <= MAX_DERIVATIONS // config.auth.scram_iterations:
+            loop = asyncio.get_running_loop()
+            self._derivation = loop.create_task(self._derive(state, missing))
 
-    def _tell(self, name: str, secret: Secret | None) -> None:
+    def _verifier(self, name: str, secret: Secret | None) -> Verifier | None:
+        """A login's; None if it must be derived first.  Who can't log in by SCRAM has an unknown name's."""
         state = self._worker.state
-        tenants = state.registry.logins[name].tenants
+        iterations = state.config.auth.scram_iterations
+        if secret is None or secret.kind is SecretKind.MD5:
+            return scram.mock_verifier(state.mock_key, name, iterations)
+        return secret.cached_verifier(scram.mock_salt(state.mock_key, name), iterations)
+
+    async def _derive(self, state: State, names: list[str]) -> None:
+        """Derives the keys of plain passwords, in a thread, and begins anew."""
+        iterations = state.config.auth.scram_iterations
+
+        def work() -> None:
+            for name in names:
+                secret = state.secrets[name]
+                assert secret is not None
+                secret.derive(scram.mock_salt(state.mock_key, name), iterations)
+
+        await asyncio.get_running_loop().run_in_executor(None, work)
+        if self._worker.state is state:
+            self.configure()
+
+    def _tell(self, name: str, verifier: Verifier) -> None:
+        registry = self._worker.state.registry
+        tenants = registry.logins[name].tenants
         home = -1
-        if len(tenants) == 1 and tenants[0] in state.registry.tenants:
-            home = home_of(state.registry.tenants[tenants[0]], self._worker.workers)
-        verifier = None
-        hopeless = secret is None or secret.kind is SecretKind.MD5
-        if secret is not None and not hopeless:
-            salt = scram.mock_salt(state.mock_key, name)
-            verifier = secret.cached_verifier(salt, state.config.auth.scram_iterations)
+        if len(tenants) == 1 and tenants[0] in registry.tenants:
+            home = home_of(registry.tenants[tenants[0]], self._worker.workers)
         self._worker.engine.entry_login(
             name.encode("utf-8", "surrogateescape"),
             home,
-            hopeless,
-            verifier.stored_key if verifier is not None else b"",
-            verifier.server_key if verifier is not None else b"",
-            verifier.challenge if verifier is not None else b"",
+            verifier.stored_key,
+            verifier.server_key,
+            verifier.challenge,
         )
 
     def admitted(
@@ -81,13 +115,8 @@ class Entries:
     ) -> None:
         """A plain connection with this packet has been let in and greeted with these parameters."""
         worker = self._worker
-        login = admission.login
-        if login is None or admission.replication or pool.session_mode:
+        if admission.login is None or admission.replication or pool.session_mode:
             return
-        secret = worker.state.secrets.get(login.name)
-        if secret is not None and secret.kind is SecretKind.PLAIN:
-            # its keys are derived by now
-            self._tell(login.name, secret)
         home = home_of(admission.tenant, worker.workers)
         indexes = worker.budget.indexes
         worker.engine.entry_admit(

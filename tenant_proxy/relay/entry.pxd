@@ -16,11 +16,10 @@ cdef enum:
     MIN_FIRST = 14 + 4 + 8
     MAX_SERVER_FIRST = MAX_FIRST + NONCE_TEXT + MAX_CHALLENGE + 2
 
-# A name that the configuration knows: a login with its verifier, or a tenant.
+# A name that the configuration knows: a login with its verifier, or a tenant (without).
 cdef struct Known:
     uint64_t hash
     uint32_t refs
-    uint8_t ready               # a login whose verifier is here; of others Python knows more
     uint8_t mock                # stands for all that are not known: its salt is the name's, no proof fits it
     int32_t home                # the worker of its one tenant; -1: it has several
     uint8_t stored_key[32]

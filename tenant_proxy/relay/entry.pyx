@@ -174,7 +174,7 @@ cdef bint enter_startup(Relay e, Client *c, const char *p, size_t n) noexcept no
     if minor < 0:
         return False
     k = find_login(e, user, size, &used, &is_known)
-    if k != NULL and not k.ready or not is_known and t.asks:
+    if not is_known and t.asks:
         return False
     if t.rows > 1:
         # perhaps another worker's
@@ -527,12 +527,12 @@ cdef Known *new_known(Relay e, bytes name) except NULL:
 
 
 cdef void set_keys(Known *k, bytes stored_key, bytes server_key, bytes challenge):
+    assert len(stored_key) == DIGEST_BYTES and len(server_key) == DIGEST_BYTES
     memcpy(k.stored_key, <const char *> stored_key, DIGEST_BYTES)
     hmac_key(&k.stored, k.stored_key, DIGEST_BYTES)
     hmac_key(&k.server, <const uint8_t *> <const char *> server_key, DIGEST_BYTES)
-    k.challenge_size = len(challenge)
+    k.challenge_size = min(<size_t> len(challenge), <size_t> MAX_CHALLENGE)
     memcpy(k.challenge, <const char *> challenge, k.challenge_size)
-    k.ready = 1
 
 
 cdef class Entry(Relay):
@@ -586,27 +586,12 @@ cdef class Entry(Relay):
         """From here on all logins begin in Python; those begun go on."""
         self.entries.tcp = self.entries.local = 0
 
-    def entry_login(self, bytes name, int home, bint hopeless, bytes stored_key, bytes server_key, bytes challenge):
-        """A login of the configuration; `hopeless` if it can't log in by SCRAM, which then is as if it were
-        unknown.  Otherwise, without keys (b""), it is one of which Python knows more."""
-        cdef PtrMap *logins = &self.entries.logins
-        cdef Known *old = find_known(self, logins, name, len(name))
+    def entry_login(self, bytes name, int home, bytes stored_key, bytes server_key, bytes challenge):
+        """A login of the configuration; `home` is the worker of its one tenant, or -1."""
         cdef Known *k = new_known(self, name)
-        cdef PtrSlot *slot
         k.home = home
-        if len(stored_key) == DIGEST_BYTES and len(server_key) == DIGEST_BYTES and len(challenge) <= MAX_CHALLENGE:
-            set_keys(k, stored_key, server_key, challenge)
-        elif hopeless:
-            k[0] = (<Known *> self.entries.nobody)[0]
-            k.hash, k.name_size, k.home, k.refs = hash_bytes(self.seed, name, len(name)), len(name), home, 1
-            memcpy(k.name, <const char *> name, len(name))
-        if old != NULL:
-            slot = map_find(logins, k.hash, NULL)
-            while slot.value != old:
-                slot = map_find(logins, k.hash, slot)
-            map_remove(logins, slot)
-            known_unref(old)
-        map_add(logins, k.hash, k)
+        set_keys(k, stored_key, server_key, challenge)
+        map_add(&self.entries.logins, k.hash, k)
 
     def entry_admit(self, bytes packet, admission, uint32_t pool_id, uint32_t startup_id, uint32_t settings_id,
                     bytes greeting, places):
