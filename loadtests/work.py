@@ -290,7 +290,12 @@ class Idle(Scenario):
 
 
 #: what a million transactions are made of: (protocol, -C, share)
-GROWTH_MIX = (("simple", False, 0.75), ("extended", False, 0.245), ("simple", True, 0.005))
+GROWTH_MIX = (
+    ("simple", False, 0.45),
+    ("extended", False, 0.25),
+    ("prepared", False, 0.25),
+    ("simple", True, 0.05),
+)
 GROWTH_CLIENTS = 16
 
 

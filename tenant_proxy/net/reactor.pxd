@@ -28,6 +28,7 @@ cdef struct Link:
     uint8_t detached              # the peer hung up while the link was paused: out of epoll until it is read
     uint8_t connecting            # waits for connect() to end
     uint8_t local                 # a unix socket
+    uint8_t shared                # another process may have the descriptor too
     uint32_t interest             # what epoll is registered for
     uint64_t id                   # never used twice; the handle that Python has
     uint64_t closing_since_ms
@@ -70,6 +71,8 @@ cdef class Reactor:
     cdef bint starved             # no descriptor or memory for another connection: listeners rest
     cdef bint started
     cdef bint draining_scheduled
+    cdef uint8_t waits            # of the last eight waits between rounds, which have brought something
+    cdef uint64_t left_us         # when it went back to the loop without waiting; 0: it has waited
     cdef uint64_t rounds
     cdef uint64_t frees
 
@@ -96,4 +99,5 @@ cdef class Reactor:
     cdef void dispatch(self, Link *l, uint32_t events) noexcept nogil
     cdef void settle(self) noexcept nogil
     cdef void tick(self) noexcept nogil
+    cdef void run_rounds(self) noexcept nogil
     cdef int run_round(self, int timeout_ms) noexcept nogil

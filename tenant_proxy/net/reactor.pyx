@@ -66,6 +66,7 @@ cdef extern from *:
         struct timeval t; gettimeofday(&t, NULL);
         return (unsigned long long)t.tv_sec * 1000000ull + (unsigned long long)t.tv_usec;
     }
+    static int tp_bits(unsigned char b) { int n = 0; for (; b; b &= (unsigned char)(b - 1)) n++; return n; }
     static void tp_nodelay(int fd) {
         int one = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
@@ -117,6 +118,7 @@ cdef extern from *:
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout) nogil
     int tp_accept(int fd) nogil
     unsigned long long tp_now_us() nogil
+    int tp_bits(unsigned char b) nogil
     void tp_nodelay(int fd) nogil
     int tp_connect_error(int fd) nogil
     int tp_address(int fd, int peer, char *host, int size, int *port) nogil
@@ -127,8 +129,9 @@ cdef extern from *:
 
 cdef enum:
     EVENTS = 128                 # events taken from epoll at once
-    QUIET_MS = 1                 # how long to wait for more before going back to the loop
-    STAY_US = 2000               # after this the loop's other callbacks get their turn
+    QUIET_MS = 2                 # how long to wait for more before going back to the loop
+    WAITS_FIT = 3                # … while so many of the last eight waits have brought something
+    STAY_US = 3000               # after this the loop's other callbacks get their turn
     ACCEPTS = 64                 # connections accepted at once
     READ_BYTES = 16384           # room made for a read into `inb`
 
@@ -187,14 +190,30 @@ cdef class Reactor:
         """One call of the event loop: rounds until it has been quiet for a moment, or STAY_US are over.
 
         Going back to the loop after each round would cost as much as the round; the loop's other callbacks
-        (timers, control) wait for at most STAY_US.
+        (timers, control) wait for at most STAY_US and a moment.  That moment is waited only while most of the
+        last ones brought something: otherwise the process is woken twice for each event.
         """
-        cdef uint64_t start
-        cdef int timeout_ms = 0
         with nogil:
-            start = tp_now_us()
-            while self.run_round(timeout_ms) > 0 and self.now_us - start < STAY_US:
-                timeout_ms = QUIET_MS
+            self.run_rounds()
+
+    cdef void run_rounds(self) noexcept nogil:
+        cdef uint64_t start = tp_now_us()
+        cdef int timeout_ms = 0
+        cdef int n
+        if self.left_us:
+            # it did not wait: would something have come?
+            self.waits = <uint8_t> (self.waits << 1) | (start - self.left_us < QUIET_MS * 1000)
+            self.left_us = 0
+        while True:
+            n = self.run_round(timeout_ms)
+            if timeout_ms:
+                self.waits = <uint8_t> (self.waits << 1) | (n > 0)
+            if n <= 0 or self.now_us - start >= STAY_US:
+                return
+            if tp_bits(self.waits) < WAITS_FIT:
+                self.left_us = self.now_us
+                return
+            timeout_ms = QUIET_MS
 
     cdef int run_round(self, int timeout_ms) noexcept nogil:
         cdef epoll_event events[EVENTS]
@@ -286,8 +305,8 @@ cdef class Reactor:
         l.dead = 1
         if not self.use_epoll:
             loop_watch(self, l.fd, l.id, 0)
-        else:
-            # close() is not enough where another process has the socket too: a listener, a connection handed over
+        elif l.kind == KIND_LISTENER or l.shared:
+            # close() is not enough where another process has the socket too
             epoll_ctl(self.epfd, EPOLL_CTL_DEL, l.fd, &ev)
         c_close(l.fd)
         l.fd = -1
@@ -601,9 +620,12 @@ cdef class Reactor:
         return l != NULL and l.local
 
     def fileno(self, uint64_t id):
-        """The link's descriptor, or -1."""
+        """The link's descriptor, or -1; it may be passed to another process."""
         cdef Link *l = self.get(id)
-        return l.fd if l != NULL else -1
+        if l == NULL:
+            return -1
+        l.shared = 1
+        return l.fd
 
 
 cdef void *keep_object(object o) noexcept:
