@@ -136,7 +136,6 @@ cdef enum:
     READ_BYTES = 16384           # room made for a read into `inb`
 
 
-
 cdef class Reactor:
 
     def __cinit__(self):
@@ -189,9 +188,8 @@ cdef class Reactor:
     def run(self):
         """One call of the event loop: rounds until it has been quiet for a moment, or STAY_US are over.
 
-        Going back to the loop after each round would cost as much as the round; the loop's other callbacks
-        (timers, control) wait for at most STAY_US and a moment.  That moment is waited only while most of the
-        last ones brought something: otherwise the process is woken twice for each event.
+        Going back to the loop after each round would cost as much as the round; the loop's other callbacks wait
+        for so long.  A moment is waited only while that has paid lately: else each event wakes the process twice.
         """
         with nogil:
             self.run_rounds()
@@ -201,19 +199,17 @@ cdef class Reactor:
         cdef int timeout_ms = 0
         cdef int n
         if self.left_us:
-            # it did not wait: would something have come?
             self.waits = <uint8_t> (self.waits << 1) | (start - self.left_us < QUIET_MS * 1000)
             self.left_us = 0
         while True:
             n = self.run_round(timeout_ms)
             if timeout_ms:
                 self.waits = <uint8_t> (self.waits << 1) | (n > 0)
+            elif n == 0:
+                self.left_us = self.now_us
             if n <= 0 or self.now_us - start >= STAY_US:
                 return
-            if tp_bits(self.waits) < WAITS_FIT:
-                self.left_us = self.now_us
-                return
-            timeout_ms = QUIET_MS
+            timeout_ms = QUIET_MS if tp_bits(self.waits) >= WAITS_FIT else 0
 
     cdef int run_round(self, int timeout_ms) noexcept nogil:
         cdef epoll_event events[EVENTS]
@@ -622,10 +618,9 @@ cdef class Reactor:
     def fileno(self, uint64_t id):
         """The link's descriptor, or -1; it may be passed to another process."""
         cdef Link *l = self.get(id)
-        if l == NULL:
-            return -1
-        l.shared = 1
-        return l.fd
+        if l != NULL:
+            l.shared = 1
+        return l.fd if l != NULL else -1
 
 
 cdef void *keep_object(object o) noexcept:

@@ -117,6 +117,11 @@ class Entries:
         worker = self._worker
         if admission.login is None or admission.replication or pool.session_mode:
             return
+        greeting = b"".join(parameters)
+        encoding = greeting.partition(b"client_encoding\0")[2].partition(b"\0")[0]
+        if encoding and encoding != b"UTF8":
+            # its texts are read in that encoding, which is noted in Python
+            return
         home = home_of(admission.tenant, worker.workers)
         indexes = worker.budget.indexes
         worker.engine.entry_admit(
@@ -125,6 +130,6 @@ class Entries:
             pool.id if home == worker.slot else 0,
             admission.startup_id,
             admission.settings_id,
-            b"".join(parameters),
+            greeting,
             [(indexes[name], limit) for name, limit in admission.places.items() if name in indexes],
         )
