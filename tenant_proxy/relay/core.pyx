@@ -195,7 +195,7 @@ cdef int up_bind(
     # judges the values of a Bind, `values` being all behind the statement's name
     with gil:
         try:
-            result = e.hooks.bind(get_object(c.session), c.pool.scope | c.codec_bits, sql[:n], values[:size])
+            result = e.hooks.bind(session_of(e, c), c.pool.scope | c.codec_bits, sql[:n], values[:size])
             if result is None:
                 return BIND_AS_IS
             refused, e.refusal = result
