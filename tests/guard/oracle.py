@@ -11,6 +11,7 @@ from typing import Any, Self
 import psycopg
 
 from tenant_proxy.devel.postgres import Server
+from tenant_proxy.settings_policy import client_encoding_codec
 
 #: what the statements just run in this transaction have touched; and the session's identity
 _TOUCHED = """
@@ -84,8 +85,9 @@ class Oracle:
         what, *who = found
         if who[:2] != ["acme_app", "acme_app"] or "beta" in who[2]:
             what += f" as {who[:3]}"
-        if who[3:] != ["on", "safe_encoding", "UTF8", "origin", "off"]:
-            what += f" with {who[3:]}"
+        encoding = who.pop(5)
+        if who[3:] != ["on", "safe_encoding", "origin", "off"] or client_encoding_codec(encoding) is None:
+            what += f" with {who[3:]} {encoding}"
         if what:
             self.close()  # counters go on through transactions
         return str(what)
