@@ -29,6 +29,7 @@ REASONS: Final[Mapping[str, str]] = {
     "setting_refused": "a setting that is kept from clients",
     "setting_value": "a value of a setting that can't be read safely",
     "shared_object": "an object that all of the database or server share",
+    "statement_name": "a name of a prepared statement that the proxy keeps for its own",
     "statement": "a kind of statement that is the platform's",
     "syntax": "text that the parser can't read",
     "too_complex": "text that is too deeply nested or too costly to check",

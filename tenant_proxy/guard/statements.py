@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ from tenant_proxy.model import Effect
 
 _READS, _WRITES = int(Effect.READS), int(Effect.WRITES)
 _CURSOR_HOLD: Final = 0x20  # CURSOR_OPT_HOLD (parsenodes.h)
+
+#: names of prepared statements on servers (relay/statements.pyx)
+_POOLS_STATEMENT: Final = re.compile(r"tp_(\d+|none|refused)")
 
 _TWO_PHASE: Final = {"TRANS_STMT_PREPARE", "TRANS_STMT_COMMIT_PREPARED", "TRANS_STMT_ROLLBACK_PREPARED"}
 
@@ -106,7 +110,23 @@ def _declare_cursor(w: Walk, body: Body) -> None:
         w.pin("hold_cursor")
 
 
+def _not_the_pools(w: Walk, name: str, *, new: bool = False) -> None:
+    """A server keeps the statements of all clients of a pool, under names of the proxy's own."""
+    if _POOLS_STATEMENT.fullmatch(name):
+        w.refuse(
+            "statement_name",
+            f'prepared statement name "{name}" is reserved'
+            if new
+            else f'prepared statement "{name}" does not exist',
+            sqlstate="42939" if new else "26000",
+            detail="The proxy keeps names of this form for itself.",
+            hint="Give the prepared statement another name.",
+            name=name,
+        )
+
+
 def _prepare(w: Walk, body: Body) -> bool:
+    _not_the_pools(w, body["name"], new=True)
     for item in body.get("argtypes", ()):
         w.walk_node(item)
     binds, w.binds = w.binds, False
@@ -118,6 +138,7 @@ def _prepare(w: Walk, body: Body) -> bool:
 
 
 def _deallocate(w: Walk, body: Body) -> bool:
+    _not_the_pools(w, body.get("name", ""))
     w.effects |= int(Effect.DEALLOCATES)
     w.deallocates.append(body.get("name") or "*")
     return True
@@ -142,6 +163,7 @@ def _discard(w: Walk, body: Body) -> bool:
 
 def _execute(w: Walk, body: Body) -> None:
     """The statement was judged by PREPARE; what it does is not known here, nor what it sets."""
+    _not_the_pools(w, body["name"])
     w.effects |= STATEMENTS["ExecuteStmt"].effects
     w.set(["*"])
 

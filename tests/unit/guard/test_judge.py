@@ -53,6 +53,26 @@ def test_positions_are_in_characters_from_one(sql, at):
     assert sql[position - 1 :].startswith(at), sql[position - 1 :]
 
 
+@pytest.mark.parametrize(
+    ("sql", "sqlstate"),
+    [
+        ("EXECUTE tp_17", "26000"),
+        ("EXPLAIN EXECUTE tp_17", "26000"),
+        ("CREATE TEMP TABLE t AS EXECUTE tp_17(1)", "26000"),
+        ("DEALLOCATE tp_17", "26000"),
+        ("DEALLOCATE PREPARE TP_17", "26000"),
+        ("PREPARE tp_17 AS SELECT 1", "42939"),
+    ],
+)
+def test_statements_that_a_server_keeps_for_other_clients_can_t_be_named(sql, sqlstate):
+    assert refusal(sql).sqlstate == sqlstate
+
+
+def test_names_like_the_pools_statements_are_free():
+    for name in ("tp_", "tp_1a", '"TP_1"', "stmt_tp_1"):
+        assert judge(f"DEALLOCATE {name}").action is Action.ALLOW
+
+
 def test_syntax_errors_are_worded_as_postgresql_does():
     verdict = refusal("SELECT 1 FROM FROM t")
     assert (verdict.sqlstate, verdict.message, verdict.position) == (
