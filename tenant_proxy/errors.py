@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Mapping
 
 
 class Source(enum.Enum):
@@ -286,6 +287,53 @@ def server_unavailable(cluster: str, detail: str) -> ProxyError:
         severity="FATAL",
         source=Source.SERVER,
         reason="server_unavailable",
+    )
+
+
+def switch_failed(tenant: str, said: Mapping[str, str]) -> ProxyError:
+    """A shared backend could not be made a tenant's; `said` are the fields of the server's error, if any."""
+    sqlstate = said.get("C", "")
+    if sqlstate.startswith(("22", "42")) and sqlstate != "42501":
+        # the client's own settings, which a login would have refused in these words
+        return ProxyError(
+            sqlstate,
+            said.get("M", "no message"),
+            detail=said.get("D"),
+            hint=said.get("H"),
+            severity="FATAL",
+            reason="startup_setting",
+        )
+    return ProxyError(
+        "08006",
+        f'no backend could be made that of tenant "{tenant}"',
+        detail=f"The server said: {said['M']}." if "M" in said else "The server closed the connection.",
+        hint="None of the statement has run; connect and try again. An operator finds more by `check`.",
+        severity="FATAL",
+        source=Source.SERVER,
+        reason="switch_failed",
+    )
+
+
+def escalated(tenant: str) -> ProxyError:
+    """A statement that needs a backend of the tenant's own, in the middle of a transaction."""
+    return ProxyError(
+        "40001",
+        "the transaction must be tried again on a backend of its own",
+        detail=f'It began on a backend that tenant "{tenant}" shares with others, where this statement '
+        "must not run.",
+        hint="Roll back and repeat it: from now on the tenant's transactions begin where all can run.",
+        reason="escalated",
+    )
+
+
+def not_quiet(tenant: str) -> ProxyError:
+    """A statement that may change a tenant's code, while transactions run on shared backends."""
+    return ProxyError(
+        "55P03",
+        "code can't be changed while other transactions of the tenant run on shared backends",
+        detail=f'Other transactions of tenant "{tenant}" have not ended in time.',
+        hint="Repeat the statement when they have ended.",
+        reason="not_quiet",
     )
 
 

@@ -36,6 +36,10 @@ class Effect(enum.IntFlag):
     REWRITES = 1 << 10
     #: values of parameters are judged at Bind; set by the relay where `Verdict.bound` has some
     BOUND = 1 << 11
+    #: may not run on a backend that tenants share, only on one logged in as the tenant's own role
+    ESCALATES = 1 << 12
+    #: makes or runs code that is not proven harmless on a shared backend (dynamic SQL in a body …)
+    UNPROVEN = 1 << 13
 
 
 class Edit(NamedTuple):

@@ -32,13 +32,15 @@ from tenant_proxy.config.load import Loaded
 from tenant_proxy.config.load import load as load_config
 from tenant_proxy.config.problems import ConfigError, Problem
 from tenant_proxy.config.reload import changes, keep_fixed
-from tenant_proxy.config.schema import Config
+from tenant_proxy.config.schema import Config, Isolation
 from tenant_proxy.config.transport import to_transport
 from tenant_proxy.listeners import Listener, ListenError, open_listeners
 from tenant_proxy.obs import log as obs_log
 from tenant_proxy.obs.log import get_logger
+from tenant_proxy.pool.budget import CODE_COUNTERS
 from tenant_proxy.shm import MAX_SLOTS, MAX_TENANTS, SharedCounters
 from tenant_proxy.system import notify, raise_fd_limit
+from tenant_proxy.tenancy.registry import group_name
 
 log = get_logger("supervisor")
 T = TypeVar("T")
@@ -456,6 +458,13 @@ class Supervisor:
         reload moves nobody's count."""
         names = [f"cluster:{cluster.name}" for cluster in config.clusters]
         names += [f"tenant:{tenant.name}" for tenant in config.tenants]
+        names += [f"tenant:{group_name(cluster.name)}" for cluster in config.clusters if cluster.service.user]
+        names += [
+            f"{what}:{tenant.name}"
+            for tenant in config.tenants
+            if (tenant.isolation or config.isolation) is Isolation.SHARED
+            for what in CODE_COUNTERS
+        ]
         names += ["clients"]
         names += [f"clients of tenant:{tenant.name}" for tenant in config.tenants]
         names += [f"clients of user:{user.name}" for user in config.users]

@@ -31,6 +31,7 @@ from tenant_proxy.obs.log import configure, get_logger
 from tenant_proxy.pool.budget import Budget
 from tenant_proxy.relay import judging, snapshot
 from tenant_proxy.relay.cancel import Cancels
+from tenant_proxy.relay.code import Code
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.dialer import Dialer
 from tenant_proxy.relay.engine import Engine
@@ -42,9 +43,11 @@ from tenant_proxy.relay.mailbox import Mailbox
 from tenant_proxy.relay.pools import Pools
 from tenant_proxy.relay.session import ServerInfo, Session
 from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask_sql, too_large
+from tenant_proxy.relay.shared_hooks import SharedHooks
 from tenant_proxy.relay.state import State
 from tenant_proxy.relay.users import Users
 from tenant_proxy.relay.wayback import Changed, Place
+from tenant_proxy.shm import MAX_SLOTS, MAX_TENANTS
 from tenant_proxy.tenancy.registry import TenantInfo
 from tenant_proxy.tenancy.startup import request_settings
 from tenant_proxy.wire import messages
@@ -79,6 +82,8 @@ class Worker:
         self.settings = SettingsTable()
         self.judging = Judging(config.policy.cache_entries, self._offer_again)
         self.facts = Facts()
+        self.code = Code(self)
+        self.switches: dict[tuple[int, int, int, bool, bool, bool], bytes] = {}
         self.pools = Pools(self)
         self.logins = Logins(self)
         self.dialer = Dialer(self)
@@ -88,6 +93,7 @@ class Worker:
         self.mailbox = Mailbox(self, self.slot, boot["mailboxes"])
         self.engine = Engine(Hooks(self), self.judging.cache, **_engine_limits(config))
         self.entries = Entries(self)
+        self.engine.use_counters(self.budget.memory, self.slot, min(self.workers, MAX_SLOTS), MAX_TENANTS)
         self.draining = False
         self.parse_us = 0
         self.handovers = 0
@@ -118,6 +124,7 @@ class Worker:
         for pool in self.pools:
             if pool.tenant.pool.min and not self.draining:
                 self.dialer.on_demand(pool.id)
+        self.code.sweep()
         if self.settings.wants_collection():
             self._collect_settings()
         asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
@@ -125,6 +132,7 @@ class Worker:
     def _collect_settings(self) -> None:
         """Forgets sets of settings that no client, server or pool has any more."""
         in_use = self.engine.settings_in_use()
+        self.switches.clear()
         self.settings.collect(in_use)
         self.logins.forget()
         for pool in self.pools:
@@ -176,6 +184,8 @@ class Worker:
         self.facts.doubt()
         self.users.forget()
         self.logins.forget()
+        self.code.forget()
+        self.switches.clear()
         self.pools.reload(state.registry)
         self.entries.configure()
         self.judging.violations.keep(set(state.registry.tenants))
@@ -185,7 +195,7 @@ class Worker:
     def _end_orphans(self, state: State) -> None:
         """Clients of tenants that the configuration no longer has."""
         for record in self.pools:
-            if record.tenant.name not in state.registry.tenants:
+            if record.tenant.name not in state.registry.tenants and not record.is_group:
                 last = ProxyError(
                     "57P01",
                     f'tenant "{record.tenant.name}" was removed from the configuration',
@@ -283,13 +293,11 @@ class Worker:
         return {"found": known}
 
 
-class Hooks:
+class Hooks(SharedHooks):
     """What the engine asks of Python; names are those of relay.core's upcalls."""
 
     def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        #: rows of settings that are being read, by server
-        self._asked: dict[int, dict[str, str]] = {}
+        super().__init__(worker)
 
     # --- clients ---
 
@@ -309,6 +317,9 @@ class Hooks:
         return self._worker.logins.make_session(client, admission, pool, minor)
 
     def on_greet(self, client: int, session: Session, server: int, info: ServerInfo) -> None:
+        if info.pool.is_group:
+            self._worker.logins.greet_as(client, session, self.greeting_of(server, session, info))
+            return
         self._worker.logins.on_greet(client, session, info)
 
     def on_client_gone(self, client: int, session: Session | None, reason: int) -> None:
@@ -318,6 +329,7 @@ class Hooks:
             return
         worker.judging.judges.forget(client)
         worker.budget.give_back_client(session.places)
+        worker.code.on_client_gone(client)
         if worker.state.config.log.disconnections:
             log.info(
                 "client disconnected",
@@ -388,6 +400,9 @@ class Hooks:
                 return errors.idle_timeout(pool.client_idle_timeout_s)
             case Reason.SERVER_LOST:
                 return errors.server_lost()
+            case Reason.SETTINGS_FAILED:
+                assert session is not None
+                return errors.switch_failed(tenant.name, messages.error_fields(session.switch_error))
             case Reason.SERVER_UNAVAILABLE:
                 assert session is not None
                 assert session.pool is not None
@@ -501,6 +516,7 @@ class Hooks:
 
     def on_server_gone(self, server: int, pool: int, info: ServerInfo, reason: int) -> None:
         self._asked.pop(server, None)
+        self._greetings.pop(server, None)
         self._worker.dialer.on_gone(server, info, reason)
         log.debug(
             "server closed",
@@ -553,10 +569,14 @@ class Hooks:
 
     def ask_message(self, server: int, session: Session) -> bytes:
         self._asked[server] = {}
+        self._greetings.pop(server, None)
         return messages.query(ask_sql(sorted(self._worker.judging.custom_settings(session.tenant))))
 
     def on_ask_row(self, server: int, body: bytes) -> None:
-        name, value = messages.data_row(body)
+        row = messages.data_row(body)
+        if self.is_greeting(server, row):
+            return
+        name, value = row
         if name is not None and value is not None and name not in TRANSACTION_SETTINGS:
             self._asked[server][name] = value
 

@@ -16,7 +16,9 @@ from typing import Final
 from tenant_proxy.config.problems import Path, did_you_mean
 from tenant_proxy.config.schema import (
     AuthRule,
+    Cluster,
     Config,
+    GuardMode,
     Isolation,
     Policy,
     Pool,
@@ -138,6 +140,10 @@ def _clusters(document: Document, config: Config) -> None:
     for index, cluster in enumerate(config.clusters):
         here: Path = ("clusters", index)
         _identifier(document, (*here, "database"), cluster.database)
+        _identifier(document, (*here, "service", "user"), cluster.service.user)
+        if cluster.service.max_backends > cluster.max_backends:
+            text = f"it is more than max_backends of the cluster ({cluster.max_backends})"
+            document.problem((*here, "service", "max_backends"), text)
         if not cluster.host:
             document.problem((*here, "host"), "must not be empty")
         tls = cluster.tls
@@ -226,12 +232,9 @@ def _tenants(document: Document, config: Config) -> None:
             if first != index:
                 text = f'host name "{host}" already means tenant "{tenants[first].name}"'
                 document.problem((*here, "sni", number), text)
-        if tenant.isolation is Isolation.SHARED:
-            document.problem(
-                (*here, "isolation"),
-                "shared backends are not built yet; each tenant's backends log in as its own role",
-                allowed=(Isolation.DEDICATED.value,),
-            )
+        if (tenant.isolation or config.isolation) is Isolation.SHARED:
+            cluster = clusters[cluster_name] if cluster_name is not None else None
+            _shared(document, here, tenant, config, cluster)
         _tenant_overrides(document, here, tenant, config, schema)
     _open_schemas(document, config, schemas)
     _same_logins(document, config)
@@ -250,6 +253,23 @@ def _tenant_cluster(document: Document, here: Path, tenant: Tenant, clusters: li
         document.problem((*here, "cluster"), text, allowed=tuple(clusters), hint=hint)
         return None
     return tenant.cluster
+
+
+def _shared(document: Document, here: Path, tenant: Tenant, config: Config, cluster: Cluster | None) -> None:
+    """What backends that tenants share can't do without."""
+    where: Path = (*here, "isolation") if tenant.isolation is not None else here
+    pool, policy = merged(config.pool, tenant.pool), merged(config.policy, tenant.policy)
+    if cluster is not None and cluster.service.user is None:
+        document.problem(where, f'isolation shared needs the key "service.user" of cluster "{cluster.name}"')
+    if pool.mode is not PoolMode.TRANSACTION:
+        text = f"isolation shared needs pool mode transaction, here it is {pool.mode.value}"
+        document.problem(where, text)
+    if policy.mode is not GuardMode.ENFORCE:
+        text = f"isolation shared needs policy mode enforce, here it is {policy.mode.value}"
+        document.problem(where, text, hint="On shared backends the guard is what keeps tenants apart.")
+    if policy.allowed_functions:
+        text = "isolation shared doesn't go with policy.allowed_functions, which nobody has proven harmless"
+        document.problem(where, text)
 
 
 def _tenant_overrides(document: Document, here: Path, tenant: Tenant, config: Config, schema: str) -> None:

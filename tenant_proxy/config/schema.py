@@ -36,7 +36,7 @@ class PoolMode(StrEnum):
 
 class Isolation(StrEnum):
     DEDICATED = "dedicated"
-    SHARED = "shared"  # refused by the loader until shared backends are built
+    SHARED = "shared"
 
 
 class GuardMode(StrEnum):
@@ -149,6 +149,18 @@ class AuthQuery(Section):
     """An answer is used again for this long."""
 
 
+class Service(Section):
+    """The login of backends that tenants share, for tenants with isolation shared."""
+
+    user: PgName | None = None
+    """A role without rights of its own: NOINHERIT, no superuser, owner of nothing, member of each such
+    tenant's role; no shared backends if null."""
+    password: SecretRef | None = None
+    """Its password."""
+    max_backends: Count = 0
+    """Shared backends at most, over all workers; 0: as many as the cluster's max_backends."""
+
+
 class Cluster(Section):
     """A PostgreSQL server."""
 
@@ -164,6 +176,7 @@ class Cluster(Section):
     max_backends: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Open backends of all tenants together, over all workers."""
     auth_query: AuthQuery = AuthQuery()
+    service: Service = Service()
 
 
 class Pool(Section):
@@ -175,6 +188,10 @@ class Pool(Section):
     """Backends at most."""
     min: Count = 0
     """Backends kept open once there was a first client."""
+    weight: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Share of the shared backends when there are too few for all who wait (isolation shared)."""
+    reserved: Count = 0
+    """Shared backends that no other tenant may take, in each worker (isolation shared)."""
     queue_limit: Count = 1000
     """Clients that may wait for a backend; the next one gets 53300."""
     queue_timeout_s: Seconds = 30
@@ -246,8 +263,9 @@ class Tenant(Section):
     """The schema on the server; if null the tenant's name, or one made up where opaque_names is on."""
     role: PgName | None = None
     """Role that statements run as, if other than the backend's login; set when a backend is opened."""
-    isolation: Isolation = Isolation.DEDICATED
-    """dedicated: backends log in as the tenant's own roles; shared is not built yet, and refused."""
+    isolation: Isolation | None = None
+    """dedicated: backends log in as the tenant's own roles; shared: transactions that are proven harmless
+    run on backends that tenants share, all others as with dedicated; the top's `isolation` if null."""
     pool: dict[str, object] = {}
     """Any keys of pool, for this tenant."""
     policy_file: str | None = None
@@ -392,6 +410,8 @@ class Config(Section):
     belongs to one tenant; user_suffix: user.tenant; options: options=-c tenant=NAME; database: its name;
     sni: the TLS host name; certificate: the CN or an alternative name of the client's certificate."""
     pool: Pool = Pool()
+    isolation: Isolation = Isolation.DEDICATED
+    """Of tenants that say nothing else."""
     policy_file: str | None = None
     """File with keys of policy, so that they can be kept apart; `policy` is merged over them."""
     policy: Policy = Policy()

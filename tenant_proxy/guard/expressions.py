@@ -110,6 +110,7 @@ def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], loca
     if fact.effects:
         w.effects |= int(fact.effects)
         if fact.pin_reason:
+            w.stored |= int(Effect.PINS)
             w.pin(fact.pin_reason)
     count = len(arguments)
     sensitive = fact.sets or fact.reads_rows or count in fact.names or count in fact.queries

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from tenant_proxy.guard import catalogs, definitions, expressions, own_public, statements
+from tenant_proxy.guard import catalogs, definitions, expressions, own_public, sharing, statements
 from tenant_proxy.guard.effects import REFUSED, SERVER_SAYS, STATEMENTS
 from tenant_proxy.guard.functions import FUNCTIONS, OIDS
 from tenant_proxy.guard.nodes import NODES
@@ -33,6 +33,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     **statements.RULES,
     **definitions.RULES,
     **catalogs.RULES,
+    **sharing.RULES,
 }
 _MULTI: Final = int(Effect.MULTI)
 
@@ -44,6 +45,7 @@ class Judgement(Walk):
     def statement(self, node: Mapping[str, Any]) -> None:
         ((tag, body),) = node.items()
         known = STATEMENTS.get(tag)
+        sharing.note(self, tag, body)
         if known is None:
             if tag == "CreateSchemaStmt" and own_public.create_schema(self, body):
                 return
@@ -158,6 +160,8 @@ class Guard:
             return _rejected(refusal, Effect(w.effects))
         if len(tree) > 1:
             w.effects |= _MULTI
+        if w.stored:
+            sharing.settle(w)
         if not (w.deallocates or w.settings or w.pin_reason or edits or w.bound):
             return _allowed(w.effects, w.exact)
         return Verdict(

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from pglast.parser import ParseError
 
-from tenant_proxy.guard import expressions, names
+from tenant_proxy.guard import expressions, names, sharing
 from tenant_proxy.guard.parse import Unreadable, parse, tokens
 from tenant_proxy.guard.walk import Walk
 
@@ -174,9 +174,13 @@ class _Reader:
         except (Unreadable, KeyError, IndexError):
             self._unexpected()
         if len(targets) != 1:
+            sharing.dynamic(w)
             return
         value = targets[0]["ResTarget"]["val"]
         constant = w.constant(value)
+        if w.constant(value, strict=True) is None:
+            # of what operators make of it nothing is known
+            sharing.dynamic(w)
         if constant is not None:
             with w.inside(text, offset=self.offset(span) - len(_SELECT)):
                 w.nested(constant, w.fixed, "a body in PL/pgSQL", literal=w.literal(value))

@@ -80,10 +80,12 @@ class Walk:
         "in_code",
         "pin_reason",
         "row_functions",
+        "runs_code",
         "scope",
         "settings",
         "shadowed",
         "source",
+        "stored",
         "text",
     )
 
@@ -96,6 +98,9 @@ class Walk:
         #: bits of model.Effect; a plain int, which is much faster than the enum
         self.effects = 0
         self.exact = False
+        #: effects of what is stored to run later, or runs as code; and whether some runs now (sharing.py)
+        self.stored = 0
+        self.runs_code = False
         self.pin_reason = ""
         self.deallocates: list[str] = []
         self.settings: list[str] = []
@@ -369,6 +374,7 @@ class Walk:
 
     def set(self, names: Iterable[str]) -> None:
         self.effects |= int(Effect.SETTINGS)
+        self.stored |= int(Effect.SETTINGS)
         self.settings += (name for name in names if name not in self.settings)
 
     # --- walking -----------------------------------------------------------------
@@ -414,6 +420,7 @@ class Walk:
             self.walk_node(node)
             return self.effects
         finally:
+            self.stored |= self.effects
             self.effects, self.pin_reason, self.settings = effects, pin_reason, settings
 
     def nested(
@@ -439,6 +446,7 @@ class Walk:
                 self.statements(self._nested_tree(text, what))
             return self.effects
         finally:
+            self.stored |= self.effects
             self.fixed, self.effects, self.pin_reason, self.settings, self.deallocates = outer
 
     def _nested_tree(self, text: str, what: str) -> parser.Tree:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _INT = struct.Struct("=i")
 
+#: of each tenant with shared backends: times that its code may have changed, shared backends that run for
+#: it, and backends of its own on which its code may be changing (relay.lanes)
+CODE_COUNTERS = ("code", "sharing", "coding")
+
 
 class Budget:
     """One worker's share of the limits."""
@@ -69,6 +73,15 @@ class Budget:
         """Returns what one `take_client` took."""
         for name in names:
             self._add(name, -1)
+
+    @property
+    def memory(self) -> memoryview:
+        """All rows, as int32."""
+        return memoryview(self._map).cast("i")
+
+    def index(self, name: str) -> int:
+        """The place of a counter in a row, -1 if it has none."""
+        return self.indexes.get(name, -1)
 
     def used(self, name: str) -> int:
         """Backends of all workers under this name ("tenant:acme", "cluster:main")."""

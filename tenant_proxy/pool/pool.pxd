@@ -34,8 +34,27 @@ cpdef enum ServerPhase:
     SV_CANCELING = 5            # clean, but a cancel request for it is still on its way
     SV_CLOSING = 6
 
+cdef enum Lane:
+    LANE_OWN = 0                # servers logged in as the tenant's own role
+    LANE_SHARED = 1             # a group's
+
+cdef enum Known:
+    # of the code of a pool's tenant
+    CODE_DOUBTED = 0
+    CODE_PROVEN = 1
+    CODE_UNREAD = 2
+
+cdef enum Escalation:
+    # why a transaction of a member of a group ran on a server of its own
+    ESC_STATEMENT = 0           # its first statement may not run on a shared one
+    ESC_TRANSACTION = 1         # an earlier transaction of the tenant had such a statement in its middle
+    ESC_CODE = 2                # the tenant's code is not proven, or not read yet
+    ESC_REFUSED = 3             # refused in the middle of a transaction, to be retried
+    ESCALATIONS = 4
+
 # A prepared statement's text.  Shared by reference count between the intern table, clients and rings.
 cdef struct Stmt:
+    Pool *pool                  # whose table it is in
     uint64_t id                 # never used twice; names it on servers
     uint64_t hash
     uint32_t refs
@@ -97,6 +116,21 @@ cdef struct Ring:
     uint32_t head
     uint32_t count
 
+# What a pool has in its group: who waits for a shared server, and how much it has had (pool.fair).
+cdef struct Share:
+    Pool *pool
+    Client *first               # waits longest
+    Client *last
+    int32_t waiting
+    int32_t active              # shared servers that run for it
+    int32_t max
+    int32_t reserved
+    uint32_t weight
+    int32_t at                  # place in the heap it is in, from 1; 0: in none
+    uint8_t urgent              # which heap
+    uint64_t tag                # virtual time up to which it has been served
+    uint64_t hold_us            # how long it keeps a server, a moving mean
+
 cdef struct Pool:
     uint32_t id
     uint32_t scope              # the guard's scope; 0: not known before a server is open
@@ -110,6 +144,18 @@ cdef struct Pool:
     uint8_t own_size            # 0: the schema goes by its name
     char prefix[PREFIX_BYTES]   # of the tenant's channels on the server
     char own[64]                # the schema that clients call public
+    uint8_t is_group            # its servers are shared by the pools whose `group` it is
+    uint8_t begins_own          # explicit transactions begin on a server of its own
+    uint8_t known               # Known, as of `known_mark`
+    int32_t known_mark
+    int32_t mark_index          # shared counters: times that the tenant's code may have changed
+    int32_t active_index        # … shared servers that run for the tenant
+    int32_t coded_index         # … servers of its own on which its code may be changing
+    Pool *group                 # where shared servers come from; NULL: it has only its own
+    Share share                 # what it has in its group
+    Share **heap[2]             # of a group: members in need, those below their reserve apart
+    int32_t heap_size[2]
+    int32_t heap_cap[2]
     int32_t max
     int32_t min
     int32_t total               # servers of every phase
@@ -152,6 +198,9 @@ cdef struct Pool:
     uint64_t prepared_hits
     uint64_t prepared_misses
     uint64_t prepared_evictions
+    uint64_t switches           # times that a shared server was made the tenant's
+    uint64_t kept               # times that it already was
+    uint64_t escalated[ESCALATIONS]
     uint64_t wait_hist[BUCKETS]
     uint64_t query_hist[BUCKETS]
 
@@ -172,6 +221,8 @@ cdef struct Client:
     uint8_t held                # waits for something outside (a look-up, the admin console): messages stay
     uint8_t judging             # its next message 1: waits for a verdict; 2: may be offered again
     uint8_t refitting           # a server has failed to take its settings; another is tried, once
+    uint8_t lane                # Lane of the server that it has or waits for
+    uint8_t checked             # waits until nothing of its tenant's runs on shared servers
     uint8_t key_size            # 0: no cancel key yet
     uint8_t key[32]             # secret of its BackendKeyData
     uint32_t startup_id         # interned set of settings that its server must have been opened with
@@ -214,6 +265,10 @@ cdef struct Server:
     uint8_t batch_open          # extended-protocol messages sent since the last Sync
     uint8_t told_fatal          # a FATAL error went to the client: nothing more need be said at the end
     uint8_t failed              # a request of the proxy's own got an error
+    uint8_t coded               # counted under its pool's coded_index
+    uint8_t touched             # of a group: something was written, sequences may have been used
+    Pool *tenant                # of a group: whose it is now, NULL while nobody's
+    uint64_t guessed_us         # what share_begin took this turn to last
     uint32_t startup_id
     uint32_t settings_id
     int32_t pid

@@ -15,13 +15,14 @@ from tenant_proxy.pool.pool cimport (
     ring_mark, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_REWRITES, GONE, JUDGING, TERMINATED, V_AFTER_SSL,
-    V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal, up_admin_message,
-    up_deallocate, up_judge_function, up_judged,
+    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_REWRITES, GONE, JUDGING, TERMINATED,
+    V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal,
+    up_admin_message, up_deallocate, up_judge_function, up_judged,
     up_login_message, up_refuse_size, up_startup,
 )
 from tenant_proxy.relay.entry cimport enter_message, enter_startup
 from tenant_proxy.relay.extended cimport on_bind, on_name, on_parse, on_whole
+from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
 from tenant_proxy.relay.pairing cimport client_end, maybe_release
 from tenant_proxy.relay.requests cimport (
     ENDED, HOLD, apply_effects, burst_flush, burst_forward, judge, no_server, refuse_query, server_of, skip,
@@ -254,7 +255,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     cdef Server *s
     cdef uint32_t effects
     cdef size_t size
-    cdef int how
+    cdef int how, lane
     cdef void *answer = NULL
     cdef Rewrite *r = NULL
     if total > e.max_statement:
@@ -269,6 +270,10 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     effects = judge(e, c, p + 5, size)
     if not effects & EFF_ALLOWED:
         return no_server(c) if effects else refuse_query(e, c, b, total)
+    if c.pool.group != NULL:
+        lane = lane_check(e, c, effects)
+        if lane != LANE_GOES:
+            return no_server(c) if lane == LANE_HELD else refuse_query(e, c, b, total)
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
@@ -303,6 +308,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
 cdef ssize_t on_function_call(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total) noexcept nogil:
     cdef Server *s
     cdef uint32_t effects
+    cdef int lane
     if total < 11:
         return violation(e, c, V_FORMAT, 0)
     if n < 9:
@@ -314,6 +320,11 @@ cdef ssize_t on_function_call(Relay e, Client *c, Burst *b, char *p, size_t n, s
     if not effects:
         c.pool.rejected += 1
         return refuse_query(e, c, b, total)
+    # what a function called by its number does is not followed
+    if c.pool.group != NULL:
+        lane = lane_check(e, c, effects | EFF_ESCALATES)
+        if lane != LANE_GOES:
+            return no_server(c) if lane == LANE_HELD else refuse_query(e, c, b, total)
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)

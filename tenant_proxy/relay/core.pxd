@@ -25,6 +25,8 @@ cdef enum:
     EFF_MULTI = 512
     EFF_REWRITES = 1024
     EFF_BOUND = 2048
+    EFF_ESCALATES = 4096
+    EFF_UNPROVEN = 8192
     EFF_ALLOWED = 0x80000000        # the statement may run
 
 cdef enum:
@@ -145,6 +147,13 @@ cdef class Relay(Reactor):
     cdef uint64_t client_ends[26]
     cdef uint64_t server_ends[26]
 
+    # counters that all workers share, a row each (tenant_proxy.shm)
+    cdef object counters_view
+    cdef int32_t *counters
+    cdef int32_t rows
+    cdef int32_t row
+    cdef size_t row_places
+
     cdef int batch_room(self, size_t n) noexcept nogil
     cdef void batch_add(self, const char *data, size_t n) noexcept nogil
 
@@ -177,6 +186,11 @@ cdef void up_server_gone(Relay e, Server *s, int reason) noexcept nogil
 cdef void up_ask_row(Relay e, Server *s, const char *data, size_t n) noexcept nogil
 cdef int up_ask_done(Relay e, Server *s, Client *c) noexcept nogil
 cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil
+cdef int up_switch(Relay e, Server *s, Client *c) noexcept nogil
+cdef void up_escalate(Relay e, Client *c) noexcept nogil
+cdef void up_unread(Relay e, Client *c) noexcept nogil
+cdef int up_quiesce(Relay e, Client *c) noexcept nogil
+cdef void up_switch_failed(Relay e, Client *c, const char *data, size_t n) noexcept nogil
 cdef int up_ask_settings(Relay e, Server *s) noexcept nogil
 cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
 cdef bint up_error(Relay e, Server *s, const char *data, size_t n, Rewrite *rewrite) noexcept nogil

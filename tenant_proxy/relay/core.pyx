@@ -295,7 +295,8 @@ cdef bint up_error(Relay e, Server *s, const char *data, size_t n, Rewrite *rewr
     # counts an error by class; a FATAL one ends the session.  True: `refusal` goes to the client in its place
     with gil:
         try:
-            fatal, message = e.hooks.on_error(s.pool.id, data[5:n], _both(rewrite))
+            fatal, message = e.hooks.on_error(s.client.pool.id if s.client != NULL else s.pool.id, data[5:n],
+                                              _both(rewrite))
             if fatal:
                 s.told_fatal = 1
                 s.close_needed = 1
@@ -311,7 +312,7 @@ cdef bint up_notice(Relay e, Server *s, const char *data, size_t n, Rewrite *rew
     # True: `refusal` goes to the client in its place
     with gil:
         try:
-            message = e.hooks.on_notice(s.pool.id, data[5:n], _both(rewrite))
+            message = e.hooks.on_notice(s.client.pool.id, data[5:n], _both(rewrite))
             if message is not None:
                 e.refusal = message
                 return True
@@ -359,6 +360,62 @@ cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil:
             return -1
 
 
+cdef int up_switch(Relay e, Server *s, Client *c) noexcept nogil:
+    # makes a shared server the client's tenant's, with the client's settings; -1: failed
+    cdef bint other = s.tenant != c.pool
+    with gil:
+        try:
+            message = e.hooks.switch_message(c.pool.id, c.startup_id, c.settings_id, s.tenant != NULL,
+                                             other and s.stmts.count > 0, other and s.touched)
+            if not c.greeted:
+                # it is asked what it would have told at a login
+                message = e.hooks.greeting_message(s.link.id, get_object(s.info), message)
+            ring_push(&s.ring, R_QUERY, ACT_SKIP | ACT_SYNC | (0 if c.greeted else ACT_ASK), NULL, 0)
+            e.send(&s.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
+            return 0
+        except Exception:
+            e.log.exception("composing a switch")
+            return -1
+
+
+cdef void up_escalate(Relay e, Client *c) noexcept nogil:
+    # `refusal` tells a client to try its transaction again: it will run on a server of its own
+    with gil:
+        e.refusal = e.hooks.on_escalation(c.pool.id)
+
+
+cdef void up_unread(Relay e, Client *c) noexcept nogil:
+    # the client waits until its tenant's code has been read
+    with gil:
+        try:
+            e.hooks.on_unread(c.link.id, c.pool.id)
+        except Exception:
+            e.hooks.on_bug(c.link.id)
+
+
+cdef int up_quiesce(Relay e, Client *c) noexcept nogil:
+    # 1: the client waits, and is read again when others may have finished; 0: it has waited too long, and
+    # `refusal` says so
+    with gil:
+        try:
+            refusal = e.hooks.on_quiesce(c.link.id, c.pool.id)
+            if refusal is None:
+                return 1
+            e.refusal = refusal
+            return 0
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+            return 0
+
+
+cdef void up_switch_failed(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_switch_failed(get_object(c.session), data[5:n])
+        except Exception:
+            e.log.exception("reading why a switch failed")
+
+
 cdef int up_ask_settings(Relay e, Server *s) noexcept nogil:
     with gil:
         try:
@@ -384,7 +441,10 @@ cdef void up_ask_row(Relay e, Server *s, const char *data, size_t n) noexcept no
 cdef int up_ask_done(Relay e, Server *s, Client *c) noexcept nogil:
     with gil:
         try:
-            s.settings_id = e.hooks.on_ask_done(s.link.id)
+            if s.pool.is_group:
+                s.settings_id = e.hooks.on_ask_shared_done(s.link.id, s.tenant.id, s.startup_id)
+            else:
+                s.settings_id = e.hooks.on_ask_done(s.link.id)
             if c != NULL:
                 c.settings_id = s.settings_id
             return 0

@@ -13,20 +13,23 @@ from tenant_proxy.auth.digest cimport same_bytes
 from tenant_proxy.guard.cache cimport VerdictCache
 from tenant_proxy.net.reactor cimport KEEP_SOCKET_MS, KIND_CLIENT, KIND_SERVER, Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_STARTUP, R_COPY_END,
-    PREFIX_BYTES, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
+    ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_STARTUP, CL_WAITING,
+    LANE_OWN, LANE_SHARED, PREFIX_BYTES, R_COPY_END, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING,
+    SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
     ClientStmt, Pool, Server, ring_at,
 )
 from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof, client_free
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, EVICTED, GONE, IDLE, IDLE_IN_TRANSACTION, JUDGED, JUDGING, LIFETIME, LOGIN_TIMEOUT,
-    QUERY_TIMEOUT, QUEUE_TIMEOUT, RESET_FAILED, RETIRED, SERVER_UNAVAILABLE, Relay, get_object, session_of,
-    up_encoding,
+    QUERY_TIMEOUT, QUEUE_TIMEOUT, RESET_FAILED, RETIRED, SERVER_UNAVAILABLE, SETTINGS_FAILED, Relay, get_object,
+    session_of, up_encoding,
 )
 from tenant_proxy.relay.entry cimport cancel_key, entry_free, greeted
-from tenant_proxy.relay.figures cimport Figures, is_busy
+from tenant_proxy.relay.figures cimport is_busy
+from tenant_proxy.relay.overdue cimport client_overdue, server_overdue
+from tenant_proxy.relay.groups cimport Groups, fail_members
 from tenant_proxy.relay.pairing cimport (
-    client_end, client_fail, demand, has_hung_up, make_available, obtain, server_end,
+    client_end, client_fail, demand, make_available, obtain, server_end, settled,
 )
 from tenant_proxy.relay.server cimport server_bytes, server_drained, server_eof, server_free
 from tenant_proxy.relay.statements cimport (
@@ -35,10 +38,6 @@ from tenant_proxy.relay.statements cimport (
 from tenant_proxy.wire.buf cimport buf_append
 from tenant_proxy.wire.consts cimport XACT_IDLE
 from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_get, map_remove
-
-cdef enum:
-    CLEANING_LIMIT_US = 30000000        # a reset query that takes longer costs the server its place
-
 
 cdef Link *on_accept(Reactor r, int fd, int local) noexcept nogil:
     return accept_client(<Relay> r, fd, local)
@@ -70,7 +69,7 @@ cdef void note_encoding(Relay e, Client *c, bytes greeting):
         up_encoding(e, c, value, len(value))
 
 
-cdef class Engine(Figures):
+cdef class Engine(Groups):
     """The data plane of one worker.  Not thread-safe: everything happens in the loop's thread."""
 
     def __init__(self, hooks, VerdictCache verdicts, *, max_statement_bytes, send_buffer_bytes, max_clients,
@@ -187,8 +186,12 @@ cdef class Engine(Figures):
         if c == NULL:
             return
         c.phase = CL_LOGIN_WAITING
+        c.lane = LANE_SHARED if c.pool.group != NULL and c.pool.known else LANE_OWN
         s = obtain(self, c)
         if s == NULL:
+            return
+        if s.pool.is_group:
+            settled(self, s)
             return
         # as a server that has just become free: greets, and in transaction mode goes on to the next
         c.server = NULL
@@ -221,6 +224,13 @@ cdef class Engine(Figures):
         note_encoding(self, c, greeting)
         self.send(&c.link, greeting, len(greeting))
         greeted(self, c, pid, <const uint8_t *> <const char *> key, len(key))
+
+    def client_retry(self, uint64_t id):
+        """Reads again what the client has sent and what was held."""
+        cdef Client *c = self.client(id)
+        if c != NULL:
+            self.unpause(&c.link)
+            self.make_ready(&c.link)
 
     cdef void own_session(self, Client *c, session):
         Py_INCREF(session)
@@ -416,6 +426,8 @@ cdef class Engine(Figures):
         cdef int i
         if p.retired or p.total >= p.max:
             return None
+        if p.is_group:
+            return p.last_startup if p.waiting > p.opening or p.total < p.min else None
         if p.waiting <= p.opening:
             # nobody needs one, but so many are kept ready
             return p.last_startup if p.total < p.min and p.last_startup else None
@@ -439,6 +451,10 @@ cdef class Engine(Figures):
         cdef size_t i
         p.down = 1
         p.retry_us = self.now_us + <uint64_t> (retry_s * 1e6)
+        if p.is_group:
+            if p.fail_when_down and p.total == p.opening:
+                fail_members(self, p)
+            return
         if not p.fail_when_down or c == NULL:
             return
         for i in range(self.links.mask + 1):
@@ -627,45 +643,3 @@ cdef bint runs(Server *s) noexcept nogil:
         if not ring_at(&s.ring, i).action & ACT_SKIP and ring_at(&s.ring, i).request != R_COPY_END:
             return True
     return False
-
-
-cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noexcept nogil:
-    cdef Pool *p = c.pool
-    cdef Server *s = c.server
-    if c.queued:
-        if p.queue_timeout_us and now > c.request_us + p.queue_timeout_us:
-            return QUEUE_TIMEOUT
-        # it is not read while it waits, so nobody else notices
-        return GONE if has_hung_up(c) else 0
-    if c.judging == JUDGING:
-        return GONE if has_hung_up(c) else 0
-    if c.phase < CL_IDLE:
-        return LOGIN_TIMEOUT if now > c.connect_us + login_timeout_us else 0
-    if p == NULL:
-        return 0
-    if s != NULL and s.ring.count:
-        if p.query_timeout_us and c.request_us and now > c.request_us + p.query_timeout_us:
-            return QUERY_TIMEOUT
-        return 0
-    if s != NULL and (s.xact_status != XACT_IDLE or s.batch_open):
-        if p.idle_xact_timeout_us and now > c.active_us + p.idle_xact_timeout_us:
-            return IDLE_IN_TRANSACTION
-        return 0
-    if p.client_idle_us and now > c.active_us + p.client_idle_us:
-        return IDLE
-    return 0
-
-
-cdef int server_overdue(Server *s, uint64_t now) noexcept nogil:
-    cdef Pool *p = s.pool
-    if s.phase == SV_CONNECT or s.phase == SV_LOGIN:
-        return CONNECT_FAILED if now > s.connect_us + p.connect_timeout_us else 0
-    if s.phase == SV_CLEANING:
-        return RESET_FAILED if now > s.request_us + CLEANING_LIMIT_US else 0
-    if s.expires_us and now > s.expires_us:
-        if s.phase == SV_IDLE:
-            return LIFETIME
-        s.close_needed = 1
-    if s.phase == SV_IDLE and p.server_idle_us and p.total > p.min and now > s.idle_since_us + p.server_idle_us:
-        return IDLE
-    return 0

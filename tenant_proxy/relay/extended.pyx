@@ -17,6 +17,7 @@ from tenant_proxy.relay.core cimport (
     EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
     up_deallocate, up_existing_statement, up_missing_statement, up_refuse_size,
 )
+from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
 from tenant_proxy.relay.requests cimport (
     HOLD, apply_effects, burst_forward, burst_write, judge, no_server, refuse_extended, server_of, stream,
     violation,
@@ -43,6 +44,7 @@ NO_EDITS.texts = NULL
 
 
 cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total) noexcept nogil:
+    cdef int lane
     cdef Server *s
     cdef uint32_t effects
     cdef char *end = p + total
@@ -72,6 +74,10 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     effects = judge(e, c, sql, size)
     if not effects & EFF_ALLOWED:
         return no_server(c) if effects else refuse_extended(e, c, b, total)
+    if c.pool.group != NULL:
+        lane = lane_check(e, c, effects)
+        if lane != LANE_GOES:
+            return no_server(c) if lane == LANE_HELD else refuse_extended(e, c, b, total)
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
@@ -136,7 +142,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, siz
         client_drop_unnamed(c)
         if effects & EFF_DEALLOCATES:
             return parse_deallocate(e, c, b, s, p, sql, size, total, effects)
-        t = c.unnamed = stmt_new(e, body, body_size, effects)
+        t = c.unnamed = stmt_new(e, c.pool, body, body_size, effects)
         if t == NULL:
             return violation(e, c, V_MEMORY, 0)
         t.scope = scope
@@ -154,7 +160,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, siz
     if t == NULL:
         return violation(e, c, V_MEMORY, 0)
     if client_add(c, hash, name, name_len, t, scope, r, statement_bytes(e)) != 0:
-        stmt_unref(c.pool, t)
+        stmt_unref(t)
         return violation(e, c, V_MEMORY, 0)
     known = server_knows(s, t)
     if known and (s.xact_status != XACT_FAILED or effects & EFF_XACT_CONTROL):
@@ -184,7 +190,7 @@ cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, 
         if how == 2:
             server_forget_all(s)
             s.close_needed = 1
-        c.unnamed = stmt_new(e, sql, p + total - sql, effects)
+        c.unnamed = stmt_new(e, c.pool, sql, p + total - sql, effects)
         if c.unnamed == NULL:
             return violation(e, c, V_MEMORY, 0)
         s.unnamed_id = c.unnamed.id
@@ -205,7 +211,7 @@ cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, 
     put_u32(&m[1], 4 + 1 + 19 + 2)
     burst_write(e, b, m, 5)
     burst_write(e, b, b"\0DEALLOCATE tp_none\0\0\0", 22)
-    c.unnamed = stmt_new(e, b"DEALLOCATE tp_none\0\0\0", 21, EFF_ALLOWED)
+    c.unnamed = stmt_new(e, c.pool, b"DEALLOCATE tp_none\0\0\0", 21, EFF_ALLOWED)
     s.unnamed_id = c.unnamed.id if c.unnamed != NULL else 0
     ring_push(&s.ring, R_PARSE, 0, NULL, 0)
     return total
@@ -276,6 +282,7 @@ cdef bint ensure_known(Relay e, Client *c, Burst *b, Server *s, Stmt *t, Rewrite
 
 
 cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total) noexcept nogil:
+    cdef int lane
     cdef Server *s
     cdef size_t here = n if n < total else total
     cdef char *portal = p + 5
@@ -323,6 +330,10 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if t == NULL and not (c.pinned and name_len):
         up_missing_statement(e, name, name_len)
         return refuse_extended(e, c, b, total)
+    if c.pool.group != NULL:
+        lane = lane_check(e, c, t.effects if t != NULL else 0)
+        if lane != LANE_GOES:
+            return no_server(c) if lane == LANE_HELD else refuse_extended(e, c, b, total)
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
@@ -445,7 +456,7 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
         sql = r.result if r != NULL else plain.result
         size = r.result_size if r != NULL else plain.result_size
         fresh = (stmt_intern(e, c.pool, sql, size + tail, effects) if cs != NULL
-                 else stmt_new(e, sql, size + tail, effects))
+                 else stmt_new(e, c.pool, sql, size + tail, effects))
         if plain != NULL:
             rewrite_unref(plain)
         if fresh == NULL:
@@ -468,6 +479,7 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
 
 cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total) noexcept nogil:
     # Describe and Close: a kind ('S' statement, 'P' portal) and a name
+    cdef int lane
     cdef Server *s
     cdef ClientStmt *cs
     cdef Stmt *t
@@ -521,6 +533,10 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         if how != 1:
             return no_server(c) if how else refuse_extended(e, c, b, total)
         t = cs.stmt if cs != NULL else c.unnamed
+    if c.pool.group != NULL:
+        lane = lane_check(e, c, t.effects)
+        if lane != LANE_GOES:
+            return no_server(c) if lane == LANE_HELD else refuse_extended(e, c, b, total)
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)

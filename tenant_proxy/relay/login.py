@@ -441,8 +441,16 @@ class Logins:
                 shown = _with_name(welcome, admission.application_name)
                 worker.entries.admitted(attempt.raw, admission, pool, shown)
             self._greet(client, session, welcome, 0)
+        elif pool.shared and not worker.code.of(tenant.name).read:
+            # what a login of its role would set is read with the tenant's code
+            engine.client_hold(client, True)
+            worker.code.when_read(tenant, lambda: self._want_server(client))
         else:
             engine.client_want_server(client)
+
+    def _want_server(self, client: int) -> None:
+        self._worker.engine.client_hold(client, False)
+        self._worker.engine.client_want_server(client)
 
     def _admit(self, attempt: Attempt, request: StartupRequest) -> Admission:
         """Where a connection leads; ProxyError where it may not go."""
@@ -510,6 +518,12 @@ class Logins:
     def on_greet(self, client: int, session: Session, info: ServerInfo) -> None:
         """A server is there for a client that waited for one to be greeted."""
         self._greet(client, session, tuple(info.parameters), info.pid)
+
+    def greet_as(self, client: int, session: Session, parameters: tuple[bytes, ...]) -> None:
+        """Greets with what a shared server says when it is the client's tenant's."""
+        assert session.pool is not None
+        session.pool.welcomes[session.startup_id] = parameters
+        self._greet(client, session, parameters, 0)
 
     def _greet(self, client: int, session: Session, parameters: tuple[bytes, ...], pid: int) -> None:
         pool = session.pool

@@ -5,19 +5,22 @@ demand that it is at rest: every reply consumed, no batch open, ReadyForQuery sa
 else closes it (DESIGN, invariant 2).
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 from tenant_proxy.net.reactor cimport Link
+from tenant_proxy.pool.fair cimport (
+    share_begin, share_end, share_may_start, share_next, share_pick, share_push, share_remove,
+)
 from tenant_proxy.pool.pool cimport (
     ACT_REFUSED, ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_WAITING,
-    R_PARSE, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN,
+    LANE_SHARED, R_PARSE, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN,
     Client, Outstanding, Pool, Server, Stmt, count_wait, idle_pick, idle_push, idle_remove, ring_head,
     ring_pop, ring_push, wait_pick, wait_push, wait_remove,
 )
 from tenant_proxy.relay.core cimport (
     CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
     SETTINGS_FAILED, TERMINATED, UNCLEAN, Relay, drop_object, up_ask_settings, up_client_gone, up_demand, up_fail_client,
-    up_greet, up_pinned, up_server_gone, up_sync_settings,
+    up_greet, up_pinned, up_server_gone, up_switch, up_sync_settings,
 )
 from tenant_proxy.relay.entry cimport entry_gone
 from tenant_proxy.relay.rewriting cimport forget_rewrites
@@ -30,9 +33,11 @@ from tenant_proxy.wire.consts cimport XACT_IDLE
 cdef enum:
     PATIENCE_US = 50000         # a server that fits someone behind goes there while the first waited less
     PEEK_AFTER_US = 20000       # idle longer than this: look whether the server is still there
+    UNKNOWN_SETTINGS = 0xffffffff
 
 cdef extern from *:
     """
+    #define tp_full_fence() __sync_synchronize()
     #include <sys/types.h>
     #include <sys/socket.h>
     #include <poll.h>
@@ -54,6 +59,7 @@ cdef extern from *:
     #endif
     }
     """
+    void full_fence "tp_full_fence"() nogil
     int tp_gone(int fd) nogil
     int tp_hung_up(int fd) nogil
 
@@ -63,10 +69,13 @@ cdef extern from *:
 
 cdef Server *obtain(Relay e, Client *c) noexcept nogil:
     # An idle server, paired; or NULL, and the client is in the queue or has been ended.
-    cdef Pool *p = c.pool
+    cdef Pool *p = c.pool.group if c.lane == LANE_SHARED else c.pool
     cdef Server *s
     while True:
-        s = idle_pick(p, c.startup_id, c.settings_id)
+        if not p.is_group:
+            s = idle_pick(p, c.startup_id, c.settings_id)
+        else:
+            s = share_pick(p, c.pool, c.startup_id, c.settings_id) if share_may_start(c.pool) else NULL
         if s == NULL:
             break
         idle_remove(p, s)
@@ -93,6 +102,8 @@ cdef int pair(Relay e, Client *c, Server *s) noexcept nogil:
         c.phase = CL_ACTIVE
     c.xact_start_us = e.now_us
     c.pool.assignments += 1
+    if s.pool.is_group:
+        return pair_shared(e, c, s)
     # one that only waits to be greeted goes on without the server
     if s.settings_id != c.settings_id and (c.phase != CL_LOGIN_WAITING or c.pinned):
         r = up_sync_settings(e, s, c)
@@ -105,11 +116,64 @@ cdef int pair(Relay e, Client *c, Server *s) noexcept nogil:
     return 0
 
 
+cdef int pair_shared(Relay e, Client *c, Server *s) noexcept nogil:
+    # As `pair`.  Whatever it was before, the server is the tenant's when it has acknowledged so, and nothing
+    # of the client's goes there earlier (docs/decisions/0012-shared-backends.md).
+    cdef Pool *p = c.pool
+    s.guessed_us = share_begin(p)
+    count_shared(e, p.active_index, 1)
+    if c.greeted and s.tenant == p and s.startup_id == c.startup_id and s.settings_id == c.settings_id:
+        p.kept += 1
+        return 0
+    p.switches += 1
+    if up_switch(e, s, c) != 0:
+        server_end(e, s, SETTINGS_FAILED)
+        return -1
+    if s.tenant != p:
+        server_forget_all(s)
+        s.touched = 0
+    s.tenant = p
+    s.startup_id = c.startup_id
+    s.settings_id = c.settings_id
+    s.unnamed_id = 0
+    s.failed = 0
+    c.phase = CL_WAITING
+    e.pause(&c.link)
+    return 1
+
+
+cdef void count_shared(Relay e, int32_t index, int n) noexcept nogil:
+    # other workers see it before anything of the client's is sent
+    if e.counters != NULL and index >= 0:
+        e.counters[e.row * e.row_places + index] += n
+        full_fence()
+
+
+cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil:
+    s.client = NULL
+    c.server = NULL
+    if s.pool.is_group:
+        share_end(c.pool, s.guessed_us, e.now_us - s.assigned_us if e.now_us > s.assigned_us else 0)
+        count_shared(e, c.pool.active_index, -1)
+    elif s.coded:
+        s.coded = 0
+        count_shared(e, c.pool.coded_index, -1)
+
+
 cdef void settled(Relay e, Server *s) noexcept nogil:
     # the server has taken its client's settings
     cdef Client *c = s.client
     if tp_hung_up(c.link.fd):
         client_end(e, c, GONE)
+        return
+    if not c.greeted:
+        # it was made the client's tenant's to be told what a login would have said
+        c.phase = CL_ACTIVE
+        up_greet(e, c, s)
+        if c.phase == CL_CLOSING:
+            return
+        e.unpause(&c.link)
+        give_up(e, s)
         return
     c.phase = CL_ACTIVE
     c.refitting = 0
@@ -118,22 +182,33 @@ cdef void settled(Relay e, Server *s) noexcept nogil:
 
 cdef void queue_up(Relay e, Client *c) noexcept nogil:
     cdef Pool *p = c.pool
-    if p.queue_limit > 0 and p.waiting >= p.queue_limit:
+    cdef int waiting = p.waiting if c.lane != LANE_SHARED else p.share.waiting
+    if p.queue_limit > 0 and waiting >= p.queue_limit:
         client_fail(e, c, QUEUE_FULL, p.queue_limit)
         return
+    if c.lane == LANE_SHARED:
+        p = p.group
     if p.down and p.fail_when_down and p.total == p.opening and e.now_us < p.retry_us:
         # after that this one waits for the outcome of the next try
         client_fail(e, c, SERVER_UNAVAILABLE, 0)
         return
     if c.phase != CL_LOGIN_WAITING:
         c.phase = CL_WAITING
-    wait_push(p, c)
+    if p.is_group:
+        share_push(c.pool, c)
+    else:
+        wait_push(p, c)
     e.pause(&c.link)
     demand(e, p)
 
 
 cdef void demand(Relay e, Pool *p) noexcept nogil:
     if p.waiting <= p.opening:
+        return
+    if p.is_group:
+        # an idle server fits everybody: who waits beside one has reached a limit of its own
+        if p.total < p.max and p.idle_last == NULL:
+            up_demand(e, p)
         return
     if p.total >= p.max and p.idle_last != NULL:
         # idle, yet it fits none of the waiting: they were opened with other settings
@@ -159,7 +234,10 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
         if s.cancels:
             s.phase = SV_CANCELING
             return
-        c = wait_pick(p, s.startup_id, e.now_us, PATIENCE_US)
+        if p.is_group:
+            c = share_first(p, s)
+        else:
+            c = wait_pick(p, s.startup_id, e.now_us, PATIENCE_US)
         if c == NULL:
             s.phase = SV_IDLE
             s.idle_since_us = e.now_us
@@ -169,11 +247,14 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
             # waiting, it is not read, so its end went unnoticed: what it has asked for is not run
             client_end(e, c, GONE)
             continue
-        if c.startup_id != s.startup_id:
+        if p.is_group:
+            share_remove(c.pool, c)
+        elif c.startup_id != s.startup_id:
             server_end(e, s, EVICTED)
             return
-        wait_remove(p, c)
-        count_wait(p, e.now_us - c.request_us)
+        else:
+            wait_remove(p, c)
+        count_wait(c.pool, e.now_us - c.request_us)
         c.wait_us += e.now_us - c.request_us
         if pair(e, c, s) != 0:
             return
@@ -188,9 +269,22 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
         e.unpause(&c.link)
         if c.pinned:
             return
-        c.server = NULL
+        unpair(e, s, c)
         c.phase = CL_IDLE
-        s.client = NULL
+
+
+cdef Client *share_first(Pool *g, Server *s) noexcept nogil:
+    cdef Pool *p = share_next(g, s.tenant)
+    return p.share.first if p != NULL else NULL
+
+
+cdef void give_up(Relay e, Server *s) noexcept nogil:
+    # from a client that has nothing on it: to the next
+    cdef Client *c = s.client
+    unpair(e, s, c)
+    if c.phase == CL_ACTIVE:
+        c.phase = CL_IDLE
+    make_available(e, s)
 
 
 cdef bint at_rest(Server *s) noexcept nogil:
@@ -202,7 +296,12 @@ cdef void keep_together(Relay e, Server *s) noexcept nogil:
     # What the client has set could not be read from its server: it keeps the server.
     cdef Client *c = s.client
     s.dirty = 1
-    if c == NULL:
+    if s.pool.is_group:
+        # no one keeps a shared one
+        s.close_needed = 1
+        if c != NULL:
+            client_fail(e, c, SETTINGS_FAILED, 0)
+    elif c == NULL:
         s.close_needed = 1
     elif not c.pinned:
         c.pinned = 1
@@ -212,6 +311,9 @@ cdef void keep_together(Relay e, Server *s) noexcept nogil:
 
 cdef void maybe_release(Relay e, Server *s) noexcept nogil:
     cdef Client *c = s.client
+    if s.coded and c != NULL and at_rest(s):
+        s.coded = 0
+        count_shared(e, c.pool.coded_index, -1)
     if c == NULL or c.pinned or not at_rest(s) or (c.stream_left and not c.skip_stream):
         return
     if s.settings_changed:
@@ -219,17 +321,20 @@ cdef void maybe_release(Relay e, Server *s) noexcept nogil:
         if up_ask_settings(e, s) != 0:
             keep_together(e, s)
         return
-    s.client = NULL
-    c.server = NULL
     e.unpause(&c.link)
-    if c.phase == CL_ACTIVE:
-        c.phase = CL_IDLE
-    make_available(e, s)
+    give_up(e, s)
 
 
 cdef void clean_up(Relay e, Server *s) noexcept nogil:
     # Its client has ended in peace.  Only what is dirty is cleaned.
     cdef Pool *p = s.pool
+    if p.is_group and not s.dirty:
+        if s.settings_changed:
+            # the next switch takes them all away
+            s.settings_id = UNKNOWN_SETTINGS
+            s.settings_changed = 0
+        make_available(e, s)
+        return
     if not s.dirty and not s.settings_changed:
         make_available(e, s)
         return
@@ -271,7 +376,9 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
     e.clients_open -= 1
     if not c.greeted:
         e.logins_open -= 1
-    if c.queued:
+    if c.queued and c.lane == LANE_SHARED:
+        share_remove(c.pool, c)
+    elif c.queued:
         wait_remove(c.pool, c)
     client_forget_all_of(c)
     if c.pool != NULL:
@@ -283,8 +390,7 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
     if not entry_gone(e, c):
         up_client_gone(e, c, reason)
     if s != NULL:
-        c.server = NULL
-        s.client = NULL
+        unpair(e, s, c)
         if at_rest(s) and not (c.stream_left and not c.skip_stream):
             clean_up(e, s)
         else:
@@ -318,9 +424,31 @@ cdef void clear_ring(Server *s) noexcept nogil:
             if o.action & ACT_REFUSED or o.request == R_QUERY:
                 drop_object(o.arg)
             elif o.request == R_PARSE:
-                stmt_unref(s.pool, <Stmt *> o.arg)
+                stmt_unref(<Stmt *> o.arg)
         ring_pop(&s.ring)
         o = ring_head(&s.ring)
+
+
+cdef void greet_by_another(Relay e, Client *c) noexcept nogil:
+    cdef Server *s
+    if c.refitting:
+        client_fail(e, c, SETTINGS_FAILED, 0)
+        return
+    c.refitting = 1
+    c.phase = CL_LOGIN_WAITING
+    s = obtain(e, c)
+    if s != NULL:
+        settled(e, s)
+
+
+cdef void switch_refused(Relay e, Server *s) noexcept nogil:
+    # The settings of a client that is not greeted yet were refused, by an error that has undone the switch:
+    # its mistake, and the server is as before.
+    cdef Client *c = s.client
+    unpair(e, s, c)
+    client_fail(e, c, SETTINGS_FAILED, 0)
+    s.settings_id = UNKNOWN_SETTINGS
+    make_available(e, s)
 
 
 cdef void server_end(Relay e, Server *s, int reason) noexcept nogil:
@@ -341,13 +469,16 @@ cdef void server_end(Relay e, Server *s, int reason) noexcept nogil:
             # Terminate, so that the server's log does not speak of a lost connection
             e.send(&s.link, b"X\0\0\0\4", 5)
     if c != NULL:
-        s.client = NULL
-        c.server = NULL
-        if c.phase == CL_WAITING and not c.refitting:
+        unpair(e, s, c)
+        if p.is_group and not c.greeted:
+            greet_by_another(e, c)
+        elif c.phase == CL_WAITING and not c.refitting:
             # its settings did not get there, so nothing else has: perhaps another server takes them
             c.refitting = 1
             c.phase = CL_IDLE
             e.unpause(&c.link)
+        elif p.is_group and c.phase == CL_WAITING:
+            client_fail(e, c, SETTINGS_FAILED, 0)
         elif reason != SETTINGS_FAILED and not c.pinned and at_rest(s) and not c.stream_left:
             # nothing of its own has gone there: it gets another server for that
             c.phase = CL_IDLE

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.auth.scram import ScramKeys
-from tenant_proxy.config.schema import Catalogs, Cluster, GuardMode, Policy, PoolMode
+from tenant_proxy.config.schema import Catalogs, Cluster, GuardMode, Isolation, Policy, PoolMode
+from tenant_proxy.pool.budget import CODE_COUNTERS
 from tenant_proxy.relay.facts import key_of
 from tenant_proxy.relay.session import PoolRecord
+from tenant_proxy.relay.switch import BASE
 from tenant_proxy.relay.wayback import Names
-from tenant_proxy.tenancy.registry import Registry, Route, TenantInfo
+from tenant_proxy.tenancy.registry import Registry, Route, TenantInfo, group_name
 from tenant_proxy.wire import messages
 
 if TYPE_CHECKING:
@@ -55,13 +57,68 @@ class Pools:
                 session_mode=tenant.pool.mode is PoolMode.SESSION,
                 replication=replication,
             )
-            record.id = self._worker.engine.pool_open(**self._limits(record))
-            self._by_key[key] = record
-            self._by_id[record.id] = record
+            self._open(key, record)
+            self._join(record)
         if keys is not None:
             record.keys = keys
         record.password = password
         return record
+
+    def _open(self, key: Key, record: PoolRecord) -> None:
+        record.id = self._worker.engine.pool_open(**self._limits(record))
+        self._by_key[key] = record
+        self._by_id[record.id] = record
+
+    def _join(self, record: PoolRecord) -> None:
+        """Gives a pool a share of its cluster's shared backends, or takes it away, as configured."""
+        tenant, worker = record.tenant, self._worker
+        record.shared = tenant.isolation is Isolation.SHARED and not record.replication
+        if not record.shared:
+            worker.engine.pool_proven(record.id, 0, 0)
+            return
+        indexes = {name: worker.budget.index(f"{name}:{tenant.name}") for name in CODE_COUNTERS}
+        worker.engine.pool_join(
+            record.id,
+            self._group(tenant.cluster).id,
+            weight=tenant.pool.weight,
+            reserved=tenant.pool.reserved,
+            max=tenant.pool.max,
+            mark_index=indexes["code"],
+            active_index=indexes["sharing"],
+            coded_index=indexes["coding"],
+        )
+        worker.code.tell(record.id, worker.code.of(tenant.name))
+
+    def _group(self, cluster: Cluster) -> PoolRecord:
+        """The pool of the backends that a cluster's tenants share."""
+        service = cluster.service
+        assert service.user is not None
+        key = (group_name(cluster.name), service.user, PoolMode.TRANSACTION.value)
+        record = self._by_key.get(key)
+        if record is None:
+            record = PoolRecord(
+                id=0,
+                tenant=self._worker.state.registry.group_of(cluster),
+                server_user=service.user,
+                password=None,
+                session_mode=False,
+                is_group=True,
+            )
+            self._open(key, record)
+            self._worker.engine.pool_group(record.id, self._worker.settings.intern(BASE))
+        record.password = service.password.reveal() if service.password is not None else None
+        return record
+
+    def _tenant(self, registry: Registry, record: PoolRecord) -> TenantInfo | None:
+        """What a configuration says of a pool's tenant; None if it no longer has it."""
+        if not record.is_group:
+            return registry.tenants.get(record.tenant.name)
+        name = record.tenant.cluster.name
+        cluster = next((one for one in registry.config.clusters if one.name == name), None)
+        if cluster is None or cluster.service.user != record.server_user:
+            return None
+        record.password = cluster.service.password.reveal() if cluster.service.password is not None else None
+        return registry.group_of(cluster)
 
     def _limits(self, record: PoolRecord) -> dict[str, Any]:
         tenant = record.tenant
@@ -143,8 +200,8 @@ class Pools:
         }
         for cluster in wanting.values():
             facts.forget(cluster)
-        for record in self:
-            tenant = registry.tenants.get(record.tenant.name)
+        for record in list(self):
+            tenant = self._tenant(registry, record)
             if tenant is None:
                 engine.pool_retire(record.id)
                 continue
@@ -157,6 +214,8 @@ class Pools:
             elif key_of(tenant.cluster) in wanting:
                 engine.expire_servers(record.id)
             record.retry_at = 0.0
+            if not record.is_group:
+                self._join(record)
             engine.pool_demand(record.id)
 
 

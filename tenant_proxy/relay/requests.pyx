@@ -15,6 +15,7 @@ from tenant_proxy.relay.core cimport (
     EFF_XACT_CONTROL, JUDGING, PROTOCOL, Burst, Relay, keep_refusal, send_refusal, up_judge, up_pinned,
     up_violation,
 )
+from tenant_proxy.relay.lanes cimport lane_check
 from tenant_proxy.relay.pairing cimport client_end, obtain
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
 from tenant_proxy.wire.consts cimport XACT_IDLE, put_u32
@@ -142,6 +143,8 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
         # currval, lastval and the like stay behind in session mode
         if c.pool.session_mode:
             s.dirty = 1
+        elif s.pool.is_group:
+            s.touched = 1
 
 
 cdef ssize_t refuse_query(Relay e, Client *c, Burst *b, size_t total) noexcept nogil:
@@ -185,7 +188,12 @@ cdef ssize_t refuse_extended(Relay e, Client *c, Burst *b, size_t total) noexcep
 
 
 cdef Server *server_of(Relay e, Client *c) noexcept nogil:
-    return c.server if c.server != NULL else obtain(e, c)
+    if c.server != NULL:
+        return c.server
+    if c.pool.group != NULL:
+        lane_check(e, c, 0)
+        return c.server
+    return obtain(e, c)
 
 
 cdef ssize_t no_server(Client *c) noexcept nogil:

@@ -18,9 +18,11 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
     send_refusal, up_ask_done, up_ask_row, up_encoding, up_error, up_notice, up_server_connected,
-    up_server_message,
+    up_server_message, up_switch_failed,
 )
-from tenant_proxy.relay.pairing cimport keep_together, make_available, maybe_release, server_end, settled
+from tenant_proxy.relay.pairing cimport (
+    keep_together, make_available, maybe_release, server_end, settled, switch_refused,
+)
 from tenant_proxy.relay.rewriting cimport names_own, prefix_of_channel
 from tenant_proxy.relay.statements cimport (
     client_confirm, client_drop_unnamed, client_undo, server_forget, stmt_retire, stmt_unref,
@@ -110,7 +112,7 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
         whole = n - pos >= total
         if not whole:
             if code == B_ROW_DESCRIPTION or code == B_FUNCTION_RESULT or (
-                    code == B_NOTIFICATION and (not s.pool.prefix_size or total > CHANNEL_LIMIT)):
+                    code == B_NOTIFICATION and (not whose(s).prefix_size or total > CHANNEL_LIMIT)):
                 # may be large, and only its head matters
                 pass
             elif total > WHOLE_LIMIT:
@@ -164,6 +166,10 @@ cdef int let_go(Relay e, Server *s) noexcept nogil:
         else:
             make_available(e, s)
     return -1 if s.phase == SV_CLOSING else 0
+
+
+cdef inline Pool *whose(Server *s) noexcept nogil:
+    return s.client.pool if s.client != NULL else s.pool
 
 
 cdef inline bint is_owed(Server *s) noexcept nogil:
@@ -232,13 +238,13 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
     if code == B_NOTICE or code == B_PARAMETER_STATUS:
         keep = is_owed(s) and not (action & ACT_SKIP)
         if keep and code == B_NOTICE:
-            if (s.pool.translates and names_own(s.pool, data + pos, total)) or action & ACT_REWRITTEN:
+            if (whose(s).translates and names_own(whose(s), data + pos, total)) or action & ACT_REWRITTEN:
                 keep = turn_back(e, s, data, pos, total, sent, o.rewrite if action & ACT_REWRITTEN else NULL)
         elif keep and total > 21 and memcmp(data + pos + 5, b"client_encoding", 16) == 0:
             up_encoding(e, s.client, data + pos + 21, total - 22)
     elif code == B_NOTIFICATION:
         keep = s.client != NULL and s.client.pinned
-        if keep and whole and prefix_of_channel(s.pool, data + pos, total):
+        if keep and whole and prefix_of_channel(whose(s), data + pos, total):
             tell_notification(e, s, data, pos, total, sent)
             keep = 0
     elif o == NULL and not (code == B_READY and s.skipping):
@@ -263,9 +269,12 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             if action & ACT_SYNC and (s.failed or status != XACT_IDLE):
                 forward(e, s, data, sent[0], pos)
                 sent[0] = pos
+                if s.pool.is_group and status == XACT_IDLE and not c_greeted(s) and not s.close_needed:
+                    switch_refused(e, s)
+                    return 0 if s.phase != SV_CLOSING else -1
                 server_end(e, s, SETTINGS_FAILED)
                 return -1
-            if action & ACT_ASK:
+            if action & ACT_ASK and not action & ACT_SYNC:
                 if s.failed or up_ask_done(e, s, s.client) != 0:
                     keep_together(e, s)
                 s.failed = 0
@@ -291,7 +300,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
         if o.arg != NULL and not (action & ACT_REFUSED):
             if keep and s.client != NULL:
                 client_confirm(s.client, o.name_hash, <Stmt *> o.arg)
-            stmt_unref(s.pool, <Stmt *> o.arg)
+            stmt_unref(<Stmt *> o.arg)
         answered(s)
     elif code == B_BIND_COMPLETE:
         if o.request != R_BIND:
@@ -345,7 +354,7 @@ cdef int turn_back(Relay e, Server *s, char *data, size_t pos, size_t total, siz
 cdef void tell_notification(Relay e, Server *s, char *data, size_t pos, size_t total, size_t *sent) noexcept nogil:
     # the channel's name without what the tenant's channels begin with
     cdef char head[9]
-    cdef size_t k = s.pool.prefix_size
+    cdef size_t k = whose(s).prefix_size
     forward(e, s, data, sent[0], pos)
     sent[0] = pos
     memcpy(head, data + pos, 9)
@@ -353,6 +362,10 @@ cdef void tell_notification(Relay e, Server *s, char *data, size_t pos, size_t t
     e.send(&s.client.link, head, 9)
     if e.send(&s.client.link, data + pos + 9 + k, total - 9 - k) == 1:
         e.pause(&s.link)
+
+
+cdef inline bint c_greeted(Server *s) noexcept nogil:
+    return s.client == NULL or s.client.greeted
 
 
 cdef void unpin(Server *s) noexcept nogil:
@@ -367,7 +380,7 @@ cdef void unpin(Server *s) noexcept nogil:
 
 cdef void finish_query(Relay e, Server *s, char status) noexcept nogil:
     cdef Client *c = s.client
-    cdef Pool *p = s.pool
+    cdef Pool *p = whose(s)
     p.queries += 1
     if c == NULL:
         return
@@ -426,6 +439,8 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         # the proxy's own statement failed, which is nothing to tell a client
         s.failed = 1
         s.told_fatal = 0
+        if action & ACT_SYNC and c != NULL and s.pool.is_group:
+            up_switch_failed(e, c, data + pos, total)
         forward(e, s, data, sent[0], pos)
         sent[0] = pos
         return 0
@@ -479,7 +494,7 @@ cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
             client_undo(s.client, o.name_hash, <Stmt *> o.arg)
         if not (o.action & ACT_FAKE):
             server_forget(s, <Stmt *> o.arg)
-        stmt_unref(s.pool, <Stmt *> o.arg)
+        stmt_unref(<Stmt *> o.arg)
     o.arg = NULL
 
 
@@ -512,7 +527,7 @@ cdef void retire_statements(Server *s) noexcept nogil:
     if s.stmts.slots != NULL:
         for i in range(s.stmts.mask + 1):
             if s.stmts.slots[i].value != NULL:
-                stmt_retire(s.pool, server_stmt(s, i))
+                stmt_retire(server_stmt(s, i))
 
 
 cdef inline Stmt *server_stmt(Server *s, size_t i) noexcept nogil:
@@ -536,7 +551,7 @@ cdef void drain_fakes(Relay e, Server *s) noexcept nogil:
             if o.arg != NULL:
                 if c != NULL:
                     client_confirm(c, o.name_hash, <Stmt *> o.arg)
-                stmt_unref(s.pool, <Stmt *> o.arg)
+                stmt_unref(<Stmt *> o.arg)
             ring_pop(&s.ring)
         else:
             if c != NULL:

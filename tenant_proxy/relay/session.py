@@ -34,6 +34,8 @@ class Session:
     #: on the console: an extended-protocol message was refused, all is dropped up to Sync
     skipping: bool = False
     cancel_key: tuple[int, bytes] = (0, b"")
+    #: ErrorResponse of the last switch to it that failed
+    switch_error: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +49,10 @@ class PoolRecord:
     password: str | None
     keys: ScramKeys | None = None
     session_mode: bool = True
+    #: its clients get servers that tenants share, too
+    shared: bool = False
+    #: its servers are those
+    is_group: bool = False
     #: for replication connections: without the guard, which can't read their commands
     replication: bool = False
     #: startup_id -> the server's ParameterStatus messages, in order

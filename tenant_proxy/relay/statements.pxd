@@ -14,10 +14,10 @@ cdef enum:
 cdef uint64_t hash_bytes(uint64_t seed, const char *data, size_t n) noexcept nogil
 cdef size_t server_name(Stmt *t, char *out) noexcept nogil
 
-cdef Stmt *stmt_new(Relay e, const char *body, size_t n, uint32_t effects) noexcept nogil
+cdef Stmt *stmt_new(Relay e, Pool *p, const char *body, size_t n, uint32_t effects) noexcept nogil
 cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t effects) noexcept nogil
-cdef void stmt_retire(Pool *p, Stmt *t) noexcept nogil
-cdef void stmt_unref(Pool *p, Stmt *t) noexcept nogil
+cdef void stmt_retire(Stmt *t) noexcept nogil
+cdef void stmt_unref(Stmt *t) noexcept nogil
 
 cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t n) noexcept nogil
 cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, uint32_t scope,

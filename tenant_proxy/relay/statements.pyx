@@ -61,11 +61,12 @@ cdef size_t server_name(Stmt *t, char *out) noexcept nogil:
 # --- texts --------------------------------------------------------------------
 
 
-cdef Stmt *stmt_new(Relay e, const char *body, size_t n, uint32_t effects) noexcept nogil:
+cdef Stmt *stmt_new(Relay e, Pool *p, const char *body, size_t n, uint32_t effects) noexcept nogil:
     cdef Stmt *t = <Stmt *> malloc(sizeof(Stmt) + n)
     if t == NULL:
         return NULL
     e.next_stmt += 1
+    t.pool = p
     t.id = e.next_stmt
     t.hash = 0
     t.refs = 1
@@ -93,7 +94,7 @@ cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t ef
             return t
         slot = map_find(&p.stmts, h, slot)
     p.prepared_misses += 1
-    t = stmt_new(e, body, n, effects)
+    t = stmt_new(e, p, body, n, effects)
     if t == NULL:
         return NULL
     t.hash = h
@@ -102,24 +103,24 @@ cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t ef
     return t
 
 
-cdef void stmt_retire(Pool *p, Stmt *t) noexcept nogil:
+cdef void stmt_retire(Stmt *t) noexcept nogil:
     # Not to be found any more: the next Parse of this text makes a new one (its plan became invalid).
     cdef PtrSlot *slot
     if not t.interned:
         return
     t.interned = 0
-    slot = map_find(&p.stmts, t.hash, NULL)
+    slot = map_find(&t.pool.stmts, t.hash, NULL)
     while slot != NULL:
         if slot.value == t:
-            map_remove(&p.stmts, slot)
+            map_remove(&t.pool.stmts, slot)
             return
-        slot = map_find(&p.stmts, t.hash, slot)
+        slot = map_find(&t.pool.stmts, t.hash, slot)
 
 
-cdef void stmt_unref(Pool *p, Stmt *t) noexcept nogil:
+cdef void stmt_unref(Stmt *t) noexcept nogil:
     t.refs -= 1
     if t.refs == 0:
-        stmt_retire(p, t)
+        stmt_retire(t)
         if t.rewrite != NULL:
             rewrite_unref(t.rewrite)
         free(t)
@@ -176,7 +177,7 @@ cdef void client_replace(Client *c, ClientStmt *cs, Stmt *t, uint32_t scope, Rew
     cs.scope = scope
     cs.rewrite = rewrite
     c.stmt_bytes += cs.stmt.size + _own_size(cs)
-    stmt_unref(c.pool, before)
+    stmt_unref(before)
 
 
 cdef inline size_t _own_size(ClientStmt *cs) noexcept nogil:
@@ -186,7 +187,7 @@ cdef inline size_t _own_size(ClientStmt *cs) noexcept nogil:
 cdef void _client_free(Client *c, ClientStmt *cs) noexcept nogil:
     if cs.rewrite != NULL:
         rewrite_unref(cs.rewrite)
-    stmt_unref(c.pool, cs.stmt)
+    stmt_unref(cs.stmt)
     free(cs)
 
 
@@ -233,7 +234,7 @@ cdef void client_forget_all(Client *c) noexcept nogil:
 
 cdef void client_drop_unnamed(Client *c) noexcept nogil:
     if c.unnamed != NULL:
-        stmt_unref(c.pool, c.unnamed)
+        stmt_unref(c.unnamed)
         c.unnamed = NULL
 
 
@@ -291,7 +292,7 @@ cdef void server_forget(Server *s, Stmt *t) noexcept nogil:
     map_remove(&s.stmts, slot)
     _unlink(s, ss)
     free(ss)
-    stmt_unref(s.pool, t)
+    stmt_unref(t)
 
 
 cdef void server_forget_all(Server *s) noexcept nogil:

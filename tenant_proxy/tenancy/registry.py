@@ -36,6 +36,7 @@ from tenant_proxy.config.schema import (
     MappingRule,
     Policy,
     Pool,
+    PoolMode,
     SecretRef,
     Tenant,
     User,
@@ -126,6 +127,21 @@ class Registry:
         clusters = {cluster.name: cluster for cluster in config.clusters}
         tenants = {tenant.name: _tenant(tenant, config, clusters) for tenant in config.tenants}
         return cls(config, tenants, {user.name: _login(user) for user in config.users})
+
+    def group_of(self, cluster: Cluster) -> TenantInfo:
+        """What stands for a tenant where backends that tenants share are opened and counted."""
+        most = cluster.service.max_backends or cluster.max_backends
+        return TenantInfo(
+            name=group_name(cluster.name),
+            cluster=cluster,
+            schema="",
+            role=None,
+            pool=merged(self.config.pool, {"mode": PoolMode.TRANSACTION, "max": most, "min": 0}),
+            policy=self.config.policy,
+            settings={},
+            max_clients=0,
+            isolation=Isolation.SHARED,
+        )
 
     def is_admin_database(self, database: str) -> bool:
         return database in ADMIN_DATABASES
@@ -247,6 +263,11 @@ class Registry:
         return errors.no_tenant(tried, f'login "{user}" belongs to several tenants, and none was named')
 
 
+def group_name(cluster: str) -> str:
+    """Of a cluster's shared backends; no tenant can be called so."""
+    return f"*{cluster}"
+
+
 def _tenant(tenant: Tenant, config: Config, clusters: Mapping[str, Cluster]) -> TenantInfo:
     return TenantInfo(
         name=tenant.name,
@@ -257,7 +278,7 @@ def _tenant(tenant: Tenant, config: Config, clusters: Mapping[str, Cluster]) -> 
         policy=merged(config.policy, tenant.policy),
         settings=dict(tenant.settings),
         max_clients=tenant.max_clients,
-        isolation=tenant.isolation,
+        isolation=tenant.isolation or config.isolation,
         sni=tuple(tenant.sni),
         labels=dict(tenant.labels),
         space=space_of(tenant.name, _reveal(config.secret)),

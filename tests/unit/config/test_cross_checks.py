@@ -105,10 +105,31 @@ def test_a_name_that_postgresql_would_cut():
     assert "longer than 63 bytes" in found.message
 
 
-def test_shared_backends_are_refused_for_now():
-    found = only_problem("tenants: [{name: a, isolation: shared}]")
-    assert (found.key, found.allowed) == ("tenants[0].isolation", ("dedicated",))
-    assert "not built yet" in found.message
+SERVICE = "clusters: [{name: main, host: h, database: d, service: {user: s, password: {value: s}}}]\n"
+
+
+def test_shared_backends_need_a_service_login_and_transaction_mode():
+    service, mode = problems("tenants: [{name: a, isolation: shared}]")
+    assert service.key == mode.key == "tenants[0].isolation"
+    assert "service" in service.message
+    assert "transaction" in mode.message
+
+
+@pytest.mark.parametrize("policy", ["mode: observe", "mode: off", "allowed_functions: [pg_read_file]"])
+def test_shared_backends_need_the_guard(policy):
+    tenant = f"tenants: [{{name: a, policy: {{{policy}}}}}]"
+    found = only_problem(f"{SERVICE}isolation: shared\npool: {{mode: transaction}}\n{tenant}")
+    assert (found.line, found.key) == (4, "tenants[0]")
+
+
+def test_shared_backends_with_all_that_they_need():
+    text = f"{SERVICE}isolation: shared\npool: {{mode: transaction}}\ntenants: [{{name: a}}]"
+    assert not problems(text)
+
+
+def test_more_shared_backends_than_backends():
+    text = "clusters: [{name: m, host: h, database: d, max_backends: 5, service: {max_backends: 6}}]"
+    assert only_problem(text).key == "clusters[0].service.max_backends"
 
 
 # --- pool, policy, settings --------------------------------------------------------

@@ -238,7 +238,114 @@ def test_encodings_in_which_a_quote_may_hide_have_no_scope(name):
     ],
 )
 def test_effects(sql, expected):
-    assert effects(sql) == expected
+    assert effects(sql) & ~Effect.ESCALATES == expected
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM orders FOR UPDATE",
+        "WITH a AS (DELETE FROM t RETURNING x) INSERT INTO u SELECT * FROM a",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE; SAVEPOINT a; ROLLBACK TO a; COMMIT",
+        "SET work_mem = '5MB'; SET LOCAL TimeZone = 'UTC'; SHOW work_mem",
+        "SELECT set_config('app.x', 'y', true), current_user",
+        "DECLARE c CURSOR FOR SELECT 1; FETCH c; CLOSE c",
+        "COPY orders FROM STDIN",
+        "NOTIFY news; TRUNCATE orders; LOCK orders",
+        "EXPLAIN SELECT own_function(1)",
+    ],
+)
+def test_what_runs_on_backends_that_tenants_share(sql):
+    assert not effects(sql) & (Effect.ESCALATES | Effect.UNPROVEN | Effect.PINS | Effect.DDL)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE t (id int)",
+        "SELECT * INTO copy FROM orders",
+        "CREATE TEMP TABLE t (id int)",
+        "DO $$ BEGIN PERFORM 1; END $$",
+        "CALL p()",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+        "RESET work_mem",
+        "RESET ALL",
+        "SET work_mem TO DEFAULT",
+        "RESET ROLE",
+        "SHOW session_authorization",
+        "DISCARD PLANS",
+        "VACUUM orders",
+        "SELECT session_user",
+        "INSERT INTO t VALUES (1, session_user)",
+        "EXPLAIN ANALYZE EXECUTE p",
+        "SET idle_session_timeout = 1",
+        "SELECT set_config('idle_session_timeout', '1', false)",
+    ],
+)
+def test_what_needs_a_backend_of_the_tenants_own(sql):
+    assert effects(sql) & (Effect.ESCALATES | Effect.PINS | Effect.DDL)
+    assert not effects(sql) & Effect.UNPROVEN
+
+
+FUNCTION = "CREATE FUNCTION f(a text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE t text; BEGIN {} END $$"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "RETURN a;",
+        "SELECT upper(a) INTO t; RETURN t;",
+        "EXECUTE 'SELECT 1';",
+        "INSERT INTO orders VALUES (1, a); RETURN nextval('numbers');",
+        "PERFORM set_config('app.x', a, true); SET LOCAL work_mem = '4MB';",
+    ],
+)
+def test_code_that_is_proven(body):
+    assert not effects(FUNCTION.format(body)) & Effect.UNPROVEN
+    assert not effects(f"DO $$ DECLARE t text; a text; BEGIN {body} END $$".replace("RETURN", "PERFORM")) & (
+        Effect.UNPROVEN
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "EXECUTE a;",
+        "EXECUTE 'SELECT ' || a;",
+        "EXECUTE 'SELECT 1' || '';",
+        "EXECUTE format('SELECT %L', a) INTO t;",
+        "FOR t IN EXECUTE a LOOP END LOOP;",
+        "RETURN QUERY EXECUTE a;",
+        "SET work_mem = '4MB';",
+        "RESET ALL;",
+        "PERFORM set_config('app.x', a, false);",
+        "CREATE TEMP TABLE x (y int);",
+        "CREATE TABLE x (y int);",
+        "PERFORM pg_advisory_lock(1);",
+        "RETURN session_user;",
+        "BEGIN IF a = '' THEN EXECUTE a; END IF; END;",
+    ],
+)
+def test_code_that_is_not_proven(body):
+    assert effects(FUNCTION.format(body)) & Effect.UNPROVEN
+    if "RETURN QUERY" not in body:
+        block = f"DO $$ DECLARE t text; a text; BEGIN {body} END $$".replace("RETURN", "PERFORM")
+        assert effects(block) & Effect.UNPROVEN
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE VIEW v AS SELECT set_config('app.x', 'y', false)",
+        "CREATE VIEW v AS SELECT session_user",
+        "CREATE TABLE t (who text DEFAULT session_user)",
+        "CREATE TABLE t (x bool DEFAULT pg_try_advisory_lock(1))",
+        "CREATE FUNCTION f() RETURNS text BEGIN ATOMIC SELECT session_user; END",
+    ],
+)
+def test_stored_expressions_that_are_not_proven(sql):
+    assert effects(sql) & Effect.UNPROVEN
 
 
 def test_settings_are_named():

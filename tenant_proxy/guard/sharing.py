@@ -1,0 +1,110 @@
+"""What may not run on a backend that tenants share (docs/decisions/0012-shared-backends.md).
+
+There the session belongs to a login that may become every tenant.  Statements that change rows, open and
+end transactions or SET something are the only ones that run there; all others are marked
+`Effect.ESCALATES` and run on a backend logged in as the tenant's own role.  What a statement stores or runs
+as code is looked at too: where that may do what no statement on a shared backend may, it is marked
+`Effect.UNPROVEN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tenant_proxy.guard import catalogs
+from tenant_proxy.guard.walk import Body, Rule, Walk
+from tenant_proxy.model import Effect
+from tenant_proxy.settings_policy import IDENTITY_SETTINGS, canonical_name
+
+_ESCALATES: Final = int(Effect.ESCALATES)
+_UNPROVEN: Final = int(Effect.UNPROVEN)
+_CODE: Final = int(Effect.DDL)
+
+#: of code: what may not happen unseen on a shared backend
+RISKS: Final = int(
+    Effect.ESCALATES
+    | Effect.UNPROVEN
+    | Effect.PINS
+    | Effect.SETTINGS
+    | Effect.DDL
+    | Effect.DEALLOCATES
+    | Effect.DISCARDS_ALL
+)
+
+_SHARED: Final = frozenset(
+    {
+        "SelectStmt",
+        "InsertStmt",
+        "UpdateStmt",
+        "DeleteStmt",
+        "MergeStmt",
+        "TransactionStmt",
+        "DeclareCursorStmt",
+        "FetchStmt",
+        "ClosePortalStmt",
+        "VariableSetStmt",
+        "VariableShowStmt",
+        "DeallocateStmt",
+        "UnlistenStmt",
+        "NotifyStmt",
+        "ConstraintsSetStmt",
+        "LockStmt",
+        "ExplainStmt",
+        "CopyStmt",
+        "TruncateStmt",
+    }
+)
+
+#: settings by which a client would end a backend that others use next; they are not carried there
+_OWN_ONLY: Final = frozenset({"idle_session_timeout"})
+
+#: a shared backend has other values to go back to than a login's
+_RESETS: Final = frozenset({"VAR_RESET", "VAR_RESET_ALL", "VAR_SET_DEFAULT", "VAR_SET_CURRENT"})
+
+
+def note(w: Walk, tag: str, body: Body) -> None:
+    """A statement, whole or in code."""
+    if tag in ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt"):
+        # most
+        return
+    if (
+        tag not in _SHARED
+        or (tag == "VariableSetStmt" and body["kind"] in _RESETS)
+        or (tag.startswith("Variable") and canonical_name(body.get("name", "")) in IDENTITY_SETTINGS)
+    ):
+        w.effects |= _ESCALATES
+    if tag == "ExplainStmt":
+        for inner, inner_body in body["query"].items():
+            note(w, inner, inner_body)
+    elif tag == "DoStmt":
+        w.runs_code = True
+
+
+def settle(w: Walk) -> None:
+    """At the end: whether code was stored or run that is not proven."""
+    if not _OWN_ONLY.isdisjoint(w.settings):
+        w.effects |= _ESCALATES
+    if w.stored & RISKS and (w.effects & _CODE or w.runs_code):
+        w.effects |= _ESCALATES | _UNPROVEN
+
+
+def dynamic(w: Walk) -> None:
+    """SQL that is only known when it runs."""
+    w.stored |= _UNPROVEN
+
+
+def _value_function(w: Walk, body: Body) -> bool:
+    if body["op"] == "SVFOP_SESSION_USER":
+        # a shared backend's is not the tenant's
+        w.effects |= _ESCALATES
+        w.stored |= _ESCALATES
+    return bool(catalogs.RULES["SQLValueFunction"](w, body))
+
+
+RULES: Final[Mapping[str, Rule]] = {"SQLValueFunction": _value_function}
+
+
+def is_proven(effects: int | Any) -> bool:
+    """Of a verdict on a function's definition."""
+    return not int(effects) & _UNPROVEN

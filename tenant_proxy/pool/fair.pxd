@@ -1,0 +1,19 @@
+# Who gets a shared server next: start-time fair queueing over the pools of a group.
+#
+# Each pool has a tag, the virtual time up to which it has been served: what it has used of servers, in
+# microseconds, divided by its weight.  The pool with the least tag is next.  A pool that comes back after
+# a pause starts at the group's time, so that nobody saves up, and nobody who asks seldom waits behind a
+# flood.  What a turn will take is guessed when it begins and put right when it ends.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from tenant_proxy.pool.pool cimport Client, Pool, Server
+
+cdef void share_join(Pool *p, Pool *g, uint32_t weight, int reserved, int most) noexcept nogil
+cdef void share_push(Pool *p, Client *c) noexcept nogil
+cdef void share_remove(Pool *p, Client *c) noexcept nogil
+cdef bint share_may_start(Pool *p) noexcept nogil
+cdef Pool *share_next(Pool *g, Pool *last) noexcept nogil
+cdef uint64_t share_begin(Pool *p) noexcept nogil
+cdef void share_end(Pool *p, uint64_t guessed_us, uint64_t took_us) noexcept nogil
+cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id) noexcept nogil

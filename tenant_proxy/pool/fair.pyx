@@ -1,0 +1,292 @@
+"""Start-time fair queueing over the pools that share a group's servers: pure decisions."""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+
+from tenant_proxy.pool.pool cimport Client, Pool, Server, Share
+
+cdef enum:
+    SCALE = 65536               # of virtual time: microseconds × SCALE / weight
+    #: how far ahead of the others a server's last tenant may be and still keep it: a switch saved
+    CREDIT_US = 2000
+    USUAL_WEIGHT = 100
+    FIRST_GUESS_US = 1000
+    LONGEST_US = 1000000        # more than this of one turn is not held against a pool
+
+
+cdef uint64_t virtual(Share *s, uint64_t us) noexcept nogil:
+    return (us if us < LONGEST_US else <uint64_t> LONGEST_US) * SCALE // s.weight
+
+
+# --- two heaps of members in need: those below their reserve go first ------------
+
+
+cdef inline void put(Pool *g, int which, int32_t at, Share *s) noexcept nogil:
+    g.heap[which][at - 1] = s
+    s.at = at
+
+
+cdef void rise(Pool *g, Share *s) noexcept nogil:
+    cdef int which = s.urgent
+    cdef int32_t at = s.at
+    cdef Share *above
+    while at > 1:
+        above = g.heap[which][(at >> 1) - 1]
+        if above.tag <= s.tag:
+            break
+        put(g, which, at, above)
+        at >>= 1
+    put(g, which, at, s)
+
+
+cdef void sink(Pool *g, Share *s) noexcept nogil:
+    cdef int which = s.urgent
+    cdef int32_t at = s.at
+    cdef int32_t size = g.heap_size[which]
+    cdef int32_t below
+    while 2 * at <= size:
+        below = 2 * at
+        if below < size and g.heap[which][below].tag < g.heap[which][below - 1].tag:
+            below += 1
+        if s.tag <= g.heap[which][below - 1].tag:
+            break
+        put(g, which, at, g.heap[which][below - 1])
+        at = below
+    put(g, which, at, s)
+
+
+cdef void leave(Pool *g, Share *s) noexcept nogil:
+    cdef int which = s.urgent
+    cdef Share *last
+    if s.at == 0:
+        return
+    last = g.heap[which][g.heap_size[which] - 1]
+    g.heap_size[which] -= 1
+    if last != s:
+        put(g, which, s.at, last)
+        rise(g, last)
+        sink(g, last)
+    s.at = 0
+
+
+cdef void enter(Pool *g, Share *s) noexcept nogil:
+    # to where it belongs, if it is in need and may have one more
+    cdef int which = 1 if s.active < s.reserved else 0
+    cdef Share **heap
+    leave(g, s)
+    if s.waiting == 0 or s.active >= s.max:
+        return
+    if g.heap_size[which] == g.heap_cap[which]:
+        heap = <Share **> realloc(g.heap[which], (g.heap_cap[which] * 2 + 16) * sizeof(Share *))
+        if heap == NULL:
+            return
+        g.heap[which] = heap
+        g.heap_cap[which] = g.heap_cap[which] * 2 + 16
+    g.heap_size[which] += 1
+    s.urgent = which
+    put(g, which, g.heap_size[which], s)
+    rise(g, s)
+
+
+# --- members ------------------------------------------------------------------
+
+
+cdef inline int32_t unfilled(Share *s) noexcept nogil:
+    return s.reserved - s.active if s.active < s.reserved else 0
+
+
+cdef void share_join(Pool *p, Pool *g, uint32_t weight, int reserved, int most) noexcept nogil:
+    # A pool becomes a member, or its limits change.  A group's own share has the sums: `active` servers, and
+    # places that are `reserved` and not taken.
+    cdef Share *s = &p.share
+    if p.group != NULL:
+        g.share.reserved -= unfilled(s)
+    p.group = g
+    s.pool = p
+    s.weight = weight if weight else 1
+    s.reserved = reserved
+    s.max = most
+    g.share.reserved += unfilled(s)
+    if not s.hold_us:
+        s.hold_us = FIRST_GUESS_US
+    enter(g, s)
+
+
+cdef void share_push(Pool *p, Client *c) noexcept nogil:
+    cdef Pool *g = p.group
+    cdef Share *s = &p.share
+    c.wait_next = NULL
+    c.wait_prev = s.last
+    if s.last != NULL:
+        s.last.wait_next = c
+    else:
+        s.first = c
+    s.last = c
+    c.queued = 1
+    s.waiting += 1
+    g.waiting += 1
+    if s.waiting == 1:
+        if s.active == 0 and s.tag < g.share.tag:
+            s.tag = g.share.tag
+        enter(g, s)
+
+
+cdef void share_remove(Pool *p, Client *c) noexcept nogil:
+    cdef Pool *g = p.group
+    cdef Share *s = &p.share
+    if c.wait_prev != NULL:
+        c.wait_prev.wait_next = c.wait_next
+    else:
+        s.first = c.wait_next
+    if c.wait_next != NULL:
+        c.wait_next.wait_prev = c.wait_prev
+    else:
+        s.last = c.wait_prev
+    c.wait_prev = c.wait_next = NULL
+    c.queued = 0
+    s.waiting -= 1
+    g.waiting -= 1
+    if s.waiting == 0:
+        leave(g, s)
+
+
+cdef bint open_to(Pool *g, Share *s) noexcept nogil:
+    # whether places that others have reserved leave one for it
+    return s.active < s.reserved or g.max - g.share.active > g.share.reserved
+
+
+cdef bint share_may_start(Pool *p) noexcept nogil:
+    # whether a client may take an idle server at once, without a place in the queue
+    cdef Share *s = &p.share
+    return s.waiting == 0 and s.active < s.max and open_to(p.group, s)
+
+
+cdef Pool *share_next(Pool *g, Pool *last) noexcept nogil:
+    # The pool whose turn it is, NULL if nobody may have a server; `last` is the one that the server ran for.
+    cdef Share *s
+    cdef Share *own
+    if g.heap_size[1]:
+        return g.heap[1][0].pool
+    if g.heap_size[0] == 0:
+        return NULL
+    s = g.heap[0][0]
+    if not open_to(g, s):
+        return NULL
+    if last != NULL and last.group == g:
+        own = &last.share
+        if own.at and own.tag <= s.tag + <uint64_t> CREDIT_US * SCALE // USUAL_WEIGHT:
+            return last
+    return s.pool
+
+
+cdef uint64_t share_begin(Pool *p) noexcept nogil:
+    # A server begins to run for it; returns the guess that `share_end` takes back.
+    cdef Pool *g = p.group
+    cdef Share *s = &p.share
+    if s.active == 0 and s.tag < g.share.tag:
+        s.tag = g.share.tag
+    if g.share.tag < s.tag:
+        # the time of who is being served is everybody's
+        g.share.tag = s.tag
+    g.share.reserved -= unfilled(s)
+    s.active += 1
+    g.share.reserved += unfilled(s)
+    g.share.active += 1
+    s.tag += virtual(s, s.hold_us)
+    enter(g, s)
+    return s.hold_us
+
+
+cdef void share_end(Pool *p, uint64_t guessed_us, uint64_t took_us) noexcept nogil:
+    cdef Pool *g = p.group
+    cdef Share *s = &p.share
+    s.tag += virtual(s, took_us)
+    s.tag -= virtual(s, guessed_us)
+    s.hold_us = (7 * s.hold_us + took_us) >> 3
+    g.share.reserved -= unfilled(s)
+    s.active -= 1
+    g.share.reserved += unfilled(s)
+    g.share.active -= 1
+    enter(g, s)
+
+
+# --- idle servers ---------------------------------------------------------------
+
+
+cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id) noexcept nogil:
+    # As it is > the same tenant's > nobody's > any; of the first two the most recently used, of the others
+    # the least, so that tenants who come back find theirs.
+    cdef Server *s = g.idle_first
+    cdef Server *same = NULL
+    cdef Server *nobodys = NULL
+    while s != NULL:
+        if s.tenant == p:
+            if s.startup_id == startup_id and s.settings_id == settings_id:
+                return s
+            if same == NULL:
+                same = s
+        elif s.tenant == NULL:
+            nobodys = s
+        s = s.older
+    if same != NULL:
+        return same
+    return nobodys if nobodys != NULL else g.idle_last
+
+
+# --- for simulations --------------------------------------------------------------
+
+
+cdef class Model:
+    """A group and its members without servers and sockets: what the tests' simulations decide by."""
+
+    cdef Pool *group
+    cdef Pool **members
+    cdef int count
+
+    def __cinit__(self, int servers, members):
+        cdef int i = 0
+        self.group = <Pool *> calloc(1, sizeof(Pool))
+        self.members = <Pool **> calloc(len(members), sizeof(Pool *))
+        self.group.max = servers
+        self.count = len(members)
+        for weight, reserved, most in members:
+            self.members[i] = <Pool *> calloc(1, sizeof(Pool))
+            self.members[i].id = i
+            share_join(self.members[i], self.group, weight, reserved, most)
+            i += 1
+
+    def __dealloc__(self):
+        cdef int i
+        cdef Client *c
+        for i in range(self.count):
+            while self.members[i].share.first != NULL:
+                c = self.members[i].share.first
+                share_remove(self.members[i], c)
+                free(c)
+            free(self.members[i])
+        free(self.members)
+        free(self.group.heap[0])
+        free(self.group.heap[1])
+        free(self.group)
+
+    def may_start(self, int member):
+        return share_may_start(self.members[member])
+
+    def wait(self, int member):
+        share_push(self.members[member], <Client *> calloc(1, sizeof(Client)))
+
+    def next(self, int last=-1):
+        """The member whose turn it is, None if nobody may."""
+        cdef Pool *p = share_next(self.group, self.members[last] if last >= 0 else NULL)
+        return p.id if p != NULL else None
+
+    def take_waiting(self, int member):
+        cdef Client *c = self.members[member].share.first
+        share_remove(self.members[member], c)
+        free(c)
+
+    def begin(self, int member):
+        return share_begin(self.members[member])
+
+    def end(self, int member, uint64_t guessed_us, uint64_t took_us):
+        share_end(self.members[member], guessed_us, took_us)

@@ -1,0 +1,68 @@
+"""Groups: pools whose servers are shared by the pools of many tenants (relay.lanes, pool.fair)."""
+
+from libc.stdint cimport int32_t, uint32_t
+
+from tenant_proxy.pool.fair cimport share_join
+from tenant_proxy.pool.pool cimport Pool
+from tenant_proxy.relay.core cimport SERVER_UNAVAILABLE, Relay
+from tenant_proxy.relay.figures cimport Figures
+from tenant_proxy.relay.lanes cimport counted
+from tenant_proxy.relay.pairing cimport client_fail
+from tenant_proxy.wire.ptrmap cimport map_get
+
+
+cdef inline Pool *find_pool(Relay e, uint32_t id) noexcept:
+    return <Pool *> map_get(&e.pools, id)
+
+
+cdef class Groups(Figures):
+    """Shared servers, as Python sets them up."""
+
+    def use_counters(self, view, int32_t row, int32_t rows, size_t row_places):
+        """Where the counters are that all workers share: `view` is writable memory of int32, kept."""
+        cdef int32_t[::1] places = view
+        self.counters_view = places
+        self.counters = &places[0]
+        self.row = row
+        self.rows = rows
+        self.row_places = row_places
+
+    def counted(self, int32_t index):
+        """The sum of a shared counter over all workers."""
+        return counted(self, index)
+
+    def pool_group(self, uint32_t id, uint32_t startup_id):
+        """Makes a pool one whose servers, opened with these settings, are shared by others'."""
+        cdef Pool *p = find_pool(self, id)
+        p.is_group = 1
+        p.last_startup = startup_id
+
+    def pool_join(self, uint32_t id, uint32_t group_id, *, uint32_t weight, int reserved, int max,
+                  int32_t mark_index, int32_t active_index, int32_t coded_index):
+        """A pool's clients get servers of a group; called again when its limits change."""
+        cdef Pool *p = find_pool(self, id)
+        p.mark_index = mark_index
+        p.active_index = active_index
+        p.coded_index = coded_index
+        share_join(p, find_pool(self, group_id), weight, reserved, max)
+
+    def pool_proven(self, uint32_t id, int known, int32_t mark):
+        """Whether all code of the pool's tenant is proven (1), or not (0), or not read yet (2), as of the shared
+        counter's `mark`."""
+        cdef Pool *p = find_pool(self, id)
+        p.known = known
+        p.known_mark = mark
+
+    def pool_begins_own(self, uint32_t id):
+        """From now on explicit transactions begin on servers of the pool's own."""
+        find_pool(self, id).begins_own = 1
+
+
+cdef void fail_members(Relay e, Pool *g):
+    # nobody can be served: all who wait are told
+    cdef size_t i
+    cdef Pool *p
+    for i in range(e.pools.mask + 1):
+        p = <Pool *> e.pools.slots[i].value
+        while p != NULL and p.group == g and p.share.first != NULL:
+            client_fail(e, p.share.first, SERVER_UNAVAILABLE, 0)

@@ -1,0 +1,14 @@
+# On which servers a transaction of a tenant with shared backends runs.
+
+from libc.stdint cimport int32_t, uint32_t
+
+from tenant_proxy.pool.pool cimport Client, Pool
+from tenant_proxy.relay.core cimport Relay
+
+cdef enum:
+    LANE_GOES = 0               # the client has its server
+    LANE_HELD = 1               # it waits, or has ended
+    LANE_REFUSED = 2            # `refusal` says why
+
+cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil
+cdef int32_t counted(Relay e, int32_t index) noexcept nogil

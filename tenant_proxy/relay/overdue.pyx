@@ -1,0 +1,61 @@
+"""Time-outs of clients and servers: pure decisions, asked a few times a second."""
+
+from libc.stdint cimport uint64_t
+
+from tenant_proxy.pool.pool cimport (
+    CL_IDLE, CL_WAITING, SV_CLEANING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client, Pool, Server,
+)
+from tenant_proxy.relay.core cimport (
+    CONNECT_FAILED, GONE, IDLE, IDLE_IN_TRANSACTION, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT, QUEUE_TIMEOUT,
+    RESET_FAILED, SETTINGS_FAILED,
+)
+from tenant_proxy.relay.pairing cimport has_hung_up
+from tenant_proxy.wire.consts cimport XACT_IDLE
+
+cdef enum:
+    CLEANING_LIMIT_US = 30000000        # a reset query that takes longer costs the server its place
+
+
+cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noexcept nogil:
+    cdef Pool *p = c.pool
+    cdef Server *s = c.server
+    if c.queued:
+        if p.queue_timeout_us and now > c.request_us + p.queue_timeout_us:
+            return QUEUE_TIMEOUT
+        # it is not read while it waits, so nobody else notices
+        return GONE if has_hung_up(c) else 0
+    if c.judging == JUDGING:
+        return GONE if has_hung_up(c) else 0
+    if c.phase < CL_IDLE:
+        return LOGIN_TIMEOUT if now > c.connect_us + login_timeout_us else 0
+    if p == NULL:
+        return 0
+    if s != NULL and s.ring.count:
+        if p.query_timeout_us and c.request_us and now > c.request_us + p.query_timeout_us:
+            return QUERY_TIMEOUT
+        return 0
+    if s != NULL and (s.xact_status != XACT_IDLE or s.batch_open):
+        if p.idle_xact_timeout_us and now > c.active_us + p.idle_xact_timeout_us:
+            return IDLE_IN_TRANSACTION
+        return 0
+    if p.client_idle_us and now > c.active_us + p.client_idle_us:
+        return IDLE
+    return 0
+
+
+cdef int server_overdue(Server *s, uint64_t now) noexcept nogil:
+    cdef Pool *p = s.pool
+    if s.phase == SV_CONNECT or s.phase == SV_LOGIN:
+        return CONNECT_FAILED if now > s.connect_us + p.connect_timeout_us else 0
+    if s.client != NULL and s.client.phase == CL_WAITING and p.is_group:
+        # a switch that does not end
+        return SETTINGS_FAILED if now > s.assigned_us + p.connect_timeout_us else 0
+    if s.phase == SV_CLEANING:
+        return RESET_FAILED if now > s.request_us + CLEANING_LIMIT_US else 0
+    if s.expires_us and now > s.expires_us:
+        if s.phase == SV_IDLE:
+            return LIFETIME
+        s.close_needed = 1
+    if s.phase == SV_IDLE and p.server_idle_us and p.total > p.min and now > s.idle_since_us + p.server_idle_us:
+        return IDLE
+    return 0

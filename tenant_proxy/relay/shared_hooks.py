@@ -1,0 +1,132 @@
+"""What the engine asks of Python about shared servers: a part of worker.Hooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tenant_proxy import errors
+from tenant_proxy.obs.log import get_logger
+from tenant_proxy.relay import switch
+from tenant_proxy.relay.session import PoolRecord, ServerInfo, Session
+from tenant_proxy.wire import messages
+
+if TYPE_CHECKING:
+    from tenant_proxy.worker import Worker
+
+log = get_logger("shared")
+
+#: messages that make shared servers tenants', kept
+MAX_SWITCHES: Final = 20_000
+
+
+class SharedHooks:
+    """Upcalls for groups; names are those of relay.core's."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        #: what shared servers said of themselves for a client that is to be greeted
+        self._greetings: dict[int, dict[str, str]] = {}
+        #: rows of settings that are being read, by server
+        self._asked: dict[int, dict[str, str]] = {}
+
+    @staticmethod
+    def _role_of(pool: PoolRecord | None) -> str:
+        """The role that a pool's statements run as."""
+        assert pool is not None
+        return pool.tenant.role or pool.server_user
+
+    def _switched(self, pool: PoolRecord, startup_id: int) -> dict[str, str]:
+        """What a login with these settings would have."""
+        settings = self._worker.settings.get(startup_id)
+        settings.pop("role", None)
+        defaults = self._worker.code.of(pool.tenant.name).defaults.get(self._role_of(pool), {})
+        return {**defaults, **settings}
+
+    def switch_message(
+        self, pool: int, startup_id: int, settings_id: int, from_other: bool, forget: bool, sequences: bool
+    ) -> bytes:
+        worker = self._worker
+        key = (pool, startup_id, settings_id, bool(from_other), bool(forget), bool(sequences))
+        found = worker.switches.get(key)
+        if found is None:
+            record = worker.pools.get(pool)
+            assert record is not None
+            wanted = {**self._switched(record, startup_id), **worker.settings.get(settings_id)}
+            if len(worker.switches) >= MAX_SWITCHES:
+                worker.switches.clear()
+            found = worker.switches[key] = messages.query(
+                switch.switch_sql(
+                    self._role_of(record), wanted, from_other=key[3], forget=key[4], sequences=key[5]
+                )
+            )
+        return found
+
+    def greeting_message(self, server: int, info: ServerInfo, message: bytes) -> bytes:
+        self._greetings[server] = {}
+        return switch.with_greeting(message, switch.parameter_names(info.parameters))
+
+    def on_switch_failed(self, session: Session, body: bytes) -> None:
+        session.switch_error = body
+        fields = messages.error_fields(body)
+        log.warning(
+            "a shared backend could not be made a tenant's",
+            tenant=session.tenant,
+            user=session.user,
+            sqlstate=fields.get("C"),
+            error=fields.get("M"),
+        )
+
+    def on_escalation(self, pool: int) -> bytes:
+        """A statement in the middle of a transaction that runs on a shared server can't go on there."""
+        worker = self._worker
+        record = worker.pools.get(pool)
+        assert record is not None
+        for one in worker.pools:
+            if one.tenant.name == record.tenant.name and one.shared:
+                worker.engine.pool_begins_own(one.id)
+        error = errors.escalated(record.tenant.name)
+        worker.count_error(record.tenant.name, error)
+        return error.to_message()
+
+    def on_unread(self, client: int, pool: int) -> None:
+        record = self._worker.pools.get(pool)
+        assert record is not None
+        self._worker.code.on_unread(client, record.tenant)
+
+    def on_quiesce(self, client: int, pool: int) -> bytes | None:
+        if self._worker.code.may_wait_on(client):
+            return None
+        record = self._worker.pools.get(pool)
+        assert record is not None
+        error = errors.not_quiet(record.tenant.name)
+        self._worker.count_error(record.tenant.name, error)
+        return error.to_message()
+
+    # --- greetings ---
+
+    def is_greeting(self, server: int, row: list[str | None]) -> bool:
+        """Takes a row that a shared server returns for a client that is to be greeted."""
+        greeting = self._greetings.get(server)
+        if greeting is not None and len(row) == 3 and row[0] == switch.GREETING:
+            greeting[row[1] or ""] = row[2] or ""
+        return greeting is not None
+
+    def greeting_of(self, server: int, session: Session, info: ServerInfo) -> tuple[bytes, ...]:
+        """ParameterStatus messages as a login of the client's role would bring them."""
+        said = self._greetings.pop(server)
+        said["session_authorization"] = self._role_of(session.pool)
+        names = switch.parameter_names(info.parameters)
+        return tuple(messages.parameter_status(name, said.get(name, "")) for name in names)
+
+    # --- settings ---
+
+    def on_ask_done(self, server: int) -> int:
+        """The number of the settings that a server was found to have."""
+        raise NotImplementedError
+
+    def on_ask_shared_done(self, server: int, pool: int, startup_id: int) -> int:
+        """As on_ask_done; what the switch itself has set is no setting of the client's."""
+        record = self._worker.pools.get(pool)
+        assert record is not None
+        self._asked[server] = switch.changed(self._asked[server], self._switched(record, startup_id))
+        return self.on_ask_done(server)

@@ -1,0 +1,83 @@
+"""The messages that make a shared backend a tenant's: docs/decisions/0012-shared-backends.md.
+
+A backend is opened as the service login, with `BASE` in its startup packet, so that RESET ROLE and RESET
+ALL lead back to nobody: no role, no search_path.  A switch is one message, hence one transaction: it is made
+whole or not at all.  The client's own bytes follow when it is acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from tenant_proxy.relay.settings import literal
+from tenant_proxy.tenancy.startup import READING_SETTINGS
+from tenant_proxy.wire import messages
+
+#: what a shared backend is opened with: an error while it is nobody's ends it
+BASE: Final[Mapping[str, str]] = {
+    **READING_SETTINGS,
+    "search_path": "",
+    "application_name": "tenant_proxy",
+    "exit_on_error": "on",
+}
+
+#: first column of the rows that tell what a client is greeted with
+GREETING: Final = "tenant_proxy"
+
+#: settings that are the proxy's on a shared backend, and no part of what clients have set
+OWN: Final = frozenset({"exit_on_error", "role", "session_authorization"})
+
+#: … and that end a backend at rest, which others use next
+NOT_CARRIED: Final = frozenset({"idle_session_timeout"})
+
+
+def switch_sql(
+    role: str, settings: Mapping[str, str], *, from_other: bool, forget: bool, sequences: bool
+) -> str:
+    """SQL that makes a backend `role`'s, with exactly these settings.
+
+    `from_other`: it was another's, or the same tenant's with other settings.  `forget`: it knows that one's
+    prepared statements.  `sequences`: … and may know the last values of its sequences.
+    """
+    parts: list[str] = []
+    if forget:
+        parts.append("DEALLOCATE ALL")
+    if sequences:
+        parts.append("DISCARD SEQUENCES")
+    if from_other:
+        parts.append("RESET ROLE; RESET ALL")
+    # the switch is awaited: an error in it need not end the backend
+    parts.append("SET exit_on_error = off")
+    wanted = {"role": role, **settings}
+    calls = ", ".join(
+        f"pg_catalog.set_config({literal(name)}, {literal(value)}, false)"
+        for name, value in wanted.items()
+        if name not in NOT_CARRIED
+    )
+    parts.append(f"SELECT {calls}")
+    return "; ".join(parts)
+
+
+def greeting_sql(names: Iterable[str]) -> str:
+    """SQL that returns what a server would say of itself at a login: (GREETING, name, value)."""
+    values = ", ".join(f"({literal(name)})" for name in names)
+    return (
+        f"SELECT {literal(GREETING)}, n, pg_catalog.current_setting(n, true)"
+        f" FROM (VALUES {values}) AS names (n)"
+    )
+
+
+def with_greeting(message: bytes, names: Iterable[str]) -> bytes:
+    """A switch that also tells what the client is greeted with."""
+    return messages.query(message[5:-1].decode() + "; " + greeting_sql(names))
+
+
+def parameter_names(parameters: Iterable[bytes]) -> list[str]:
+    """Names in ParameterStatus messages."""
+    return [one[5:].split(b"\0")[0].decode() for one in parameters]
+
+
+def changed(asked: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
+    """What of a shared backend's settings is its client's doing: not what the switch has set."""
+    return {name: value for name, value in asked.items() if name not in OWN and base.get(name) != value}

@@ -1,0 +1,304 @@
+"""Backends that tenants share: each client finds its own session, and nothing of anybody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.fix_proxy import Proxy
+from tests.pg_server import Server
+from tests.wire_client import SYNC, bind, execute, parse, query, rows, sqlstates, wait_until
+
+SERVICE = {"user": "tenant_proxy_service", "password": {"value": "service-secret"}}
+
+
+def provide(server: Server) -> None:
+    """The service login, a member of both tenants' roles."""
+    with server.connect() as conn:
+        if conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [SERVICE["user"]]).fetchone():
+            return
+        conn.execute("CREATE ROLE tenant_proxy_service LOGIN NOINHERIT PASSWORD 'service-secret'")
+        conn.execute("GRANT acme_app, beta_app TO tenant_proxy_service")
+
+
+def shared_config(server: Server, backends: int = 1, **changes: Any) -> dict[str, Any]:
+    cluster = {
+        "name": "main",
+        "host": server.host,
+        "port": server.port,
+        "database": "app",
+        "service": {**SERVICE, "max_backends": backends},
+    }
+    return {"clusters": [cluster], "isolation": "shared", "pool": {"mode": "transaction"}, **changes}
+
+
+@pytest.fixture
+def shared(proxies: Callable[..., Proxy], pg: Server) -> Callable[..., Proxy]:
+    """Call with the number of shared backends."""
+    provide(pg)
+    return lambda backends=1, **changes: proxies(**shared_config(pg, backends, **changes))
+
+
+def test_two_tenants_on_one_backend(shared):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        for _ in range(3):
+            assert acme.value("SELECT item FROM orders WHERE id = 1") == "anvil"
+            assert beta.value("SELECT item FROM orders WHERE id = 1") == "bolt"
+        assert acme.value("SELECT pg_backend_pid()") == beta.value("SELECT pg_backend_pid()")
+        assert acme.value("SELECT current_user") == "acme_app"
+        assert beta.value("SELECT current_user") == "beta_app"
+
+
+def backend_of(client) -> str | None:
+    return client.value("SELECT pg_backend_pid()")
+
+
+def shares_again(server: Server, client) -> None:
+    """The tenant's code is read again, and proven."""
+    wait_until(lambda: is_shared(server, backend_of(client)), "the tenant shares backends", 20)
+
+
+def is_shared(server: Server, pid: str | None) -> bool:
+    """Whether a backend is one that tenants share."""
+    with server.connect() as conn:
+        found = conn.execute("SELECT usename FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
+    assert found is not None
+    return found[0] == SERVICE["user"]
+
+
+# --- a session is a session -------------------------------------------------------------
+
+
+def test_settings_are_their_clients(shared):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("acme_app") as other, proxy.wire("beta_app") as beta:
+        acme.query("SET work_mem = '7MB'")
+        acme.query("SET search_path = acme")
+        acme.query("SELECT set_config('app.mark', 'acme', false)")
+        for client in (beta, other):
+            assert client.value("SHOW work_mem") != "7MB"
+            assert client.value("SELECT current_setting('app.mark', true)") in (None, "")
+            assert client.value("SHOW search_path") != "acme"
+        assert acme.value("SHOW work_mem") == "7MB"
+        assert acme.value("SHOW search_path") == "acme"
+        assert acme.value("SELECT current_setting('app.mark')") == "acme"
+        acme.query("BEGIN")
+        acme.query("SET work_mem = '9MB'")
+        acme.query("ROLLBACK")
+        assert beta.value("SELECT 1") == "1"
+        assert acme.value("SHOW work_mem") == "7MB"
+
+
+def test_settings_of_the_startup_packet(shared):
+    proxy = shared()
+    options = "-c work_mem=5MB -c TimeZone=Asia/Tokyo"
+    with proxy.wire("acme_app", options=options) as acme, proxy.wire("beta_app") as beta:
+        assert acme.parameters["TimeZone"] == "Asia/Tokyo"
+        assert acme.parameters["session_authorization"] == "acme_app"
+        assert beta.parameters["TimeZone"] == "UTC"
+        assert beta.parameters["session_authorization"] == "beta_app"
+        assert beta.value("SHOW work_mem") != "5MB"
+        assert acme.value("SHOW work_mem") == "5MB"
+        acme.query("SET work_mem = '6MB'")
+        assert beta.value("SHOW TimeZone") == "UTC"
+        assert acme.value("SHOW work_mem") == "6MB"
+        acme.query("RESET work_mem")
+        assert beta.value("SELECT 1") == "1"
+        assert acme.value("SHOW work_mem") == "5MB"
+        acme.query("SET TimeZone = 'CET'")
+        acme.query("RESET ALL")
+        assert acme.value("SHOW TimeZone") == "Asia/Tokyo"
+
+
+def test_a_setting_that_the_server_refuses_is_refused_as_by_a_login(shared, pg):
+    proxy = shared()
+    with proxy.wire("beta_app") as beta:
+        before = backend_of(beta)
+        with pytest.raises(psycopg.OperationalError, match="invalid value for parameter"):
+            proxy.connect("acme_app", options="-c work_mem=much")
+        assert backend_of(beta) == before  # nobody lost a backend by that
+
+
+def test_defaults_of_the_role(shared, pg):
+    proxy = shared()
+    with pg.connect() as conn:
+        conn.execute("ALTER ROLE beta_app SET statement_timeout = '61s'")
+        try:
+            proxy.admin("RELOAD")
+            with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+                assert acme.value("SHOW statement_timeout") == "0"
+                assert beta.value("SHOW statement_timeout") == "61s"
+        finally:
+            conn.execute("ALTER ROLE beta_app RESET statement_timeout")
+            proxy.admin("RELOAD")
+
+
+def test_prepared_statements(shared):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        for client in (acme, beta):
+            client.ask(parse("SELECT item FROM orders WHERE id = 1", "s"), SYNC)
+        for _ in range(3):
+            assert rows(acme.ask(bind(name="s"), execute(), SYNC)) == [("anvil",)]
+            assert rows(beta.ask(bind(name="s"), execute(), SYNC)) == [("bolt",)]
+        seen = beta.query("SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%orders%'")
+        assert len(rows(seen)) == 1
+
+
+def test_sequences(shared):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        acme.query("SELECT nextval('numbers')")
+        assert sqlstates(beta.query("SELECT lastval()")) == ["55000"]
+        assert sqlstates(beta.query("SELECT currval('numbers')")) == ["55000"]
+        beta.query("SELECT nextval('numbers')")
+        assert sqlstates(acme.query("SELECT lastval()")) == ["55000"]
+
+
+def test_session_state_lives_on_a_backend_of_the_tenants_own(shared, pg):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        assert is_shared(pg, backend_of(acme))
+        acme.query("CREATE TEMP TABLE notes (t text)")
+        acme.query("INSERT INTO notes VALUES ('acme')")
+        acme.query("SELECT pg_advisory_lock(1)")
+        acme.query("LISTEN news")
+        own = backend_of(acme)
+        assert not is_shared(pg, own)
+        assert is_shared(pg, backend_of(beta))
+        assert sqlstates(beta.query("SELECT * FROM notes")) == ["42P01"]
+        assert acme.value("SELECT t FROM notes") == "acme"
+        assert backend_of(acme) == own
+
+
+def test_who_one_is(shared, pg):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme:
+        assert is_shared(pg, backend_of(acme))
+        assert acme.value("SELECT session_user") == "acme_app"
+        assert acme.value("SHOW session_authorization") == "acme_app"
+        acme.query("RESET ROLE")
+        assert acme.value("SELECT current_user") == "acme_app"
+        assert is_shared(pg, backend_of(acme))
+
+
+# --- prove or escalate ------------------------------------------------------------------
+
+
+def test_in_the_middle_of_a_transaction(shared, pg):
+    proxy = shared(backends=2)
+    with proxy.wire("acme_app") as acme:
+        acme.query("BEGIN")
+        assert is_shared(pg, backend_of(acme))
+        assert sqlstates(acme.query("CREATE TABLE later (id int)")) == ["40001"]
+        assert sqlstates(acme.query("SELECT 1")) == ["25P02"]
+        acme.query("ROLLBACK")
+        acme.query("BEGIN")
+        assert not is_shared(pg, backend_of(acme))
+        assert sqlstates(acme.query("CREATE TABLE later (id int)")) == []
+        acme.query("ROLLBACK")
+        # what is no transaction still runs there
+        assert is_shared(pg, backend_of(acme))
+
+
+ATTACK = "RESET ROLE; SET ROLE beta_app"
+
+
+def test_dynamic_sql_reaches_nobody_else(shared, pg):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        shares_again(pg, acme)
+        said = acme.query(f"DO $$ BEGIN EXECUTE '{ATTACK}'; END $$")
+        assert sqlstates(said) == ["42501"]
+        said = acme.query(f"DO $$ DECLARE t text := '{ATTACK}'; BEGIN EXECUTE t; END $$")
+        assert sqlstates(said) == ["42501"]
+        assert acme.value("SELECT current_user") == "acme_app"
+        assert beta.value("SELECT current_user") == "beta_app"
+
+
+@pytest.fixture
+def evil(pg):
+    """Removes what a test has made."""
+    yield
+    with pg.connect() as conn:
+        conn.execute("DROP FUNCTION IF EXISTS acme.evil() CASCADE")
+        conn.execute("DROP FUNCTION IF EXISTS acme.on_scratch() CASCADE")
+        conn.execute("DROP VIEW IF EXISTS acme.sly")
+
+
+DYNAMIC = """CREATE OR REPLACE FUNCTION evil() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE t text := 'RESET ROLE; SET ROLE beta_app'; BEGIN EXECUTE t; RETURN current_user; END $$"""
+
+
+def test_a_tenant_with_code_that_is_not_proven_has_backends_of_its_own(shared, pg, evil):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        shares_again(pg, acme)
+        assert sqlstates(acme.query(DYNAMIC)) == []
+        for _ in range(3):
+            assert sqlstates(acme.query("SELECT evil()")) == ["42501"]
+            assert not is_shared(pg, backend_of(acme))
+            assert is_shared(pg, backend_of(beta))
+        acme.query("DROP FUNCTION evil()")
+        shares_again(pg, acme)
+
+
+def test_code_made_by_dynamic_sql_is_found(shared, pg, evil):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme:
+        shares_again(pg, acme)
+        escaped = DYNAMIC.replace("'", "''")
+        acme.query(f"DO $do$ DECLARE t text := '{escaped}'; BEGIN EXECUTE t; END $do$")
+        for _ in range(20):
+            assert sqlstates(acme.query("SELECT evil()")) == ["42501"]
+            assert not is_shared(pg, backend_of(acme))
+
+
+def test_a_trigger_and_a_view_are_code_too(shared, pg, evil):
+    proxy = shared()
+    with pg.connect() as conn:
+        conn.execute(
+            "SET search_path = acme; SET ROLE acme_app;"
+            "CREATE FUNCTION on_scratch() RETURNS trigger LANGUAGE plpgsql AS $$"
+            " BEGIN EXECUTE format('SELECT %L', NEW.body); RETURN NEW; END $$;"
+            "CREATE TRIGGER sly BEFORE INSERT ON scratch FOR EACH ROW EXECUTE FUNCTION on_scratch()"
+        )
+        proxy.admin("RELOAD")
+        with proxy.wire("acme_app") as acme:
+            assert not is_shared(pg, backend_of(acme))
+        conn.execute("DROP FUNCTION acme.on_scratch() CASCADE")
+        conn.execute("CREATE VIEW acme.sly AS SELECT set_config('role', 'beta_app', false)")
+        proxy.admin("RELOAD")
+        with proxy.wire("acme_app") as acme:
+            assert not is_shared(pg, backend_of(acme))
+        conn.execute("DROP VIEW acme.sly")
+        proxy.admin("RELOAD")
+        with proxy.wire("acme_app") as acme:
+            assert is_shared(pg, backend_of(acme))
+
+
+def test_code_is_not_changed_under_what_runs(shared, pg, evil):
+    """A statement on a shared backend can't come to call what was not there when it was judged."""
+    proxy = shared(backends=2)
+    with proxy.wire("acme_app") as acme, proxy.wire("acme_app") as other:
+        harmless = "CREATE OR REPLACE FUNCTION evil() RETURNS text LANGUAGE sql AS $$ SELECT 'good'::text $$"
+        acme.query(harmless)
+        shares_again(pg, acme)
+        assert acme.value("SELECT evil()") == "good"
+        assert is_shared(pg, backend_of(acme))
+        acme.send(query("SELECT pg_sleep(0.5); SELECT evil()"))
+        wait_until(lambda: sleeping(pg), "it runs")
+        other.send(query(DYNAMIC))
+        assert rows(acme.until_ready()) == [("",), ("good",)]
+        assert sqlstates(other.until_ready()) == []
+        assert sqlstates(acme.query("SELECT evil()")) == ["42501"]
+
+
+def sleeping(server: Server) -> bool:
+    with server.connect() as conn:
+        found = conn.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone()
+    return found is not None and found[0] > 0
