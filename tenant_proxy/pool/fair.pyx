@@ -158,7 +158,11 @@ cdef bint open_to(Pool *g, Share *s) noexcept nogil:
 cdef bint share_may_start(Pool *p) noexcept nogil:
     # whether a client may take an idle server at once, without a place in the queue
     cdef Share *s = &p.share
-    return s.waiting == 0 and s.active < s.max and open_to(p.group, s)
+    if s.waiting or s.active >= s.max or not open_to(p.group, s):
+        return False
+    if s.active == 0 and s.tag < p.group.share.tag:
+        s.tag = p.group.share.tag
+    return True
 
 
 cdef Pool *share_next(Pool *g, Pool *last) noexcept nogil:
@@ -183,8 +187,6 @@ cdef uint64_t share_begin(Pool *p) noexcept nogil:
     # A server begins to run for it; returns the guess that `share_end` takes back.
     cdef Pool *g = p.group
     cdef Share *s = &p.share
-    if s.active == 0 and s.tag < g.share.tag:
-        s.tag = g.share.tag
     if g.share.tag < s.tag:
         # the time of who is being served is everybody's
         g.share.tag = s.tag

@@ -6,7 +6,7 @@ from tenant_proxy.pool.pool cimport (
     CL_IDLE, CL_WAITING, SV_CLEANING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client, Pool, Server,
 )
 from tenant_proxy.relay.core cimport (
-    CONNECT_FAILED, GONE, IDLE, IDLE_IN_TRANSACTION, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT, QUEUE_TIMEOUT,
+    CONNECT_FAILED, GONE, IDLE, IDLE_IN_TRANSACTION, JUDGING, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT, QUEUE_TIMEOUT,
     RESET_FAILED, SETTINGS_FAILED,
 )
 from tenant_proxy.relay.pairing cimport has_hung_up

@@ -20,7 +20,9 @@ def test_a_refusal_points_at_its_place():
 def test_an_allowed_statement_says_what_it_does():
     said = in_words(judge("CREATE TEMP TABLE x (a int)"))
     assert said == (
-        "allowed: writes, pins, ddl, escalates\npins the client to its backend: temp_table\nholds for this text only"
+        "allowed: writes, pins, ddl, escalates\n"
+        "pins the client to its backend: temp_table\n"
+        "holds for this text only"
     )
     assert in_words(judge("")).startswith("allowed: nothing to note")
     assert "work_mem" in in_words(judge("SET work_mem = 5"))

@@ -1,0 +1,190 @@
+"""Shares of the shared backends under made-up loads: decided by pool.fair, on a clock of the test's own.
+
+Each load is run to its end and scored: how evenly those who wanted more were served, by weight
+(Jain's index, 1 is even), and how long those who seldom ask had to wait.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import pytest
+
+from tenant_proxy.pool.fair import Model
+
+MS = 1000
+
+
+@dataclass
+class Member:
+    """A tenant: so many clients, each asking again `pause_us` after its answer."""
+
+    clients: int
+    work_us: int
+    pause_us: int = 0
+    weight: int = 100
+    reserved: int = 0
+    max: int = 1000
+
+
+@dataclass
+class Outcome:
+    served_us: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    turns: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    waits_us: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    busy_us: int = 0
+    kept: int = 0
+
+    def evenness(self, members: list[Member], among: list[int]) -> float:
+        shares = [self.served_us[one] / members[one].weight for one in among]
+        return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares))
+
+    def worst_wait_us(self, member: int) -> int:
+        waits = sorted(self.waits_us[member])
+        return waits[int(len(waits) * 0.99)] if waits else 0
+
+
+def run(servers: int, members: list[Member], duration_us: int = 2_000 * MS, seed: int = 1) -> Outcome:
+    """Every server serves one turn at a time; a turn takes `work_us`, give or take a half."""
+    model = Model(servers, [(one.weight, one.reserved, one.max) for one in members])
+    chance = random.Random(seed)
+    outcome = Outcome()
+    idle: list[int] = [-1] * servers  # whose each was last
+    waiting: dict[int, list[int]] = defaultdict(list)
+    events: list[tuple[int, int, str, tuple[int, ...]]] = []
+    number = 0
+
+    def at(when: int, what: str, *arguments: int) -> None:
+        nonlocal number
+        number += 1
+        heapq.heappush(events, (when, number, what, arguments))
+
+    def begin(now: int, member: int, last: int) -> None:
+        took = max(1, int(members[member].work_us * chance.uniform(0.5, 1.5)))
+        outcome.kept += last == member
+        at(now + took, "done", member, model.begin(member), took)
+
+    for index, one in enumerate(members):
+        for _ in range(one.clients):
+            at(int(chance.uniform(0, one.pause_us + MS)), "ask", index)
+    while events:
+        now, _, what, arguments = heapq.heappop(events)
+        if now > duration_us:
+            break
+        member = arguments[0]
+        if what == "ask":
+            if idle and model.may_start(member):
+                outcome.waits_us[member].append(0)
+                begin(now, member, idle.pop())
+            else:
+                waiting[member].append(now)
+                model.wait(member)
+            continue
+        _, guess, took = arguments
+        model.end(member, guess, took)
+        outcome.served_us[member] += took
+        outcome.turns[member] += 1
+        outcome.busy_us += took
+        at(now + int(members[member].pause_us * chance.uniform(0.5, 1.5)), "ask", member)
+        idle.append(member)
+        while idle and (chosen := model.next(idle[-1])) is not None:
+            model.take_waiting(chosen)
+            outcome.waits_us[chosen].append(now - waiting[chosen].pop(0))
+            begin(now, chosen, idle.pop())
+    return outcome
+
+
+def test_equal_tenants_get_equal_shares():
+    members = [Member(clients=8, work_us=MS) for _ in range(20)]
+    outcome = run(10, members)
+    assert outcome.evenness(members, list(range(20))) > 0.99
+
+
+def test_long_statements_get_no_more_than_short_ones():
+    members = [Member(clients=20, work_us=work) for work in (200, MS, 5 * MS, 20 * MS)]
+    outcome = run(4, members, duration_us=8_000 * MS)
+    assert outcome.evenness(members, [0, 1, 2, 3]) > 0.97
+
+
+def test_weights():
+    members = [Member(clients=20, work_us=MS, weight=weight) for weight in (50, 100, 200, 400)]
+    outcome = run(6, members)
+    assert outcome.evenness(members, [0, 1, 2, 3]) > 0.98
+    assert outcome.served_us[3] > 6 * outcome.served_us[0]
+
+
+def test_a_flood_does_not_delay_those_who_seldom_ask():
+    """A hundred clients without pause beside fifty tenants that ask now and then."""
+    quiet = [Member(clients=1, work_us=MS, pause_us=100 * MS) for _ in range(50)]
+    alone = run(10, quiet)
+    outcome = run(10, [Member(clients=100, work_us=MS), *quiet])
+    flood_busy = outcome.busy_us / (10 * 2_000 * MS)
+    assert flood_busy > 0.95, "and no server is idle meanwhile"
+    for index in range(50):
+        # a turn that is under way ends first: that much, and little more
+        assert outcome.worst_wait_us(index + 1) <= alone.worst_wait_us(index) + 2 * MS
+        assert outcome.turns[index + 1] >= 0.8 * alone.turns[index]
+
+
+def test_nobody_saves_up():
+    """Who was away for long comes back as an equal, not with all that it has missed."""
+    model = Model(1, [(100, 0, 10), (100, 0, 10)])
+    for _ in range(1000):
+        guess = model.begin(0)
+        model.end(0, guess, MS)
+    for member in (0, 1):
+        for _ in range(50):
+            model.wait(member)
+    turns = []
+    for _ in range(40):
+        chosen = model.next()
+        assert chosen is not None
+        model.take_waiting(chosen)
+        turns.append(chosen)
+        model.end(chosen, model.begin(chosen), MS)
+    assert 15 <= turns.count(0) <= 25
+
+
+def test_reserved_servers_are_there_when_they_are_wanted():
+    members = [
+        Member(clients=100, work_us=50 * MS),
+        Member(clients=1, work_us=MS, pause_us=50 * MS, reserved=1),
+    ]
+    outcome = run(4, members, duration_us=5_000 * MS)
+    assert outcome.worst_wait_us(1) == 0
+
+
+def test_no_more_than_its_maximum():
+    members = [Member(clients=50, work_us=MS, max=2), Member(clients=1, work_us=MS)]
+    outcome = run(10, members)
+    assert outcome.served_us[0] <= 2 * 2_000 * MS
+    assert outcome.worst_wait_us(1) == 0
+
+
+def test_turns_of_one_tenant_follow_each_other():
+    """A switch that can be saved is: within the credit that fairness allows."""
+    members = [Member(clients=4, work_us=300) for _ in range(10)]
+    outcome = run(2, members)
+    assert outcome.kept / sum(outcome.turns.values()) > 0.3
+    assert outcome.evenness(members, list(range(10))) > 0.98
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_loads_are_served_whole(seed):
+    """Whatever the mix: nobody who waits is forgotten, and no server idles beside one who may have it."""
+    chance = random.Random(seed)
+    members = [
+        Member(
+            clients=chance.randrange(1, 30),
+            work_us=chance.choice([100, MS, 10 * MS]),
+            pause_us=chance.choice([0, MS, 100 * MS]),
+            weight=chance.choice([10, 100, 1000]),
+            max=chance.choice([1, 3, 1000]),
+        )
+        for _ in range(chance.randrange(2, 40))
+    ]
+    outcome = run(chance.randrange(1, 20), members, seed=seed)
+    assert all(outcome.turns[index] for index in range(len(members)))
