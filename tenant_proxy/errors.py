@@ -290,14 +290,14 @@ def server_unavailable(cluster: str, detail: str) -> ProxyError:
     )
 
 
-def switch_failed(tenant: str, said: Mapping[str, str]) -> ProxyError:
+def switch_failed(tenant: str, said: Mapping[str, str], *, at_login: bool) -> ProxyError:
     """A shared backend could not be made a tenant's; `said` are the fields of the server's error, if any."""
-    sqlstate = said.get("C", "")
-    if sqlstate.startswith(("22", "42")) and sqlstate != "42501":
+    sqlstate, text = said.get("C", ""), said.get("M", "")
+    if at_login and sqlstate.startswith(("22", "42")) and sqlstate != "42501" and 'role "' not in text:
         # the client's own settings, which a login would have refused in these words
         return ProxyError(
             sqlstate,
-            said.get("M", "no message"),
+            text,
             detail=said.get("D"),
             hint=said.get("H"),
             severity="FATAL",
@@ -306,7 +306,7 @@ def switch_failed(tenant: str, said: Mapping[str, str]) -> ProxyError:
     return ProxyError(
         "08006",
         f'no backend could be made that of tenant "{tenant}"',
-        detail=f"The server said: {said['M']}." if "M" in said else "The server closed the connection.",
+        detail=f"The server said: {text}." if text else "The server closed the connection.",
         hint="None of the statement has run; connect and try again. An operator finds more by `check`.",
         severity="FATAL",
         source=Source.SERVER,

@@ -402,7 +402,9 @@ class Hooks(SharedHooks):
                 return errors.server_lost()
             case Reason.SETTINGS_FAILED:
                 assert session is not None
-                return errors.switch_failed(tenant.name, messages.error_fields(session.switch_error))
+                return errors.switch_failed(
+                    tenant.name, messages.error_fields(session.switch_error), at_login=bool(session.prelude)
+                )
             case Reason.SERVER_UNAVAILABLE:
                 assert session is not None
                 assert session.pool is not None
