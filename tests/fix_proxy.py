@@ -29,7 +29,7 @@ from tests.pg_server import Server, free_port
 from tests.wire_client import WireClient, wait_until
 
 ROOT = Path(__file__).parent.parent
-START_S = 200.0
+START_S = 30.0
 STOP_S = 20.0
 
 PASSWORDS = {

@@ -160,7 +160,7 @@ class Guard:
             return _rejected(refusal, Effect(w.effects))
         if len(tree) > 1:
             w.effects |= _MULTI
-        if w.stored:
+        if w.stored or w.bound:
             sharing.settle(w)
         if not (w.deallocates or w.settings or w.pin_reason or edits or w.bound):
             return _allowed(w.effects, w.exact)

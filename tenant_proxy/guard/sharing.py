@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tenant_proxy.guard import catalogs
+from tenant_proxy.guard import bound, catalogs
 from tenant_proxy.guard.walk import Body, Rule, Walk
 from tenant_proxy.model import Effect
 from tenant_proxy.settings_policy import IDENTITY_SETTINGS, canonical_name
@@ -59,6 +59,9 @@ _SHARED: Final = frozenset(
 #: settings by which a client would end a backend that others use next; they are not carried there
 _OWN_ONLY: Final = frozenset({"idle_session_timeout"})
 
+#: what parameters mean that only Bind shows: which setting is changed, which SQL is run
+_LATER: Final = frozenset({bound.SETTING, bound.QUERY})
+
 #: a shared backend has other values to go back to than a login's
 _RESETS: Final = frozenset({"VAR_RESET", "VAR_RESET_ALL", "VAR_SET_DEFAULT", "VAR_SET_CURRENT"})
 
@@ -83,7 +86,7 @@ def note(w: Walk, tag: str, body: Body) -> None:
 
 def settle(w: Walk) -> None:
     """At the end: whether code was stored or run that is not proven."""
-    if not _OWN_ONLY.isdisjoint(w.settings):
+    if not _OWN_ONLY.isdisjoint(w.settings) or any(kind in _LATER for _, kind in w.bound):
         w.effects |= _ESCALATES
     if w.stored & RISKS and (w.effects & _CODE or w.runs_code):
         w.effects |= _ESCALATES | _UNPROVEN
