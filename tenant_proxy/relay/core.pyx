@@ -411,7 +411,7 @@ cdef int up_quiesce(Relay e, Client *c) noexcept nogil:
 cdef void up_switch_failed(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
     with gil:
         try:
-            e.hooks.on_switch_failed(get_object(c.session), data[5:n])
+            e.hooks.on_switch_failed(session_of(e, c), data[5:n])
         except Exception:
             e.log.exception("reading why a switch failed")
 

@@ -75,7 +75,7 @@ def test_a_backend_that_is_killed_at_rest(shared, pg):
     with shared.wire("acme_app") as acme, shared.wire("beta_app") as beta:
         assert acme.value("SELECT 1") == "1"
         for client, name in ((acme, "acme_app"), (beta, "beta_app"), (acme, "acme_app")):
-            assert kill_shared(pg) == 1
+            assert kill_shared(pg) >= 1
             wait_until(lambda: not shared.admin("SHOW SERVERS"), "its end was noticed", 5)
             assert client.value("SELECT current_user") == name
 
