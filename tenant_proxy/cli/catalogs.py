@@ -100,6 +100,10 @@ class Catalogs:
         """Every role that `role` is, inherits from or may become, itself included."""
         return _closure(role, self._inherited, self._settable)
 
+    def inherits(self, role: str, other: str) -> bool:
+        """Whether `role` has the rights of `other` without SET ROLE."""
+        return other in _closure(role, self._inherited)
+
     def may_become(self, role: str, other: str) -> bool:
         """Whether SET ROLE works."""
         return self._is_superuser(role) or other in _closure(role, self._settable)

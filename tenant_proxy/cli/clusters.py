@@ -19,6 +19,7 @@ from typing import Final, Literal
 
 import asyncpg
 
+from tenant_proxy.cli import service
 from tenant_proxy.cli.catalogs import Catalogs, read_catalogs
 from tenant_proxy.config.schema import Catalogs as CatalogPolicy
 from tenant_proxy.config.schema import Cluster, Config
@@ -132,7 +133,8 @@ async def _run(check: _Check) -> None:
             catalogs = await read_catalogs(
                 check.observer,
                 roles={role for attempt in check.attempts for role in _roles_of(attempt)}
-                | {tenant.role for tenant in check.tenants if tenant.role is not None},
+                | {tenant.role for tenant in check.tenants if tenant.role is not None}
+                | {name for name in (check.cluster.service.user,) if name is not None},
                 schemas={tenant.schema for tenant in check.tenants}
                 | {name for tenant in check.tenants for name in tenant.policy.allowed_schemas},
             )
@@ -144,6 +146,8 @@ async def _run(check: _Check) -> None:
             _judge_schemas(check, catalogs)
             _judge_reach(check, catalogs)
             await _judge_views(check)
+            if check.observer is not None and service.is_wanted(check.tenants):
+                await _judge_service(check, check.observer, catalogs)
         elif reachable:
             check.found(
                 "info", "", "not_examined", "no login got in, so roles and schemas could not be looked at"
@@ -316,6 +320,31 @@ def _judge_refusal(check: _Check, tenant: str, name: str, error: Exception) -> N
         check.found("error", tenant, "no_connect", f'"{name}" may not connect to the database: {text}', sql)
     else:
         check.found("error", tenant, "login_failed", f'logging in as "{name}" fails: {text}')
+
+
+async def _judge_service(
+    check: _Check, observer: asyncpg.Connection[asyncpg.Record], catalogs: Catalogs
+) -> None:
+    user, password = check.cluster.service.user, check.cluster.service.password
+    if user is not None and user in catalogs.roles:
+        try:
+            connection = await _connect(
+                check.cluster,
+                user,
+                password.reveal() if password is not None else None,
+                check.cluster.database,
+            )
+            connection.terminate()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            text = f'the service login "{user}" is refused: {_text(error)}'
+            check.found("error", "", "service_login", text, f"ALTER ROLE {_ident(user)} PASSWORD '…';")
+    runs_as = {
+        (tenant.name, tenant.role or attempt.login.server_user): tenant
+        for attempt in check.attempts
+        for tenant in attempt.tenants
+    }
+    roles = [(tenant, role) for (_, role), tenant in runs_as.items()]
+    await service.judge(observer, catalogs, check.cluster, roles, check.found)
 
 
 def _judge_server(check: _Check, catalogs: Catalogs) -> None:

@@ -279,3 +279,53 @@ def test_the_commands_table(server, database, alter, tmp_path: Path, capsys):
     assert answer["ok"]
     assert [finding["code"] for finding in answer["findings"]] == ["public_rights"]
     assert main(["check", "-c", str(file), "--offline"]) == 0
+
+
+# --- the login of shared backends -------------------------------------------------------
+
+
+def shared(server: Server) -> Config:
+    return config(
+        server,
+        cluster={"service": {"user": "service", "password": {"value": "service"}}},
+        isolation="shared",
+        pool={"mode": "transaction"},
+    )
+
+
+async def test_the_service_login_step_by_step(server, database, alter):
+    """Each finding's SQL leads on, until all is well."""
+    codes = []
+    for _ in range(6):
+        findings = await examine(shared(server))
+        if not findings:
+            break
+        codes += [finding.code for finding in findings]
+        for finding in findings:
+            alter(finding.sql.replace("…", "service"))
+    assert codes == ["service_missing", "service_not_a_member", "service_not_a_member"]
+    assert await found(shared(server)) == {}
+
+
+@pytest.mark.parametrize(
+    ("mistake", "code"),
+    [
+        ("ALTER ROLE service SUPERUSER", "service_superuser"),
+        ("ALTER ROLE service BYPASSRLS", "service_bypassrls"),
+        ("ALTER ROLE service CREATEROLE", "service_createrole"),
+        ("ALTER ROLE service NOLOGIN", "service_nologin"),
+        ("ALTER ROLE service PASSWORD 'other'", "service_login"),
+        ("GRANT acme_app TO service WITH INHERIT TRUE", "service_inherits"),
+        ("CREATE TABLE public.own (); ALTER TABLE public.own OWNER TO service", "service_owns"),
+    ],
+)
+async def test_a_service_login_that_is_not_fit(server, database, alter, mistake, code):
+    alter(
+        "CREATE ROLE service LOGIN NOINHERIT PASSWORD 'service';"
+        "GRANT acme_app, beta_rw TO service WITH INHERIT FALSE, SET TRUE"
+    )
+    alter(mistake)
+    findings = await found(shared(server))
+    assert code in findings
+    alter(findings[code].sql.replace("…", "service"))
+    assert code not in await found(shared(server))
