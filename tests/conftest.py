@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+# asserts of its own, and imported by more than its folder
+pytest.register_assert_rewrite("tests.protocol.stage")
+
 pytest_plugins = ("tests.fix_pg", "tests.fix_proxy", "tests.fix_tls")
 
 

@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.protocol.stage")
-
-from tests.protocol.rig import Rig  # noqa: E402
-from tests.protocol.stage import Stage  # noqa: E402
+from tests.protocol.rig import Rig
+from tests.protocol.stage import Stage
 
 
 @pytest.fixture
