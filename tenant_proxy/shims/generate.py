@@ -26,6 +26,12 @@ MAJORS: Final = range(15, 19)
 
 #: columns of these types are text that somebody wrote: shown only of rows that are shown
 _MASKED_TYPES: Final = frozenset({"text", "text[]", "bytea", "pg_node_tree", "anyarray"})
+#: and of these names, unless indexes find one object among all by the column
+_MASKED_NAMES: Final = frozenset({"name", "name[]"})
+_BY_INDEX: Final = frozenset(
+    {"relname", "indexrelname", "tablename", "viewname", "matviewname", "indexname", "sequencename"}
+    | {"funcname"}
+)
 #: of information_schema: columns that name a schema but not that of the row's object
 _BESIDE: Final = frozenset(
     {"character_set_schema", "collation_schema", "domain_schema", "scope_schema", "udt_schema"}
@@ -157,14 +163,17 @@ def _view(server: Server, schema: str, name: str, rule: Any, into: str) -> str:
         body = f"SELECT {_list(shown)}\nWHERE false"
     else:
         joined, condition = _rule(rule, schema, columns, into)
-        shown = [_column(schema, name, column, condition) for column in columns]
+        # a join's condition too, or the planner could ask of a row beside one that it does not belong to
+        masked = " AND ".join(filter(None, (joined.partition(" ON ")[2], condition)))
+        shown = [_column(schema, name, column, masked) for column in columns]
         if into == SYSTEM:
             shown += [f"t.{column}" for column in sorted(SYSTEM_COLUMNS)]
         body = f"SELECT {_list(shown)}\nFROM {schema}.{name} t{joined}"
         if condition:
             body += f"\nWHERE {condition}"
     # with the rights of who reads: the installer's are lent to nobody
-    return f"CREATE OR REPLACE VIEW {into}.{name} WITH (security_invoker = true) AS\n{body};"
+    barrier = ", security_barrier = true" if name in _data()["barriers"] else ""
+    return f"CREATE OR REPLACE VIEW {into}.{name} WITH (security_invoker = true{barrier}) AS\n{body};"
 
 
 _SYSTEM_TYPES: Final = {
@@ -209,6 +218,11 @@ def _kind(kind: str, of: Any) -> tuple[str, str]:
             return "", f"(t.{of[1]} < 16384 OR {CATALOG}.sees(t.{of[0]}, t.{of[1]}))"
         case "schema":
             return "", f"t.{of} = {_macro('names')}"
+        case "values":
+            return "", (
+                f"t.{of} = {_macro('names')}"
+                f" AND t.{of} <> ALL ('{{pg_catalog,information_schema}}'::pg_catalog.name[])"
+            )
         case "role_names":
             names = "ANY (ARRAY(SELECT r.rolname FROM tp_catalog.pg_roles r))"
             return "", "\n  AND ".join(f"t.{one} = {names}" for one in of)
@@ -236,9 +250,16 @@ def _column(schema: str, name: str, column: Column, condition: str) -> str:
     elif column.type == "anyarray":
         # a view can't have a column of this type; as text it looks the same
         shown = f"{plain}::text"
-    if schema == "pg_catalog" and condition and (column.type in _MASKED_TYPES or full in rules["masked"]):
+    if schema == "pg_catalog" and condition and _is_masked(full, column):
         shown = f"CASE WHEN {condition} THEN {shown} END"
     return shown if shown == plain else f"{shown} AS {column.name}"
+
+
+def _is_masked(full: str, column: Column) -> bool:
+    """Whether a condition of the statement that is evaluated before the view's must not see it."""
+    if column.name in _BY_INDEX or full in _data()["columns"]["not_masked"]:
+        return False
+    return column.type in _MASKED_TYPES or column.type in _MASKED_NAMES
 
 
 def _of_column(expression: str, column: str) -> str:

@@ -44,7 +44,8 @@ def test_faces_are_the_originals(tenants: Tenants):
         }
         ours = {row for row in connection.execute(FACES, ("tp_catalog",)) if row[0] in wanted}
     assert ours == originals
-    assert {row[0] for row in ours} == set(wanted)
+    since_18 = {"pg_get_acl"} if tenants.server.major < 18 else set()
+    assert {row[0] for row in ours} == set(wanted) - since_18
 
 
 # --- channels and lock keys --------------------------------------------------------------------------------

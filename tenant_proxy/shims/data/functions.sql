@@ -240,6 +240,11 @@ CREATE OR REPLACE FUNCTION tp_catalog.pg_get_statisticsobjdef_expressions(oid) R
 LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.sees(3381, $1) THEN pg_catalog.pg_get_statisticsobjdef_expressions($1) END;
 
+-- since 18
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_acl(classid oid, objid oid, objsubid integer) RETURNS aclitem[]
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(classid, objid) THEN tp_catalog.rights(pg_catalog.pg_get_acl(classid, objid, objsubid)) END;
+
 -- these two are given the name of a view, which the guard has judged
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(text) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
