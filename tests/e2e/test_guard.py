@@ -453,3 +453,15 @@ def test_a_long_statement_holds_up_its_client_alone(proxies):
         assert client.value(f"SELECT count(*) FROM (VALUES {', '.join(['(1)'] * 20_000)}) AS x") == "20000"
     assert proxy.metric("tenant_proxy_guard_judged_apart_total") >= 2
     assert proxy.metric("tenant_proxy_guard_judge_failures_total") == 0
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_code_of_one_s_own_does_not_change_how_sql_is_read(proxies, mode):
+    """`EXECUTE` of text made at run time can switch the server's reading of backslashes: that ends it."""
+    with proxies(pool={"mode": mode}).wire() as client:
+        setting = "'SET standard_conforming_strings = ' || o || 'f'"
+        client.send(query(f"DO $$ DECLARE o text := 'of'; BEGIN EXECUTE {setting}; END $$"))
+        (error,) = errors(client.until_end())
+        assert error["S"] == "FATAL"
+    with proxies(pool={"mode": mode}).connect() as conn:
+        assert conn.execute("SHOW standard_conforming_strings").fetchone() == ("on",)
