@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from tenant_proxy.net.reactor cimport KIND_CLIENT, KIND_SERVER, Link
 from tenant_proxy.pool.pool cimport (
-    BUCKETS, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_SKIP_TO_SYNC,
+    BUCKETS, ESCALATIONS, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_SKIP_TO_SYNC,
     CL_STARTUP, CL_WAITING, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN,
     Client, Pool, Server,
 )
@@ -108,6 +108,9 @@ cdef class Figures(Entry):
                     "server_parses": p.server_parses, "binds": p.binds, "rejected": p.rejected,
                     "prepared_hits": p.prepared_hits, "prepared_misses": p.prepared_misses,
                     "prepared_evictions": p.prepared_evictions, "session_mode": bool(p.session_mode),
+                    "shared_active": p.share.active, "shared_waiting": p.share.waiting,
+                    "switches": p.switches, "kept": p.kept, "begins_own": bool(p.begins_own),
+                    "escalated": [p.escalated[k] for k in range(<int> ESCALATIONS)],
                     "wait_hist": [p.wait_hist[k] for k in range(BUCKETS)],
                     "query_hist": [p.query_hist[k] for k in range(BUCKETS)],
                     "cl_active": 0, "cl_waiting": 0, "sv_active": 0, "sv_idle": 0, "sv_login": 0, "sv_tested": 0,

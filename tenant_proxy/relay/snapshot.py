@@ -30,7 +30,7 @@ _SUMMED = (
 
 
 def take(worker: Worker, what: list[str]) -> dict[str, Any]:
-    """The parts named in `what`: counters, pools, tenants, clients, servers, stats, violations."""
+    """The parts named in `what`: counters, pools, tenants, lanes, clients, servers, stats, violations."""
     worker.engine.poke()
     figures = worker.engine.pool_figures()
     parts: dict[str, Any] = {}
@@ -38,10 +38,13 @@ def take(worker: Worker, what: list[str]) -> dict[str, Any]:
         parts["counters"] = _counters(worker, figures)
     if "pools" in what:
         parts["pools"] = [_pool(worker, one) for one in figures]
+    tenants = [one for one in figures if not _record(worker, one["id"]).is_group]
     if "tenants" in what:
-        parts["tenants"] = _tenants(worker, figures)
+        parts["tenants"] = _tenants(worker, tenants)
     if "stats" in what:
-        parts["stats"] = _stats(worker, figures)
+        parts["stats"] = _stats(worker, tenants)
+    if "lanes" in what:
+        parts["lanes"] = [_lane(worker, one) for one in tenants if _record(worker, one["id"]).shared]
     if "clients" in what:
         parts["clients"] = [_client(row) for row in worker.engine.client_rows()]
     if "violations" in what:
@@ -131,6 +134,32 @@ def _pool(worker: Worker, one: dict[str, Any]) -> dict[str, Any]:
         "max": one["max"],
         "cluster": tenant.cluster.name,
         "pinned": one["pinned"],
+    }
+
+
+#: why transactions ran on backends of the tenant's own: pool.Escalation
+_ESCALATIONS = ("statement", "transaction", "code", "refused")
+
+
+def _lane(worker: Worker, one: dict[str, Any]) -> dict[str, Any]:
+    record = _record(worker, one["id"])
+    known = worker.code.of(record.tenant.name)
+    return {
+        "tenant": record.tenant.name,
+        "user": record.server_user,
+        "cluster": record.tenant.cluster.name,
+        "code": known.doubt or "proven",
+        "begins_own": one["begins_own"],
+        "shared_active": one["shared_active"],
+        "shared_waiting": one["shared_waiting"],
+        "own_active": one["sv_active"],
+        "own_idle": one["sv_idle"],
+        "pinned": one["pinned"],
+        "switches": one["switches"],
+        "kept": one["kept"],
+        **{f"escalated_{why}": n for why, n in zip(_ESCALATIONS, one["escalated"], strict=True)},
+        "weight": record.tenant.pool.weight,
+        "reserved": record.tenant.pool.reserved,
     }
 
 

@@ -302,3 +302,21 @@ def sleeping(server: Server) -> bool:
     with server.connect() as conn:
         found = conn.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone()
     return found is not None and found[0] > 0
+
+
+def test_what_is_shown(shared):
+    proxy = shared(backends=2, log={"level": "debug"})
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        for _ in range(3):
+            acme.query("SELECT 1")
+            beta.query("SELECT 1")
+        acme.query("CREATE TEMP TABLE t ()")
+        acme.query("BEGIN")
+        lanes = {row["tenant"]: row for row in proxy.admin("SHOW LANES")}
+        assert lanes["acme"]["code"] == lanes["beta"]["code"] == "proven"
+        assert (lanes["acme"]["pinned"], lanes["beta"]["pinned"]) == (1, 0)
+        assert lanes["acme"]["escalated_statement"] >= 1
+        assert lanes["beta"]["escalated_statement"] == 0
+        assert lanes["beta"]["switches"] + lanes["beta"]["kept"] >= 3
+        assert {row["tenant"] for row in proxy.admin("SHOW TENANTS")} <= {"acme", "beta"}
+        assert "tenant_proxy_service" in {row["user"] for row in proxy.admin("SHOW POOLS")}
