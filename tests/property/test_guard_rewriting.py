@@ -206,19 +206,23 @@ MOVED = {
 }
 
 
-@given(st.sampled_from(CORPUS))
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-def test_only_schemas_of_names_change(sql):
-    for scope in (HIDING, PUBLIC):
-        verdict = judge(sql, scope)
-        if verdict.action is Action.ALLOW and verdict.edits:
-            after = applied(sql, verdict)
-            if (
-                not sql.upper()
-                .lstrip()
-                .startswith(("COPY", "DO", "CREATE FUNCTION", "CREATE OR", "CREATE PRO"))
-            ):
+#: code has texts of its own, COPY becomes another statement
+REWRITTEN = ("COPY", "DO", "CREATE FUNCTION", "CREATE OR", "CREATE PRO")
+
+
+def test_only_schemas_of_names_change():
+    compared = 0
+    for sql in CORPUS:
+        # of restrict_nonsystem_relation_kind the value is changed, as the views are no system's
+        if sql.upper().lstrip().startswith(REWRITTEN) or "restrict_nonsystem" in sql:
+            continue
+        for scope in (HIDING, PUBLIC):
+            verdict = judge(sql, scope)
+            if verdict.action is Action.ALLOW and verdict.edits:
+                after = applied(sql, verdict)
                 assert plain(parse(sql)) == plain(parse(after)), (sql, after)
+                compared += 1
+    assert compared > 50
 
 
 def plain(node: Any) -> Any:
