@@ -48,6 +48,8 @@ T = TypeVar("T")
 #: "no limit" of a drain (timeouts.drain_s: 0), as a number that JSON and timers take
 UNLIMITED_S = 31_536_000.0
 RELOAD_TIMEOUT_S = 60.0
+#: how long a reload waits for workers that are just starting
+STARTING_PATIENCE_S = 5.0
 #: lines that one reload may log about what is new
 MAX_CHANGES_LOGGED = 100
 STATS_TIMEOUT_S = 4.0
@@ -363,7 +365,7 @@ class Supervisor:
         self._config = config
         self._generation += 1
         obs_log.configure(config.log.level, config.log.format)
-        await asyncio.gather(*(self._bring_up_to_date(worker) for worker in self._workers))
+        await self._bring_all_up_to_date()
         if http is not None:
             await self._replace_control(http)
         elif self._control is not None:
@@ -386,6 +388,23 @@ class Supervisor:
             if worker.phase is Phase.READY:
                 return f"{worker.name} could not use the new configuration: {error}"
         return None
+
+    async def _bring_all_up_to_date(self) -> None:
+        """One that is starting may serve by the older configuration already, before it says that it is ready:
+        a reload that is done must mean that a password taken away is of no use.
+        """
+        await asyncio.gather(*(self._bring_up_to_date(worker) for worker in self._workers))
+        until = time.monotonic() + STARTING_PATIENCE_S
+        while (left := until - time.monotonic()) > 0:
+            late = [worker for worker in self._workers if self._is_late(worker)]
+            if not late:
+                break
+            await _first(*(worker.changed() for worker in late), timeout_s=left)
+        await asyncio.gather(*(self._bring_up_to_date(worker) for worker in self._workers))
+
+    def _is_late(self, worker: Child) -> bool:
+        given = self._given.get(worker.name, self._generation)
+        return worker.phase is Phase.STARTING and given != self._generation
 
     async def _bring_up_to_date(self, worker: Child) -> None:
         """Also for one that took an older configuration at its start and became ready after the swap."""

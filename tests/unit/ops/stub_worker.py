@@ -8,6 +8,7 @@ tests look into the processes.
 What it should do wrong is said by STUB_* variables of the environment:
 
     STUB_EXIT=n       exits with this status before it is ready
+    STUB_SLOW=s       says only after s seconds that it is ready
     STUB_HANG=1       never says that it is ready
     STUB_DEAF=1       ignores drain and SIGTERM
     STUB_REFUSE=text  answers reload with this error when log.level is "error"
@@ -56,6 +57,7 @@ class StubWorker:
             sock = socket.socket(fileno=os.dup(item["fd"]))
             start = asyncio.start_unix_server if item["kind"] == "unix" else asyncio.start_server
             self.servers.append(await start(self.on_client, sock=sock))
+        await asyncio.sleep(float(os.environ.get("STUB_SLOW", "0")))
         if not os.environ.get("STUB_HANG"):
             await self.hub.call("supervisor", "ready", {"slot": self.slot})
         ends = [asyncio.create_task(self.hub.closed()), asyncio.create_task(self.finished.wait())]

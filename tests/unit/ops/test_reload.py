@@ -37,6 +37,14 @@ def test_a_worker_restarted_later_starts_with_the_new_configuration(start):
     assert supervisor.connect_to(0).generation == 2
 
 
+def test_a_reload_is_done_when_a_worker_that_was_starting_has_the_new_configuration(start):
+    supervisor = start(env={"STUB_SLOW": "2"}, wait=False)
+    client = supervisor.connect_when_bound()
+    assert generations(supervisor) == {1}
+    assert client.call("supervisor", "reload")["generation"] == 2
+    assert generations(supervisor) == {2}
+
+
 def test_a_bad_file_changes_nothing_and_every_problem_is_logged_with_its_line(start):
     supervisor = start()
     supervisor.write({"problems": [[3, "workers: must be a number"], [9, "limit: no such key"]]})
