@@ -16,6 +16,13 @@ done = subprocess.run(
 )
 if done.returncode != 0:
     sys.exit(done.stdout + done.stderr)
-block = f"\\1\n```console\n$ make demo ONCE=1\n{done.stdout.strip()}\n```\n\\2".replace("\\e", "\\\\e")
+tour = f"```console\n$ make demo ONCE=1\n{done.stdout.strip()}\n```"
 text = README.read_text()
-README.write_text(re.sub(r"(<!-- tour: .*? -->)\n.*?(<!-- /tour -->)", block, text, flags=re.DOTALL))
+README.write_text(
+    re.sub(
+        r"(<!-- tour: .*? -->)\n.*?(<!-- /tour -->)",
+        lambda marks: f"{marks[1]}\n{tour}\n{marks[2]}",
+        text,
+        flags=re.DOTALL,
+    )
+)
