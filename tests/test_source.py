@@ -31,7 +31,8 @@ LAYERS: dict[str, set[str]] = {
     "wire": {"errors", "model", "obs"},
     "net": BASE | {"wire"},
     "auth": BASE,
-    "shims": set(),
+    # what the guard refuses by name, written into SQL
+    "shims": {"guard", "settings_policy"},
     # not what writes SQL for servers
     "guard": BASE | {"shims.names"},
     "tenancy": BASE,

@@ -231,6 +231,15 @@ def extension_fact(name: str) -> Fact | None:
     return Fact(refused=reason) if reason else _EXTENSIONS.get(name)
 
 
+def refused_extensions() -> list[tuple[str, bool]]:
+    """What names of refused functions of extensions begin with, and whether they go on."""
+    groups = [names for _, names in _EXTENSIONS_REFUSED.groups]
+    exact = {name for names in groups for name in names.exact}
+    # an entry's only * is its end
+    begins = {pattern[0] for names in groups for pattern in names.patterns}
+    return sorted([*((name, False) for name in exact), *((name, True) for name in begins)])
+
+
 #: names that `x.name` may call with x as the only argument, and that are not safe
 ATTRIBUTES: Final = frozenset(
     name for name, fact in FUNCTIONS.items() if fact is not None and fact.least <= 1

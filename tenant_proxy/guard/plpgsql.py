@@ -5,20 +5,24 @@ one knows no types outside pg_catalog and drops parts of what it reads).  Every 
 construct that is known here or to SQL that is judged; anything else refuses the body.  Rules follow
 src/pl/plpgsql/src/pl_gram.y: expressions end at the first keyword that may end them outside parentheses.
 
-EXECUTE of a constant is judged like SQL in the body.  Other dynamic SQL is let through: it runs on a backend
-that is the tenant's own, where PostgreSQL's grants hold, and calls are marked Effect.OPAQUE anyway.
+EXECUTE of a constant is judged like SQL in the body.  Other dynamic SQL is read when it runs, by
+tp_catalog.dynamic, where that is installed.  Where it is not, it is let through: it runs on a backend that
+is the tenant's own, where PostgreSQL's grants hold, and calls are marked Effect.OPAQUE anyway.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from pglast.parser import ParseError
 
 from tenant_proxy.guard import expressions, names, sharing
 from tenant_proxy.guard.parse import Unreadable, parse, tokens
+from tenant_proxy.guard.source import NotFound
 from tenant_proxy.guard.walk import Walk
+from tenant_proxy.shims.names import CATALOG
 
 _LEVELS: Final = {"debug", "log", "info", "notice", "warning", "exception"}
 _DIRECTIONS: Final = {
@@ -33,6 +37,13 @@ _OPEN, _CLOSE = {"(", "["}, {")", "]"}
 
 #: makes an expression a statement
 _SELECT: Final = "SELECT "
+
+#: what is put around dynamic SQL, known to the views of the shims (data/helpers.sql)
+OPENING: Final = f" {CATALOG}.dynamic("
+CLOSING: Final = f"/*{CATALOG}*/)"
+
+#: what the tree of SELECT and an expression alone has
+_EXPRESSION: Final = frozenset({"targetList", "limitOption", "op"})
 
 #: longest body, in characters; each statement and expression in it is parsed on its own
 _MAX_BODY: Final = 1024 * 1024
@@ -170,20 +181,39 @@ class _Reader:
         self.expression(span)
         text, w = f"{_SELECT}{self.slice(span)}", self.w
         try:
-            targets = parse(text)[0]["stmt"]["SelectStmt"]["targetList"]
+            tree = parse(text)[0]["stmt"]["SelectStmt"]
+            targets = tree["targetList"]
         except (Unreadable, KeyError, IndexError):
             self._unexpected()
         if len(targets) != 1:
-            sharing.dynamic(w)
-            return
+            self._unexpected()
         value = targets[0]["ResTarget"]["val"]
         constant = w.constant(value)
-        if w.constant(value, strict=True) is None:
+        fixed = w.constant(value, strict=True) is not None
+        if not fixed:
             # of what operators make of it nothing is known
             sharing.dynamic(w)
-        if constant is not None:
+            if w.scope.hides:
+                self._read_at_run_time(span, tree)
+        if constant is None:
+            return
+        if fixed or not w.scope.hides:
             with w.inside(text, offset=self.offset(span) - len(_SELECT)):
                 w.nested(constant, w.fixed, "a body in PL/pgSQL", literal=w.literal(value))
+        else:
+            # refused early if it would be late; what would be turned is, then
+            with contextlib.suppress(NotFound):
+                w.nested(constant, w.fixed, "a body in PL/pgSQL")
+
+    def _read_at_run_time(self, span: tuple[int, int], tree: dict[str, Any]) -> None:
+        """Lets tp_catalog.dynamic read the text; tp_catalog.written takes out what is put in here."""
+        if not _EXPRESSION.issuperset(tree) or "name" in tree["targetList"][0]["ResTarget"]:
+            self._fail("EXECUTE takes an expression here", "0A000")
+        # at the tokens around it, as edits of the expression may begin where that does
+        before, after = self.tokens[span[0] - 1], self.tokens[span[1]]
+        source = self.w.tokens
+        source.edit(before.start, before.end, f"{self.text[before.start : before.end]}{OPENING}")
+        source.edit(after.start, after.end, f"{CLOSING}{self.text[after.start : after.end]}")
 
     def query(self, span: tuple[int, int]) -> None:
         """An SQL statement, perhaps with INTO variables, which are taken out."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final, NamedTuple
 
-from tenant_proxy.shims import VERSION
+from tenant_proxy.shims import VERSION, dynamic
 from tenant_proxy.shims.names import CATALOG, INFORMATION, LISTING, SYSTEM, SYSTEM_COLUMNS, load
 
 SCHEMAS: Final = (CATALOG, SYSTEM, LISTING, INFORMATION)
@@ -81,7 +81,7 @@ def script(server: Server) -> str:
     parts = [f"CREATE SCHEMA IF NOT EXISTS {schema};" for schema in SCHEMAS]
     parts += [_sql("helpers.sql").replace("{version}", VERSION)]
     parts += views(server)
-    parts += [_for_major(_sql("functions.sql"), server.major)]
+    parts += [_for_major(_sql("functions.sql"), server.major), dynamic.script()]
     for schema in SCHEMAS:
         parts += [
             f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC;",

@@ -26,19 +26,25 @@ RETURN CASE WHEN NOT tp_catalog.own_is_public() THEN $1
             WHEN $1 = 'public' THEN 'pg_public'::name
             ELSE $1 END;
 
+-- A definition without the names that the proxy has put into it.  What stands around dynamic SQL goes by marks, so
+-- that what was there before comes back exactly.
+CREATE OR REPLACE FUNCTION tp_catalog.written(text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+RETURN pg_catalog.replace(
+    pg_catalog.regexp_replace(
+        pg_catalog.replace(pg_catalog.replace($1, ' tp_catalog.dynamic(', ''), '/*tp_catalog*/)', ''),
+        '\mtp_catalog(_sys|_list)?\.', '', 'g'),
+    'tp_information_schema.', 'information_schema.');
+
 -- A definition as the tenant sees it: it names the catalogs, and its schema, as the tenant does.
 CREATE OR REPLACE FUNCTION tp_catalog.shown(text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE WHEN tp_catalog.own_is_public() THEN
     pg_catalog.regexp_replace(
-        pg_catalog.replace(pg_catalog.regexp_replace($1, '\mtp_catalog(_sys|_list)?\.', '', 'g'),
-                           'tp_information_schema.', 'information_schema.'),
+        tp_catalog.written($1),
         '(?<![\w.$"])'
             || pg_catalog.regexp_replace(pg_catalog.quote_ident(tp_catalog.own_schema()), '([^\w"])', '\\\1', 'g')
             || '\.',
         'public.', 'g')
-    WHEN $1 ~ 'tp_' THEN
-        pg_catalog.replace(pg_catalog.regexp_replace($1, '\mtp_catalog(_sys|_list)?\.', '', 'g'),
-                           'tp_information_schema.', 'information_schema.')
+    WHEN $1 ~ 'tp_' THEN tp_catalog.written($1)
     ELSE $1 END;
 
 -- The OIDs of these schemas, and of the session's own for temporary objects.

@@ -342,10 +342,79 @@ def test_names_in_code_are_turned_as_well(sql, turned):
     assert rewritten(sql) == turned
 
 
-def test_a_constant_in_pieces_can_not_be_edited():
-    verdict = refusal("DO $$ BEGIN EXECUTE 'SELECT * ' || 'FROM pg_proc'; END $$", HIDING)
-    assert (verdict.sqlstate, verdict.reason) == ("0A000", "rewriting")
-    rewritten("DO $$ BEGIN EXECUTE 'SELECT * ' || 'FROM orders'; END $$")
+# --- dynamic SQL -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "turned"),
+    [
+        ("EXECUTE q", "EXECUTE tp_catalog.dynamic( q/*tp_catalog*/)"),
+        ("execute(q)", "execute tp_catalog.dynamic((q)/*tp_catalog*/)"),
+        (
+            "EXECUTE/**/'TABLE ' || quote_ident(q) /* ; */ INTO STRICT r, s USING q, 1",
+            "EXECUTE tp_catalog.dynamic(/**/'TABLE ' || quote_ident(q) /* ; */ "
+            "/*tp_catalog*/)INTO STRICT r, s USING q, 1",
+        ),
+        (
+            "EXECUTE format('x %s', q) -- )\nUSING 1 INTO r",
+            "EXECUTE tp_catalog.dynamic( format('x %s', q) -- )\n/*tp_catalog*/)USING 1 INTO r",
+        ),
+        (
+            "EXECUTE pg_get_viewdef(q) || 'é' || (SELECT proname FROM pg_proc)",
+            "EXECUTE tp_catalog.dynamic( tp_catalog.pg_get_viewdef(q) || 'é' || "
+            "(SELECT proname FROM tp_catalog.pg_proc)/*tp_catalog*/)",
+        ),
+        (
+            "FOR r IN EXECUTE q USING 1 LOOP EXECUTE r.q; END LOOP",
+            "FOR r IN EXECUTE tp_catalog.dynamic( q /*tp_catalog*/)USING 1 LOOP "
+            "EXECUTE tp_catalog.dynamic( r.q/*tp_catalog*/); END LOOP",
+        ),
+        (
+            "RETURN QUERY EXECUTE q USING 1",
+            "RETURN QUERY EXECUTE tp_catalog.dynamic( q /*tp_catalog*/)USING 1",
+        ),
+        ("OPEN c FOR EXECUTE q", "OPEN c FOR EXECUTE tp_catalog.dynamic( q/*tp_catalog*/)"),
+        (
+            "OPEN c SCROLL FOR EXECUTE q || r USING 1",
+            "OPEN c SCROLL FOR EXECUTE tp_catalog.dynamic( q || r /*tp_catalog*/)USING 1",
+        ),
+        # in pieces: what operators make of it nobody knows
+        (
+            "EXECUTE 'SELECT * ' || 'FROM pg_proc'",
+            "EXECUTE tp_catalog.dynamic( 'SELECT * ' || 'FROM pg_proc'/*tp_catalog*/)",
+        ),
+        ("EXECUTE 'SELECT 1'", "EXECUTE 'SELECT 1'"),
+        ("EXECUTE $$TABLE pg_proc$$ INTO r", "EXECUTE $$TABLE tp_catalog.pg_proc$$ INTO r"),
+    ],
+)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DO $x$BEGIN {}; END$x$",
+        "CREATE FUNCTION f() RETURNS SETOF text LANGUAGE plpgsql AS $x$ BEGIN {}; END $x$",
+        "CREATE PROCEDURE f() LANGUAGE plpgsql AS $x$ DECLARE q text; BEGIN BEGIN {}; END; END $x$",
+    ],
+)
+def test_dynamic_sql_is_read_when_it_runs(sql: str, body: str, turned: str):
+    assert rewritten(sql.format(body)) == sql.format(turned)
+
+
+def test_dynamic_sql_in_a_plain_literal():
+    assert rewritten("DO 'BEGIN EXECUTE ''a'' || x; END'") == (
+        "DO 'BEGIN EXECUTE tp_catalog.dynamic( ''a'' || x/*tp_catalog*/); END'"
+    )
+
+
+@pytest.mark.parametrize("expression", ["q FROM t", "q AS r", "q r", "q WHERE true", "q LIMIT 1"])
+def test_of_dynamic_sql_more_than_an_expression_is_refused(expression: str):
+    verdict = refusal(f"DO $$ BEGIN EXECUTE {expression}; END $$", HIDING)
+    assert verdict.sqlstate == "0A000"
+    assert judge(f"DO $$ BEGIN EXECUTE {expression}; END $$").action is Action.ALLOW
+
+
+@pytest.mark.parametrize("pieces", ["'TABLE ' || 'beta.t'", "'SET ROLE ' || 'beta'"])
+def test_a_constant_in_pieces_is_refused_before_it_runs(pieces: str):
+    assert refusal(f"DO $$ BEGIN EXECUTE {pieces}; END $$", HIDING).sqlstate == "42501"
 
 
 def test_what_is_put_in_does_not_join_what_stands_before():
