@@ -37,9 +37,17 @@ def shared_config(server: Server, backends: int = 1, **changes: Any) -> dict[str
 
 @pytest.fixture
 def shared(proxies: Callable[..., Proxy], pg: Server) -> Callable[..., Proxy]:
-    """Call with the number of shared backends."""
+    """Call with the number of shared backends: a proxy that has read the tenants' code, and found it safe."""
     provide(pg)
-    return lambda backends=1, **changes: proxies(**shared_config(pg, backends, **changes))
+
+    def proxy_of(backends: int = 1, **changes: Any) -> Proxy:
+        proxy = proxies(**shared_config(pg, backends, **changes))
+        for user in ("acme_app", "beta_app"):
+            with proxy.wire(user) as client:
+                shares_again(pg, client)
+        return proxy
+
+    return proxy_of
 
 
 def test_two_tenants_on_one_backend(shared):
