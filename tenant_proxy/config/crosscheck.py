@@ -49,6 +49,7 @@ def check(document: Document, config: Config) -> None:
     resolved.
     """
     _listen(document, config)
+    _catalog(document, config)
     _clusters(document, config)
     _tenants(document, config)
     _users(document, config)
@@ -119,11 +120,14 @@ def _listen(document: Document, config: Config) -> None:
             document.problem(path, f'"{socket}" is longer than {MAX_SOCKET_PATH_BYTES} bytes')
         elif not FilePath(listen.unix_socket_dir).is_dir():
             document.problem(path, f'"{listen.unix_socket_dir}" is not a directory')
-    metrics = config.metrics
-    if metrics.enabled and metrics.port == listen.port and metrics.address in listen.addresses:
-        document.problem(
-            ("metrics", "port"), f"port {metrics.port} is also that of listen, at the same address"
-        )
+    taken = {(address, listen.port): "listen" for address in listen.addresses}
+    for name, one in (("metrics", config.metrics), ("api", config.api)):
+        if one.enabled:
+            other = taken.setdefault((one.address, one.port), name)
+            if other != name:
+                document.problem(
+                    (name, "port"), f"port {one.port} is also that of {other}, at the same address"
+                )
 
     tls = listen.tls
     here: Path = ("listen", "tls")
@@ -135,12 +139,22 @@ def _listen(document: Document, config: Config) -> None:
     _ca(document, (*here, "client_ca"), tls.client_ca)
 
 
+def _catalog(document: Document, config: Config) -> None:
+    dsn = config.catalog.dsn
+    if dsn is not None and not dsn.reveal().startswith(("postgresql://", "postgres://")):
+        text = "the catalog's address must begin with postgresql://"
+        document.problem(("catalog", "dsn"), text, hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    if config.api.enabled and dsn is None:
+        document.problem(("api", "enabled"), 'the API needs the key "catalog.dsn"')
+
+
 def _clusters(document: Document, config: Config) -> None:
     _repeated(document, ("clusters",), config.clusters, lambda c: c.name, "cluster", _quoted_name, "name")
     for index, cluster in enumerate(config.clusters):
         here: Path = ("clusters", index)
         _identifier(document, (*here, "database"), cluster.database)
-        _identifier(document, (*here, "service", "user"), cluster.service.user)
+        for login in ("service", "admin"):
+            _identifier(document, (*here, login, "user"), getattr(cluster, login).user)
         if cluster.service.max_backends > cluster.max_backends:
             text = f"it is more than max_backends of the cluster ({cluster.max_backends})"
             document.problem((*here, "service", "max_backends"), text)

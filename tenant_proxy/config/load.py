@@ -151,8 +151,10 @@ def _secret_places(data: dict[str, Any]) -> list[tuple[Path, dict[str, Any], str
     for index, cluster in enumerate(data["clusters"]):
         section = cluster.get("auth_query", {})
         places.append((("clusters", index, "auth_query", "password"), section, "password"))
-        service = cluster.get("service", {})
-        places.append((("clusters", index, "service", "password"), service, "password"))
+        for name in ("service", "admin"):
+            login = cluster.get(name, {})
+            places.append((("clusters", index, name, "password"), login, "password"))
+    places.append((("catalog", "dsn"), data.get("catalog", {}), "dsn"))
     places.append((("secret",), data, "secret"))
     return [place for place in places if place[1].get(place[2]) is not None]
 

@@ -161,6 +161,15 @@ class Service(Section):
     """Shared backends at most, over all workers; 0: as many as the cluster's max_backends."""
 
 
+class Admin(Section):
+    """The login by which tenants' schemas and roles are made and taken away; clients never get it."""
+
+    user: PgName | None = None
+    """May create roles and schemas in the cluster's databases; nothing is made on this cluster if null."""
+    password: SecretRef | None = None
+    """Its password."""
+
+
 class Cluster(Section):
     """A PostgreSQL server."""
 
@@ -177,6 +186,10 @@ class Cluster(Section):
     """Open backends of all tenants together, over all workers."""
     auth_query: AuthQuery = AuthQuery()
     service: Service = Service()
+    admin: Admin = Admin()
+    labels: dict[str, str] = {}
+    """What the cluster is, e.g. its region: a tenant with the label region is only placed where it is the
+    same."""
 
 
 class Pool(Section):
@@ -372,6 +385,27 @@ class Metrics(Section):
     """Tenants with series of their own; the rest are summed under tenant="other"."""
 
 
+class Api(Section):
+    """The REST API of the tenants' life; it needs a catalog."""
+
+    enabled: bool = False
+    """Whether there is one."""
+    address: str = "127.0.0.1"
+    """Where it listens."""
+    port: Port = 9128
+    """Its TCP port."""
+
+
+class Catalog(Section):
+    """The database that holds tenants and logins beside those of this file, and that this proxy follows."""
+
+    dsn: SecretRef | None = None
+    """Its address, postgresql://USER:PASSWORD@HOST:PORT/DATABASE as libpq takes it; no catalog if null."""
+    proxy: Annotated[str | None, Field(max_length=100)] = None
+    """What this proxy's usage is counted under, different for each; the host's name and listen.port if
+    null."""
+
+
 class Log(Section):
     """What is written to stderr."""
 
@@ -424,6 +458,8 @@ class Config(Section):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     metrics: Metrics = Metrics()
+    catalog: Catalog = Catalog()
+    api: Api = Api()
     log: Log = Log()
 
 

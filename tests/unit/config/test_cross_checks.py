@@ -470,3 +470,37 @@ def write_certificate(directory, name: str) -> None:
     )
     (directory / f"{name}.key").write_bytes(secret)
     (directory / f"{name}.key").chmod(0o600)
+
+
+# --- catalog and API -------------------------------------------------------------------
+
+
+def test_the_catalogs_address_is_a_url():
+    found = only_problem('catalog: {dsn: {value: "host=db dbname=tenants"}}')
+    assert found.key == "catalog.dsn"
+    assert "postgresql://" in found.message
+
+
+def test_the_api_needs_a_catalog():
+    assert only_problem("api: {enabled: true}").key == "api.enabled"
+
+
+def test_the_api_has_a_port_of_its_own():
+    found = only_problem("""
+        catalog: {dsn: {value: "postgresql://db/tenants"}}
+        api: {enabled: true, port: 9127}
+        """)
+    assert found.key == "api.port"
+    assert found.message == "port 9127 is also that of metrics, at the same address"
+
+
+def test_the_catalogs_secrets_are_resolved():
+    found = config(
+        """
+        catalog: {dsn: {env: DSN}}
+        """,
+        environ={"DSN": "postgresql://u:p@db/tenants"},
+    )
+    assert found.catalog.dsn is not None
+    assert found.catalog.dsn.reveal() == "postgresql://u:p@db/tenants"
+    assert "p@db" not in repr(found)
