@@ -7,7 +7,7 @@ import pytest
 # asserts of its own, and imported by more than its folder
 pytest.register_assert_rewrite("tests.protocol.stage")
 
-pytest_plugins = ("tests.fix_pg", "tests.fix_proxy", "tests.fix_tls")
+pytest_plugins = ("tests.fix_pg", "tests.fix_proxy", "tests.fix_tls", "tests.fix_catalog")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

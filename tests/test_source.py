@@ -46,7 +46,10 @@ LAYERS: dict[str, set[str]] = {
     "listeners": BASE,
     "children": {"hub", "obs", "config.schema"},
     "admin": BASE | {"hub", "tenancy", "config"},
-    "control": BASE | {"hub", "tenancy", "config", "auth"},
+    # the tenants' life (decision 14): each may import those before it
+    "catalog": BASE | {"auth"},
+    "lifecycle": BASE | {"config", "auth", "net.tls", "catalog", "guard"},
+    "control": BASE | {"hub", "tenancy", "config", "auth", "catalog", "lifecycle"},
     "devel": set(),
     # these put the others together
     "worker": {"*"},

@@ -1,0 +1,132 @@
+"""Brings the catalog's tables up to date: numbered files, each once, in order, whoever comes first.
+
+Those that were applied are kept with a checksum: a file that was changed afterwards is found, and so is a
+catalog that a newer version has been at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from tenant_proxy.catalog.failures import Failure
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+SCHEMA: Final = "tenant_proxy"
+
+#: two who migrate wait for each other: "tp_migra" as a number
+_LOCK: Final = int.from_bytes(b"tp_migra", "big")
+
+_TABLE: Final = f"""
+CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+REVOKE ALL ON SCHEMA {SCHEMA} FROM PUBLIC;
+COMMENT ON SCHEMA {SCHEMA} IS 'catalog of tenant_proxy';
+CREATE TABLE IF NOT EXISTS {SCHEMA}.migration (
+    version int PRIMARY KEY,
+    name text NOT NULL,
+    checksum bytea NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> bytes:
+        return hashlib.sha256(self.sql.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    #: the newest that was applied; 0 when there is no catalog
+    version: int
+    pending: tuple[Migration, ...]
+
+    @property
+    def is_current(self) -> bool:
+        return not self.pending
+
+
+def migrations() -> tuple[Migration, ...]:
+    """All there are, in order; NNNN_name.sql."""
+    found = []
+    for file in resources.files("tenant_proxy.catalog").joinpath("migrations").iterdir():
+        match = re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name)
+        if match:
+            found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
+    return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+async def status(connection: Connection) -> Status:
+    """Failure (outdated) where the catalog is not one that this version could have made."""
+    known = migrations()
+    if await connection.fetchval("SELECT pg_catalog.to_regclass($1)", f"{SCHEMA}.migration") is None:
+        return Status(0, known)
+    rows = await connection.fetch(f"SELECT version, name, checksum FROM {SCHEMA}.migration ORDER BY version")
+    applied = {row["version"]: row for row in rows}
+    newest = max(applied, default=0)
+    if newest > max(migration.version for migration in known):
+        raise Failure(
+            "outdated",
+            f"the catalog is at version {newest}, which this tenant-proxy does not know",
+            hint="use the version that migrated it, or a newer one",
+        )
+    for migration in known:
+        row = applied.get(migration.version)
+        if row is not None and row["checksum"] != migration.checksum:
+            raise Failure(
+                "outdated",
+                f'migration {migration.version:04} of the catalog ("{row["name"]}") is not the one of this'
+                " tenant-proxy",
+                hint="a released migration never changes: compare the installed versions",
+            )
+    return Status(newest, tuple(migration for migration in known if migration.version not in applied))
+
+
+async def migrate(connection: Connection) -> tuple[Migration, ...]:
+    """Applies what is missing, all in one transaction; returns what that was."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1)", _LOCK)
+        pending = (await status(connection)).pending
+        if pending:
+            await connection.execute(script(pending))
+    return pending
+
+
+def script(pending: tuple[Migration, ...]) -> str:
+    """The SQL that applies them, to be run in one transaction."""
+    parts = [_TABLE, f"SET LOCAL search_path = {SCHEMA}, pg_catalog, pg_temp;\n"]
+    for migration in pending:
+        parts.append(migration.sql)
+        parts.append(
+            f"INSERT INTO {SCHEMA}.migration (version, name, checksum)"
+            f" VALUES ({migration.version}, '{migration.name}', '\\x{migration.checksum.hex()}');\n"
+        )
+    return "\n".join(parts)
+
+
+async def check(connection: Connection) -> None:
+    """Failure (outdated) unless the catalog is the one that this version works with."""
+    found = await status(connection)
+    if found.version == 0:
+        raise Failure(
+            "outdated", "there is no catalog in this database", hint="make it: tenant-proxy db init"
+        )
+    if found.pending:
+        raise Failure(
+            "outdated",
+            f"the catalog is at version {found.version}, this tenant-proxy needs {found.pending[-1].version}",
+            hint="bring it up to date: tenant-proxy db migrate",
+        )

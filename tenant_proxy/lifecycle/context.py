@@ -1,0 +1,172 @@
+"""What the verbs and jobs work with: the configuration, the catalog, and a way into each cluster."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, Self
+
+import asyncpg
+
+from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.catalog.store import Store
+from tenant_proxy.config.schema import Cluster, Config
+from tenant_proxy.net.tls import server_context
+
+if TYPE_CHECKING:
+    from tenant_proxy.catalog.records import Tenant
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+#: connections to one database of a cluster at most, from one process
+ADMIN_CONNECTIONS: Final = 16
+CONNECT_TIMEOUT_S: Final = 10.0
+
+
+def local_actor() -> str:
+    """Who runs the command here."""
+    name = os.environ.get("SUDO_USER") or os.environ.get("USER") or os.environ.get("LOGNAME")
+    return f"{name or os.getuid()}@{socket.gethostname()}"
+
+
+class Context:
+    """Opened once a process; closes what it has opened."""
+
+    def __init__(self, config: Config, store: Store, actor: str) -> None:
+        self.config = config
+        self.store = store
+        #: who asks, for the log of changes
+        self.actor = actor
+        #: told of each point at which the process may die (tests let it)
+        self.at_point: Callable[[str], None] = _nothing
+        #: jobs that this process works on
+        self.running: set[int] = set()
+        self._pools: dict[tuple[str, str], asyncpg.Pool[asyncpg.Record]] = {}
+
+    @classmethod
+    async def open(
+        cls, config: Config, actor: str | None = None, *, check: bool = True, connections: int = 4
+    ) -> Self:
+        """Of a loaded configuration; Failure where it names no catalog, or that can't be used."""
+        dsn = config.catalog.dsn
+        if dsn is None:
+            raise Failure(
+                "invalid",
+                "the configuration names no catalog",
+                hint="catalog: {dsn: {file: …}}, with postgresql://USER:PASSWORD@HOST:PORT/DATABASE in it",
+            )
+        store = await Store.connect(dsn.reveal(), connections=connections, check=check)
+        return cls(config, store, actor or local_actor())
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            pool.terminate()
+        await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def acting_as(self, actor: str) -> Context:
+        """The same connections for somebody else, as an API serves many."""
+        other = Context(self.config, self.store, actor)
+        other._pools = self._pools
+        other.running = self.running
+        other.at_point = self.at_point
+        return other
+
+    # --- clusters
+
+    def cluster(self, name: str) -> Cluster:
+        for cluster in self.config.clusters:
+            if cluster.name == name:
+                return cluster
+        known = ", ".join(sorted(cluster.name for cluster in self.config.clusters))
+        raise Failure("not_found", f'there is no cluster "{name}"', hint=f"the configuration has: {known}")
+
+    def database_of(self, tenant: Tenant) -> str:
+        return tenant.database or self.cluster(tenant.cluster).database
+
+    @asynccontextmanager
+    async def admin(self, cluster: str, database: str | None = None) -> AsyncIterator[Connection]:
+        """A connection as the cluster's admin, with an empty search_path; the cluster's database if none is
+        given.  What the server refuses is a Failure with its words.
+        """
+        pool = await self._pool(self.cluster(cluster), database)
+        try:
+            connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise _unreachable(cluster, error) from None
+        try:
+            yield connection  # type: ignore[misc]
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
+            raise _unreachable(cluster, error) from None
+        except asyncpg.PostgresError as error:
+            raise refused(cluster, error) from error
+        finally:
+            await pool.release(connection)
+
+    async def close_database(self, cluster: str, database: str) -> None:
+        """Before it is dropped or renamed."""
+        pool = self._pools.pop((cluster, database), None)
+        if pool is not None:
+            await pool.close()
+
+    async def _pool(self, cluster: Cluster, database: str | None) -> asyncpg.Pool[asyncpg.Record]:
+        key = cluster.name, database or cluster.database
+        if key not in self._pools:
+            user = cluster.admin.user
+            if user is None:
+                raise Failure(
+                    "invalid",
+                    f'the cluster "{cluster.name}" has no admin login',
+                    hint="clusters: [{name: …, admin: {user: …, password: {file: …}}}]",
+                )
+            password = cluster.admin.password
+            context = server_context(cluster.tls)
+            # nothing is awaited before it is in place: two who ask at once get the same
+            self._pools[key] = asyncpg.create_pool(
+                host=cluster.host,
+                port=cluster.port,
+                user=user,
+                # not None: PGPASSWORD and .pgpass are none of the configuration's
+                password=password.reveal() if password is not None else "",
+                passfile=os.devnull,
+                database=key[1],
+                ssl="prefer" if cluster.tls.mode == "prefer" else context if context is not None else False,
+                direct_tls=cluster.tls.negotiation == "direct",
+                timeout=CONNECT_TIMEOUT_S,
+                min_size=0,
+                max_size=ADMIN_CONNECTIONS,
+                statement_cache_size=0,
+                server_settings={
+                    "search_path": "",
+                    "application_name": "tenant-proxy lifecycle",
+                    "client_min_messages": "warning",
+                },
+            )
+        pool = self._pools[key]
+        await pool
+        return pool
+
+
+def refused(cluster: str, error: asyncpg.PostgresError) -> Failure:
+    """The server's own words.  They may name objects, never secrets: none are written into statements but
+    verifiers, and PostgreSQL does not repeat those."""
+    detail = " ".join(filter(None, (f"SQLSTATE {error.sqlstate}.", error.detail)))
+    return Failure("refused", f'cluster "{cluster}": {error}', detail=detail, hint=error.hint or "")
+
+
+def _unreachable(cluster: str, error: BaseException) -> Failure:
+    text = str(error) or "it takes too long"
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return Failure("refused", f'cluster "{cluster}" refuses the admin login: {text}')
+    return Failure("unavailable", f'cluster "{cluster}" can\'t be reached: {text}')
+
+
+def _nothing(point: str) -> None:
+    pass
