@@ -444,6 +444,25 @@ def replication_refused() -> ProxyError:
     )
 
 
+def tenant_removed(tenant: str) -> ProxyError:
+    return ProxyError(
+        "57P01",
+        f'tenant "{tenant}" was removed from the configuration',
+        severity="FATAL",
+        reason="tenant_removed",
+    )
+
+
+def locked_otherwise(tenant: str) -> ProxyError:
+    return ProxyError(
+        "57P01",
+        f'the settings that are locked for tenant "{tenant}" have changed',
+        hint="Connect again.",
+        severity="FATAL",
+        reason="locked_settings",
+    )
+
+
 def setting_refused(name: str, hint: str, detail: str | None = None) -> ProxyError:
     """A setting that a client may not change, by SET, set_config or the startup packet."""
     return ProxyError(

@@ -254,13 +254,15 @@ def check_setting(
     schema: str,
     allowed_schemas: Collection[str],
     denied: Collection[str],
+    locked: Collection[str] = (),
 ) -> ProxyError | None:
     """Judges one setting of a client of the tenant whose schema is `schema`; None lets it pass.
 
     `value` is the text as the server would get it (for search_path the unsplit list), None for RESET and
     SET … TO DEFAULT.  `denied` are the policy's denied_settings; a name ending in * stands for all that
-    begin so.  Identity settings are refused with any value, also None: a caller that knows RESET ROLE to
-    be harmless asks not. The error's severity is ERROR; the startup packet's reader makes it FATAL.
+    begin so.  `locked` are names that the operator has given values for good.
+    Identity settings are refused with any value, also None: a caller that knows RESET ROLE to be harmless
+    asks not. The error's severity is ERROR; the startup packet's reader makes it FATAL.
     """
     if not is_setting_name(name):
         return errors.invalid_setting_name(name)
@@ -269,6 +271,9 @@ def check_setting(
         return errors.setting_refused(key, REFUSED_SETTINGS[key])
     if key.startswith(REFUSED_PREFIXES):
         return errors.setting_refused(key, "Parameters of this prefix belong to the proxy.")
+    if key in locked or f"default_{key}" in locked:
+        # transaction_read_only would undo default_transaction_read_only for a transaction
+        return errors.setting_refused(key, "The operator has locked this parameter by locked_settings.")
     if value is None:
         return None
     if any(_denies(entry, key) for entry in denied):

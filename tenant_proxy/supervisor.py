@@ -40,7 +40,7 @@ from tenant_proxy.obs.log import get_logger
 from tenant_proxy.pool.budget import CODE_COUNTERS
 from tenant_proxy.shm import MAX_SLOTS, MAX_TENANTS, SharedCounters
 from tenant_proxy.system import notify, raise_fd_limit
-from tenant_proxy.tenancy.registry import group_name
+from tenant_proxy.tenancy.registry import code_name, group_name
 
 log = get_logger("supervisor")
 T = TypeVar("T")
@@ -479,7 +479,7 @@ class Supervisor:
         names += [f"tenant:{tenant.name}" for tenant in config.tenants]
         names += [f"tenant:{group_name(cluster.name)}" for cluster in config.clusters if cluster.service.user]
         names += [
-            f"{what}:{tenant.name}"
+            f"{what}:{code_name(tenant.cluster or config.clusters[0].name, tenant.schema_ or tenant.name)}"
             for tenant in config.tenants
             if (tenant.isolation or config.isolation) is Isolation.SHARED
             for what in CODE_COUNTERS

@@ -172,6 +172,7 @@ class Worker:
     def reload(self, config: Config, indexes: dict[str, int]) -> None:
         """Swaps the configuration; raises what State.build raises, and then nothing has changed."""
         state = State.build(config)
+        unlocked = _locked_otherwise(self.state, state)
         for name, secret in self.state.secrets.items():
             # keys that were derived stay good while the password is the same
             if _same_login(self.state, state, name):
@@ -190,20 +191,18 @@ class Worker:
         self.entries.configure()
         self.judging.violations.keep(set(state.registry.tenants))
         self.dialer.look_again()
-        self._end_orphans(state)
+        self._end_orphans(state, unlocked)
 
-    def _end_orphans(self, state: State) -> None:
-        """Clients of tenants that the configuration no longer has."""
+    def _end_orphans(self, state: State, unlocked: set[str]) -> None:
+        """Clients of tenants that the configuration no longer has, or for which other settings are locked."""
         for record in self.pools:
-            if record.tenant.name not in state.registry.tenants and not record.is_group:
-                last = ProxyError(
-                    "57P01",
-                    f'tenant "{record.tenant.name}" was removed from the configuration',
-                    severity="FATAL",
-                    reason="tenant_removed",
-                ).to_message()
-                for client in self.engine.client_ids(record.id):
-                    self.engine.client_end(client, Reason.RETIRED, last)
+            name = record.tenant.name
+            if record.is_group or (name in state.registry.tenants and name not in unlocked):
+                continue
+            error = errors.locked_otherwise(name) if name in unlocked else errors.tenant_removed(name)
+            last = error.to_message()
+            for client in self.engine.client_ids(record.id):
+                self.engine.client_end(client, Reason.RETIRED, last)
         self.engine.poke()
 
     def _spawn(self, work: Any) -> None:
@@ -597,6 +596,19 @@ def _engine_limits(config: Config) -> dict[str, int | bool]:
         "max_logins": config.limits.max_logins_in_progress,
         "offers_tls": config.listen.tls.mode != "disable",
     }
+
+
+def _locked_otherwise(old: State, new: State) -> set[str]:
+    """Tenants whose clients, or those of one of their logins, were let in with other locked settings."""
+    names = set()
+    for name, tenant in old.registry.tenants.items():
+        if name in new.registry.tenants and new.registry.tenants[name].locked != tenant.locked:
+            names.add(name)
+    for login in old.registry.logins.values():
+        now = new.registry.logins.get(login.name)
+        if now is not None and now.locked != login.locked:
+            names.update(login.tenants)
+    return names
 
 
 def _same_login(old: State, new: State, name: str) -> bool:

@@ -237,10 +237,14 @@ def _tenants(document: Document, config: Config) -> None:
         _identifier(document, (*here, "role"), tenant.role)
         if cluster_name is not None:
             first = schemas.setdefault((cluster_name, schema), index)
-            if first != index:
+            if first != index and not (tenant.locked_settings and tenants[first].locked_settings):
                 other = tenants[first].name
                 text = f'tenant "{other}" (line {document.place(("tenants", first))[0]}) has the same schema '
-                document.problem((*here, "schema"), text + f'"{schema}" of cluster "{cluster_name}"')
+                document.problem(
+                    (*here, "schema"),
+                    text + f'"{schema}" of cluster "{cluster_name}"',
+                    hint="Tenants can share one where all have locked_settings, for row-level security.",
+                )
         for number, host in enumerate(tenant.sni):
             first = hosts.setdefault(host.lower(), index)
             if first != index:
@@ -252,6 +256,7 @@ def _tenants(document: Document, config: Config) -> None:
         _tenant_overrides(document, here, tenant, config, schema)
     _open_schemas(document, config, schemas)
     _same_logins(document, config)
+    _locked_of_users(document, config)
 
 
 def _tenant_cluster(document: Document, here: Path, tenant: Tenant, clusters: list[str]) -> str | None:
@@ -295,13 +300,38 @@ def _tenant_overrides(document: Document, here: Path, tenant: Tenant, config: Co
     if "cache_entries" in tenant.policy:
         text = "the cache is one for all tenants of a worker, so this belongs into the top section policy"
         document.problem((*here, "policy", "cache_entries"), text, at_key=True)
-    for name, value in tenant.settings.items():
+    _settings(document, (*here, "settings"), tenant.settings, schema, policy)
+    _locked(document, (*here, "locked_settings"), tenant.locked_settings, schema, policy)
+
+
+def _settings(
+    document: Document, path: Path, settings: Mapping[str, str], schema: str, policy: Policy
+) -> None:
+    for name, value in settings.items():
         refusal = check_setting(name, value, schema=schema, allowed_schemas=policy.allowed_schemas, denied=())
         if refusal is not None:
             hint = refusal.hint or refusal.detail or ""
-            document.problem((*here, "settings", name), refusal.message, at_key=True, hint=hint)
+            document.problem((*path, name), refusal.message, at_key=True, hint=hint)
         elif "\0" in value:
-            document.problem((*here, "settings", name), "the value holds a NUL byte")
+            document.problem((*path, name), "the value holds a NUL byte")
+
+
+def _locked(document: Document, path: Path, settings: Mapping[str, str], schema: str, policy: Policy) -> None:
+    _settings(document, path, settings, schema, policy)
+    if settings and policy.mode is not GuardMode.ENFORCE:
+        text = f"locked_settings need policy mode enforce, here it is {policy.mode.value}"
+        document.problem(path, text, hint="The guard is what keeps clients from changing them.")
+
+
+def _locked_of_users(document: Document, config: Config) -> None:
+    tenants = {tenant.name: tenant for tenant in config.tenants}
+    for index, user in enumerate(config.users):
+        for name in {*([user.tenant] if user.tenant else []), *user.tenants} if user.locked_settings else ():
+            tenant = tenants.get(name)
+            if tenant is not None:
+                policy = merged(config.policy, tenant.policy)
+                path: Path = ("users", index, "locked_settings")
+                _locked(document, path, user.locked_settings, tenant.schema_ or tenant.name, policy)
 
 
 def _open_schemas(document: Document, config: Config, owners: Mapping[tuple[str, str], int]) -> None:
@@ -312,10 +342,13 @@ def _open_schemas(document: Document, config: Config, owners: Mapping[tuple[str,
             owner = owners.get((tenant.cluster or default, schema), index)
             if owner != index:
                 other = config.tenants[owner].name
+                shares = (tenant.isolation or config.isolation) is Isolation.SHARED
                 document.problem(
                     ("tenants", index, "policy", "allowed_schemas"),
                     f'the policy lets tenant "{tenant.name}" name the schema "{schema}" of tenant "{other}"',
-                    severity="warning",
+                    # who changes functions there changes what runs on shared backends, uncounted
+                    severity="error" if shares else "warning",
+                    hint="Isolation shared doesn't go with that." if shares else "",
                 )
 
 

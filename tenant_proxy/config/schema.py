@@ -287,6 +287,9 @@ class Tenant(Section):
     """Any keys of policy but cache_entries, for this tenant."""
     settings: dict[str, str] = {}
     """PostgreSQL settings that every backend of this tenant starts with; clients may change them."""
+    locked_settings: dict[str, str] = {}
+    """PostgreSQL settings that hold before the first statement, and that clients can't change: what policies
+    of row-level security ask for.  Tenants that all have some may have the same schema."""
     max_clients: Count = 0
     """Client connections at most."""
     sni: list[str] = []
@@ -320,6 +323,8 @@ class User(Section):
     """May use the admin console, its commands too."""
     stats: bool = False
     """May use the admin console to look."""
+    locked_settings: dict[str, str] = {}
+    """As a tenant's `locked_settings`, over which they are merged, for this login."""
     max_clients: Count = 0
     """Client connections at most."""
 

@@ -45,6 +45,8 @@ class GuardScope:
     public_is_own: bool = False
     #: what the tenant's channels begin with
     space: str = ""
+    #: settings that statements may not change
+    locked: frozenset[str] = frozenset()
 
     @classmethod
     def build(
@@ -61,6 +63,7 @@ class GuardScope:
         hides: bool = False,
         hide_missing: bool = False,
         space: str = "",
+        locked: Iterable[str] = (),
     ) -> GuardScope:
         """`login` is the backend's, `role` what the startup packet sets (None: statements run as `login`).
 
@@ -95,6 +98,7 @@ class GuardScope:
             hide_missing=hide_missing,
             public_is_own=public_is_own,
             space=space,
+            locked=frozenset(locked),
         )
 
 

@@ -17,6 +17,7 @@ REASONS: Final[Mapping[str, str]] = {
     "internal": "a mistake of the guard itself",
     "invalid_name": "a literal that is no valid name where one belongs",
     "language": "code in a language that can't be read",
+    "locked_settings": "SQL made at run time where settings are locked",
     "named_arguments": "arguments by name where their positions decide",
     "read_only_schema": "a change in a schema that the tenant may only read",
     "rewriting": "a name that must be changed and can't be told in the text",

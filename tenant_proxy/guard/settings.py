@@ -48,7 +48,9 @@ def variable_set(w: Walk, body: Body, *, stored: bool = False) -> bool:
     if kind == "VAR_SET_MULTI":
         # SET TRANSACTION …, SET SESSION CHARACTERISTICS AS TRANSACTION …; arguments are fixed words, but
         # for the snapshot, which is the server's to check
-        if not name.startswith(_TRANSACTION):
+        session = not name.startswith(_TRANSACTION)
+        transaction_modes(w, body.get("args", ()), session=session)
+        if session:
             w.set(
                 f"default_{argument['DefElem']['defname']}"
                 for argument in body.get("args", ())
@@ -152,9 +154,26 @@ def _check(w: Walk, name: str, value: str | None, location: int) -> None:
             schema=scope.schema,
             allowed_schemas=scope.allowed_schemas,
             denied=scope.denied_settings,
+            locked=scope.locked,
         ),
         location,
     )
+
+
+def transaction_modes(w: Walk, modes: Sequence[Mapping[str, Any]], *, session: bool = False) -> None:
+    """Of BEGIN, SET TRANSACTION and SET SESSION CHARACTERISTICS, where some are locked."""
+    for mode in modes if w.scope.locked else ():
+        if "DefElem" not in mode:
+            continue
+        name = mode["DefElem"]["defname"]
+        if session or not _is_restriction(mode["DefElem"]):
+            _check(w, f"default_{name}" if session else name, "", NOWHERE)
+
+
+def _is_restriction(mode: Body) -> bool:
+    """Whether it is READ ONLY."""
+    value = mode.get("arg", {}).get("A_Const", {}).get("ival", {})
+    return mode["defname"] == "transaction_read_only" and bool(value.get("ival"))
 
 
 def _keeps_identity(w: Walk, name: str, value: str | None) -> bool:

@@ -94,6 +94,13 @@ def settle(w: Walk) -> None:
 
 def dynamic(w: Walk) -> None:
     """SQL that is only known when it runs."""
+    if w.scope.locked:
+        w.refuse(
+            "locked_settings",
+            "permission denied for SQL that is put together at run time",
+            detail="It could change a parameter that the operator has locked by locked_settings.",
+            hint="Write the statement as a constant.",
+        )
     w.stored |= _UNPROVEN
 
 

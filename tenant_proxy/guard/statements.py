@@ -101,6 +101,8 @@ def _transaction(w: Walk, body: Body) -> bool:
             hint="Use COMMIT.",
             location=body.get("location", NOWHERE),
         )
+    if w.scope.locked:
+        settings.transaction_modes(w, body.get("options", ()))
     w.effects |= int(Effect.XACT_CONTROL)
     return True
 

@@ -254,7 +254,7 @@ class Code:
             tenant = self._worker.state.registry.tenants.get(name)
             if tenant is None or tenant.isolation is not Isolation.SHARED:
                 continue
-            stale = known.read and known.mark != self._worker.budget.used(f"{CODE}:{name}")
+            stale = known.read and known.mark != self._worker.budget.used(f"{CODE}:{tenant.code}")
             if (stale or known.doubt) and known.task is None and now >= known.again_at:
                 self._begin(tenant, known)
         for client, since in list(self._changing.items()):
@@ -267,15 +267,15 @@ class Code:
 
     async def _read(self, tenant: TenantInfo, known: Knowledge) -> None:
         budget = self._worker.budget
-        mark = budget.used(f"{CODE}:{tenant.name}")
+        mark = budget.used(f"{CODE}:{tenant.code}")
         try:
-            if budget.used(f"{CODING}:{tenant.name}"):
+            if budget.used(f"{CODING}:{tenant.code}"):
                 doubt = "changing"
             else:
                 lock = self._locks.setdefault(tenant.cluster.name, asyncio.Lock())
                 async with lock, asyncio.timeout(QUERY_S):
                     doubt = await self._ask(tenant, known)
-                if mark != budget.used(f"{CODE}:{tenant.name}"):
+                if mark != budget.used(f"{CODE}:{tenant.code}"):
                     doubt = "changed while it was read"
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             doubt = f"could not be read: {str(error) or type(error).__name__}"
@@ -314,7 +314,7 @@ class Code:
             unfit = await connection.fetchval(_UNFIT)
             if unfit:
                 return f"the service login is {unfit}"
-            if await connection.fetchval(_OPEN, logins):
+            if await connection.fetchval(_OPEN, self._writers(tenant)):
                 return "transactions are open"
             functions = await connection.fetch(_FUNCTIONS, schemas)
             called = {row["f"] for row in await connection.fetch(_CALLED, schemas)}
@@ -343,6 +343,11 @@ class Code:
         names = {one.server_user for one in registry.logins.values() if tenant.name in one.tenants}
         names |= {pool.server_user for pool in self._worker.pools if pool.tenant.name == tenant.name}
         return sorted(names)
+
+    def _writers(self, tenant: TenantInfo) -> list[str]:
+        """Logins by which the tenant's code is changed: also those of others in its schema."""
+        tenants = self._worker.state.registry.tenants.values()
+        return [login for one in tenants if one.code == tenant.code for login in self._logins(one)]
 
     def _scope(self, tenant: TenantInfo) -> GuardScope:
         """As the tenant's, but functions of the schemas that it may read are judged too."""

@@ -85,16 +85,18 @@ class Judging:
         roles: frozenset[str],
         *,
         installed: bool = False,
+        locked: frozenset[str] = frozenset(),
     ) -> int:
         """The number of the rules for a server login of a tenant; `roles` are the tenant's other logins.
-        `installed`: the schemas that hide other tenants are in the tenant's database.
+        `installed`: the schemas that hide other tenants are in the tenant's database.  `locked` are settings
+        that its statements may not change.
 
         Another policy is another scope, so no verdict outlives its rule.
         """
         hides = installed and policy.catalogs is not Catalogs.SHOW
         missing = not installed and policy.catalogs is Catalogs.HIDE
         rules = (policy.model_dump_json(), hides, missing, tenant.space)
-        key = (tenant.name, tenant.schema, tenant.role, login, roles, rules)
+        key = (tenant.name, tenant.schema, tenant.role, login, roles, locked, rules)
         number = self._ids.get(key)
         if number is None:
             number = len(self._ids) + 1
@@ -110,6 +112,7 @@ class Judging:
                 hides=hides,
                 hide_missing=missing,
                 space=tenant.space,
+                locked=locked,
             )
         return number
 

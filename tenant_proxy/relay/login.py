@@ -465,7 +465,7 @@ class Logins:
         replication = request.replication not in (None, "", "0", "off", "no", "false")
         if replication and not (tenant.policy.allow_replication and tenant.pool.mode is PoolMode.SESSION):
             raise errors.replication_refused()
-        settings = startup_settings(request, tenant)
+        settings = startup_settings(request, tenant, route.locked)
         if replication:
             assert request.replication is not None
             settings["replication"] = request.replication

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 _GUARD_MODES = {GuardMode.ENFORCE: 0, GuardMode.OBSERVE: 1, GuardMode.OFF: 2}
 
-Key = tuple[str, str, str]
+#: tenant, server login, mode, locked settings
+Key = tuple[str, str, str, frozenset[str]]
 
 
 class Pools:
-    """Pool records by (tenant, server login, mode) and by the engine's id."""
+    """Pool records by tenant, server login, mode and locked settings, and by the engine's id."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -46,7 +47,9 @@ class Pools:
         login, tenant = route.login, route.tenant
         server_user = login.server_user if login is not None else route.user
         password = login.server_password if login is not None else None
-        key = (tenant.name, server_user, "replication" if replication else tenant.pool.mode.value)
+        locked = frozenset(route.locked)
+        mode = "replication" if replication else tenant.pool.mode.value
+        key = (tenant.name, server_user, mode, locked)
         record = self._by_key.get(key)
         if record is None:
             record = PoolRecord(
@@ -56,6 +59,7 @@ class Pools:
                 password=password,
                 session_mode=tenant.pool.mode is PoolMode.SESSION,
                 replication=replication,
+                locked=locked,
             )
             self._open(key, record)
             self._join(record)
@@ -76,7 +80,7 @@ class Pools:
         if not record.shared:
             worker.engine.pool_proven(record.id, 0, 0)
             return
-        indexes = {name: worker.budget.index(f"{name}:{tenant.name}") for name in CODE_COUNTERS}
+        indexes = {name: worker.budget.index(f"{name}:{tenant.code}") for name in CODE_COUNTERS}
         worker.engine.pool_join(
             record.id,
             self._group(tenant.cluster).id,
@@ -93,7 +97,7 @@ class Pools:
         """The pool of the backends that a cluster's tenants share."""
         service = cluster.service
         assert service.user is not None
-        key = (group_name(cluster.name), service.user, PoolMode.TRANSACTION.value)
+        key = (group_name(cluster.name), service.user, PoolMode.TRANSACTION.value, frozenset[str]())
         record = self._by_key.get(key)
         if record is None:
             record = PoolRecord(
@@ -162,7 +166,7 @@ class Pools:
         scope = 0
         if installed is not None:
             scope = self._worker.judging.scope_of(
-                tenant, policy, record.server_user, roles, installed=installed
+                tenant, policy, record.server_user, roles, installed=installed, locked=record.locked
             )
         return {
             "scope": scope,
@@ -231,6 +235,7 @@ def _opened_by(tenant: TenantInfo) -> tuple[object, ...]:
         tenant.space,
         tenant.role,
         tenant.settings,
+        tenant.locked,
         tenant.policy.allowed_schemas,
         tenant.policy.public_is_own,
     )

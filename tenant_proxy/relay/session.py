@@ -53,6 +53,8 @@ class PoolRecord:
     shared: bool = False
     #: its servers are those
     is_group: bool = False
+    #: names of the settings that its clients can't change
+    locked: frozenset[str] = frozenset()
     #: for replication connections: without the guard, which can't read their commands
     replication: bool = False
     #: startup_id -> the server's ParameterStatus messages, in order

@@ -44,6 +44,7 @@ from tenant_proxy.config.schema import (
 )
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.model import StartupRequest
+from tenant_proxy.settings_policy import canonical_name
 from tenant_proxy.tenancy.space import space_of
 
 #: database names that mean the admin console
@@ -69,6 +70,8 @@ class Login:
     tenants: tuple[str, ...]
     #: its own, which it gets when it names none
     tenant: str | None = None
+    #: settings that it can't change, names as canonical_name() has them
+    locked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,17 @@ class TenantInfo:
     settings: dict[str, str]
     max_clients: int
     isolation: Isolation
+    #: settings that clients can't change, names as canonical_name() has them; a login's own go over them
+    locked: Mapping[str, str] = field(default_factory=dict)
     sni: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     #: see `tenancy.space`
     space: str = field(default="", repr=False)
+
+    @property
+    def code(self) -> str:
+        """Whose functions, views … its statements may run: the same for tenants that share a schema."""
+        return code_name(self.cluster.name, self.schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,11 @@ class Route:
     #: as the client asked
     database: str
     rule: str
+
+    @property
+    def locked(self) -> dict[str, str]:
+        """Settings that the connection begins with and can't change."""
+        return {**self.tenant.locked, **(self.login.locked if self.login is not None else {})}
 
 
 class Registry:
@@ -263,6 +278,11 @@ class Registry:
         return errors.no_tenant(tried, f'login "{user}" belongs to several tenants, and none was named')
 
 
+def code_name(cluster: str, schema: str) -> str:
+    """What a schema's code is counted under; `/` is in no cluster's or schema's counter otherwise."""
+    return f"{cluster}/{schema}"
+
+
 def group_name(cluster: str) -> str:
     """Of a cluster's shared backends; no tenant can be called so."""
     return f"*{cluster}"
@@ -279,6 +299,7 @@ def _tenant(tenant: Tenant, config: Config, clusters: Mapping[str, Cluster]) -> 
         settings=dict(tenant.settings),
         max_clients=tenant.max_clients,
         isolation=tenant.isolation or config.isolation,
+        locked=_locked(tenant),
         sni=tuple(tenant.sni),
         labels=dict(tenant.labels),
         space=space_of(tenant.name, _reveal(config.secret)),
@@ -299,7 +320,12 @@ def _login(user: User) -> Login:
         max_clients=user.max_clients,
         tenants=tuple(dict.fromkeys((*own, *user.tenants))),
         tenant=user.tenant,
+        locked=_locked(user),
     )
+
+
+def _locked(section: Tenant | User) -> dict[str, str]:
+    return {canonical_name(name): value for name, value in section.locked_settings.items()}
 
 
 def _reveal(ref: SecretRef | None) -> str | None:

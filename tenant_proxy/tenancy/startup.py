@@ -149,14 +149,19 @@ def request_settings(parameters: Mapping[str, str]) -> dict[str, str]:
     return settings
 
 
-def startup_settings(request: StartupRequest, tenant: TenantInfo) -> dict[str, str]:
+def startup_settings(
+    request: StartupRequest, tenant: TenantInfo, locked: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The settings that a backend for this connection is opened with: what RESET returns to.
 
     The tenant's own settings are defaults, the client's win over them; search_path is the client's
     if it stays inside the tenant, else the tenant's schema and what its policy allows besides; role
-    is the tenant's.  Raises ProxyError (FATAL): 42501 for a setting that clients may not change,
-    22023 and 42602 for malformed ones.
+    is the tenant's.  `locked` are settings that no client changes; those of the tenant where it is None.
+    Raises ProxyError (FATAL): 42501 for a setting that clients may not change, 22023 and 42602 for
+    malformed ones.
     """
+    if locked is None:
+        locked = tenant.locked
     settings: dict[str, str] = {
         **READING_SETTINGS,
         "search_path": join_identifiers((tenant.schema, *tenant.policy.allowed_schemas)),
@@ -176,11 +181,13 @@ def startup_settings(request: StartupRequest, tenant: TenantInfo) -> dict[str, s
             schema=tenant.schema,
             allowed_schemas=tenant.policy.allowed_schemas,
             denied=tenant.policy.denied_settings,
+            locked=locked,
         )
         if refusal is not None:
             refusal.severity = "FATAL"
             raise refusal
         settings[canonical_name(name)] = value
+    settings.update(locked)
     if tenant.role is not None:
         settings["role"] = tenant.role
     return settings | own_settings(tenant)

@@ -78,6 +78,20 @@ def test_two_tenants_in_one_schema():
     assert 'tenant "acme" (line' in found.message
 
 
+def test_tenants_of_one_schema_that_locked_settings_tell_apart():
+    assert not problems("""
+        tenants:
+          - {name: acme, locked_settings: {app.tenant: '1'}}
+          - {name: beta, schema: acme, locked_settings: {app.tenant: '2'}}
+        """)
+    found = only_problem("""
+        tenants:
+          - {name: acme, locked_settings: {app.tenant: '1'}}
+          - {name: beta, schema: acme}
+        """)
+    assert found.key == "tenants[1].schema"
+
+
 def test_the_same_schema_in_two_clusters_is_fine():
     assert not problems(
         TWO_CLUSTERS
@@ -171,6 +185,32 @@ def test_denied_settings_are_names_or_beginnings():
     assert not problems("policy: {denied_settings: [work_mem, plpgsql.*, log_*, '*']}")
     found = only_problem("policy:\n  denied_settings:\n    - work mem")
     assert (found.line, found.key) == (3, "policy.denied_settings[0]")
+
+
+def test_shared_backends_run_no_code_of_another_tenants_schema():
+    text = f"{SERVICE}isolation: shared\npool: {{mode: transaction}}\n"
+    found = only_problem(
+        text
+        + "tenants: [{name: acme, policy: {allowed_schemas: [beta]}}, {name: beta, isolation: dedicated}]"
+    )
+    assert (found.severity, found.key) == ("error", "tenants[0].policy.allowed_schemas")
+
+
+def test_locked_settings_need_the_guard():
+    found = only_problem("policy: {mode: observe}\ntenants: [{name: a, locked_settings: {app.id: x}}]")
+    assert found.key == "tenants[0].locked_settings"
+    found = only_problem(
+        "policy: {mode: observe}\ntenants: [{name: a}]\n"
+        "users: [{name: u, tenant: a, password: {value: p}, locked_settings: {app.id: x}}]"
+    )
+    assert found.key == "users[0].locked_settings"
+
+
+def test_locked_settings_are_settings_that_clients_could_have():
+    assert (
+        only_problem("tenants: [{name: a, locked_settings: {role: x}}]").key
+        == "tenants[0].locked_settings.role"
+    )
 
 
 @pytest.mark.parametrize("setting", ["role: x", "search_path: beta", "client_encoding: SJIS", "no name: x"])
