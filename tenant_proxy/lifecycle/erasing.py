@@ -1,0 +1,216 @@
+"""A tenant's objects and roles taken off a cluster, for good, and the scan that says so.
+
+Each function may be run again, wherever the one before was killed: what is gone already is passed over.  It
+goes in pieces, as one transaction that drops ten thousand tables wants more locks than a server has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from tenant_proxy.lifecycle import inventory
+from tenant_proxy.lifecycle.export import Progress, silent
+from tenant_proxy.lifecycle.inventory import Estate, Item
+from tenant_proxy.lifecycle.rename import quote_name
+from tenant_proxy.lifecycle.tools import Database
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+#: objects dropped in one transaction
+_PIECE: Final = 100
+#: others that hold a lock on what has to go are waited for this long, then the step is tried again later
+_LOCK_TIMEOUT: Final = "10s"
+
+#: what others have made of the tenant's objects: dropping these would drop that
+_DEPENDENTS: Final = f"""
+WITH ns AS (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = $1),
+m AS MATERIALIZED ({inventory.members("ns")}),
+-- toast tables, partitions' and ranges' parts, members of operator families: no objects of their own
+parts AS (
+    SELECT d.classid, d.objid FROM pg_catalog.pg_depend d JOIN m ON m.classid = d.refclassid
+       AND m.objid = d.refobjid WHERE d.deptype IN ('i', 'P', 'S'))
+SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, 0) AS dependent
+  FROM pg_catalog.pg_depend d
+  JOIN m ON m.classid = d.refclassid AND m.objid = d.refobjid
+ WHERE d.deptype IN ('n', 'a', 'e')
+   AND NOT EXISTS (SELECT FROM m AS o WHERE o.classid = d.classid AND o.objid = d.objid)
+   AND NOT EXISTS (SELECT FROM parts p WHERE p.classid = d.classid AND p.objid = d.objid)
+   AND d.classid NOT IN ('pg_catalog.pg_amop'::regclass, 'pg_catalog.pg_amproc'::regclass)
+ ORDER BY 1
+"""
+
+
+async def dependents(connection: Connection, schema: str) -> list[str]:
+    """Objects outside of the schema that would go with it."""
+    rows = await connection.fetch(_DEPENDENTS, schema)
+    return [row["dependent"] for row in rows]
+
+
+_TABLES: Final = """
+SELECT c.relname::text AS name, c.relkind::text AS kind FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
+   -- what an extension has goes with it
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
+                      AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY c.oid DESC LIMIT $2
+"""
+_DROPS: Final = {
+    "r": "TABLE",
+    "p": "TABLE",
+    "f": "FOREIGN TABLE",
+    "v": "VIEW",
+    "m": "MATERIALIZED VIEW",
+}
+
+
+async def drop_schema(connection: Connection, schema: str, progress: Progress = silent) -> None:
+    total = await connection.fetchval(
+        "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f', 'v', 'm')",
+        schema,
+    )
+    done = 0
+    quoted = quote_name(schema)
+    while total > _PIECE and (rows := await connection.fetch(_TABLES, schema, _PIECE)):
+        async with connection.transaction():
+            await _quietly(connection)
+            for row in rows:
+                await connection.execute(
+                    f"DROP {_DROPS[row['kind']]} IF EXISTS {quoted}.{quote_name(row['name'])} CASCADE"
+                )
+        done += len(rows)
+        progress("drop", min(done, total), total)
+    async with connection.transaction():
+        await _quietly(connection)
+        await connection.execute(f"DROP SCHEMA IF EXISTS {quoted} CASCADE")
+    progress("drop", total, total)
+
+
+async def _quietly(connection: Connection) -> None:
+    await connection.execute(
+        f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'; SET LOCAL client_min_messages = warning;"
+        " SET LOCAL statement_timeout = 0"
+    )
+
+
+async def drop_large_objects(
+    connection: Connection, roles: Sequence[str], progress: Progress = silent
+) -> int:
+    """Those that the roles own in this database."""
+    select = (
+        "SELECT l.oid FROM pg_catalog.pg_largeobject_metadata l"
+        " JOIN pg_catalog.pg_roles r ON r.oid = l.lomowner WHERE r.rolname = ANY ($1::text[])"
+    )
+    total = await connection.fetchval(f"SELECT count(*) FROM ({select}) AS l", list(roles))
+    done = 0
+    while done < total:
+        gone: int = await connection.fetchval(
+            f"SELECT count(pg_catalog.lo_unlink(l.oid)) FROM ({select} LIMIT 1000) AS l", list(roles)
+        )
+        done += gone
+        progress("large objects", done, total)
+        if not gone:
+            break
+    return int(total)
+
+
+async def end_sessions(connection: Connection, roles: Sequence[str]) -> int:
+    """Nobody comes in as one of them any more, and whoever is in is put out."""
+    known = await _existing(connection, roles)
+    if not known:
+        return 0
+    await connection.execute("".join(f"ALTER ROLE {quote_name(role)} NOLOGIN;" for role in known))
+    return int(
+        await connection.fetchval(
+            "SELECT count(*) FILTER (WHERE pg_catalog.pg_terminate_backend(pid))"
+            " FROM pg_catalog.pg_stat_activity"
+            " WHERE usename = ANY ($1::text[]) AND pid <> pg_catalog.pg_backend_pid()",
+            known,
+        )
+    )
+
+
+async def drop_owned(connection: Connection, roles: Sequence[str]) -> None:
+    """What they own and may in this database, and on what all databases share: rights, default privileges."""
+    known = await _existing(connection, roles)
+    if not known:
+        return
+    await _become_able(connection, known)
+    async with connection.transaction():
+        await _quietly(connection)
+        await connection.execute(f"DROP OWNED BY {', '.join(map(quote_name, known))} CASCADE")
+
+
+async def drop_roles(connection: Connection, database: Database, roles: Sequence[str]) -> None:
+    """Looks into each database in which something is a role's, then drops the roles."""
+    await drop_owned(connection, roles)
+    rows = await connection.fetch(
+        "SELECT DISTINCT b.datname::text AS name FROM pg_catalog.pg_shdepend d"
+        "  JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid JOIN pg_catalog.pg_database b ON b.oid = d.dbid"
+        " WHERE d.refclassid = 'pg_catalog.pg_authid'::regclass AND r.rolname = ANY ($1::text[])"
+        "   AND b.datname <> pg_catalog.current_database() AND b.datallowconn",
+        list(roles),
+    )
+    for row in rows:
+        async with database.named(row["name"]).connected() as elsewhere:
+            await drop_large_objects(elsewhere, roles)
+            await drop_owned(elsewhere, roles)
+    for role in await _existing(connection, roles):
+        await connection.execute(f"DROP ROLE IF EXISTS {quote_name(role)}")
+
+
+async def forget_statements(connection: Connection, roles: Sequence[int]) -> None:
+    """The texts of its statements, where pg_stat_statements keeps them and lets us."""
+    schema = await connection.fetchval(
+        "SELECT n.nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n"
+        " ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'"
+    )
+    if schema is None:
+        return
+    for role in roles:
+        try:
+            await connection.execute(
+                f"SELECT {quote_name(schema)}.pg_stat_statements_reset({int(role)}::oid, 0::oid, 0)"
+            )
+        except asyncpg.PostgresError:
+            return  # not loaded, or not ours to reset; the record says that it is not looked at
+
+
+async def _existing(connection: Connection, roles: Sequence[str]) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT rolname::text AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1::text[]) ORDER BY 1",
+        list(roles),
+    )
+    return [row["name"] for row in rows]
+
+
+async def _become_able(connection: Connection, roles: Sequence[str]) -> None:
+    """Only members of a role, or superusers, drop what is its."""
+    if await connection.fetchval("SELECT pg_catalog.current_setting('is_superuser') = 'on'"):
+        return
+    inherit = " WITH INHERIT TRUE, SET TRUE" if connection.get_server_version().major >= 16 else ""
+    await connection.execute("".join(f"GRANT {quote_name(role)} TO CURRENT_USER{inherit};" for role in roles))
+
+
+async def scan(
+    connection: Connection, database: Database, estate: Estate, was: inventory.Oids
+) -> tuple[Item, ...]:
+    """What is left of the tenant, in every database of the cluster that lets us in."""
+    left = list(await inventory.left_of(connection, estate, was))
+    rows = await connection.fetch(
+        "SELECT datname::text AS name FROM pg_catalog.pg_database"
+        " WHERE datallowconn AND datname <> pg_catalog.current_database() AND datname <> 'template0'"
+        "   AND pg_catalog.has_database_privilege(oid, 'CONNECT')"
+    )
+    here = Estate("", estate.owner, estate.roles)
+    for row in rows:
+        # a schema of the name in another database is another's
+        async with database.named(row["name"]).connected() as elsewhere:
+            found = await inventory.left_of(elsewhere, here, inventory.Oids((), was.roles))
+        left += [Item(item.kind, f"{row['name']}: {item.name}", item.detail) for item in found]
+    return tuple(sorted(set(left)))
