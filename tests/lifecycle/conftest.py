@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tenant_proxy.lifecycle import ledger
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.tools import Database
 from tests.fix_pg import SharedServers
@@ -109,6 +110,7 @@ class Place:
                     for role in estate.all_roles()
                 )
             )
+        self.sql(f"DROP SCHEMA IF EXISTS {ledger.SCHEMA} CASCADE")
         self.estates.clear()
 
 

@@ -1,0 +1,111 @@
+"""What is kept beside the tenants in each database: which migrations each schema has had, and templates.
+
+It is here and not in the catalog, so that a migration and the note of it are one transaction: whoever is
+killed between the two would else do it twice.  The catalog has a copy, for reports.  It is in no tenant's
+schema, so that nobody but the admin can touch it, and dumps of a schema are the tenant's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+SCHEMA: Final = "tp_lifecycle"
+
+_MAKE: Final = f"""
+CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+COMMENT ON SCHEMA {SCHEMA} IS 'tenant_proxy: migrations that tenants have had, and templates';
+CREATE TABLE IF NOT EXISTS {SCHEMA}.migration (
+    schema name NOT NULL,
+    version bigint NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (schema, version)
+);
+CREATE TABLE IF NOT EXISTS {SCHEMA}.template (
+    schema name PRIMARY KEY,
+    fingerprint text NOT NULL,
+    script text NOT NULL,
+    made_at timestamptz NOT NULL DEFAULT now()
+);
+"""
+_LOCK: Final = int.from_bytes(b"tp_lifec", "big")
+
+
+async def make(connection: Connection) -> None:
+    """Makes it where it is missing."""
+    there = await connection.fetchval(f"SELECT pg_catalog.to_regclass('{SCHEMA}.template') IS NOT NULL")
+    if there:
+        return
+    async with connection.transaction():
+        await connection.execute("SET LOCAL client_min_messages = warning")
+        # two at once would make it twice
+        await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1)", _LOCK)
+        await connection.execute(_MAKE)
+
+
+async def exists(connection: Connection) -> bool:
+    return bool(await connection.fetchval(f"SELECT pg_catalog.to_regclass('{SCHEMA}.migration') IS NOT NULL"))
+
+
+async def migrations(
+    connection: Connection, schemas: Sequence[str] | None = None
+) -> dict[str, dict[int, tuple[str, str]]]:
+    """schema -> version -> name and checksum; of all schemas if none are given."""
+    if not await exists(connection):
+        return {}
+    rows = await connection.fetch(
+        f"SELECT schema::text, version, name, checksum FROM {SCHEMA}.migration"
+        " WHERE $1::text[] IS NULL OR schema::text = ANY ($1) ORDER BY schema, version",
+        None if schemas is None else list(schemas),
+    )
+    found: dict[str, dict[int, tuple[str, str]]] = {}
+    for row in rows:
+        found.setdefault(row["schema"], {})[row["version"]] = row["name"], row["checksum"]
+    return found
+
+
+async def as_list(connection: Connection, schema: str) -> list[dict[str, Any]]:
+    """For an archive's manifest."""
+    found = (await migrations(connection, [schema])).get(schema, {})
+    return [{"version": version, "name": name, "checksum": sum_} for version, (name, sum_) in found.items()]
+
+
+async def note(connection: Connection, schema: str, had: Iterable[dict[str, Any]]) -> None:
+    """That a schema which came from elsewhere has had these."""
+    rows = [(schema, one["version"], one["name"], one["checksum"]) for one in had]
+    if not rows:
+        return
+    await make(connection)
+    await connection.executemany(
+        f"INSERT INTO {SCHEMA}.migration (schema, version, name, checksum) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT DO NOTHING",
+        rows,
+    )
+
+
+async def copy(connection: Connection, source: str, target: str) -> None:
+    """That a copy is where its original is."""
+    if await exists(connection):
+        await connection.execute(
+            f"INSERT INTO {SCHEMA}.migration (schema, version, name, checksum)"
+            f" SELECT $2, version, name, checksum FROM {SCHEMA}.migration WHERE schema = $1"
+            " ON CONFLICT DO NOTHING",
+            source,
+            target,
+        )
+
+
+async def forget(connection: Connection, schema: str) -> int:
+    """All that is known of a schema."""
+    if not await exists(connection):
+        return 0
+    done = await connection.execute(f"DELETE FROM {SCHEMA}.migration WHERE schema = $1", schema)
+    await connection.execute(f"DELETE FROM {SCHEMA}.template WHERE schema = $1", schema)
+    return int(done.split()[-1])
