@@ -7,7 +7,13 @@ import pytest
 # asserts of its own, and imported by more than its folder
 pytest.register_assert_rewrite("tests.protocol.stage")
 
-pytest_plugins = ("tests.fix_pg", "tests.fix_proxy", "tests.fix_tls", "tests.fix_catalog")
+pytest_plugins = (
+    "tests.fix_pg",
+    "tests.fix_proxy",
+    "tests.fix_tls",
+    "tests.fix_catalog",
+    "tests.fix_lifecycle",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -169,6 +169,7 @@ class Secret(Record):
     slot: int
     verifier: Annotated[str, Field(repr=False)]
     server_user: str
+    pending: bool = False
     retires_at: datetime | None = None
     created_at: datetime
 
@@ -193,6 +194,8 @@ class Access(Record):
     server_role: str
     """What statements run as."""
     expires_at: datetime | None = None
+    pending: bool = False
+    """It is being granted."""
     is_default: bool = False
     created_at: datetime
 

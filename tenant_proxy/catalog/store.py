@@ -118,6 +118,17 @@ class Store:
             await self._pool.release(connection)
 
     @asynccontextmanager
+    async def rehearsing(self) -> AsyncIterator[Store]:
+        """A store on one connection, and everything that is changed through it is undone at the end."""
+        async with self.read() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield _Rehearsed(self._pool, connection)
+            finally:
+                await transaction.rollback()
+
+    @asynccontextmanager
     async def change(self, actor: str, job: int | None = None) -> AsyncIterator[Change]:
         """One transaction; what the catalog refuses in it is a Failure."""
         async with self.read() as connection:
@@ -206,6 +217,16 @@ class Store:
                 limit,
             )
         return [AuditEntry.of(row) for row in rows]
+
+
+class _Rehearsed(Store):
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], connection: Connection) -> None:
+        super().__init__(pool)
+        self._connection = connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Connection]:
+        yield self._connection
 
 
 async def find_tenant(connection: Connection, name: str, *, lock: bool = False) -> Tenant:

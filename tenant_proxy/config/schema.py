@@ -406,6 +406,8 @@ class Catalog(Section):
 
     dsn: SecretRef | None = None
     """Its address, postgresql://USER:PASSWORD@HOST:PORT/DATABASE as libpq takes it; no catalog if null."""
+    endpoint: str | None = None
+    """HOST:PORT that the DSNs given to tenants name, such as a balancer's; listen's if null."""
     proxy: Annotated[str | None, Field(max_length=100)] = None
     """What this proxy's usage is counted under, different for each; the host's name and listen.port if
     null."""

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import asyncpg
 
@@ -41,6 +41,8 @@ class Context:
         self.actor = actor
         #: told of each point at which the process may die (tests let it)
         self.at_point: Callable[[str], None] = _nothing
+        #: set while verbs are only tried: SQL for clusters comes here, and nothing is changed anywhere
+        self.rehearsal: list[str] | None = None
         #: jobs that this process works on
         self.running: set[int] = set()
         self._pools: dict[tuple[str, str], asyncpg.Pool[asyncpg.Record]] = {}
@@ -71,11 +73,23 @@ class Context:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @asynccontextmanager
+    async def rehearsing(self) -> AsyncIterator[Context]:
+        """A context in which everything is done and nothing stays: what the catalog is told is rolled back,
+        and what clusters would be told stands in its `rehearsal`.
+        """
+        async with self.store.rehearsing() as store:
+            other = Context(self.config, store, self.actor)
+            other._pools = self._pools
+            other.rehearsal = []
+            yield other
+
     def acting_as(self, actor: str) -> Context:
         """The same connections for somebody else, as an API serves many."""
         other = Context(self.config, self.store, actor)
         other._pools = self._pools
         other.running = self.running
+        other.rehearsal = self.rehearsal
         other.at_point = self.at_point
         return other
 
@@ -96,13 +110,20 @@ class Context:
         """A connection as the cluster's admin, with an empty search_path; the cluster's database if none is
         given.  What the server refuses is a Failure with its words.
         """
-        pool = await self._pool(self.cluster(cluster), database)
         try:
+            pool = await self._pool(self.cluster(cluster), database)
             connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        except asyncpg.InvalidCatalogNameError:
+            if self.rehearsal is None or database is None:
+                raise
+            # it is one that would have been made
+            async with self.admin(cluster) as elsewhere:
+                yield elsewhere
+            return
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise _unreachable(cluster, error) from None
         try:
-            yield connection  # type: ignore[misc]
+            yield connection if self.rehearsal is None else Rehearsed(connection, self.rehearsal)  # type: ignore[misc]
         except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
             raise _unreachable(cluster, error) from None
         except asyncpg.PostgresError as error:
@@ -152,6 +173,25 @@ class Context:
         pool = self._pools[key]
         await pool
         return pool
+
+
+class Rehearsed:
+    """A connection that reads, and writes down what it would execute."""
+
+    def __init__(self, connection: Any, statements: list[str]) -> None:
+        self._connection = connection
+        self._statements = statements
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def execute(self, query: str, *arguments: object) -> str:
+        self._statements.append(query)
+        return ""
+
+    @asynccontextmanager
+    async def transaction(self, **_: object) -> AsyncIterator[None]:
+        yield
 
 
 def refused(cluster: str, error: asyncpg.PostgresError) -> Failure:

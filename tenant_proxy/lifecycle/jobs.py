@@ -39,7 +39,15 @@ PROGRESS_S: Final = 0.5
 _POLL_S: Final = 0.1
 
 #: kind -> the module that has it, as KIND_<NAME>; imported when one is run
-KINDS: Final[dict[str, str]] = {}
+KINDS: Final[dict[str, str]] = {
+    "provision": "tenant_proxy.lifecycle.provision",
+    "grant": "tenant_proxy.lifecycle.access",
+    "revoke": "tenant_proxy.lifecycle.access",
+    "rotate": "tenant_proxy.lifecycle.access",
+    "retire": "tenant_proxy.lifecycle.access",
+    "role": "tenant_proxy.lifecycle.access",
+    "unrole": "tenant_proxy.lifecycle.access",
+}
 
 Do = Callable[["Run"], Awaitable[None]]
 Record = Callable[["Run", Change], Awaitable[None]]
@@ -83,6 +91,8 @@ class Run:
     job: Job
     #: kept in the row with each step, for later ones and for those who go on
     data: dict[str, Any] = field(default_factory=dict)
+    #: for `begin` alone, never written with the job: secrets
+    transient: Mapping[str, Any] = field(default_factory=dict)
     #: what the job gives in the end
     result: dict[str, Any] = field(default_factory=dict)
     _progress_at: float = 0.0
@@ -135,6 +145,7 @@ async def start(
     tenant: Tenant | None,
     params: Mapping[str, Any] | None = None,
     *,
+    transient: Mapping[str, Any] | None = None,
     wait_s: float = 0.0,
 ) -> Job:
     """The job's row, with the lease held by this process: `run` it.
@@ -145,7 +156,7 @@ async def start(
     deadline = asyncio.get_running_loop().time() + wait_s
     while True:
         try:
-            return await _insert(context, kind_named(kind), tenant, dict(params or {}))
+            return await _insert(context, kind_named(kind), tenant, dict(params or {}), transient or {})
         except Failure as failure:
             if failure.code != "busy" or tenant is None:
                 raise
@@ -165,7 +176,13 @@ async def start(
             await asyncio.sleep(_POLL_S)
 
 
-async def _insert(context: Context, kind: Kind, tenant: Tenant | None, params: dict[str, Any]) -> Job:
+async def _insert(
+    context: Context,
+    kind: Kind,
+    tenant: Tenant | None,
+    params: dict[str, Any],
+    transient: Mapping[str, Any],
+) -> Job:
     async with context.store.change(context.actor) as change:
         row = await change.connection.fetchrow(
             """INSERT INTO job (kind, tenant, tenant_name, actor, params, lease_owner, lease_until)
@@ -181,9 +198,18 @@ async def _insert(context: Context, kind: Kind, tenant: Tenant | None, params: d
         assert row is not None
         job = Job.of(row)
         change.job = job.id
-        run = Run(context, job)
+        run = Run(context, job, transient=transient)
         if kind.begin is not None:
             await kind.begin(run, change)
+            if run.data or run.result:
+                row = await change.connection.fetchrow(
+                    "UPDATE job SET data = $2, result = $3 WHERE id = $1 RETURNING *",
+                    job.id,
+                    run.data,
+                    run.result or None,
+                )
+                assert row is not None
+                job = Job.of(row)
     context.at_point(f"{kind.name}:begun")
     return job
 
@@ -204,6 +230,23 @@ async def _is_abandoned(context: Context, job: int) -> bool:
                 "SELECT lease_until < now() FROM job WHERE id = $1 AND state IN ('running', 'undoing')", job
             )
         )
+
+
+async def finish(context: Context, number: int, wait_s: float) -> Job:
+    """Waits until a job ends, and goes on with it when whoever did it is gone; the ended job.
+
+    Failure (busy) when it takes longer than `wait_s`.
+    """
+    deadline = asyncio.get_running_loop().time() + wait_s
+    while True:
+        found = await job(context, number)
+        if not found.is_open:
+            return found
+        if await _is_abandoned(context, number):
+            return await run(context, number)
+        if asyncio.get_running_loop().time() >= deadline:
+            raise _taken(number, found.lease_owner or "another process")
+        await asyncio.sleep(_POLL_S)
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -227,7 +270,7 @@ async def run(context: Context, number: int, *, undo: bool = False) -> Job:
 
 async def _run(context: Context, job: Job) -> Job:
     kind = kind_named(job.kind)
-    current = Run(context.acting_as(job.actor), job, dict(job.data), dict(job.result or {}))
+    current = Run(context.acting_as(job.actor), job, dict(job.data), result=dict(job.result or {}))
     work = asyncio.ensure_future(_work(kind, current))
     lease = asyncio.ensure_future(_keep_lease(current))
     try:
@@ -244,6 +287,17 @@ async def _run(context: Context, job: Job) -> Job:
         for task in (work, lease):
             task.cancel()
         await asyncio.gather(work, lease, return_exceptions=True)
+
+
+async def undo(context: Context, number: int) -> Job:
+    """Undoes a job that has not come to its end; the ended job."""
+    try:
+        return await run(context, number, undo=True)
+    except Failure:
+        ended = await job(context, number)
+        if ended.state is not JobState.UNDONE:
+            raise
+        return ended
 
 
 def _taken(number: int, who: str) -> Failure:
@@ -512,16 +566,6 @@ async def abandoned(context: Context, limit: int = 100) -> list[Job]:
             limit,
         )
     return [Job.of(row) for row in rows]
-
-
-async def take_up(context: Context) -> int:
-    """Goes on with every job that was left behind, one after the other; how many came to their end."""
-    ended = 0
-    for job in await abandoned(context):
-        with suppress(Failure):  # it is in the job's row
-            await run(context, job.id)
-        ended += 1
-    return ended
 
 
 async def job(context: Context, number: int) -> Job:

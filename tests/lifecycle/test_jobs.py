@@ -15,6 +15,7 @@ from tenant_proxy.config.schema import Cluster, Config
 from tenant_proxy.lifecycle import jobs
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
+from tenant_proxy.lifecycle.upkeep import upkeep
 
 
 class Killed(BaseException):
@@ -148,7 +149,7 @@ async def test_a_server_that_is_away_is_waited_for(context):
     trouble.clear()
     async with context.store.read() as connection:
         await connection.execute("UPDATE job SET lease_until = now()")
-    assert await jobs.take_up(context) == 1
+    assert await upkeep(context) == [f"job {job.id} (boxes) was gone on with"]
     assert (await jobs.job(context, job.id)).state is JobState.DONE
 
 

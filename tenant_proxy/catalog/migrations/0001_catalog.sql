@@ -152,12 +152,14 @@ CREATE TABLE login_secret (
     verifier text NOT NULL CHECK
         (verifier ~ '^SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$'),
     server_user pg_name NOT NULL UNIQUE,
+    -- its role is not there on the clusters yet
+    pending boolean NOT NULL DEFAULT false,
     -- the newest counts until it is replaced; the one before it until then
     retires_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (login, slot)
 );
-CREATE UNIQUE INDEX login_secret_newest ON login_secret (login) WHERE retires_at IS NULL;
+CREATE UNIQUE INDEX login_secret_newest ON login_secret (login) WHERE retires_at IS NULL AND NOT pending;
 
 CREATE FUNCTION verifier_challenge(verifier text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT split_part(verifier, '$', 2) $$;
@@ -196,6 +198,8 @@ CREATE TABLE access (
     level text NOT NULL CHECK (level IN ('owner', 'readwrite', 'readonly', 'custom')),
     custom_role bigint,
     expires_at timestamptz,
+    -- the login has not got it on the cluster yet
+    pending boolean NOT NULL DEFAULT false,
     -- this tenant is the login's own, which it gets when it names none
     is_default boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -501,7 +505,9 @@ SELECT t.name::text AS name, t.cluster, t.database::text AS database, t.schema::
        e.spec ->> 'isolation' AS isolation,
        coalesce(p.spec -> 'pool', '{}') || coalesce(t.spec -> 'pool', '{}') AS pool,
        coalesce(p.spec -> 'policy', '{}') || coalesce(t.spec -> 'policy', '{}') AS policy,
-       coalesce(p.spec -> 'settings', '{}') || coalesce(t.spec -> 'settings', '{}') AS settings,
+       CASE WHEN e.spec ? 'tablespace' THEN jsonb_build_object('default_tablespace', e.spec -> 'tablespace')
+            ELSE '{}' END
+       || coalesce(p.spec -> 'settings', '{}') || coalesce(t.spec -> 'settings', '{}') AS settings,
        ARRAY(SELECT jsonb_array_elements_text(e.spec -> 'locked_settings')) AS locked_settings,
        coalesce((e.spec ->> 'max_clients')::bigint, 0) AS max_clients,
        t.sni, t.labels,
@@ -522,7 +528,7 @@ SELECT l.name::text AS name,
        coalesce((SELECT jsonb_agg(jsonb_build_object('verifier', s.verifier, 'server_user', s.server_user)
                                   ORDER BY s.retires_at DESC NULLS FIRST)
                    FROM login_secret s
-                  WHERE s.login = l.id AND (s.retires_at IS NULL OR s.retires_at > now())), '[]') AS verifiers,
+                  WHERE s.login = l.id AND NOT s.pending AND (s.retires_at IS NULL OR s.retires_at > now())), '[]') AS verifiers,
        a.tenants, a.roles,
        CASE WHEN a.forever THEN l.expires_at ELSE least(l.expires_at, a.last_expiry) END AS expires_at,
        ARRAY(SELECT abbrev(address) FROM unnest(l.addresses) AS address) AS addresses,
@@ -538,6 +544,6 @@ SELECT l.name::text AS name,
             max(a.expires_at) AS last_expiry
        FROM access a JOIN tenant t ON t.id = a.tenant
        LEFT JOIN custom_role r ON r.id = a.custom_role
-      WHERE a.login = l.id AND (a.expires_at IS NULL OR a.expires_at > now())
+      WHERE a.login = l.id AND NOT a.pending AND (a.expires_at IS NULL OR a.expires_at > now())
         AND t.state IN ('active', 'suspended', 'deleting') AND t.provisioned_at IS NOT NULL) a
  WHERE NOT l.disabled AND a.tenants IS NOT NULL AND (l.expires_at IS NULL OR l.expires_at > now());

@@ -1,0 +1,202 @@
+"""The job that makes a tenant's objects on its cluster, or lays their rights anew.
+
+Parameters: `spec` (the effective one), and `repair` for a tenant that is provisioned already: there nothing
+is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any, Final
+
+from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.catalog.records import Spec, Tenant
+from tenant_proxy.catalog.states import State
+from tenant_proxy.catalog.store import Change, find_tenant
+from tenant_proxy.lifecycle import rights, services
+from tenant_proxy.lifecycle.facts import database_exists, read_facts
+from tenant_proxy.lifecycle.jobs import Kind, Run, Step
+from tenant_proxy.lifecycle.sql import script
+
+
+def _spec(run: Run) -> Spec:
+    """As it was when the job began, so that its steps stay the same."""
+    return Spec.model_validate(run.params["spec"])
+
+
+async def _steps(run: Run) -> Sequence[Step]:
+    tenant = await run.tenant()
+    spec = _spec(run)
+    steps: list[Step] = []
+    if tenant.database is not None:
+        steps.append(Step("look", do=_look))
+        steps.append(Step("database", do=_make_database, undo=_drop_database))
+    steps.append(Step("objects", do=_make_objects, undo=_drop_objects))
+    if spec.template and not run.params.get("repair"):
+        steps.append(Step("template", do=_copy_template))
+    steps += [
+        Step(f"service {name}", do=partial(_serve, name), undo=partial(_unserve, name))
+        for name in spec.services or ()
+    ]
+    return steps
+
+
+# --- the database, where it is its own ---------------------------------------------------------------
+
+
+async def _look(run: Run) -> None:
+    """Whether the database is there before anything is made: only what this job made is ever dropped."""
+    tenant = await run.tenant()
+    assert tenant.database is not None
+    async with run.context.admin(tenant.cluster) as connection:
+        run.data["database_was_there"] = await database_exists(connection, tenant.database)
+    if run.data["database_was_there"] and tenant.provisioned_at is None:
+        raise Failure(
+            "exists",
+            f'there is a database "{tenant.database}" on cluster "{tenant.cluster}" already',
+            hint="choose another: tenant-proxy tenant create --database NAME",
+        )
+
+
+async def _make_database(run: Run) -> None:
+    tenant = await run.tenant()
+    assert tenant.database is not None
+    spec = _spec(run)
+    async with run.context.admin(tenant.cluster) as connection:
+        if not await database_exists(connection, tenant.database):
+            # not in a transaction: PostgreSQL makes databases in none
+            for statement in rights.create_database(tenant.database, spec.tablespace):
+                await connection.execute(statement)
+        await connection.execute(script(rights.close_database(tenant.database)))
+
+
+async def _drop_database(run: Run) -> None:
+    tenant = await run.tenant()
+    assert tenant.database is not None
+    if run.data.get("database_was_there", True):
+        return
+    await run.context.close_database(tenant.cluster, tenant.database)
+    async with run.context.admin(tenant.cluster) as connection:
+        if await database_exists(connection, tenant.database):
+            await connection.execute(script(rights.drop_database(tenant.database)))
+
+
+# --- schema, roles, rights -----------------------------------------------------------------------------
+
+
+async def _make_objects(run: Run) -> None:
+    tenant = await run.tenant()
+    spec = _spec(run)
+    service = run.context.cluster(tenant.cluster).service.user
+    async with run.context.admin(tenant.cluster, tenant.database) as connection:
+        async with connection.transaction():
+            facts = await read_facts(connection, rights.roles_of(tenant), tenant.schema_)
+            if not run.params.get("repair"):
+                _check_nobodys(tenant, facts)
+            await connection.execute(script(rights.provision(tenant, spec, facts, service)))
+
+
+def _check_nobodys(tenant: Tenant, facts: rights.Facts) -> None:
+    """What is there already must have been made for this tenant: an earlier try did not come to its end."""
+    ours = rights.mark(tenant)
+    if facts.schema is not None and facts.schema != ours:
+        raise Failure(
+            "exists",
+            f'there is a schema "{tenant.schema_}" on cluster "{tenant.cluster}" already',
+            hint=f"make it the tenant's: tenant-proxy tenant adopt {tenant.name}",
+        )
+    others = [role for role, found in facts.roles.items() if found != ours]
+    if others:
+        raise Failure(
+            "exists",
+            f'there is a role "{others[0]}" on cluster "{tenant.cluster}" already',
+            hint="another catalog may have a tenant of this name on the cluster",
+        )
+
+
+async def _drop_objects(run: Run) -> None:
+    tenant = await run.tenant()
+    if run.params.get("repair"):
+        return  # they were there before
+    if tenant.database is not None:
+        async with run.context.admin(tenant.cluster) as connection:
+            if not await database_exists(connection, tenant.database):
+                return
+    async with run.context.admin(tenant.cluster, tenant.database) as connection:
+        async with connection.transaction():
+            facts = await read_facts(connection, rights.roles_of(tenant), tenant.schema_)
+            statements = rights.unprovision(tenant, facts)
+            if statements:
+                await connection.execute(script(statements))
+
+
+async def _copy_template(run: Run) -> None:
+    """Its undoing is that of the schema."""
+    tenant = await run.tenant()
+    spec = _spec(run)
+    await import_module(_TEMPLATES).fill(run, tenant, spec.template)
+
+
+#: has `fill(run, tenant, template)`, which may be run again
+_TEMPLATES: Final = "tenant_proxy.lifecycle.clone"
+
+
+# --- services -------------------------------------------------------------------------------------------
+
+
+async def _serve(name: str, run: Run) -> None:
+    if run.context.rehearsal is not None:
+        run.context.rehearsal.append(f"-- the service {name} is provisioned")
+        return
+    made = await services.call(name, "provision", await run.tenant(), run.context.config)
+    if made is not None:
+        run.result.setdefault("services", {})[name] = made
+
+
+async def _unserve(name: str, run: Run) -> None:
+    if not run.params.get("repair"):
+        await services.call(name, "unprovision", await run.tenant(), run.context.config)
+
+
+# --- what the catalog says ------------------------------------------------------------------------------
+
+
+async def _current(run: Run, change: Change) -> Tenant:
+    return await find_tenant(change.connection, run.job.tenant_name, lock=True)
+
+
+async def _begin(run: Run, change: Change) -> None:
+    tenant = await _current(run, change)
+    if run.params.get("repair"):
+        return
+    await change.update_tenant(
+        tenant, "tenant.provision", state=State.PROVISIONING.value, failed_from=None, reason=""
+    )
+
+
+async def _end(run: Run, change: Change) -> None:
+    tenant = await _current(run, change)
+    if run.params.get("repair"):
+        await change.audit("tenant.repair", "tenant", tenant.name)
+        return
+    now = await change.connection.fetchval("SELECT now()")
+    await change.update_tenant(tenant, "tenant.ready", state=State.READY.value, provisioned_at=now)
+
+
+async def _undone(run: Run, change: Change) -> None:
+    if run.params.get("repair"):
+        return
+    tenant = await _current(run, change)
+    error: dict[str, Any] = run.job.error or {}
+    await change.update_tenant(
+        tenant,
+        "tenant.fail",
+        state=State.FAILED.value,
+        failed_from=State.PROVISIONING.value,
+        reason=str(error.get("message", "provisioning was undone")),
+    )
+
+
+KIND_PROVISION: Final = Kind("provision", _steps, begin=_begin, end=_end, undone=_undone)

@@ -1,0 +1,92 @@
+"""What verbs take and return beside the catalog's own records."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from tenant_proxy.catalog.records import Access, Job, Level, Name, Record, Spec, Tenant
+from tenant_proxy.config.schema import Count, PgName
+
+
+class NewTenant(Record):
+    """What `tenant create` takes; also a file of `apply`."""
+
+    name: Name
+    plan: Name | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    sni: list[str] = Field(default_factory=list)
+    cluster: str | None = None
+    """Where it is placed; chosen by its label region and by how many tenants there are, if null."""
+    database: PgName | None = None
+    """Name of a database of its own; made of its name where the plan gives it one."""
+    schema_: Annotated[PgName | None, Field(alias="schema")] = None
+    """Its schema; its name if null."""
+    spec: Spec = Spec()
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+
+class EffectiveValue(Record):
+    value: Any
+    source: Literal["default", "plan", "tenant"]
+
+
+class TenantDetails(Record):
+    """Everything about one tenant."""
+
+    tenant: Tenant
+    effective: dict[str, EffectiveValue]
+    access: list[Access]
+    job: Job | None = None
+    """The one that is at work on it."""
+
+
+class NewAccess(Record):
+    """What `access grant` takes."""
+
+    login: PgName
+    level: Level = Level.OWNER
+    role: str = ""
+    """Name of a custom role; then the level is custom."""
+    expires_at: datetime | None = None
+    addresses: list[str] = Field(default_factory=list)
+    """Where the login may come from; only for a login that is new."""
+    max_clients: Count = 0
+    password: Annotated[str | None, Field(repr=False)] = None
+    """For a login that is new; made if null."""
+
+
+class Granted(Record):
+    access: Access
+    password: Annotated[str | None, Field(repr=False)] = None
+    """Of a login that is new; shown once, and kept nowhere."""
+    dsn: str
+    """To log in through the proxy; without a password where that is not known."""
+    job: int | None = None
+
+
+class Rotated(Record):
+    login: str
+    password: Annotated[str | None, Field(repr=False)] = None
+    retires_at: datetime | None = None
+    """Until then the password before it is good too."""
+    dsn: str
+    job: int | None = None
+
+
+class Onboarded(Record):
+    tenant: Tenant
+    granted: Granted
+
+
+class Verification(Record):
+    """Of the log of changes."""
+
+    ok: bool
+    entries: int
+    head: str
+    broken_at: int | None = None
+    problem: str = ""

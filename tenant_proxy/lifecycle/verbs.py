@@ -1,0 +1,59 @@
+"""The one door to the tenants' life: everything that the command line, the API and `apply` do.
+
+    async with await Context.open(config) as context:
+        verbs = Verbs(context)
+        await verbs.tenant_onboard(NewTenant(name="acme", plan="standard"), NewAccess(login="acme"))
+
+Methods take and return records, and raise `Failure`.  Each may be repeated.
+"""
+
+from __future__ import annotations
+
+from tenant_proxy.catalog import audit
+from tenant_proxy.catalog.records import AuditEntry, Job, JobState
+from tenant_proxy.lifecycle import jobs
+from tenant_proxy.lifecycle.granting import AccessVerbs
+from tenant_proxy.lifecycle.records import Verification
+
+
+class Verbs(AccessVerbs):
+    # --- the log
+
+    async def audit_log(
+        self, *, kind: str | None = None, name: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[AuditEntry]:
+        """The newest first."""
+        return await self.context.store.audit(kind=kind, name=name, before=before, limit=limit)
+
+    async def audit_verify(self, expected: str | None = None) -> Verification:
+        async with self.context.store.read() as connection:
+            found = await audit.verify(connection, expected)
+        return Verification(
+            ok=found.ok,
+            entries=found.entries,
+            head=found.head,
+            broken_at=found.broken_at,
+            problem=found.problem,
+        )
+
+    # --- jobs
+
+    async def job_list(
+        self,
+        *,
+        tenant: str | None = None,
+        state: JobState | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[Job]:
+        return await jobs.jobs(self.context, tenant=tenant, state=state, before=before, limit=limit)
+
+    async def job_show(self, number: int) -> Job:
+        return await jobs.job(self.context, number)
+
+    async def job_resume(self, number: int) -> Job:
+        """Goes on with it here."""
+        return await jobs.run(self.context, number)
+
+    async def job_undo(self, number: int) -> Job:
+        return await jobs.undo(self.context, number)
