@@ -48,7 +48,7 @@ LAYERS: dict[str, set[str]] = {
     "admin": BASE | {"hub", "tenancy", "config"},
     # the tenants' life (decision 14): each may import those before it
     "catalog": BASE | {"auth"},
-    "lifecycle": BASE | {"config", "auth", "net.tls", "catalog", "guard"},
+    "lifecycle": BASE | {"config", "auth", "net.tls", "catalog", "guard", "tenancy.space"},
     "control": BASE | {"hub", "tenancy", "config", "auth", "catalog", "lifecycle"},
     "devel": set(),
     # these put the others together
