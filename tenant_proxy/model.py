@@ -40,6 +40,10 @@ class Effect(enum.IntFlag):
     ESCALATES = 1 << 12
     #: makes or runs code that is not proven harmless on a shared backend (dynamic SQL in a body …)
     UNPROVEN = 1 << 13
+    #: takes CopyData: what is sent behind it is read as data
+    COPIES = 1 << 14
+    #: COMMIT or ROLLBACK, alone: no transaction is open afterwards, whether or not it succeeds
+    ENDS = 1 << 15
 
 
 class Edit(NamedTuple):

@@ -43,7 +43,7 @@ from tenant_proxy.relay.mailbox import Mailbox
 from tenant_proxy.relay.pools import Pools
 from tenant_proxy.relay.session import ServerInfo, Session
 from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask_sql, too_large
-from tenant_proxy.relay.shared_hooks import SharedHooks
+from tenant_proxy.relay.shared_hooks import SharedHooks, SwitchKey
 from tenant_proxy.relay.state import State
 from tenant_proxy.relay.users import Users
 from tenant_proxy.relay.wayback import Changed, Place
@@ -83,7 +83,7 @@ class Worker:
         self.judging = Judging(config.policy.cache_entries, self._offer_again)
         self.facts = Facts()
         self.code = Code(self)
-        self.switches: dict[tuple[int, int, int, bool, bool, bool], bytes] = {}
+        self.switches: dict[SwitchKey, bytes] = {}
         self.pools = Pools(self)
         self.logins = Logins(self)
         self.dialer = Dialer(self)
@@ -129,10 +129,15 @@ class Worker:
             self._collect_settings()
         asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
+    def forget_switches(self) -> None:
+        """What makes shared backends tenants' is composed anew."""
+        self.switches.clear()
+        self.engine.forget_switches()
+
     def _collect_settings(self) -> None:
         """Forgets sets of settings that no client, server or pool has any more."""
         in_use = self.engine.settings_in_use()
-        self.switches.clear()
+        self.forget_switches()
         self.settings.collect(in_use)
         self.logins.forget()
         for pool in self.pools:
@@ -186,7 +191,7 @@ class Worker:
         self.users.forget()
         self.logins.forget()
         self.code.forget()
-        self.switches.clear()
+        self.forget_switches()
         self.pools.reload(state.registry)
         self.entries.configure()
         self.judging.violations.keep(set(state.registry.tenants))

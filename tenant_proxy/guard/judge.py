@@ -36,6 +36,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     **sharing.RULES,
 }
 _MULTI: Final = int(Effect.MULTI)
+_ENDS: Final = int(Effect.ENDS)
 
 
 class Judgement(Walk):
@@ -159,7 +160,7 @@ class Guard:
         except Refusal as refusal:
             return _rejected(refusal, Effect(w.effects))
         if len(tree) > 1:
-            w.effects |= _MULTI
+            w.effects = (w.effects | _MULTI) & ~_ENDS
         if w.stored or w.bound:
             sharing.settle(w)
         if not (w.deallocates or w.settings or w.pin_reason or edits or w.bound):

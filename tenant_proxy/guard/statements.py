@@ -18,6 +18,7 @@ _CURSOR_HOLD: Final = 0x20  # CURSOR_OPT_HOLD (parsenodes.h)
 #: names of prepared statements on servers (relay/statements.pyx)
 _POOLS_STATEMENT: Final = re.compile(r"tp_(\d+|none|refused)")
 
+_ENDS: Final = {"TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK"}
 _TWO_PHASE: Final = {"TRANS_STMT_PREPARE", "TRANS_STMT_COMMIT_PREPARED", "TRANS_STMT_ROLLBACK_PREPARED"}
 
 #: DefElem's argument as a boolean (defGetBoolean): no argument, or one of these
@@ -104,6 +105,8 @@ def _transaction(w: Walk, body: Body) -> bool:
     if w.scope.locked:
         settings.transaction_modes(w, body.get("options", ()))
     w.effects |= int(Effect.XACT_CONTROL)
+    if body["kind"] in _ENDS and not body.get("chain"):
+        w.effects |= int(Effect.ENDS)
     return True
 
 
@@ -225,7 +228,7 @@ def _copy(w: Walk, body: Body) -> bool:
             hint="Use COPY FROM STDIN or COPY TO STDOUT (psql's \\copy does).",
         )
     if body.get("is_from"):
-        w.effects |= _WRITES
+        w.effects |= _WRITES | int(Effect.COPIES)
     else:
         w.effects |= _READS
     if "relation" in body and (body.get("is_from") or not catalogs.copied(w, body)):

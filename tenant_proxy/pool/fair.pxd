@@ -5,7 +5,7 @@
 # a pause starts at the group's time, so that nobody saves up, and nobody who asks seldom waits behind a
 # flood.  What a turn will take is guessed when it begins and put right when it ends.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from tenant_proxy.pool.pool cimport Client, Pool, Server
 
@@ -13,7 +13,11 @@ cdef void share_join(Pool *p, Pool *g, uint32_t weight, int reserved, int most) 
 cdef void share_push(Pool *p, Client *c) noexcept nogil
 cdef void share_remove(Pool *p, Client *c) noexcept nogil
 cdef bint share_may_start(Pool *p) noexcept nogil
-cdef Pool *share_next(Pool *g, Pool *last) noexcept nogil
+cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us) noexcept nogil
 cdef uint64_t share_begin(Pool *p) noexcept nogil
 cdef void share_end(Pool *p, uint64_t guessed_us, uint64_t took_us) noexcept nogil
 cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id) noexcept nogil
+cdef uint64_t home_key(uint64_t tenant) noexcept nogil
+cdef bint is_home(Pool *g, Pool *p, int32_t slot) noexcept nogil
+cdef void slot_take(Pool *g, Server *s) noexcept nogil
+cdef void slot_leave(Pool *g, Server *s) noexcept nogil

@@ -2,8 +2,9 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
 
-from tenant_proxy.pool.pool cimport Client, Pool, Server, Share
+from tenant_proxy.pool.pool cimport HOMES, Client, Pool, Server, Share
 
 cdef enum:
     SCALE = 65536               # of virtual time: microseconds × SCALE / weight
@@ -12,6 +13,9 @@ cdef enum:
     USUAL_WEIGHT = 100
     FIRST_GUESS_US = 1000
     LONGEST_US = 1000000        # more than this of one turn is not held against a pool
+    #: who waits longer than this gets any server, whoever is at home there
+    PATIENCE_US = 20000
+    LOOK = 64                   # members that are looked at for one who is at home
 
 
 cdef uint64_t virtual(Share *s, uint64_t us) noexcept nogil:
@@ -165,10 +169,13 @@ cdef bint share_may_start(Pool *p) noexcept nogil:
     return True
 
 
-cdef Pool *share_next(Pool *g, Pool *last) noexcept nogil:
-    # The pool whose turn it is, NULL if nobody may have a server; `last` is the one that the server ran for.
+cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us) noexcept nogil:
+    # The pool whose turn it is, NULL if nobody may have a server; `server` is the one that has come free.  Within
+    # the credit, the pool that it ran for last goes before those that it is a home of, and they before all others.
     cdef Share *s
     cdef Share *own
+    cdef uint64_t limit
+    cdef int32_t i
     if g.heap_size[1]:
         return g.heap[1][0].pool
     if g.heap_size[0] == 0:
@@ -176,10 +183,19 @@ cdef Pool *share_next(Pool *g, Pool *last) noexcept nogil:
     s = g.heap[0][0]
     if not open_to(g, s):
         return NULL
-    if last != NULL and last.group == g:
-        own = &last.share
-        if own.at and own.tag <= s.tag + <uint64_t> CREDIT_US * SCALE // USUAL_WEIGHT:
-            return last
+    if server == NULL:
+        return s.pool
+    limit = s.tag + <uint64_t> CREDIT_US * SCALE // USUAL_WEIGHT
+    if server.last != NULL and server.last.group == g:
+        own = &server.last.share
+        if own.at and own.tag <= limit:
+            return server.last
+    if now_us - s.first.request_us > PATIENCE_US:
+        return s.pool
+    for i in range(g.heap_size[0] if g.heap_size[0] < LOOK else LOOK):
+        own = g.heap[0][i]
+        if own.tag <= limit and is_home(g, own.pool, server.slot):
+            return own.pool
     return s.pool
 
 
@@ -216,23 +232,116 @@ cdef void share_end(Pool *p, uint64_t guessed_us, uint64_t took_us) noexcept nog
 
 
 cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id) noexcept nogil:
-    # As it is > the same tenant's > nobody's > any; of the first two the most recently used, of the others
-    # the least, so that tenants who come back find theirs.
+    # As it is > the same tenant's > its last one > of the others the one that is most its home.
     cdef Server *s = g.idle_first
     cdef Server *same = NULL
-    cdef Server *nobodys = NULL
+    cdef Server *last = NULL
+    cdef Server *home = NULL
+    cdef uint64_t score
+    cdef uint64_t best = 0
     while s != NULL:
         if s.tenant == p:
             if s.startup_id == startup_id and s.settings_id == settings_id:
                 return s
             if same == NULL:
                 same = s
-        elif s.tenant == NULL:
-            nobodys = s
+        elif s.last == p and last == NULL:
+            last = s
         s = s.older
     if same != NULL:
         return same
-    return nobodys if nobodys != NULL else g.idle_last
+    if last != NULL:
+        return last
+    s = g.idle_first
+    while s != NULL:
+        score = affinity(p, s.slot)
+        if home == NULL or score > best:
+            home = s
+            best = score
+        s = s.older
+    return home
+
+
+# --- homes ------------------------------------------------------------------------
+# A tenant is at home on the servers for which the hash of both is greatest: when servers come and go, few
+# tenants move, and those that find their homes taken all go elsewhere, each to a place of its own.
+
+
+cdef inline uint64_t mixed(uint64_t x) noexcept nogil:
+    # the finalizer of splitmix64
+    x = (x ^ (x >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * <uint64_t> 0x94D049BB133111EB
+    return x ^ (x >> 31)
+
+
+cdef uint64_t home_key(uint64_t tenant) noexcept nogil:
+    return mixed(tenant + <uint64_t> 0x9E3779B97F4A7C15)
+
+
+cdef inline uint64_t affinity(Pool *p, int32_t slot) noexcept nogil:
+    return mixed(p.home_key + <uint64_t> (slot + 1) * <uint64_t> 0x9E3779B97F4A7C15)
+
+
+cdef bint is_home(Pool *g, Pool *p, int32_t slot) noexcept nogil:
+    cdef int i
+    if slot < 0:
+        return False
+    if p.homes_of != g.slots_changed:
+        find_homes(g, p)
+    for i in range(HOMES):
+        if p.homes[i] == slot:
+            return True
+    return False
+
+
+cdef void find_homes(Pool *g, Pool *p) noexcept nogil:
+    cdef uint64_t[HOMES] best
+    cdef uint64_t score
+    cdef int32_t slot
+    cdef int i, k
+    for i in range(HOMES):
+        p.homes[i] = -1
+        best[i] = 0
+    for slot in range(g.slots_size):
+        if g.slots[slot] == NULL:
+            continue
+        score = affinity(p, slot)
+        for i in range(HOMES):
+            if p.homes[i] < 0 or score > best[i]:
+                for k in range(HOMES - 1, i, -1):
+                    p.homes[k] = p.homes[k - 1]
+                    best[k] = best[k - 1]
+                p.homes[i] = slot
+                best[i] = score
+                break
+    p.homes_of = g.slots_changed
+
+
+cdef void slot_take(Pool *g, Server *s) noexcept nogil:
+    # the lowest free number: who comes in place of another has the same tenants
+    cdef int32_t i = 0
+    cdef Server **slots
+    while i < g.slots_size and g.slots[i] != NULL:
+        i += 1
+    s.slot = -1
+    if i == g.slots_size:
+        if i > 32000:
+            return
+        slots = <Server **> realloc(g.slots, (i * 2 + 8) * sizeof(Server *))
+        if slots == NULL:
+            return
+        memset(&slots[i], 0, (i + 8) * sizeof(Server *))
+        g.slots = slots
+        g.slots_size = i * 2 + 8
+    g.slots[i] = s
+    s.slot = i
+    g.slots_changed += 1
+
+
+cdef void slot_leave(Pool *g, Server *s) noexcept nogil:
+    if s.slot >= 0:
+        g.slots[s.slot] = NULL
+        g.slots_changed += 1
 
 
 # --- for simulations --------------------------------------------------------------
@@ -278,8 +387,13 @@ cdef class Model:
         share_push(self.members[member], <Client *> calloc(1, sizeof(Client)))
 
     def next(self, int last=-1):
-        """The member whose turn it is, None if nobody may."""
-        cdef Pool *p = share_next(self.group, self.members[last] if last >= 0 else NULL)
+        """The member whose turn it is on a server that ran for `last`, None if nobody may."""
+        cdef Server s
+        cdef Pool *p
+        memset(&s, 0, sizeof(s))
+        s.slot = -2
+        s.last = self.members[last] if last >= 0 else NULL
+        p = share_next(self.group, &s, 0)
         return p.id if p != NULL else None
 
     def take_waiting(self, int member):

@@ -4,7 +4,7 @@
 # in its pool's idle list exactly while its phase is SV_IDLE.  Everything here is lists and numbers:
 # sockets belong to net.reactor, messages to relay.
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link
@@ -12,6 +12,7 @@ from tenant_proxy.wire.ptrmap cimport PtrMap
 
 cdef enum:
     BUCKETS = 16                # of the histograms: upper bounds in pool.pyx
+    HOMES = 3                   # servers that are a tenant's home
     PREFIX_BYTES = 16           # room for what the tenant's channels begin with on the server
 
 cpdef enum ClientPhase:
@@ -24,6 +25,7 @@ cpdef enum ClientPhase:
     CL_SKIP_TO_SYNC = 6         # refused in the extended protocol without a server: all is dropped up to Sync
     CL_ADMIN = 7                # the admin console
     CL_CLOSING = 8
+    CL_PARTING = 9              # as CL_ACTIVE, and its server is taken back when the statement in hand is answered
 
 cpdef enum ServerPhase:
     SV_CONNECT = 0              # connect() under way
@@ -43,6 +45,13 @@ cdef enum Known:
     CODE_DOUBTED = 0
     CODE_PROVEN = 1
     CODE_UNREAD = 2
+
+cdef enum Ahead:
+    # of a switch behind which the client's bytes go unacknowledged (relay.ahead)
+    AHEAD_NONE = 0
+    AHEAD_DUE = 1               # it goes out with the client's first bytes
+    AHEAD_SENT = 2
+    AHEAD_MADE = 3              # it is acknowledged, the server not yet disarmed
 
 cdef enum Escalation:
     # why a transaction of a member of a group ran on a server of its own
@@ -101,6 +110,7 @@ cdef enum:
     ACT_ASK = 16                # with ACT_SKIP: asks the server for its settings; its rows go to Python
     ACT_DISCARD = 32            # taken to discard all statements; if it fails, it is not known which are left
     ACT_REWRITTEN = 64          # the text was changed on its way: `rewrite` leads back
+    ACT_AHEAD = 128             # with ACT_SKIP: a switch, and the client's bytes are behind it already
 
 # A request whose replies are outstanding.
 cdef struct Outstanding:
@@ -115,6 +125,22 @@ cdef struct Ring:
     uint32_t cap
     uint32_t head
     uint32_t count
+
+# What a client had asked of a server that refused to become its tenant's: to be asked of another, by the bytes
+# that were on their way.
+cdef struct Replay:
+    Ring ring
+    PtrMap stmts                # what the server will know then: see Server
+    ServerStmt *newest
+    ServerStmt *oldest
+    uint64_t unnamed_id
+    uint8_t batch_open
+    uint8_t copy_in
+    uint8_t settings_changed
+    uint8_t touched
+    char *bytes
+    size_t start                # the client's begin here
+    size_t size
 
 # What a pool has in its group: who waits for a shared server, and how much it has had (pool.fair).
 cdef struct Share:
@@ -151,6 +177,19 @@ cdef struct Pool:
     int32_t mark_index          # shared counters: times that the tenant's code may have changed
     int32_t active_index        # … shared servers that run for the tenant
     int32_t coded_index         # … servers of its own on which its code may be changing
+    uint8_t doubted             # the last switch for it failed: the next is awaited
+    uint64_t home_key           # of the tenant: by which it has its home servers
+    int16_t homes[HOMES]        # their slots, as of `homes_of`
+    uint32_t homes_of
+    char *ahead                 # the switch that goes ahead of clients' bytes, for these settings
+    uint32_t ahead_size
+    uint32_t ahead_startup
+    uint32_t ahead_settings
+    Server **slots              # of a group: its servers by their numbers, with gaps
+    int32_t slots_size
+    uint32_t slots_changed      # counts changes of `slots`
+    int32_t tenants_limit       # … a server that has served more tenants than this is closed; 0: none is
+    uint64_t outgrown_us        # … when one last was
     Pool *group                 # where shared servers come from; NULL: it has only its own
     Share share                 # what it has in its group
     Share **heap[2]             # of a group: members in need, those below their reserve apart
@@ -221,6 +260,7 @@ cdef struct Client:
     uint8_t held                # waits for something outside (a look-up, the admin console): messages stay
     uint8_t judging             # its next message 1: waits for a verdict; 2: may be offered again
     uint8_t refitting           # a server has failed to take its settings; another is tried, once
+    Replay *replay              # what was on its way to that server, or NULL
     uint8_t lane                # Lane of the server that it has or waits for
     uint8_t checked             # waits until nothing of its tenant's runs on shared servers
     uint8_t key_size            # 0: no cancel key yet
@@ -268,6 +308,18 @@ cdef struct Server:
     uint8_t coded               # counted under its pool's coded_index
     uint8_t touched             # of a group: something was written, sequences may have been used
     Pool *tenant                # of a group: whose it is now, NULL while nobody's
+    Pool *last                  # … whose it was last, also while nobody's
+    uint8_t ahead               # Ahead
+    uint8_t refused             # it ended instead of becoming its client's tenant's: nothing of the client's has run
+    uint8_t arming              # it becomes nobody's behind the statement in hand
+    uint8_t may_rest            # nothing asked for since the last switch leaves a transaction open
+    uint8_t changes             # how often its tenant changes, a moving mean: 255 always, 0 never
+    int32_t slot                # its number in its group, -1: none
+    PtrMap served               # home_key of tenants -> whatever
+    char *kept                  # with `ahead`: what is on its way to it, the switch and what is behind it
+    size_t kept_start           # … the client's begins here
+    size_t kept_size
+    size_t kept_cap
     uint64_t guessed_us         # what share_begin took this turn to last
     uint32_t startup_id
     uint32_t settings_id
@@ -296,6 +348,7 @@ cdef Client *wait_pick(Pool *p, uint32_t startup_id, uint64_t now_us, uint64_t p
 # outstanding requests
 cdef int ring_push(Ring *r, uint8_t request, uint8_t action, void *arg, uint64_t name_hash) noexcept nogil
 cdef void ring_mark(Ring *r, Rewrite *rewrite) noexcept nogil
+cdef int ring_push_front(Ring *r, uint8_t request, uint8_t action) noexcept nogil
 cdef Outstanding *ring_head(Ring *r) noexcept nogil
 cdef Outstanding *ring_at(Ring *r, uint32_t i) noexcept nogil
 cdef void ring_pop(Ring *r) noexcept nogil

@@ -128,6 +128,20 @@ cdef int ring_push(Ring *r, uint8_t request, uint8_t action, void *arg, uint64_t
     return 0
 
 
+cdef int ring_push_front(Ring *r, uint8_t request, uint8_t action) noexcept nogil:
+    # before all that is outstanding; it makes room by a place at the end, which falls away
+    cdef Outstanding *o
+    if ring_push(r, request, action, NULL, 0) != 0:
+        return -1
+    r.head = (r.head - 1) & (r.cap - 1)
+    o = &r.items[r.head]
+    o.request = request
+    o.action = action
+    o.arg = NULL
+    o.name_hash = 0
+    return 0
+
+
 cdef void ring_mark(Ring *r, Rewrite *rewrite) noexcept nogil:
     # the request just pushed was changed; NULL: it was not
     cdef Outstanding *o

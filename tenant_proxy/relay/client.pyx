@@ -10,12 +10,13 @@ from libc.string cimport memchr
 from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    ACT_DISCARD, ACT_FAKE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_SKIP_TO_SYNC,
-    CL_STARTUP, CL_WAITING, R_COPY_END, R_EXECUTE, R_FUNCTION, R_QUERY, R_SYNC, Client, Server, ring_head,
+    ACT_DISCARD, ACT_FAKE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
+    CL_SKIP_TO_SYNC, CL_STARTUP, CL_WAITING, LANE_SHARED, R_COPY_END, R_EXECUTE, R_FUNCTION, R_QUERY, R_SYNC, Client, Server, ring_head,
     ring_mark, ring_push,
 )
+from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_REWRITES, GONE, JUDGING, TERMINATED,
+    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ENDS, EFF_ESCALATES, EFF_REWRITES, GONE, JUDGING, TERMINATED,
     V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal,
     up_admin_message, up_deallocate, up_judge_function, up_judged,
     up_login_message, up_refuse_size, up_startup,
@@ -66,6 +67,10 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
             e.pause(&c.link)
             break
         if c.stream_left:
+            if c.replay != NULL:
+                # what came before it is on its way to another server
+                e.pause(&c.link)
+                break
             k = n - pos if n - pos < c.stream_left else c.stream_left
             if not c.skip_stream:
                 burst_forward(e, &b, data + pos, k)
@@ -90,6 +95,14 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
     if s != NULL:
         if s.ring.count and not c.request_us:
             c.request_us = e.now_us
+        if c.lane == LANE_SHARED:
+            if pos == n and s.ring.count:
+                rest_behind(e, &b, c, s)
+            if s.ahead:
+                ahead_flush(e, &b, c, s)
+                if c.phase == CL_CLOSING:
+                    return -1
+        # nothing is left of one that has gone with a switch
         burst_flush(e, &b, c, s)
         if s.ring.count and ring_head(&s.ring).action & ACT_FAKE:
             drain_fakes(e, s)
@@ -182,7 +195,7 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
     cdef uint32_t length
     cdef size_t total
     cdef Server *s
-    if c.phase == CL_WAITING or c.judging == JUDGING:
+    if c.phase == CL_WAITING or c.phase == CL_PARTING or c.judging == JUDGING:
         e.pause(&c.link)
         return HOLD
     if n < 5:
@@ -200,6 +213,8 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
         return violation(e, c, V_FORMAT, 0)
     if code == F_TERMINATE:
         if s != NULL:
+            if s.ahead:
+                ahead_flush(e, b, c, s)
             burst_flush(e, b, c, s)
         client_end(e, c, TERMINATED)
         return ENDED
@@ -274,6 +289,8 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         lane = lane_check(e, c, effects)
         if lane != LANE_GOES:
             return no_server(c) if lane == LANE_HELD else refuse_query(e, c, b, total)
+        if effects & EFF_ENDS:
+            c.server.may_rest = 1
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)

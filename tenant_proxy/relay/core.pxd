@@ -27,6 +27,8 @@ cdef enum:
     EFF_BOUND = 2048
     EFF_ESCALATES = 4096
     EFF_UNPROVEN = 8192
+    EFF_COPIES = 16384
+    EFF_ENDS = 32768
     EFF_ALLOWED = 0x80000000        # the statement may run
 
 cdef enum:
@@ -68,7 +70,8 @@ cpdef enum Reason:
     EVICTED = 23                    # made room for another
     RETIRED = 24                    # a reload took its pool away
     TOO_MANY = 25
-    REASONS = 26
+    OUTGROWN = 26                   # has served so many tenants that it has grown fat
+    REASONS = 27
 
 cdef struct Burst:
     # What one burst of a client's bytes sends to its server: first Relay.batch (what was copied or
@@ -144,8 +147,8 @@ cdef class Relay(Reactor):
     cdef uint32_t clients_open
     cdef uint32_t logins_open
     cdef uint32_t servers_open
-    cdef uint64_t client_ends[26]
-    cdef uint64_t server_ends[26]
+    cdef uint64_t client_ends[REASONS]
+    cdef uint64_t server_ends[REASONS]
 
     # counters that all workers share, a row each (tenant_proxy.shm)
     cdef object counters_view
@@ -187,6 +190,7 @@ cdef void up_ask_row(Relay e, Server *s, const char *data, size_t n) noexcept no
 cdef int up_ask_done(Relay e, Server *s, Client *c) noexcept nogil
 cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil
 cdef int up_switch(Relay e, Server *s, Client *c) noexcept nogil
+cdef int up_ahead(Relay e, Client *c) noexcept nogil
 cdef void up_escalate(Relay e, Client *c) noexcept nogil
 cdef void up_unread(Relay e, Client *c) noexcept nogil
 cdef int up_quiesce(Relay e, Client *c) noexcept nogil

@@ -29,6 +29,7 @@ class Reason(enum.IntEnum):
     EVICTED = 23
     RETIRED = 24
     TOO_MANY = 25
-    REASONS = 26
+    OUTGROWN = 26
+    REASONS = 27
 
 class Relay(Reactor): ...

@@ -366,12 +366,35 @@ cdef int up_switch(Relay e, Server *s, Client *c) noexcept nogil:
     with gil:
         try:
             message = e.hooks.switch_message(c.pool.id, c.startup_id, c.settings_id, s.tenant != NULL,
-                                             other and s.stmts.count > 0, other and s.touched)
+                                             (other or c.replay != NULL) and s.stmts.count > 0, other and s.touched)
             if not c.greeted:
                 # it is asked what it would have told at a login
                 message = e.hooks.greeting_message(s.link.id, get_object(s.info), message)
             ring_push(&s.ring, R_QUERY, ACT_SKIP | ACT_SYNC | (0 if c.greeted else ACT_ASK), NULL, 0)
             e.send(&s.link, PyBytes_AS_STRING(<bytes> message), PyBytes_GET_SIZE(<bytes> message))
+            return 0
+        except Exception:
+            e.log.exception("composing a switch")
+            return -1
+
+
+cdef int up_ahead(Relay e, Client *c) noexcept nogil:
+    # has the client's switch at hand in its pool: it is that of most of the pool's clients; -1: failed
+    cdef Pool *p = c.pool
+    cdef char *kept
+    if p.ahead != NULL and p.ahead_startup == c.startup_id and p.ahead_settings == c.settings_id:
+        return 0
+    with gil:
+        try:
+            message = e.hooks.ahead_message(p.id, c.startup_id, c.settings_id)
+            kept = <char *> realloc(p.ahead, len(message))
+            if kept == NULL:
+                raise MemoryError
+            memcpy(kept, PyBytes_AS_STRING(<bytes> message), len(message))
+            p.ahead = kept
+            p.ahead_size = <uint32_t> len(message)
+            p.ahead_startup = c.startup_id
+            p.ahead_settings = c.settings_id
             return 0
         except Exception:
             e.log.exception("composing a switch")

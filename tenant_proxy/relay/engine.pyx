@@ -12,6 +12,7 @@ from libc.string cimport memcmp, memcpy, memset
 from tenant_proxy.auth.digest cimport same_bytes
 from tenant_proxy.guard.cache cimport VerdictCache
 from tenant_proxy.net.reactor cimport KEEP_SOCKET_MS, KIND_CLIENT, KIND_SERVER, Link, Reactor
+from tenant_proxy.pool.fair cimport slot_take
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_STARTUP, CL_WAITING,
     LANE_OWN, LANE_SHARED, PREFIX_BYTES, R_COPY_END, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING,
@@ -295,6 +296,7 @@ cdef class Engine(Groups):
             raise MemoryError
         s.pool = p
         s.phase = SV_CONNECT
+        s.slot = -1
         s.xact_status = XACT_IDLE
         s.startup_id = startup_id
         s.connect_us = self.now_us
@@ -329,6 +331,8 @@ cdef class Engine(Groups):
         s.pool.opening -= 1
         s.pool.down = 0
         s.phase = SV_ACTIVE
+        if s.pool.is_group:
+            slot_take(s.pool, s)
         make_available(self, s)
 
     def server_end(self, uint64_t id, int reason):

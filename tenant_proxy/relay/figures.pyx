@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from tenant_proxy.net.reactor cimport KIND_CLIENT, KIND_SERVER, Link
 from tenant_proxy.pool.pool cimport (
-    BUCKETS, ESCALATIONS, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_SKIP_TO_SYNC,
+    BUCKETS, ESCALATIONS, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_PARTING, CL_SKIP_TO_SYNC,
     CL_STARTUP, CL_WAITING, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN,
     Client, Pool, Server,
 )
@@ -17,6 +17,7 @@ from tenant_proxy.relay.core import Reason
 CLIENT_STATES = {
     CL_STARTUP: "login", CL_LOGIN: "login", CL_LOGIN_WAITING: "waiting_login", CL_IDLE: "idle",
     CL_WAITING: "waiting", CL_ACTIVE: "active", CL_SKIP_TO_SYNC: "idle", CL_ADMIN: "admin", CL_CLOSING: "closing",
+    CL_PARTING: "active",
 }
 SERVER_STATES = {
     SV_CONNECT: "login", SV_LOGIN: "login", SV_IDLE: "idle", SV_ACTIVE: "active", SV_CLEANING: "tested",

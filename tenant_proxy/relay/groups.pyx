@@ -1,12 +1,13 @@
 """Groups: pools whose servers are shared by the pools of many tenants (relay.lanes, pool.fair)."""
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport free
 
-from tenant_proxy.pool.fair cimport share_join
+from tenant_proxy.pool.fair cimport home_key, share_join
 from tenant_proxy.pool.pool cimport Pool
 from tenant_proxy.relay.core cimport SERVER_UNAVAILABLE, Relay
 from tenant_proxy.relay.figures cimport Figures
-from tenant_proxy.relay.lanes cimport counted
+from tenant_proxy.relay.marks cimport counted
 from tenant_proxy.relay.pairing cimport client_fail
 from tenant_proxy.wire.ptrmap cimport map_get
 
@@ -31,11 +32,28 @@ cdef class Groups(Figures):
         """The sum of a shared counter over all workers."""
         return counted(self, index)
 
-    def pool_group(self, uint32_t id, uint32_t startup_id):
-        """Makes a pool one whose servers, opened with these settings, are shared by others'."""
+    def pool_group(self, uint32_t id, uint32_t startup_id, int tenants_limit):
+        """Makes a pool one whose servers, opened with these settings, are shared by others'; called again when
+        the limit changes.
+
+        `tenants_limit`: a server that has served more tenants than this is closed; 0: none is.
+        """
         cdef Pool *p = find_pool(self, id)
         p.is_group = 1
         p.last_startup = startup_id
+        p.tenants_limit = tenants_limit
+
+    def forget_switches(self):
+        """What makes servers tenants' is composed anew."""
+        cdef size_t i
+        cdef Pool *p
+        if self.pools.slots == NULL:
+            return
+        for i in range(self.pools.mask + 1):
+            p = <Pool *> self.pools.slots[i].value
+            if p != NULL:
+                free(p.ahead)
+                p.ahead = NULL
 
     def pool_join(self, uint32_t id, uint32_t group_id, *, uint32_t weight, int reserved, int max,
                   int32_t mark_index, int32_t active_index, int32_t coded_index):
@@ -44,6 +62,8 @@ cdef class Groups(Figures):
         p.mark_index = mark_index
         p.active_index = active_index
         p.coded_index = coded_index
+        # all logins of a tenant use the same entries of the catalogs
+        p.home_key = home_key(<uint64_t> mark_index if mark_index >= 0 else (<uint64_t> 1 << 32) + id)
         share_join(p, find_pool(self, group_id), weight, reserved, max)
 
     def pool_proven(self, uint32_t id, int known, int32_t mark):

@@ -1,8 +1,8 @@
 # On which servers a transaction of a tenant with shared backends runs.
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport uint32_t
 
-from tenant_proxy.pool.pool cimport Client, Pool
+from tenant_proxy.pool.pool cimport Client
 from tenant_proxy.relay.core cimport Relay
 
 cdef enum:
@@ -11,4 +11,3 @@ cdef enum:
     LANE_REFUSED = 2            # `refusal` says why
 
 cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil
-cdef int32_t counted(Relay e, int32_t index) noexcept nogil

@@ -18,29 +18,18 @@ from tenant_proxy.pool.pool cimport (
     Server,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_DDL, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_OPAQUE, EFF_PINS, EFF_UNPROVEN, EFF_XACT_CONTROL, Relay,
+    EFF_COPIES, EFF_DDL, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_MULTI, EFF_OPAQUE, EFF_PINS,
+    EFF_SETTINGS, EFF_UNPROVEN, EFF_XACT_CONTROL, Relay,
     up_escalate, up_quiesce, up_unread,
 )
-from tenant_proxy.relay.pairing cimport count_shared, give_up, maybe_release, obtain
+from tenant_proxy.relay.marks cimport count_shared, counted, is_proven
+from tenant_proxy.relay.pairing cimport give_up, maybe_release, obtain
 from tenant_proxy.wire.consts cimport XACT_IDLE
 
 cdef enum:
     NOT_SHARED = EFF_ESCALATES | EFF_UNPROVEN | EFF_DDL | EFF_PINS | EFF_DISCARDS_ALL
-
-
-cdef int32_t counted(Relay e, int32_t index) noexcept nogil:
-    # over all workers; as a place is kept for good, it can be compared with an earlier sum
-    cdef int32_t i
-    cdef int32_t n = 0
-    if e.counters == NULL or index < 0:
-        return 0
-    for i in range(e.rows):
-        n += e.counters[i * e.row_places + index]
-    return n
-
-
-cdef inline bint is_proven(Relay e, Pool *p) noexcept nogil:
-    return p.known == CODE_PROVEN and counted(e, p.mark_index) == p.known_mark
+    #: may leave the server in a transaction or a COPY, or is followed by a question about settings
+    MAY_STAY = EFF_XACT_CONTROL | EFF_MULTI | EFF_COPIES | EFF_SETTINGS | EFF_DEALLOCATES
 
 
 cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
@@ -52,6 +41,8 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
         if not s.pool.is_group:
             return check_code(e, c, effects)
         if not effects & NOT_SHARED and is_proven(e, p):
+            if effects & MAY_STAY:
+                s.may_rest = 0
             return LANE_GOES
         if s.settings_changed and s.ring.count == 0 and s.xact_status == XACT_IDLE:
             # it is asked for them first
@@ -86,6 +77,8 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
             return LANE_HELD
         # now it is counted: who changes code waits for it, or was there before and is seen here
         if is_proven(e, p):
+            if effects & MAY_STAY:
+                s.may_rest = 0
             return LANE_GOES
         give_up(e, s)
         why = ESC_CODE

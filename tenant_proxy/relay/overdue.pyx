@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from tenant_proxy.pool.pool cimport (
-    CL_IDLE, CL_WAITING, SV_CLEANING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client, Pool, Server,
+    AHEAD_DUE, CL_IDLE, CL_WAITING, SV_CLEANING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client, Pool, Server,
 )
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, IDLE, IDLE_IN_TRANSACTION, JUDGING, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT, QUEUE_TIMEOUT,
@@ -47,7 +47,7 @@ cdef int server_overdue(Server *s, uint64_t now) noexcept nogil:
     cdef Pool *p = s.pool
     if s.phase == SV_CONNECT or s.phase == SV_LOGIN:
         return CONNECT_FAILED if now > s.connect_us + p.connect_timeout_us else 0
-    if s.client != NULL and s.client.phase == CL_WAITING and p.is_group:
+    if s.client != NULL and (s.client.phase == CL_WAITING and p.is_group or s.ahead > AHEAD_DUE):
         # a switch that does not end
         return SETTINGS_FAILED if now > s.assigned_us + p.connect_timeout_us else 0
     if s.phase == SV_CLEANING:

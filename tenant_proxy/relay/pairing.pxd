@@ -5,6 +5,9 @@ from libc.stdint cimport int32_t, uint64_t
 from tenant_proxy.pool.pool cimport Client, Pool, Server
 from tenant_proxy.relay.core cimport Relay
 
+cdef enum:
+    REST_BYTES = 64             # room for `rest_message`
+
 cdef Server *obtain(Relay e, Client *c) noexcept nogil
 cdef void queue_up(Relay e, Client *c) noexcept nogil
 cdef void demand(Relay e, Pool *p) noexcept nogil
@@ -12,11 +15,12 @@ cdef void settled(Relay e, Server *s) noexcept nogil
 cdef void make_available(Relay e, Server *s) noexcept nogil
 cdef void keep_together(Relay e, Server *s) noexcept nogil
 cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil
-cdef void switch_refused(Relay e, Server *s) noexcept nogil
-cdef void count_shared(Relay e, int32_t index, int n) noexcept nogil
+cdef void switch_undone(Relay e, Server *s) noexcept nogil
+cdef bint others_next(Relay e, Server *s) noexcept nogil
+cdef size_t rest_message(Server *s, char *m) noexcept nogil
+cdef void forget_tenant(Relay e, Server *s) noexcept nogil
 cdef void give_up(Relay e, Server *s) noexcept nogil
 cdef void maybe_release(Relay e, Server *s) noexcept nogil
-cdef void clear_ring(Server *s) noexcept nogil
 
 cdef bint has_hung_up(Client *c) noexcept nogil
 cdef void client_end(Relay e, Client *c, int reason) noexcept nogil

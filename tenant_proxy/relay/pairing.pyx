@@ -5,39 +5,41 @@ demand that it is at rest: every reply consumed, no batch open, ReadyForQuery sa
 else closes it (DESIGN, invariant 2).
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from tenant_proxy.net.reactor cimport Link
 from tenant_proxy.pool.fair cimport (
-    share_begin, share_end, share_may_start, share_next, share_pick, share_push, share_remove,
+    share_begin, share_end, share_may_start, share_next, share_pick, share_push, share_remove, slot_leave,
 )
 from tenant_proxy.pool.pool cimport (
-    ACT_REFUSED, ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_WAITING,
-    LANE_SHARED, R_PARSE, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN,
-    Client, Outstanding, Pool, Server, Stmt, count_wait, idle_pick, idle_push, idle_remove, ring_head,
-    ring_pop, ring_push, wait_pick, wait_push, wait_remove,
+    ACT_SKIP, AHEAD_DUE, AHEAD_NONE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
+    CL_WAITING, LANE_SHARED, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
+    SV_LOGIN, Client, Pool, Server, count_wait, idle_pick, idle_push, idle_remove, ring_push, wait_pick, wait_push,
+    wait_remove,
 )
 from tenant_proxy.relay.core cimport (
-    CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
-    SETTINGS_FAILED, TERMINATED, UNCLEAN, Relay, drop_object, up_ask_settings, up_client_gone, up_demand, up_fail_client,
+    CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, OUTGROWN, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
+    SETTINGS_FAILED, TERMINATED, UNCLEAN, Relay, up_ahead, up_ask_settings, up_client_gone, up_demand, up_fail_client,
     up_greet, up_pinned, up_server_gone, up_switch, up_sync_settings,
 )
 from tenant_proxy.relay.entry cimport entry_gone
+from tenant_proxy.relay.marks cimport count_shared
+from tenant_proxy.relay.replay cimport clear_ring, replay_drop, replay_take
 from tenant_proxy.relay.rewriting cimport forget_rewrites
-from tenant_proxy.relay.statements cimport (
-    client_drop_unnamed, client_forget_all, server_forget_all, stmt_unref,
-)
-from tenant_proxy.wire.buf cimport buf_len
-from tenant_proxy.wire.consts cimport XACT_IDLE
+from tenant_proxy.relay.statements cimport client_drop_unnamed, client_forget_all, server_forget_all
+from tenant_proxy.wire.consts cimport XACT_IDLE, put_u32
+from tenant_proxy.wire.ptrmap cimport map_add, map_get
 
 cdef enum:
     PATIENCE_US = 50000         # a server that fits someone behind goes there while the first waited less
     PEEK_AFTER_US = 20000       # idle longer than this: look whether the server is still there
     UNKNOWN_SETTINGS = 0xffffffff
+    OFTEN = 128                 # Server.changes above which the next tenant is taken to be another
+    OUTGROWN_PAUSE_US = 100000  # between servers of a group that are closed for all the tenants they have served
 
 cdef extern from *:
     """
-    #define tp_full_fence() __sync_synchronize()
     #include <sys/types.h>
     #include <sys/socket.h>
     #include <poll.h>
@@ -59,7 +61,6 @@ cdef extern from *:
     #endif
     }
     """
-    void full_fence "tp_full_fence"() nogil
     int tp_gone(int fd) nogil
     int tp_hung_up(int fd) nogil
 
@@ -117,36 +118,50 @@ cdef int pair(Relay e, Client *c, Server *s) noexcept nogil:
 
 
 cdef int pair_shared(Relay e, Client *c, Server *s) noexcept nogil:
-    # As `pair`.  Whatever it was before, the server is the tenant's when it has acknowledged so, and nothing
-    # of the client's goes there earlier (docs/decisions/0012-shared-backends.md).
+    # As `pair`.  Nothing of the client's runs before the server is its tenant's: from one that is nobody's, and so
+    # ends at the first error, the client's bytes go behind the switch in one write; from any other they wait until
+    # the switch is acknowledged (docs/decisions/0012-shared-backends.md).
     cdef Pool *p = c.pool
     s.guessed_us = share_begin(p)
     count_shared(e, p.active_index, 1)
-    if c.greeted and s.tenant == p and s.startup_id == c.startup_id and s.settings_id == c.settings_id:
+    s.may_rest = 1
+    if (c.greeted and s.tenant == p and s.startup_id == c.startup_id and s.settings_id == c.settings_id
+            and c.replay == NULL):
         p.kept += 1
+        s.changes -= s.changes >> 2
         return 0
     p.switches += 1
-    if up_switch(e, s, c) != 0:
+    if s.tenant == NULL and c.greeted and c.replay == NULL and not p.doubted:
+        if up_ahead(e, c) != 0:
+            server_end(e, s, SETTINGS_FAILED)
+            return -1
+        s.ahead = AHEAD_DUE
+    elif up_switch(e, s, c) != 0:
         server_end(e, s, SETTINGS_FAILED)
         return -1
-    if s.tenant != p:
-        server_forget_all(s)
-        s.touched = 0
+    else:
+        c.phase = CL_WAITING
+        e.pause(&c.link)
+        if s.tenant != p or c.replay != NULL:
+            server_forget_all(s)
+            s.touched = 0
+    note_tenant(s, p)
     s.tenant = p
     s.startup_id = c.startup_id
     s.settings_id = c.settings_id
     s.unnamed_id = 0
     s.failed = 0
-    c.phase = CL_WAITING
-    e.pause(&c.link)
-    return 1
+    return c.phase == CL_WAITING
 
 
-cdef void count_shared(Relay e, int32_t index, int n) noexcept nogil:
-    # other workers see it before anything of the client's is sent
-    if e.counters != NULL and index >= 0:
-        e.counters[e.row * e.row_places + index] += n
-        full_fence()
+cdef void note_tenant(Server *s, Pool *p) noexcept nogil:
+    if s.last != p:
+        s.changes += (255 - s.changes + 3) >> 2
+        s.last = p
+    else:
+        s.changes -= s.changes >> 2
+    if map_get(&s.served, p.home_key) == NULL:
+        map_add(&s.served, p.home_key, s)
 
 
 cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil:
@@ -155,6 +170,10 @@ cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil:
     if s.pool.is_group:
         share_end(c.pool, s.guessed_us, e.now_us - s.assigned_us if e.now_us > s.assigned_us else 0)
         count_shared(e, c.pool.active_index, -1)
+        if s.ahead == AHEAD_DUE:
+            # nothing has been sent: it is still nobody's
+            s.ahead = AHEAD_NONE
+            s.tenant = NULL
     elif s.coded:
         s.coded = 0
         count_shared(e, c.pool.coded_index, -1)
@@ -177,6 +196,7 @@ cdef void settled(Relay e, Server *s) noexcept nogil:
         return
     c.phase = CL_ACTIVE
     c.refitting = 0
+    c.pool.doubted = 0
     e.unpause(&c.link)
 
 
@@ -235,10 +255,17 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
             s.phase = SV_CANCELING
             return
         if p.is_group:
-            c = share_first(p, s)
+            if has_outgrown(e, s):
+                server_end(e, s, OUTGROWN)
+                return
+            c = share_first(e, s)
         else:
             c = wait_pick(p, s.startup_id, e.now_us, PATIENCE_US)
         if c == NULL:
+            if s.tenant != NULL and s.changes >= OFTEN:
+                # by the time that the next comes it is armed
+                come_to_rest(e, s)
+                return
             s.phase = SV_IDLE
             s.idle_since_us = e.now_us
             idle_push(p, s)
@@ -273,9 +300,65 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
         c.phase = CL_IDLE
 
 
-cdef Client *share_first(Pool *g, Server *s) noexcept nogil:
-    cdef Pool *p = share_next(g, s.tenant)
+cdef Client *share_first(Relay e, Server *s) noexcept nogil:
+    cdef Pool *p = share_next(s.pool, s, e.now_us)
     return p.share.first if p != NULL else NULL
+
+
+cdef bint others_next(Relay e, Server *s) noexcept nogil:
+    # whether the next to use a shared server will be another tenant, as far as can be told
+    cdef Pool *p = share_next(s.pool, s, e.now_us)
+    return p != s.tenant if p != NULL else s.changes >= OFTEN
+
+
+cdef bint has_outgrown(Relay e, Server *s) noexcept nogil:
+    # It holds what it has read of the catalogs for each tenant, and gives nothing of that back.
+    cdef Pool *g = s.pool
+    if (g.tenants_limit == 0 or s.served.count <= <size_t> g.tenants_limit
+            or e.now_us < g.outgrown_us + OUTGROWN_PAUSE_US):
+        return False
+    g.outgrown_us = e.now_us
+    return True
+
+
+# --- what makes a shared server nobody's ---------------------------------------------
+# RESET ROLE and RESET ALL lead back to its startup packet (relay.switch.BASE), in which it is armed; before that
+# goes what it knows of its tenant's statements and sequences.
+
+
+cdef size_t rest_message(Server *s, char *m) noexcept nogil:
+    # at most REST_BYTES
+    cdef size_t n = 5
+    if s.stmts.count:
+        memcpy(m + n, b"DEALLOCATE ALL; ", 16)
+        n += 16
+    if s.touched:
+        memcpy(m + n, b"DISCARD SEQUENCES; ", 19)
+        n += 19
+    memcpy(m + n, b"RESET ROLE; RESET ALL\0", 22)
+    n += 22
+    m[0] = b'Q'
+    put_u32(&m[1], <uint32_t> (n - 1))
+    return n
+
+
+cdef void forget_tenant(Relay e, Server *s) noexcept nogil:
+    # `rest_message` is on its way, and nothing of a client's is: nobody's, when it is answered
+    s.phase = SV_CLEANING
+    s.request_us = e.now_us
+    s.tenant = NULL
+    s.touched = 0
+    s.settings_id = 0
+    s.failed = 0
+    server_forget_all(s)
+
+
+cdef void come_to_rest(Relay e, Server *s) noexcept nogil:
+    cdef char m[REST_BYTES]
+    cdef size_t n = rest_message(s, m)
+    ring_push(&s.ring, R_QUERY, ACT_SKIP, NULL, 0)
+    forget_tenant(e, s)
+    e.send(&s.link, m, n)
 
 
 cdef void give_up(Relay e, Server *s) noexcept nogil:
@@ -406,6 +489,7 @@ cdef void client_forget_all_of(Client *c) noexcept nogil:
         client_forget_all(c)
         client_drop_unnamed(c)
         forget_rewrites(c)
+        replay_drop(c)
 
 
 cdef void client_fail(Relay e, Client *c, int reason, uint64_t detail) noexcept nogil:
@@ -415,18 +499,6 @@ cdef void client_fail(Relay e, Client *c, int reason, uint64_t detail) noexcept 
     if c.server == NULL or not (c.server.stream_left and c.server.relaying):
         up_fail_client(e, c, reason, detail)
     client_end(e, c, reason)
-
-
-cdef void clear_ring(Server *s) noexcept nogil:
-    cdef Outstanding *o = ring_head(&s.ring)
-    while o != NULL:
-        if o.arg != NULL:
-            if o.action & ACT_REFUSED or o.request == R_QUERY:
-                drop_object(o.arg)
-            elif o.request == R_PARSE:
-                stmt_unref(<Stmt *> o.arg)
-        ring_pop(&s.ring)
-        o = ring_head(&s.ring)
 
 
 cdef void greet_by_another(Relay e, Client *c) noexcept nogil:
@@ -441,19 +513,27 @@ cdef void greet_by_another(Relay e, Client *c) noexcept nogil:
         settled(e, s)
 
 
-cdef void switch_refused(Relay e, Server *s) noexcept nogil:
-    # The settings of a client that is not greeted yet were refused, by an error that has undone the switch:
-    # its mistake, and the server is as before.
+cdef void switch_undone(Relay e, Server *s) noexcept nogil:
+    # An awaited switch met an error, which has undone all of it: the server is as before, whoever's that is.  Of a
+    # client that is not greeted yet it is its settings' mistake; any other may have met a late cancel, so it is
+    # tried once more.
     cdef Client *c = s.client
     unpair(e, s, c)
-    client_fail(e, c, SETTINGS_FAILED, 0)
     s.settings_id = UNKNOWN_SETTINGS
+    c.pool.doubted = 1
+    if c.greeted and not c.refitting:
+        c.refitting = 1
+        c.phase = CL_IDLE
+        e.unpause(&c.link)
+    else:
+        client_fail(e, c, SETTINGS_FAILED, 0)
     make_available(e, s)
 
 
 cdef void server_end(Relay e, Server *s, int reason) noexcept nogil:
     cdef Pool *p = s.pool
     cdef Client *c = s.client
+    cdef Client *again = NULL
     cdef uint8_t phase = s.phase
     if phase == SV_CLOSING:
         return
@@ -468,9 +548,17 @@ cdef void server_end(Relay e, Server *s, int reason) noexcept nogil:
         if reason != GONE:
             # Terminate, so that the server's log does not speak of a lost connection
             e.send(&s.link, b"X\0\0\0\4", 5)
+    if p.is_group:
+        slot_leave(p, s)
     if c != NULL:
         unpair(e, s, c)
-        if p.is_group and not c.greeted:
+        if s.refused:
+            c.replay = replay_take(s)
+        if c.replay != NULL and s.refused:
+            c.refitting = 1
+            c.pool.doubted = 1
+            again = c
+        elif p.is_group and not c.greeted:
             greet_by_another(e, c)
         elif c.phase == CL_WAITING and not c.refitting:
             # its settings did not get there, so nothing else has: perhaps another server takes them
@@ -492,5 +580,8 @@ cdef void server_end(Relay e, Server *s, int reason) noexcept nogil:
     server_forget_all(s)
     up_server_gone(e, s, reason)
     e.close(&s.link)
+    if again != NULL:
+        again.phase = CL_WAITING
+        obtain(e, again)
     if p.waiting > 0:
         demand(e, p)

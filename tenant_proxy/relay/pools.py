@@ -109,9 +109,15 @@ class Pools:
                 is_group=True,
             )
             self._open(key, record)
-            self._worker.engine.pool_group(record.id, self._worker.settings.intern(BASE))
+            self._group_limits(record)
         record.password = service.password.reveal() if service.password is not None else None
         return record
+
+    def _group_limits(self, record: PoolRecord) -> None:
+        worker = self._worker
+        worker.engine.pool_group(
+            record.id, worker.settings.intern(BASE), record.tenant.cluster.service.max_tenants
+        )
 
     def _tenant(self, registry: Registry, record: PoolRecord) -> TenantInfo | None:
         """What a configuration says of a pool's tenant; None if it no longer has it."""
@@ -218,7 +224,9 @@ class Pools:
             elif key_of(tenant.cluster) in wanting:
                 engine.expire_servers(record.id)
             record.retry_at = 0.0
-            if not record.is_group:
+            if record.is_group:
+                self._group_limits(record)
+            else:
                 self._join(record)
             engine.pool_demand(record.id)
 

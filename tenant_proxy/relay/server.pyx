@@ -11,17 +11,18 @@ from libc.string cimport memcmp, memcpy
 from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    ACT_ASK, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
+    ACT_AHEAD, ACT_ASK, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
     R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
     SV_LOGIN, Client, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
+from tenant_proxy.relay.ahead cimport ahead_ready, ask_again, part
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
     send_refusal, up_ask_done, up_ask_row, up_encoding, up_error, up_notice, up_server_connected,
     up_server_message, up_switch_failed,
 )
 from tenant_proxy.relay.pairing cimport (
-    keep_together, make_available, maybe_release, server_end, settled, switch_refused,
+    keep_together, make_available, maybe_release, server_end, settled, switch_undone,
 )
 from tenant_proxy.relay.rewriting cimport names_own, prefix_of_channel
 from tenant_proxy.relay.statements cimport (
@@ -34,6 +35,7 @@ from tenant_proxy.wire.consts cimport (
     B_NOTICE, B_NOTIFICATION, B_PARAMETER_DESC, B_PARAMETER_STATUS, B_PARSE_COMPLETE, B_READY,
     B_ROW_DESCRIPTION, B_SUSPENDED, LARGE_MESSAGE_LIMIT, XACT_FAILED, XACT_IDLE, XACT_OPEN, put_u32, read_u32,
 )
+from tenant_proxy.wire.ptrmap cimport map_free
 
 cdef enum:
     LOGIN_LIMIT = 65536             # a message of a server's login
@@ -139,6 +141,12 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
                 forward(e, s, data, sent, pos)
                 sent = pos
                 drain_fakes(e, s)
+            if s.arming and s.ring.count == 1:
+                forward(e, s, data, sent, pos)
+                sent = pos
+                part(e, s)
+                if s.phase == SV_CLOSING:
+                    return -1
             if s.ring.count == 0 and (s.xact_status == XACT_IDLE or s.phase == SV_CLEANING):
                 forward(e, s, data, sent, pos)
                 sent = pos
@@ -158,6 +166,10 @@ cdef int let_go(Relay e, Server *s) noexcept nogil:
         return 0
     if s.client != NULL and s.client.phase == CL_WAITING:
         settled(e, s)
+        if s.client != NULL and s.client.replay != NULL:
+            ask_again(e, s.client, s)
+            if s.phase != SV_CLOSING and s.ring.count and ring_head(&s.ring).action & ACT_FAKE:
+                drain_fakes(e, s)
     elif s.client != NULL:
         maybe_release(e, s)
     elif s.phase == SV_CLEANING:
@@ -276,11 +288,13 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             s.skipping = 0
         if action & ACT_SKIP:
             keep = 0
+            if action & ACT_AHEAD and ahead_ready(e, s) != 0:
+                return -1
             if action & ACT_SYNC and (s.failed or status != XACT_IDLE):
                 forward(e, s, data, sent[0], pos)
                 sent[0] = pos
-                if s.pool.is_group and status == XACT_IDLE and not c_greeted(s) and not s.close_needed:
-                    switch_refused(e, s)
+                if s.pool.is_group and status == XACT_IDLE and not s.close_needed:
+                    switch_undone(e, s)
                     return 0 if s.phase != SV_CLOSING else -1
                 server_end(e, s, SETTINGS_FAILED)
                 return -1
@@ -374,10 +388,6 @@ cdef void tell_notification(Relay e, Server *s, char *data, size_t pos, size_t t
         e.pause(&s.link)
 
 
-cdef inline bint c_greeted(Server *s) noexcept nogil:
-    return s.client == NULL or s.client.greeted
-
-
 cdef void unpin(Server *s) noexcept nogil:
     # DISCARD ALL has taken away what the client had on its server alone, if nothing has followed.
     cdef Client *c = s.client
@@ -448,11 +458,15 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
     elif action & ACT_SKIP and head.request == R_QUERY:
         # the proxy's own statement failed, which is nothing to tell a client
         s.failed = 1
+        s.refused = action & ACT_AHEAD and s.told_fatal
         s.told_fatal = 0
-        if action & ACT_SYNC and c != NULL and s.pool.is_group:
+        if action & (ACT_SYNC | ACT_AHEAD) and c != NULL and s.pool.is_group:
             up_switch_failed(e, c, data + pos, total)
         forward(e, s, data, sent[0], pos)
         sent[0] = pos
+        if s.refused:
+            server_end(e, s, SETTINGS_FAILED)
+            return -1
         return 0
     if head != NULL and head.request != R_QUERY and head.request != R_FUNCTION:
         if stale_plan(data + pos, total):
@@ -599,4 +613,6 @@ cdef void server_free(Reactor r, Link *l) noexcept nogil:
     cdef Server *s = <Server *> l
     if s.ring.items != NULL:
         free(s.ring.items)
+    map_free(&s.served)
+    free(s.kept)
     free(l)

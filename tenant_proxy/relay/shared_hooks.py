@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from tenant_proxy import errors
@@ -17,6 +18,9 @@ log = get_logger("shared")
 
 #: messages that make shared servers tenants', kept
 MAX_SWITCHES: Final = 20_000
+
+#: pool, startup settings, settings, and how it is made: see `switch_sql`; None: ahead of the client's bytes
+SwitchKey = tuple[int, int, int, tuple[bool, bool, bool] | None]
 
 
 class SharedHooks:
@@ -45,20 +49,28 @@ class SharedHooks:
     def switch_message(
         self, pool: int, startup_id: int, settings_id: int, from_other: bool, forget: bool, sequences: bool
     ) -> bytes:
+        how = (bool(from_other), bool(forget), bool(sequences))
+        return self._kept(
+            (pool, startup_id, settings_id, how),
+            lambda role, settings: messages.query(
+                switch.switch_sql(role, settings, from_other=how[0], forget=how[1], sequences=how[2])
+            ),
+        )
+
+    def ahead_message(self, pool: int, startup_id: int, settings_id: int) -> bytes:
+        return self._kept((pool, startup_id, settings_id, None), switch.ahead_messages)
+
+    def _kept(self, key: SwitchKey, compose: Callable[[str, Mapping[str, str]], bytes]) -> bytes:
         worker = self._worker
-        key = (pool, startup_id, settings_id, bool(from_other), bool(forget), bool(sequences))
         found = worker.switches.get(key)
         if found is None:
+            pool, startup_id, settings_id, _ = key
             record = worker.pools.get(pool)
             assert record is not None
             wanted = {**self._switched(record, startup_id), **worker.settings.get(settings_id)}
             if len(worker.switches) >= MAX_SWITCHES:
                 worker.switches.clear()
-            found = worker.switches[key] = messages.query(
-                switch.switch_sql(
-                    self._role_of(record), wanted, from_other=key[3], forget=key[4], sequences=key[5]
-                )
-            )
+            found = worker.switches[key] = compose(self._role_of(record), wanted)
         return found
 
     def greeting_message(self, server: int, info: ServerInfo, message: bytes) -> bytes:

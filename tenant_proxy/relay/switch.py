@@ -2,7 +2,8 @@
 
 A backend is opened as the service login, with `BASE` in its startup packet, so that RESET ROLE and RESET
 ALL lead back to nobody: no role, no search_path.  A switch is one message, hence one transaction: it is made
-whole or not at all.  The client's own bytes follow when it is acknowledged.
+whole or not at all.  Where it leads from nobody, whom the first error ends, the client's own bytes are behind
+it in the same write (`ahead_messages`); otherwise they follow when it is acknowledged.
 """
 
 from __future__ import annotations
@@ -49,14 +50,22 @@ def switch_sql(
         parts.append("RESET ROLE; RESET ALL")
     # the switch is awaited: an error in it need not end the backend
     parts.append("SET exit_on_error = off")
+    parts.append(f"SELECT {_calls(role, settings)}")
+    return "; ".join(parts)
+
+
+def ahead_messages(role: str, settings: Mapping[str, str]) -> bytes:
+    """The two messages that make nobody's backend `role`'s: the switch, and what disarms it."""
+    return messages.query(f"SELECT {_calls(role, settings)}") + messages.query("SET exit_on_error = off")
+
+
+def _calls(role: str, settings: Mapping[str, str]) -> str:
     wanted = {"role": role, **settings}
-    calls = ", ".join(
+    return ", ".join(
         f"pg_catalog.set_config({literal(name)}, {literal(value)}, false)"
         for name, value in wanted.items()
         if name not in NOT_CARRIED
     )
-    parts.append(f"SELECT {calls}")
-    return "; ".join(parts)
 
 
 def greeting_sql(names: Iterable[str]) -> str:

@@ -52,7 +52,7 @@ def test_allowed(sql, group):
     if group.get("pins"):
         wanted |= Effect.PINS
     # which backends it may run on is tested in tests/unit/guard/test_judge.py
-    ignored = Effect.READS | Effect.WRITES | Effect.ESCALATES | Effect.UNPROVEN
+    ignored = Effect.READS | Effect.WRITES | Effect.ESCALATES | Effect.UNPROVEN | Effect.COPIES | Effect.ENDS
     if Effect.DDL not in wanted:
         ignored |= Effect.DDL
     if Effect.MULTI in wanted:

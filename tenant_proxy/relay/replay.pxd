@@ -1,0 +1,8 @@
+# What was on its way to a server that refused to become its client's tenant's.
+
+from tenant_proxy.pool.pool cimport Client, Replay, Server
+
+cdef void clear_ring(Server *s) noexcept nogil
+cdef Replay *replay_take(Server *s) noexcept nogil
+cdef void replay_put(Client *c, Server *s) noexcept nogil
+cdef void replay_drop(Client *c) noexcept nogil
