@@ -160,8 +160,8 @@ class Service(Section):
     max_backends: Count = 0
     """Shared backends at most, over all workers; 0: as many as the cluster's max_backends."""
     max_tenants: Count = 100
-    """A shared backend that has served more tenants than this is replaced when it is free, as it keeps what it has
-    read of the catalogs for each of them (some 250 kB for 20 tables); 0: never."""
+    """A shared backend that has served more tenants than this is replaced when it is free, as it keeps what
+    it has read of the catalogs for each of them (some 250 kB for 20 tables); 0: never."""
 
 
 class Admin(Section):

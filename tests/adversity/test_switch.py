@@ -1,17 +1,34 @@
-"""A shared backend that can't be made the tenant's: nothing of the client's has run, nobody else is hurt."""
+"""A shared backend that can't be made the tenant's: nothing of the client's has run, nobody else is hurt.
+
+docs/decisions/0012-shared-backends.md says what a switch consists of, and what a failure means at each point.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
-from tests.e2e.test_shared import SERVICE, backend_of, provide, shared_config
+from tests.e2e.test_shared import SERVICE, backend_of, provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
-from tests.wire_client import WireClient, query, sqlstates, wait_until
+from tests.step_relay import Fault, Passage, StepRelay
+from tests.wire_client import (
+    SYNC,
+    ConnectionEnded,
+    WireClient,
+    bind,
+    close_statement,
+    execute,
+    parse,
+    query,
+    rows,
+    sqlstates,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -71,12 +88,16 @@ def kill_shared(server: Server) -> int:
     return found[0]
 
 
+def shared_servers(proxy: Proxy) -> list[dict[str, str]]:
+    return [one for one in proxy.admin("SHOW SERVERS") if one["user"] == SERVICE["user"]]
+
+
 def test_a_backend_that_is_killed_at_rest(shared, pg):
     with shared.wire("acme_app") as acme, shared.wire("beta_app") as beta:
         assert acme.value("SELECT 1") == "1"
         for client, name in ((acme, "acme_app"), (beta, "beta_app"), (acme, "acme_app")):
             assert kill_shared(pg) >= 1
-            wait_until(lambda: not shared.admin("SHOW SERVERS"), "its end was noticed", 5)
+            wait_until(lambda: not shared_servers(shared), "its end was noticed", 5)
             assert client.value("SELECT current_user") == name
 
 
@@ -139,3 +160,235 @@ def test_a_cancel_that_comes_with_the_switch(shared, pg):
                 continue
             assert row == ("acme_app",)
         assert backend_of(beta)
+
+
+# --- at every point of a switch that goes ahead of the client's bytes -------------------------
+
+
+SWITCH, DISARM, STATEMENT, REST = (
+    "set_config('role', 'acme_app'",
+    "exit_on_error = off",
+    "INSERT",
+    "RESET ROLE",
+)
+
+
+@pytest.fixture(scope="module")
+def relay(pg: Server) -> Iterator[StepRelay]:
+    relay = StepRelay(pg.host, pg.port)
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
+def stepped(proxies: Callable[..., Proxy], pg: Server, relay: StepRelay) -> Proxy:
+    provide(pg)
+    config = shared_config(pg, 1)
+    config["clusters"][0] |= {"host": relay.host, "port": relay.port, "tls": {"mode": "disable"}}
+    proxy = proxies(**config)
+    for user in ("acme_app", "beta_app"):
+        with proxy.wire(user) as client:
+            shares_again(pg, client)
+    return proxy
+
+
+def until_nobodys(acme: WireClient, beta: WireClient) -> None:
+    """Tenants that take turns leave the backend nobody's."""
+    for _ in range(4):
+        assert acme.value("SELECT current_user") == "acme_app"
+        assert beta.value("SELECT current_user") == "beta_app"
+
+
+INSERT = "INSERT INTO scratch VALUES (77, current_user)"
+
+
+def happens(
+    stepped: Proxy,
+    pg: Server,
+    relay: StepRelay,
+    point: str,
+    fault: Fault,
+    *messages: bytes,
+    goes_on: bool = True,
+) -> list[str]:
+    """What the client is told of a statement that meets the fault: SQLSTATEs, none if it was done.
+
+    It was done exactly if the client was told so, as the right role; and nobody else is hurt.
+    """
+    with pg.connect() as conn, stepped.wire("acme_app") as acme, stepped.wire("beta_app") as beta:
+        until_nobodys(acme, beta)
+        conn.execute("DELETE FROM acme.scratch WHERE id = 77")
+        relay.expect(point, fault)
+        acme.send(*(messages or [query(INSERT)]))
+        try:
+            told = sqlstates(acme.until_ready(sum(one[:1] in b"QS" for one in messages or [b"Q"])))
+        except ConnectionEnded as end:
+            told = sqlstates(end.replies)
+        assert relay.happened.wait(10)
+        assert beta.value("SELECT current_user || ' ' || current_schema()") == "beta_app beta"
+        found = conn.execute("SELECT body FROM acme.scratch WHERE id = 77").fetchall()
+        if told:
+            assert found == []
+        else:
+            assert found == [("acme_app",)]
+            if goes_on:
+                assert acme.value("SELECT current_user || ' ' || current_schema()") == "acme_app acme"
+    return told
+
+
+def terminate(pg: Server) -> Fault:
+    def fault(passage: Passage) -> None:
+        with pg.connect() as conn:
+            conn.execute("SELECT pg_terminate_backend(%s, 5000)", [passage.pid])
+
+    return fault
+
+
+def cancel(pg: Server) -> Fault:
+    def fault(passage: Passage) -> None:
+        with pg.connect() as conn:
+            conn.execute("SELECT pg_cancel_backend(%s)", [passage.pid])
+
+    return fault
+
+
+def cut(passage: Passage) -> None:
+    passage.cut()
+
+
+@pytest.mark.parametrize(("point", "told"), [(SWITCH, []), (DISARM, []), (STATEMENT, ["57P01"]), (REST, [])])
+def test_the_backend_is_killed(stepped, pg, relay, point, told):
+    """Before the statement has begun, another backend is tried."""
+    assert happens(stepped, pg, relay, point, terminate(pg)) == told
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [parse(INSERT), bind(), execute(), SYNC],
+        [parse(INSERT, "s"), SYNC, bind(name="s"), execute(), SYNC, query("SELECT 1")],
+        [parse("SELECT 1", "s"), close_statement("s"), SYNC, query(INSERT)],
+        [query("BEGIN"), query(INSERT), query("COMMIT")],
+        [query(f"{INSERT} /* {'long' * 20_000} */")],
+    ],
+    ids=["unnamed", "named", "closed", "transaction", "long"],
+)
+def test_what_was_on_its_way_goes_to_another_backend(stepped, pg, relay, messages):
+    assert happens(stepped, pg, relay, DISARM, terminate(pg), *messages, goes_on=False) == []
+
+
+@pytest.mark.parametrize(
+    ("point", "told"), [(SWITCH, ["08006"]), (DISARM, ["08006"]), (STATEMENT, ["08006"]), (REST, [])]
+)
+def test_the_network_is_cut(stepped, pg, relay, point, told):
+    """How far the backend has come is not known, so nothing is tried again."""
+    assert happens(stepped, pg, relay, point, cut) == told
+
+
+@pytest.mark.parametrize("point", [SWITCH, DISARM, STATEMENT, REST])
+def test_a_late_cancel_between_two_messages(stepped, pg, relay, point):
+    assert happens(stepped, pg, relay, point, cancel(pg)) == []
+
+
+@pytest.mark.parametrize("how", ["cancel", "statement_timeout"])
+def test_the_switch_itself_is_stopped(stepped, pg, relay, how):
+    """It waits for a lock on a catalog that it reads, and is cancelled or times out."""
+    ended = threading.Event()
+
+    def fault(passage: Passage) -> None:
+        conn = pg.connect()
+        # what the backend knows of roles is forgotten, so that it has to look again
+        conn.execute("ALTER ROLE acme_app CONNECTION LIMIT -1")
+        conn.execute("BEGIN; LOCK TABLE pg_catalog.pg_authid, pg_catalog.pg_auth_members")
+
+        def stop() -> None:
+            wait_until(lambda: _waits(conn, passage.pid), "the switch waits for the lock", 10)
+            if how == "cancel":
+                conn.execute("SELECT pg_cancel_backend(%s)", [passage.pid])
+            wait_until(lambda: not _waits(conn, passage.pid), "the switch was stopped", 10)
+            conn.execute("ROLLBACK")
+            conn.close()
+            ended.set()
+
+        threading.Thread(target=stop).start()
+
+    with pg.connect() as conn:
+        if how == "statement_timeout":
+            conn.execute(f"ALTER ROLE {SERVICE['user']} SET statement_timeout = '700ms'")
+            kill_shared(pg)
+        try:
+            assert happens(stepped, pg, relay, SWITCH, fault) == []
+            assert ended.wait(10)
+        finally:
+            conn.execute(f"ALTER ROLE {SERVICE['user']} RESET statement_timeout")
+            kill_shared(pg)
+
+
+def _waits(conn: psycopg.Connection[Any], pid: int) -> bool:
+    found = conn.execute(
+        "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", [pid]
+    ).fetchone()
+    return found is not None
+
+
+@pytest.mark.parametrize(("point", "told"), [(SWITCH, ["08006"]), (DISARM, []), (STATEMENT, [])])
+def test_the_membership_is_revoked(stepped, pg, relay, revoked, point, told):
+    assert happens(stepped, pg, relay, point, lambda _: revoked(), goes_on=False) == told
+
+
+def test_a_broken_tenant_costs_others_no_backends(stepped, pg, revoked):
+    """From the second failure on its switches are awaited, and undone by the server."""
+    with stepped.wire("acme_app") as acme, stepped.wire("beta_app") as beta:
+        until_nobodys(acme, beta)
+        revoked()
+        assert refusal(acme, "SELECT 1") == ["08006"]
+        before = backend_of(beta)
+        for _ in range(3):
+            with pytest.raises(psycopg.OperationalError, match="no backend could be made"):
+                stepped.connect("acme_app", options="-c extra_float_digits=2")
+            assert backend_of(beta) == before
+
+
+def test_cancels_all_the_time(shared, pg):
+    """Every statement has run as its tenant, or its client was told, whatever a cancel has hit."""
+    stop = threading.Event()
+
+    def storm() -> None:
+        with pg.connect() as conn:
+            while not stop.is_set():
+                conn.execute(
+                    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity, generate_series(1, 20)"
+                    " WHERE usename = %s AND application_name <> 'tenant_proxy code'",
+                    [SERVICE["user"]],
+                )
+
+    thread = threading.Thread(target=storm)
+    right = told = 0
+    with shared.wire("acme_app") as acme, shared.wire("beta_app") as beta:
+        clients = {"acme": acme, "beta": beta}
+        until_nobodys(acme, beta)
+        thread.start()
+        try:
+            for _ in range(300):
+                for name in clients:
+                    try:
+                        clients[name].send(query("SELECT current_user || ' ' || current_schema()"))
+                        answer = clients[name].until_ready()
+                    except ConnectionEnded as end:
+                        told += bool(sqlstates(end.replies))
+                        clients[name].close()
+                        clients[name] = shared.wire(f"{name}_app").__enter__()
+                        continue
+                    if sqlstates(answer):
+                        assert sqlstates(answer) == ["57014"]
+                        told += 1
+                    else:
+                        assert rows(answer) == [(f"{name}_app {name}",)]
+                        right += 1
+        finally:
+            stop.set()
+            thread.join()
+            for client in clients.values():
+                client.close()
+    assert right
+    assert told

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
-from tests.wire_client import SYNC, bind, execute, parse, query, rows, sqlstates, wait_until
+from tests.wire_client import SYNC, bind, close_statement, execute, parse, query, rows, sqlstates, wait_until
 
 SERVICE = {"user": "tenant_proxy_service", "password": {"value": "service-secret"}}
 
@@ -155,6 +155,46 @@ def test_prepared_statements(shared):
             assert rows(beta.ask(bind(name="s"), execute(), SYNC)) == [("bolt",)]
         seen = beta.query("SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%orders%'")
         assert len(rows(seen)) <= 1
+
+
+def test_requests_sent_at_once_are_answered_in_order(shared):
+    """Also where the backend becomes nobody's behind one of them, and another tenant's in between."""
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        for _ in range(6):
+            for client in (acme, beta):
+                client.send(
+                    *(query(f"SELECT current_user, {n}") for n in range(3)),
+                    query("BEGIN"),
+                    parse("SELECT current_user, $1", "s"),
+                    *(part for n in ("3", "4") for part in (bind(n, name="s"), execute())),
+                    SYNC,
+                    query("COMMIT"),
+                    close_statement("s"),
+                    SYNC,
+                )
+            for client, name in ((acme, "acme"), (beta, "beta")):
+                said = client.until_ready(7)
+                assert sqlstates(said) == []
+                assert rows(said) == [(f"{name}_app", str(n)) for n in range(5)]
+
+
+def test_a_backend_that_tenants_take_in_turns_has_nothing_of_theirs_at_rest(shared, pg):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta, pg.connect() as conn:
+        for _ in range(4):
+            for client in (acme, beta):
+                client.ask(parse("SELECT nextval('numbers')"), bind(), execute(), SYNC)
+        pid = backend_of(acme)
+        wait_until(
+            lambda: (
+                "RESET ROLE; RESET ALL"
+                in conn.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()[0]
+            ),
+            "it has become nobody's",
+            5,
+        )
+        assert sqlstates(beta.query("SELECT lastval()")) == ["55000"]
 
 
 def test_sequences(shared):
