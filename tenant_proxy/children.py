@@ -17,9 +17,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tenant_proxy import hub
 from tenant_proxy.obs.log import get_logger
@@ -53,6 +53,31 @@ class RestartPolicy:
         return longest * random.uniform(0.8, 1.0)
 
 
+class Process(Protocol):
+    """What is needed of a child's process: asyncio's have it, and the nursery's."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    async def wait(self) -> int: ...
+
+
+#: (argv, files that it has under the same numbers) -> the process
+Start = Callable[[Sequence[str], Iterable[int]], Awaitable[Process]]
+
+
+async def start_afresh(argv: Sequence[str], files: Iterable[int]) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=subprocess.DEVNULL,
+        pass_fds=tuple(files),
+        process_group=0,  # Ctrl-C in a terminal is for the supervisor alone to handle
+    )
+
+
 class Child:
     """Keeps one process running until `stop`.
 
@@ -70,6 +95,7 @@ class Child:
         policy: RestartPolicy,
         next_incarnation: Callable[[], int],
         on_exit: Callable[[Child], None] = lambda child: None,
+        start_process: Start = start_afresh,
     ) -> None:
         self.name = name
         self.worker = worker
@@ -86,8 +112,9 @@ class Child:
         self._policy = policy
         self._next_incarnation = next_incarnation
         self._on_exit = on_exit
+        self._start_process = start_process
         self._unwanted = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._started_s = 0.0
         #: when the process became ready, on the monotonic clock; infinite before
         self._ready_s = math.inf
@@ -178,11 +205,9 @@ class Child:
         with theirs:
             fd = theirs.fileno()
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *self._argv, "--hub-fd", str(fd),
-                    stdin=subprocess.DEVNULL, pass_fds=(fd, *self._pass_fds()),
-                    process_group=0,  # Ctrl-C in a terminal is for the supervisor alone to handle
-                )  # fmt: skip
+                process = await self._start_process(
+                    [*self._argv, "--hub-fd", str(fd)], (fd, *self._pass_fds())
+                )
             except BaseException:
                 ours.close()
                 raise
@@ -206,7 +231,7 @@ class Child:
         self.last_exit = describe_exit(code)
         self._on_exit(self)
 
-    async def _watch_start(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch_start(self, process: Process) -> None:
         await asyncio.sleep(self._policy.start_timeout_s)
         if self.phase is Phase.STARTING:
             log.error("child does not get ready, killing it", child=self.name, pid=process.pid)

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 from tenant_proxy import hub
 from tenant_proxy.admin.stats_window import StatsWindow
-from tenant_proxy.children import Child, Phase, RestartPolicy
+from tenant_proxy.children import Child, Phase, RestartPolicy, Start, start_afresh
 from tenant_proxy.config.load import Loaded
 from tenant_proxy.config.load import load as load_config
 from tenant_proxy.config.problems import ConfigError, Problem
@@ -35,6 +35,7 @@ from tenant_proxy.config.reload import changes, keep_fixed
 from tenant_proxy.config.schema import Config, Isolation
 from tenant_proxy.config.transport import to_transport
 from tenant_proxy.listeners import Listener, ListenError, open_listeners
+from tenant_proxy.nursery import Nursery
 from tenant_proxy.obs import log as obs_log
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.pool.budget import CODE_COUNTERS
@@ -103,8 +104,10 @@ class Supervisor:
         *,
         commands: Commands | None = None,
         policy: RestartPolicy | None = None,
+        start_process: Start = start_afresh,
     ) -> None:
         self._load = load
+        self._start_process = start_process
         self._config = config
         self._commands = commands or Commands()
         self._policy = policy or RestartPolicy()
@@ -192,6 +195,7 @@ class Supervisor:
             policy=self._policy,
             next_incarnation=self._incarnations.__next__,
             on_exit=self._on_worker_exit,
+            start_process=self._start_process,
         )
 
     def _worker_fds(self) -> list[int]:
@@ -206,6 +210,7 @@ class Supervisor:
             pass_fds=lambda: [lis.sock.fileno() for lis in self._http],
             policy=self._policy,
             next_incarnation=self._incarnations.__next__,
+            start_process=self._start_process,
         )
         self._control.start()
 
@@ -585,6 +590,22 @@ def serve(
 ) -> int:
     """`run` with a loader of one's own; it is called now and at each reload."""
     obs_log.configure()
+    # before anything secret is read, and any thread started
+    nursery = Nursery.open() if commands is None else None
+    try:
+        return _serve(load, commands, policy, pidfile, nursery.start if nursery is not None else start_afresh)
+    finally:
+        if nursery is not None:
+            nursery.close()
+
+
+def _serve(
+    load: Callable[[], Loaded],
+    commands: Commands | None,
+    policy: RestartPolicy | None,
+    pidfile: str | Path | None,
+    start_process: Start,
+) -> int:
     try:
         loaded = load()
     except ConfigError as error:
@@ -603,7 +624,8 @@ def serve(
             return 1
 
     async def main() -> int:
-        return await Supervisor(load, config, commands=commands, policy=policy).run()
+        supervisor = Supervisor(load, config, commands=commands, policy=policy, start_process=start_process)
+        return await supervisor.run()
 
     try:
         return asyncio.run(main())

@@ -45,6 +45,7 @@ LAYERS: dict[str, set[str]] = {
     "system": set(),
     "listeners": BASE,
     "children": {"hub", "obs", "config.schema"},
+    "nursery": {"children", "hub", "obs", "system"},
     "admin": BASE | {"hub", "tenancy", "config"},
     # the tenants' life (decision 14): each may import those before it
     "catalog": BASE | {"auth"},

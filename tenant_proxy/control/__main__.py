@@ -24,7 +24,7 @@ from tenant_proxy.obs.log import get_logger
 log = get_logger("control")
 
 
-async def main(hub_fd: int) -> int:
+async def serve(hub_fd: int) -> int:
     client = await hub.HubClient.connect(hub_fd)
     boot = await client.call("supervisor", "bootstrap")
     config = from_transport(boot["config"])
@@ -56,12 +56,17 @@ async def main(hub_fd: int) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def main() -> int:
     parser = argparse.ArgumentParser(prog="tenant_proxy.control")
     parser.add_argument("--hub-fd", type=int, required=True)
+    arguments = parser.parse_args()
     hub.die_with_parent()
     try:
-        sys.exit(asyncio.run(main(parser.parse_args().hub_fd)))
+        return asyncio.run(serve(arguments.hub_fd))
     except hub.HubError as problem:
         log.error("the supervisor is gone", reason=problem)
-        sys.exit(1)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -81,12 +82,13 @@ class _Names:
     def __init__(self, entries: Iterable[str]) -> None:
         self.exact = {entry for entry in entries if "*" not in entry}
         self.patterns = [tuple(entry.split("*")) for entry in entries if "*" in entry]
+        self._pattern = re.compile(
+            "|".join(f"{re.escape(begin)}.*{re.escape(end)}" for begin, end in self.patterns) or "(?!)",
+            re.DOTALL,
+        )
 
     def __contains__(self, name: str) -> bool:
-        return name in self.exact or any(
-            name.startswith(begin) and name.endswith(end) and len(name) >= len(begin) + len(end)
-            for begin, end in self.patterns
-        )
+        return name in self.exact or self._pattern.fullmatch(name) is not None
 
 
 class _Reasons:
