@@ -1,7 +1,7 @@
 # Everything runs from here; each step leaves a stamp in .stamps/ and is not redone.
 #
 #   make demo            embedded PostgreSQL, two tenants, the proxy, a tour; stays up   (ONCE=1: exits)
-#   make test            every test but the long ones     (ARGS="-k scram" goes to pytest)
+#   make test            every test but the long ones     (ARGS="-k scram" goes to pytest; "-n 0": one by one)
 #   make soak, fuzz      the long ones     (SECONDS=3600: each of our parsers is fuzzed as long)
 #   make bench           the load tests                   (ARGS goes to python -m loadtests)
 #   make lint            ruff and mypy
@@ -90,7 +90,7 @@ demo: compile
 	@exec $(PY) -m tenant_proxy.devel.demo $(if $(ONCE),--once) $(ARGS)
 
 test: compile .stamps/packages
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 soak: compile .stamps/packages
 	$(PY) -m pytest -m soak --timeout 7200 $(ARGS)

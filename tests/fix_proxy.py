@@ -15,6 +15,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -263,13 +264,15 @@ def _command(pid: int) -> str:
 
 
 class Proxies:
-    """Starts proxies, and keeps those that tests share; the least used ends when there are too many."""
+    """Starts proxies, and keeps those that tests share; when there are too many the one that was used
+    least ends, uses of long ago counting less: what all files use stays, what one uses goes."""
 
     MAX_SHARED = 8
 
     def __init__(self, base: Path) -> None:
         self._base = base
         self._shared: dict[str, Proxy] = {}
+        self._uses: defaultdict[str, float] = defaultdict(float)
         self._count = 0
 
     def new(self, config: dict[str, Any]) -> Proxy:
@@ -280,14 +283,18 @@ class Proxies:
 
     def shared(self, config: dict[str, Any]) -> Proxy:
         key = json.dumps(config, sort_keys=True)
+        self._uses[key] += 1
         proxy = self._shared.pop(key, None)
         if proxy is not None and proxy.process_ended():
             proxy = None
         if proxy is None:
+            if len(self._shared) >= self.MAX_SHARED:
+                # the test that asks may be using the latest
+                self._shared.pop(min([*self._shared][:-3], key=self._uses.__getitem__)).stop()
+                for other in self._uses:
+                    self._uses[other] /= 2
             proxy = self.new(config)
         self._shared[key] = proxy  # moves to the end: the most lately used
-        if len(self._shared) > self.MAX_SHARED:
-            self._shared.pop(next(iter(self._shared))).stop()
         return proxy
 
     def stop(self) -> None:

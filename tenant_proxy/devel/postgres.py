@@ -54,6 +54,8 @@ _STOP_TIMEOUT_S = 30
 _PORT_TRIES = 8
 #: below Linux's range for outgoing connections, so that a restarted server finds its port free
 _PORTS = range(20_000, 30_000)
+#: tests in several processes must not get the same ports because they have seeded `random` alike
+_random = random.SystemRandom()
 
 StopMode = Literal["smart", "fast", "immediate"]
 _STOP_SIGNALS: dict[StopMode, signal.Signals] = {
@@ -350,7 +352,7 @@ class Server:
 
 def free_port(host: str = "127.0.0.1", avoid: Sequence[int] = ()) -> int:
     """A port that nobody listens on at this moment."""
-    for port in random.sample(_PORTS, 200):
+    for port in _random.sample(_PORTS, 200):
         if port not in avoid and port_is_free(port, host):
             return port
     raise OSError(f"no free port on {host} in {_PORTS.start}..{_PORTS.stop - 1}")
