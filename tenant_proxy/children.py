@@ -87,7 +87,7 @@ class Child:
     def __init__(
         self,
         name: str,
-        argv: list[str],
+        argv: Sequence[str],
         switchboard: hub.Hub,
         *,
         worker: int | None = None,

@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,6 +61,9 @@ MAX_START_FAILURES = 5
 FD_RESERVE = 256
 MAX_CHANGES_LOGGED = 100
 
+WORKER = (sys.executable, "-m", "tenant_proxy.worker")
+CONTROL = (sys.executable, "-m", "tenant_proxy.control")
+
 
 class Stop(enum.IntEnum):
     """How urgently to stop; only ever grows."""
@@ -69,14 +72,6 @@ class Stop(enum.IntEnum):
     DRAIN = 1
     FAST = 2
     NOW = 3
-
-
-@dataclass(frozen=True)
-class Commands:
-    """What the children are started with; tests put a stub worker here."""
-
-    worker: list[str] = field(default_factory=lambda: [sys.executable, "-m", "tenant_proxy.worker"])
-    control: list[str] = field(default_factory=lambda: [sys.executable, "-m", "tenant_proxy.control"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +97,12 @@ class Supervisor:
         load: Callable[[], Loaded],
         config: Config,
         *,
-        commands: Commands | None = None,
         policy: RestartPolicy | None = None,
         start_process: Start = start_afresh,
     ) -> None:
         self._load = load
         self._start_process = start_process
         self._config = config
-        self._commands = commands or Commands()
         self._policy = policy or RestartPolicy()
         self._generation = 1
         self._incarnations = itertools.count(1)
@@ -188,7 +181,7 @@ class Supervisor:
     def _make_worker(self, slot: int) -> Child:
         return Child(
             f"worker:{slot}",
-            self._commands.worker,
+            WORKER,
             self._hub,
             worker=slot,
             pass_fds=self._worker_fds,
@@ -205,7 +198,7 @@ class Supervisor:
     def _start_control(self) -> None:
         self._control = Child(
             "control",
-            self._commands.control,
+            CONTROL,
             self._hub,
             pass_fds=lambda: [lis.sock.fileno() for lis in self._http],
             policy=self._policy,
@@ -584,16 +577,15 @@ def run(config_path: str | Path, *, pidfile: str | Path | None = None) -> int:
 def serve(
     load: Callable[[], Loaded],
     *,
-    commands: Commands | None = None,
     policy: RestartPolicy | None = None,
     pidfile: str | Path | None = None,
 ) -> int:
     """`run` with a loader of one's own; it is called now and at each reload."""
     obs_log.configure()
     # before anything secret is read, and any thread started
-    nursery = Nursery.open() if commands is None else None
+    nursery = Nursery.open()
     try:
-        return _serve(load, commands, policy, pidfile, nursery.start if nursery is not None else start_afresh)
+        return _serve(load, policy, pidfile, nursery.start if nursery is not None else start_afresh)
     finally:
         if nursery is not None:
             nursery.close()
@@ -601,7 +593,6 @@ def serve(
 
 def _serve(
     load: Callable[[], Loaded],
-    commands: Commands | None,
     policy: RestartPolicy | None,
     pidfile: str | Path | None,
     start_process: Start,
@@ -624,7 +615,7 @@ def _serve(
             return 1
 
     async def main() -> int:
-        supervisor = Supervisor(load, config, commands=commands, policy=policy, start_process=start_process)
+        supervisor = Supervisor(load, config, policy=policy, start_process=start_process)
         return await supervisor.run()
 
     try:

@@ -27,6 +27,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.pg_server import Server, free_port
+from tests.warm import Program, Warm
 from tests.wire_client import WireClient, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -66,12 +67,16 @@ def merged(base: Any, changes: Any) -> Any:
     return {**base, **{key: merged(base.get(key), value) for key, value in changes.items()}}
 
 
+#: what a proxy runs that is not started afresh
+SERVE = "import sys; from tenant_proxy.cli import main; sys.exit(main())"
+
+
 class Proxy:
     """A `tenant-proxy serve` process with a configuration file of its own."""
 
     host = "127.0.0.1"
 
-    def __init__(self, directory: Path, config: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, config: dict[str, Any], warm: Warm | None = None) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.config_path = directory / "tenant_proxy.yaml"
@@ -80,7 +85,8 @@ class Proxy:
         self.metrics_port = free_port()
         self.config: dict[str, Any] = {}
         self._configure(config)
-        self.process: subprocess.Popen[bytes] | None = None
+        self._warm = warm
+        self.process: subprocess.Popen[bytes] | Program | None = None
         #: set by a test that breaks a worker on purpose
         self.expects_dead_workers = False
 
@@ -94,16 +100,21 @@ class Proxy:
     # --- life
 
     def start(self) -> None:
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tenant_proxy", "serve", "-c", str(self.config_path)],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # what a developer has set must not decide how the tests end
-                env={k: v for k, v in os.environ.items() if not k.startswith(("PG", "TENANT_PROXY"))},
-            )
+        # what a developer has set must not decide how the tests end
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "TENANT_PROXY"))}
+        arguments = ["serve", "-c", str(self.config_path)]
+        if self._warm is not None:
+            self.process = self._warm.start(SERVE, arguments, env=env, log=self.log_path)
+        else:
+            with self.log_path.open("ab") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "tenant_proxy", *arguments],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=env,
+                )
         try:
             wait_until(lambda: self.process_ended() or self.is_ready(), "the proxy is ready", START_S)
             assert self.process.poll() is None, f"the proxy exited with {self.process.returncode}"
@@ -269,15 +280,16 @@ class Proxies:
 
     MAX_SHARED = 8
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, warm: Warm) -> None:
         self._base = base
+        self._warm = warm
         self._shared: dict[str, Proxy] = {}
         self._uses: defaultdict[str, float] = defaultdict(float)
         self._count = 0
 
-    def new(self, config: dict[str, Any]) -> Proxy:
+    def new(self, config: dict[str, Any], *, fresh: bool = False) -> Proxy:
         self._count += 1
-        proxy = Proxy(self._base / f"proxy{self._count}", config)
+        proxy = Proxy(self._base / f"proxy{self._count}", config, None if fresh else self._warm)
         proxy.start()
         return proxy
 
@@ -308,8 +320,15 @@ class Proxies:
 
 
 @pytest.fixture(scope="session")
-def proxy_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxies]:
-    pool = Proxies(tmp_path_factory.mktemp("proxy"))
+def warm() -> Iterator[Warm]:
+    warm = Warm()
+    yield warm
+    warm.close()
+
+
+@pytest.fixture(scope="session")
+def proxy_pool(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Iterator[Proxies]:
+    pool = Proxies(tmp_path_factory.mktemp("proxy"), warm)
     yield pool
     pool.stop()
 
@@ -369,11 +388,12 @@ def proxies(pg: Server, request: pytest.FixtureRequest) -> Iterator[Callable[...
 
 @pytest.fixture
 def own_proxy(pg: Server, proxy_pool: Proxies) -> Iterator[Callable[..., Proxy]]:
-    """A proxy of this test's own; it must end cleanly unless the test has ended it."""
+    """A proxy of this test's own; it must end cleanly unless the test has ended it.  `fresh`: started as
+    users start it, which takes a second."""
     made: list[Proxy] = []
 
-    def make(server: Server | None = None, **changes: Any) -> Proxy:
-        made.append(proxy_pool.new(merged(base_config(server or pg), changes)))
+    def make(server: Server | None = None, *, fresh: bool = False, **changes: Any) -> Proxy:
+        made.append(proxy_pool.new(merged(base_config(server or pg), changes), fresh=fresh))
         return made[-1]
 
     yield make

@@ -48,7 +48,7 @@ def replaced(proxy: Proxy, victim: int) -> None:
 
 
 def test_it_has_no_secrets_and_no_files(own_proxy):
-    proxy = own_proxy()
+    proxy = own_proxy(fresh=True)
     (nursery,) = nurseries(proxy)
     secrets = [password.encode() for password in PASSWORDS.values()]
     assert contains(proxy.worker_pids()[0], secrets), "the search finds nothing anywhere"
@@ -60,7 +60,7 @@ def test_it_has_no_secrets_and_no_files(own_proxy):
 
 
 def test_children_are_the_supervisors(own_proxy):
-    proxy = own_proxy(workers=2)
+    proxy = own_proxy(fresh=True, workers=2)
     with proxy.log_contains("killed by SIGKILL"):
         victim = proxy.worker_pids()[0]
         os.kill(victim, signal.SIGKILL)
@@ -74,7 +74,7 @@ def test_children_are_the_supervisors(own_proxy):
 
 
 def test_what_a_killed_worker_leaves_is_reaped(own_proxy):
-    proxy = own_proxy()
+    proxy = own_proxy(fresh=True)
     (victim,) = proxy.worker_pids()
     with proxy.wire() as c:
         # long enough for a judge process
@@ -88,7 +88,7 @@ def test_what_a_killed_worker_leaves_is_reaped(own_proxy):
 
 def test_it_is_killed(own_proxy):
     """Its children live on, and those that follow are started afresh."""
-    proxy = own_proxy()
+    proxy = own_proxy(fresh=True)
     (nursery,) = nurseries(proxy)
     with proxy.wire() as c:
         with proxy.log_contains("the nursery has ended"):

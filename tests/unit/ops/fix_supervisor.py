@@ -6,21 +6,19 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from tenant_proxy.hub import HubError
+from tests.warm import Warm
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent.parent
-STUB = HERE / "stub_worker.py"
 
 #: runs in the supervisor's process; the configuration is JSON, a bad one has "problems": [[line, text]]
 MAIN = """
 import json, sys
-from tenant_proxy import supervisor
+from tenant_proxy import nursery, supervisor
 from tenant_proxy.children import RestartPolicy
 from tenant_proxy.config.load import Loaded
 from tenant_proxy.config.problems import ConfigError, Problem
@@ -35,9 +33,10 @@ def load():
         raise ConfigError([*errors, Problem(path, 1, 1, "", "only a warning", severity="warning")])
     return Loaded(Config.model_validate(data))
 
+sys.path.insert(0, stub)
+nursery.ENTRIES["tenant_proxy.worker"] = "stub_worker"
 sys.exit(supervisor.serve(
     load,
-    commands=supervisor.Commands(worker=[sys.executable, stub]),
     policy=RestartPolicy(**json.loads(sys.argv[4])),
     pidfile=pidfile or None,
 ))
@@ -55,6 +54,7 @@ class RunningSupervisor:
     def __init__(
         self,
         tmp_path: Path,
+        warm: Warm,
         *,
         env: dict[str, str] | None = None,
         pidfile: str = "",
@@ -82,11 +82,13 @@ class RunningSupervisor:
             "start_timeout_s": start_timeout_s,
             "exit_grace_s": 1,
         }
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", MAIN, str(self.path), str(STUB), pidfile, json.dumps(policy)],
-                stderr=log, env=os.environ | {"NOTIFY_SOCKET": "", "PYTHONPATH": str(ROOT)} | (env or {}),
-            )  # fmt: skip
+        self.log_path.touch()
+        self.process = warm.start(
+            MAIN,
+            [str(self.path), str(HERE), pidfile, json.dumps(policy)],
+            env=os.environ | {"NOTIFY_SOCKET": ""} | (env or {}),
+            log=self.log_path,
+        )
 
     def write(self, config) -> None:
         self.path.write_text(json.dumps(config))

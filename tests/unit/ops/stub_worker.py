@@ -123,12 +123,11 @@ class StubWorker:
         return os.read(rx, 1000).decode()
 
 
-async def main() -> None:
+async def work(hub_fd: int) -> None:
+    await StubWorker(await hub.HubClient.connect(hub_fd)).run()
+
+
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--hub-fd", type=int, required=True)
-    hub.die_with_parent()
-    await StubWorker(await hub.HubClient.connect(parser.parse_args().hub_fd)).run()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(work(parser.parse_args().hub_fd))
