@@ -28,6 +28,8 @@ cdef struct Link:
     uint8_t detached              # the peer hung up while the link was paused: out of epoll until it is read
     uint8_t connecting            # waits for connect() to end
     uint8_t local                 # a unix socket
+    uint8_t unsent                # `out` has not been tried to be sent: it waits for the end of the round
+    uint8_t listed                # in the reactor's list of those
     uint8_t shared                # another process may have the descriptor too
     uint32_t interest             # what epoll is registered for
     uint64_t id                   # never used twice; the handle that Python has
@@ -39,6 +41,7 @@ cdef struct Link:
     Buf inb                       # received, not used yet
     Buf out                       # to be sent
     Link *next_ready
+    Link *next_unsent
     Link *next_dead
 
 # What the roles implement.  `used` tells how many bytes were consumed.
@@ -63,6 +66,8 @@ cdef class Reactor:
     cdef PtrMap links             # id -> Link*
     cdef Link *first_ready
     cdef Link *first_dead
+    cdef Link *unsent_servers
+    cdef Link *unsent_clients
     cdef Role roles[3]
     cdef accept_fn on_accept
     cdef size_t send_limit        # bytes waiting in `out` above which the writer is held back
@@ -89,6 +94,9 @@ cdef class Reactor:
     cdef void make_ready(self, Link *l) noexcept nogil
     # internals
     cdef int send_raw(self, Link *l, const char *data, size_t n) noexcept nogil
+    cdef void keep_unsent(self, Link *l) noexcept nogil
+    cdef void send_list(self, Link **first) noexcept nogil
+    cdef void send_unsent(self, Link *l) noexcept nogil
     cdef void flush(self, Link *l) noexcept nogil
     cdef void set_interest(self, Link *l) noexcept nogil
     cdef void readable(self, Link *l) noexcept nogil

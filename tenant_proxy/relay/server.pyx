@@ -155,7 +155,8 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
     used[0] = pos
     if done and let_go(e, s) != 0:
         return -1
-    if s.client != NULL and s.client.link.paused and s.ring.count < RING_LOW and buf_len(&s.link.out) == 0:
+    if s.client != NULL and s.client.link.paused and s.ring.count < RING_LOW \
+            and (s.link.unsent or buf_len(&s.link.out) == 0):
         e.unpause(&s.client.link)
     return 0
 
