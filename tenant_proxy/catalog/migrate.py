@@ -130,3 +130,13 @@ async def check(connection: Connection) -> None:
             f"the catalog is at version {found.version}, this tenant-proxy needs {found.pending[-1].version}",
             hint="bring it up to date: tenant-proxy db migrate",
         )
+
+
+async def grant_follower(connection: Connection, role: str) -> None:
+    """What a proxy's login needs that only follows: the two views, and to add what it metered."""
+    name = '"' + role.replace('"', '""') + '"'
+    await connection.execute(
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {name};"
+        f"GRANT SELECT ON {SCHEMA}.served_tenants, {SCHEMA}.served_logins, {SCHEMA}.migration TO {name};"
+        f"GRANT SELECT, INSERT, UPDATE ON {SCHEMA}.usage, {SCHEMA}.usage_added TO {name};"
+    )

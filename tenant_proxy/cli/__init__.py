@@ -1,4 +1,4 @@
-"""The command `tenant-proxy`: one command a module.
+"""The command `tenant-proxy`: one command, or group of them, a module, imported when it is asked for.
 
 Exit status: 0 all is well, 1 problems were found (or the command failed), 2 wrong usage.
 """
@@ -6,15 +6,56 @@ Exit status: 0 all is well, 1 problems were found (or the command failed), 2 wro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final
 
 import typer
-
-from tenant_proxy.cli import catalog, check, config, guard, hash_password, serve, version
-from tenant_proxy.cli.output import error
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
 __all__ = ["app", "main"]
 
+#: name -> (module, what in it is the command or the group); in the order of the help
+COMMANDS: Final = {
+    "serve": ("serve", "serve"),
+    "check": ("check", "check"),
+    "hash-password": ("hash_password", "hash_password"),
+    "config": ("config", "config_app"),
+    "tenant": ("tenant", "tenant_app"),
+    "access": ("access", "access_app"),
+    "plan": ("plan", "plan_app"),
+    "job": ("job", "job_app"),
+    "audit": ("audit", "audit_app"),
+    "db": ("db", "db_app"),
+    "catalog": ("catalog", "catalog_app"),
+    "guard": ("guard", "guard_app"),
+    "version": ("version", "version"),
+}
+
+
+class _Commands(TyperGroup):
+    """Importing all of them would take longer than what most of them do.
+
+    Whose classes contexts and commands are, click's or typer's own, depends on typer's version.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name]
+        found = getattr(import_module(f"tenant_proxy.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            return get_group(found)
+        alone = typer.Typer(add_completion=False)
+        alone.command(cmd_name)(found)
+        return get_command(alone)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="tenant-proxy",
     help="One PostgreSQL cluster serves many tenants, each in its own schema.",
     epilog="Exit status: 0 all is well, 1 problems were found, 2 wrong usage.",
@@ -22,13 +63,11 @@ app = typer.Typer(
     # no traceback reaches an operator, and no local variables (they may hold secrets) get anywhere
     pretty_exceptions_enable=False,
 )
-app.command()(serve.serve)
-app.command()(check.check)
-app.command("hash-password")(hash_password.hash_password)
-app.add_typer(config.config_app)
-app.add_typer(catalog.catalog_app)
-app.add_typer(guard.guard_app)
-app.command()(version.version)
+
+
+@app.callback()
+def _root() -> None:
+    """One PostgreSQL cluster serves many tenants, each in its own schema."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,13 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
     except OSError as problem:
-        error(f"{problem.strerror or problem}" + (f": {problem.filename}" if problem.filename else ""))
+        _error(f"{problem.strerror or problem}" + (f": {problem.filename}" if problem.filename else ""))
         return 1
     except Exception as problem:  # the place is enough to find it; the text may hold what it should not
         trace = problem.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
-        error(f"internal error ({type(problem).__name__} at {place}), please report it")
+        _error(f"internal error ({type(problem).__name__} at {place}), please report it")
         return 1
     return 0
+
+
+def _error(message: str) -> None:
+    from tenant_proxy.cli.output import error
+
+    error(message)

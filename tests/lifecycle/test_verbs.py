@@ -124,7 +124,7 @@ async def test_a_renamed_tenant_keeps_its_objects_and_its_space(verbs):
     assert (row["tenants"], row["roles"]) == (["anvil"], {"anvil": "acme_owner"})
     with pytest.raises(Failure, match="lives in this schema"):
         await verbs.tenant_create(NewTenant(name="acme"))
-    again = await verbs.tenant_create(NewTenant(name="acme", schema="acme2"))
+    again = await verbs.tenant_create(NewTenant(name="acme", schema_="acme2"))
     assert again.owner_role == "acme2_owner"
 
 

@@ -1,0 +1,195 @@
+"""tenant-proxy access …"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tenant_proxy.catalog.records import Level, parse
+from tenant_proxy.cli.output import ConfigOption, print_json
+from tenant_proxy.cli.town import (
+    DryRunOption,
+    JsonOption,
+    LoginArgument,
+    TenantArgument,
+    YesOption,
+    call,
+    checked,
+    complete_login,
+    complete_tenant,
+    confirm,
+    moment,
+    pairs,
+    print_table,
+    say,
+    seconds,
+    table,
+    when,
+)
+from tenant_proxy.lifecycle.records import NewAccess
+
+access_app = typer.Typer(
+    name="access", help="Logins: which tenants they may reach, as what, until when.", no_args_is_help=True
+)
+
+PasswordOption = Annotated[
+    bool, typer.Option("--password-stdin", help="Reads the password from stdin rather than making one.")
+]
+
+
+def _password(from_stdin: bool) -> str | None:
+    if not from_stdin:
+        return None
+    line = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+    if not line:
+        raise typer.BadParameter("there is no password on stdin")
+    return line
+
+
+@access_app.command()
+def grant(
+    config: ConfigOption,
+    tenant: TenantArgument,
+    login: LoginArgument,
+    role: Annotated[
+        str, typer.Option("--role", help="owner, readwrite, readonly, or a role made by `access role`.")
+    ] = "owner",
+    expires: Annotated[
+        str | None, typer.Option("--expires", metavar="TIME", help="30d, 2027-01-31, never …")
+    ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="RANGE", help="Where a new login may come from. May be given again."),
+    ] = None,
+    max_clients: Annotated[int, typer.Option("--max-clients", min=0, help="Of a new login.")] = 0,
+    password_stdin: PasswordOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Lets a login reach a tenant; one that does not exist is made, and its DSN with a password printed."""
+    custom = role not in (Level.OWNER, Level.READWRITE, Level.READONLY)
+    new = checked(
+        lambda: parse(
+            NewAccess,
+            {
+                "login": login,
+                "level": "custom" if custom else role,
+                "role": role if custom else "",
+                "expires_at": moment(expires),
+                "addresses": address or [],
+                "max_clients": max_clients,
+                "password": _password(password_stdin),
+            },
+        ),
+        as_json,
+    )
+    granted = call(config, lambda verbs: verbs.access_grant(tenant, new), as_json=as_json, dry_run=dry_run)
+    if as_json:
+        print_json(granted.to_json())
+    else:
+        typer.echo(granted.dsn)
+        if granted.password is None:
+            typer.echo(f"the login {login} was there already, with its password", err=True)
+
+
+@access_app.command("list")
+def list_(
+    config: ConfigOption,
+    tenant: Annotated[
+        str | None, typer.Argument(metavar="[TENANT]", autocompletion=complete_tenant, show_default=False)
+    ] = None,
+    login: Annotated[
+        str | None, typer.Option("--login", metavar="LOGIN", autocompletion=complete_login)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Who may reach what."""
+    found = call(config, lambda verbs: verbs.access_list(tenant=tenant, login=login), as_json=as_json)
+    if as_json:
+        print_json([one.to_json() for one in found])
+        return
+    made = table("tenant", "login", "may", "runs as", "until")
+    for one in found:
+        until = "being granted" if one.pending else when(one.expires_at) or "forever"
+        made.add_row(one.tenant, one.login, one.role or one.level.value, one.server_role, until)
+    print_table(made, "nobody may reach anything; tenant-proxy access grant TENANT LOGIN")
+
+
+@access_app.command()
+def revoke(
+    config: ConfigOption,
+    tenant: TenantArgument,
+    login: LoginArgument,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Takes a tenant from a login, and ends its connections; a login that has none left is deleted."""
+    confirm(f"Take {tenant} from {login}?", yes or dry_run)
+    call(config, lambda verbs: verbs.access_revoke(tenant, login), dry_run=dry_run)
+    say(f"{login} may not reach {tenant}")
+
+
+@access_app.command()
+def rotate(
+    config: ConfigOption,
+    login: LoginArgument,
+    overlap: Annotated[
+        str, typer.Option("--overlap", metavar="TIME", help="The one before it is good for so long.")
+    ] = "1d",
+    end: Annotated[bool, typer.Option("--end", help="Ends the overlap now; makes no new password.")] = False,
+    password_stdin: PasswordOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Gives a login a new password, and prints its DSN; both are good while they overlap."""
+    password, overlap_s = _password(password_stdin), seconds(overlap)
+    rotated = call(
+        config,
+        lambda verbs: verbs.access_rotate(login, password=password, overlap_s=overlap_s, end=end),
+        as_json=as_json,
+        dry_run=dry_run,
+    )
+    if as_json:
+        print_json(rotated.to_json())
+    elif end:
+        say(f"only the newest password of {login} is good now")
+    else:
+        typer.echo(rotated.dsn)
+        typer.echo(f"the password before it is good until {when(rotated.retires_at)}", err=True)
+
+
+@access_app.command()
+def role(
+    config: ConfigOption,
+    tenant: TenantArgument,
+    name: Annotated[str | None, typer.Argument(metavar="[ROLE]", show_default=False)] = None,
+    table_: Annotated[
+        list[str] | None,
+        typer.Option("--table", metavar="TABLE=RIGHTS", help="orders=select,insert. May be given again."),
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Takes the role away.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Roles with rights on some tables: shows them, or sets or drops one."""
+    if name is not None and drop:
+        call(config, lambda verbs: verbs.role_delete(tenant, name), dry_run=dry_run, as_json=as_json)
+    elif name is not None:
+        grants = {
+            on: [right.strip() for right in rights.split(",")]
+            for on, rights in pairs(table_, "--table").items()
+        }
+        if not grants:
+            raise typer.BadParameter("a role has rights on at least one table: --table orders=select")
+        call(config, lambda verbs: verbs.role_put(tenant, name, grants), dry_run=dry_run, as_json=as_json)
+    roles = call(config, lambda verbs: verbs.role_list(tenant), as_json=as_json)
+    if as_json:
+        print_json([one.to_json() for one in roles])
+        return
+    made = table("role", "table", "rights")
+    for found in roles:
+        for on, rights in sorted(found.grants.items()):
+            made.add_row(found.name, on, ", ".join(rights))
+    print_table(made, f"{tenant} has no roles of its own")

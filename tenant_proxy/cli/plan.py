@@ -1,0 +1,108 @@
+"""tenant-proxy plan …"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.catalog.records import Plan, Spec, Tenant, parse
+from tenant_proxy.cli.output import ConfigOption, print_json
+from tenant_proxy.cli.town import (
+    JsonOption,
+    SetOption,
+    YesOption,
+    call,
+    compact,
+    complete_plan,
+    confirm,
+    print_table,
+    say,
+    spec,
+    table,
+)
+
+if TYPE_CHECKING:
+    from tenant_proxy.lifecycle.verbs import Verbs
+
+plan_app = typer.Typer(
+    name="plan", help="Plans: what tenants have who have nothing of their own.", no_args_is_help=True
+)
+PlanArgument = Annotated[
+    str, typer.Argument(metavar="PLAN", autocompletion=complete_plan, show_default=False)
+]
+
+
+@plan_app.command("set")
+def set_(
+    config: ConfigOption,
+    plan: PlanArgument,
+    description: Annotated[str | None, typer.Option("--description", help="For people.")] = None,
+    values: SetOption = None,
+    unset: Annotated[
+        list[str] | None, typer.Option("--unset", metavar="KEY", help="Takes a value away.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Makes a plan, or changes the values that are given.  Its tenants have them at once."""
+    from tenant_proxy.lifecycle.tenants import patched_spec
+
+    async def verb(verbs: Verbs) -> Plan:
+        try:
+            found = await verbs.plan_get(plan)
+        except Failure as failure:
+            if failure.code != "not_found":
+                raise
+            found = None
+        wanted = patched_spec(found.spec if found else Spec(), spec(values, unset))
+        text = description if description is not None else found.description if found else ""
+        billing = found.billing if found else {}
+        given = {"name": plan, "description": text, "spec": wanted, "billing": billing}
+        return await verbs.plan_put(parse(Plan, given), version=found.version if found else None)
+
+    made = call(config, verb, as_json=as_json)
+    if as_json:
+        print_json(made.to_json())
+    else:
+        say(f"plan {made.name} is set")
+
+
+@plan_app.command("list")
+def list_(config: ConfigOption, as_json: JsonOption = False) -> None:
+    """All plans."""
+    plans = call(config, lambda verbs: verbs.plan_list(), as_json=as_json)
+    if as_json:
+        print_json([plan.to_json() for plan in plans])
+        return
+    made = table("plan", "description", "values")
+    for plan in plans:
+        values = ", ".join(f"{key}={compact(value)}" for key, value in plan.spec.given().items())
+        made.add_row(plan.name, plan.description, values)
+    print_table(made, "there are no plans; make one: tenant-proxy plan set NAME --set max_clients=50")
+
+
+@plan_app.command()
+def show(config: ConfigOption, plan: PlanArgument, as_json: JsonOption = False) -> None:
+    """One plan, and how many tenants have it."""
+
+    async def verb(verbs: Verbs) -> tuple[Plan, list[Tenant]]:
+        return await verbs.plan_get(plan), await verbs.tenant_list(plan=plan)
+
+    found, tenants = call(config, verb, as_json=as_json)
+    if as_json:
+        print_json({**found.to_json(), "tenants": len(tenants)})
+        return
+    made = table("key", "value")
+    for key, value in found.spec.given().items():
+        made.add_row(key, compact(value))
+    say(f"{found.name}{': ' if found.description else ''}{found.description} ({len(tenants)} tenants)")
+    print_table(made, "it says nothing: its tenants have the defaults")
+
+
+@plan_app.command()
+def delete(config: ConfigOption, plan: PlanArgument, yes: YesOption = False) -> None:
+    """Deletes a plan that no tenant has."""
+    confirm(f"Delete the plan {plan}?", yes)
+    call(config, lambda verbs: verbs.plan_delete(plan))
+    say(f"plan {plan} is deleted")

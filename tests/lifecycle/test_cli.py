@@ -1,0 +1,190 @@
+"""The commands of the tenants' life, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+
+from tenant_proxy.cli import main
+from tenant_proxy.cli.town import moment, seconds, spec
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(town, tmp_path, capsys, monkeypatch) -> Run:
+    """`run("tenant list")` gives what it prints; the exit status must be the one expected."""
+    path = tmp_path / "tenant_proxy.yaml"
+    path.write_text(yaml.safe_dump(town.config()))
+    path.chmod(0o600)
+    monkeypatch.setenv("TENANT_PROXY_CONFIG", str(path))
+
+    def run(command: str, status: int = 0) -> str:
+        found = main(command.split())
+        said = capsys.readouterr()
+        assert found == status, said.out + said.err
+        return said.out + said.err if status else said.out
+
+    return run
+
+
+def answer(run: Run, command: str, status: int = 0) -> Any:
+    return json.loads(run(f"{command} --json", status))
+
+
+def test_the_five_steps(run, town):
+    run("plan set standard --set max_clients=50 --set settings.work_mem=8MB --description Most")
+    assert "acme is draft" in run("tenant create acme --plan standard --label tier=gold")
+    assert "acme is ready" in run("tenant provision acme")
+    dsn = run("access grant acme alice --role readwrite --expires 30d").strip()
+    assert dsn.startswith("postgresql://alice:")
+    assert "acme is active" in run("tenant activate acme")
+    password = dsn.split(":")[2].split("@")[0]
+    with town.connect("alice", password) as conn:
+        assert conn.execute("SELECT current_user").fetchone() == ("acme_readwrite",)
+    shown = run("tenant show acme")
+    for text in ("standard", "tier=gold", "max_clients", "alice", "readwrite"):
+        assert text in shown
+    assert "acme" in run("tenant list --label tier=gold --state active")
+    assert "there are none" in run("tenant list --label tier=tin")
+    assert "the log is whole" in run("audit verify")
+    assert "access.grant" in run("audit log")
+    assert password not in run("audit log --json") + run("job list --json") + run("job show 2 --json")
+    # each again
+    for command in ("create acme --plan standard --label tier=gold", "provision acme", "activate acme"):
+        run(f"tenant {command}")
+    assert "Traceback" not in run("access grant acme alice --role readwrite", 0)
+
+
+def test_onboard_prints_a_dsn(run, town):
+    dsn = run("tenant onboard acme").strip()
+    assert dsn.startswith("postgresql://acme:")
+    assert run("tenant onboard acme").strip() == "postgresql://acme@127.0.0.1:6432/acme"
+    assert answer(run, "tenant show acme")["tenant"]["state"] == "active"
+
+
+def test_dry_runs_print_sql_and_change_nothing(run, town):
+    sql = run("tenant onboard acme --dry-run")
+    assert 'CREATE SCHEMA "acme" AUTHORIZATION "acme_owner";' in sql
+    assert 'CREATE ROLE "acme" LOGIN NOINHERIT PASSWORD' in sql
+    assert answer(run, "tenant list") == []
+    assert "acme" not in town.schemas()
+    run("tenant create acme")
+    assert answer(run, "tenant provision acme --dry-run")["sql"][0].startswith('CREATE ROLE "acme_owner"')
+    run("tenant provision acme")
+    assert "CREATE" not in run("access revoke acme nobody --dry-run")
+
+
+def test_errors_are_lines_with_a_hint(run):
+    said = run("tenant activate acme", 1)
+    assert 'there is no tenant "acme"' in said
+    run("tenant create acme")
+    said = run("tenant activate acme", 1)
+    assert 'tenant "acme" is draft' in said
+    assert "hint: provision it first: tenant-proxy tenant provision acme" in said
+    error = json.loads(run("tenant activate acme --json", 1))["error"]
+    assert error["code"] == "conflict"
+    assert "NAME=VALUE" in run("tenant create beta --label x", 2)
+    assert "no time" in run("access grant acme x --expires soon", 2)
+    assert "no job" in run("job show 99", 1)
+
+
+def test_the_catalog_away_is_said_in_a_line(run, tmp_path, monkeypatch):
+    path = tmp_path / "other.yaml"
+    config = yaml.safe_load((tmp_path / "tenant_proxy.yaml").read_text())
+    config["catalog"]["dsn"]["value"] = "postgresql://x@127.0.0.1:1/x"
+    path.write_text(yaml.safe_dump(config))
+    path.chmod(0o600)
+    monkeypatch.setenv("TENANT_PROXY_CONFIG", str(path))
+    assert "the catalog can't be reached" in run("tenant list", 1)
+    assert "the catalog can't be reached" in run("db status", 1)
+    del config["catalog"]
+    path.write_text(yaml.safe_dump(config))
+    assert "names no catalog" in run("tenant list", 1)
+
+
+def test_a_life_to_its_end(run, town):
+    run("tenant onboard acme")
+    run("tenant set acme --set max_clients=3 --label tier=gold")
+    assert "suspended: unpaid" in run("tenant suspend acme --reason unpaid")
+    run("tenant resume acme")
+    run("tenant rename acme anvil")
+    assert "to be erased after" in run("tenant delete anvil --grace 7d --yes")
+    assert "is suspended: restored" in run("tenant restore anvil")
+    rotated = run("access rotate acme --overlap 1h").strip()
+    assert rotated.startswith("postgresql://acme:")
+    assert rotated.endswith("/anvil")
+    run("access rotate acme --end")
+    assert "may not reach" in run("access revoke anvil acme --yes")
+    assert answer(run, "access list anvil") == []
+
+
+def test_custom_roles(run, town):
+    dsn = run("tenant onboard acme").strip()
+    password = dsn.split(":")[2].split("@")[0]
+    with psycopg.connect(town.pg.dsn(user="acme", password=password, database=town.database)) as conn:
+        conn.execute("CREATE TABLE orders (id int)")
+    assert "INSERT, SELECT" in run("access role acme clerk --table orders=select,insert")
+    assert run("access grant acme carl --role clerk").startswith("postgresql://carl:")
+    assert "at least one" in run("access role acme clerk", 2)
+    assert "still granted" in run("access role acme clerk --drop", 1)
+
+
+def test_plans(run):
+    run("plan set big --set own_database=true --set pool.max=9")
+    run("plan set big --unset own_database --set pool.min=1")
+    assert answer(run, "plan show big")["spec"]["pool"] == {"max": 9, "min": 1}
+    run("tenant create acme --plan big")
+    assert "tenants have the plan" in run("plan delete big --yes", 1)
+    assert "big" in run("plan list")
+
+
+def test_db(run, town, tmp_path):
+    assert json.loads(run("db status --json"))["ok"]
+    assert "nothing to do" in run("db migrate --dry-run")
+    assert "at version" in run("db init --follower acme_app")
+    with town.pg.connect("acme_app", "acme-secret", town.catalog_dsn.rsplit("/", 1)[1]) as conn:
+        assert conn.execute("SELECT count(*) FROM tenant_proxy.served_tenants").fetchone() == (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("SELECT * FROM tenant_proxy.login_secret")
+    with town.connect(database=town.catalog_dsn.rsplit("/", 1)[1]) as conn:
+        conn.execute("DROP OWNED BY acme_app")
+
+
+def test_jobs(run, town):
+    with town.connect() as conn:
+        conn.execute("CREATE SCHEMA acme")
+    said = run("tenant onboard acme", 1)
+    assert "hint: make it the tenant's: tenant-proxy tenant adopt acme" in said
+    assert "undone" in run("job list --tenant acme")
+    assert answer(run, "job show 1")["state"] == "undone"
+    assert "nothing to do" in run("job upkeep")
+    assert "failed" in run("tenant list")
+
+
+def test_shells_complete_names(run, monkeypatch, capsys):
+    run("tenant create acme")
+    run("tenant create anvil")
+    monkeypatch.setenv("_TENANT_PROXY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "tenant-proxy tenant show a")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    main([])
+    assert capsys.readouterr().out.split() == ["acme", "anvil"]
+
+
+def test_times_and_values():
+    assert seconds("90s") == 90
+    assert seconds("2w") == 14 * 86400
+    assert moment("never") is None
+    assert str(moment("2027-01-31")) == "2027-01-31 00:00:00+00:00"
+    assert spec(["pool.max=5", "settings.work_mem=4MB", "isolation=shared"], ["grace_s", "pool.min"]) == {
+        "pool": {"max": 5, "min": None},
+        "settings": {"work_mem": "4MB"},
+        "isolation": "shared",
+        "grace_s": None,
+    }
