@@ -279,6 +279,9 @@ class Server:
             "unix_socket_directories": str(self.socket_dir),
             "password_encryption": "scram-sha-256",
             "logging_collector": "off",
+            # as with segments of the usual size
+            "min_wal_size": "80MB",
+            "max_wal_size": "1GB",
             **self.settings,
         }
         if self.tls is not None:
@@ -423,7 +426,7 @@ def _run_as(account: Account | None, command: Sequence[str]) -> None:
 
 def _template(install: Install, locale: str, account: Account | None) -> Path:
     """A directory with `data`, made by initdb once and copied for each server, and its `password`."""
-    key = hashlib.sha256(f"1 {install.bin_dir} {install.version} {locale}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"2 {install.bin_dir} {install.version} {locale}".encode()).hexdigest()[:12]
     home = installs.private_dir(account)
     template = home / f"template-{install.major}-{key}"
     if template.is_dir():
@@ -442,6 +445,8 @@ def _template(install: Install, locale: str, account: Account | None) -> Path:
         f"--locale={locale}",
         "--encoding=UTF8",
         "--auth=scram-sha-256",
+        # the one segment of 16 MB that there would be is nearly half of what is copied
+        "--wal-segsize=1",
         "--no-sync",
         "--no-instructions",
     ]
