@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "tenant": ("tenant", "tenant_app"),
     "access": ("access", "access_app"),
     "plan": ("plan", "plan_app"),
+    "apply": ("apply", "apply"),
     "job": ("job", "job_app"),
     "audit": ("audit", "audit_app"),
     "db": ("db", "db_app"),

@@ -132,14 +132,15 @@ class TenantVerbs:
         version: int | None = None,
     ) -> Tenant:
         """`labels` and `spec` are merged over what there is, null takes a key away; in pool, policy and
-        settings key by key.  What its plan gives it is not touched.
+        settings key by key.  An empty `plan` is none.
         """
         async with self._change() as change:
             tenant = await change.tenant(name, version)
             columns: dict[str, Any] = {}
             if plan is not None:
-                await find_plan(change.connection, plan)
-                columns["plan"] = plan
+                columns["plan"] = plan or None
+                if plan:
+                    await find_plan(change.connection, plan)
             if labels is not None:
                 columns["labels"] = patched(tenant.labels, labels)
                 placement.check_region(self.context.cluster(tenant.cluster), name, columns["labels"])

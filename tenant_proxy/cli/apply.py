@@ -1,0 +1,90 @@
+"""tenant-proxy apply"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from tenant_proxy.cli.output import ConfigOption, console, error, print_json
+from tenant_proxy.cli.town import JsonOption, YesOption, call, checked, confirm, say
+from tenant_proxy.lifecycle import declared
+
+if TYPE_CHECKING:
+    from tenant_proxy.lifecycle.declared import Change, Made
+    from tenant_proxy.lifecycle.verbs import Verbs
+
+_STYLES = {"+": "green", "~": "yellow", "-": "red", "?": "dim"}
+_WORDS = {"+": "to be made", "~": "to be changed", "-": "to be taken away", "?": "left as they are"}
+
+
+def apply(
+    config: ConfigOption,
+    files: Annotated[
+        list[Path], typer.Option("--file", "-f", metavar="PATH", help="A file or directory of YAML.")
+    ],
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Deletes tenants that are declared nowhere (with their grace).")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Shows what differs, and changes nothing.")
+    ] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Makes plans, tenants and access as files declare them: shows what differs, asks, and does it.
+
+    With --dry-run the exit status is 1 if something differs, so that drift can be watched.
+    """
+    wanted = checked(lambda: declared.read(files), as_json)
+
+    async def compare(verbs: Verbs) -> list[Change]:
+        return await declared.difference(verbs, wanted, prune=prune)
+
+    changes = call(config, compare, as_json=as_json)
+    todo = [change for change in changes if change.make is not None]
+    if not as_json:
+        _print(changes)
+    if dry_run or not todo:
+        if as_json:
+            print_json({"changes": [change.to_json() for change in changes]})
+        raise typer.Exit(1 if todo else 0)
+    confirm(f"Make these {len(todo)} changes?", yes or as_json)
+
+    async def run(verbs: Verbs) -> Made:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console(stderr=True), transient=True, disable=as_json) as progress:
+            task = progress.add_task("applying", total=len(todo))
+            return await declared.make(verbs, todo, lambda change: progress.advance(task))
+
+    made = call(config, run, as_json=as_json)
+    if as_json:
+        print_json(
+            {
+                "done": [change.to_json() for change in made.done],
+                "failed": [{**change.to_json(), **failure.to_json()} for change, failure in made.failed],
+                "granted": [granted.to_json() for granted in made.granted],
+            }
+        )
+    else:
+        for granted in made.granted:
+            say(f"{granted.access.login}: {granted.dsn}")
+        say(f"{len(made.done)} changes made")
+        for change, failure in made.failed:
+            error(f"{change.kind} {change.name}: {failure.message}")
+    raise typer.Exit(1 if made.failed else 0)
+
+
+def _print(changes: list[Change]) -> None:
+    for change in changes:
+        line = Text.assemble((f"{change.sign} ", _STYLES[change.sign]), f"{change.kind} {change.name}")
+        if change.details:
+            line.append(f"  {', '.join(change.details)}", "dim")
+        say(line)
+    counts = Counter[str](change.sign for change in changes)
+    words = [f"{counts[sign]} {word}" for sign, word in _WORDS.items() if counts[sign]]
+    say(", ".join(words) or "all is as declared")
