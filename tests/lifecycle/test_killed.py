@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import pytest
 
@@ -24,7 +25,9 @@ from tests.fix_lifecycle import Town
 
 KILLED = 9
 
-Act = Callable[[Verbs, str], Awaitable[Any]]
+
+class Act(Protocol):
+    def __call__(self, verbs: Verbs, name: str) -> Awaitable[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,7 @@ def test_killed_at_every_point(town, kind):
     scenario = SCENARIOS[kind]
     for number, point in enumerate(points(town, scenario), start=1):
         name = f"p{number}"
-        in_verbs(town, lambda verbs, name=name: scenario.before(verbs, name))
+        in_verbs(town, partial(scenario.before, name=name))
         killed(town, scenario, name, point)
 
         async def go_on(verbs: Verbs, name: str = name, point: str = point) -> None:
