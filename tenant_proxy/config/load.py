@@ -155,6 +155,7 @@ def _secret_places(data: dict[str, Any]) -> list[tuple[Path, dict[str, Any], str
             login = cluster.get(name, {})
             places.append((("clusters", index, name, "password"), login, "password"))
     places.append((("catalog", "dsn"), data.get("catalog", {}), "dsn"))
+    places.append((("lifecycle", "signing_key"), data.get("lifecycle", {}), "signing_key"))
     places.append((("secret",), data, "secret"))
     return [place for place in places if place[1].get(place[2]) is not None]
 

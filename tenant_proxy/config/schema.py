@@ -416,6 +416,14 @@ class Catalog(Section):
     null."""
 
 
+class Lifecycle(Section):
+    """The tenants' life."""
+
+    signing_key: SecretRef | None = None
+    """Ed25519 key in PEM that records of erasures are signed with (`tenant signing-key` makes one); they are
+    not signed if null."""
+
+
 class Log(Section):
     """What is written to stderr."""
 
@@ -470,6 +478,7 @@ class Config(Section):
     metrics: Metrics = Metrics()
     catalog: Catalog = Catalog()
     api: Api = Api()
+    lifecycle: Lifecycle = Lifecycle()
     log: Log = Log()
 
 

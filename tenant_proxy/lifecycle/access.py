@@ -226,10 +226,10 @@ async def _ungrant(run: Run) -> None:
 
 async def _grant_undone(run: Run, change: Change) -> None:
     if run.data.get("new_login"):
-        await _drop_unused(change, run.params["login"])
+        await drop_unused(change, run.params["login"])
 
 
-async def _drop_unused(change: Change, name: str) -> None:
+async def drop_unused(change: Change, name: str) -> None:
     """A login that may nothing any more is none."""
     login = await logins.find_login(change.connection, name, lock=True)
     if login is None or await change.connection.fetchval(
@@ -271,7 +271,7 @@ async def _begin_revoke(run: Run, change: Change) -> None:
 
 
 async def _revoked(run: Run, change: Change) -> None:
-    await _drop_unused(change, run.params["login"])
+    await drop_unused(change, run.params["login"])
 
 
 async def _revoke_steps(run: Run) -> Sequence[Step]:

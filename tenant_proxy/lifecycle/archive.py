@@ -66,6 +66,8 @@ class Manifest:
     access: list[dict[str, Any]] = field(default_factory=list)
     #: custom roles of the tenant
     custom_roles: list[dict[str, Any]] = field(default_factory=list)
+    #: versions of migrations that the schema has had
+    migrations: list[dict[str, Any]] = field(default_factory=list)
     #: what could not be brought along
     notes: list[str] = field(default_factory=list)
     #: name -> length and sha256
@@ -154,8 +156,10 @@ def unpack(path: Path, directory: Path, pass_phrase: str | None = None) -> Manif
                 with open(directory / member.name, "wb") as file:
                     while piece := source.read(1 << 20):
                         file.write(piece)
-    except (tarfile.TarError, sealing.SealError) as error:
+    except sealing.SealError as error:
         raise ArchiveError(str(error)) from None
+    except tarfile.TarError as error:
+        raise ArchiveError(f"this is no archive of a tenant: {error}") from None
     if not (directory / MANIFEST).exists():
         raise ArchiveError("the archive has no manifest")
     manifest = Manifest.from_bytes((directory / MANIFEST).read_bytes())

@@ -43,6 +43,10 @@ class Context:
         self.at_point: Callable[[str], None] = _nothing
         #: set while verbs are only tried: SQL for clusters comes here, and nothing is changed anywhere
         self.rehearsal: list[str] | None = None
+        #: pass phrases of archives, by job: never written with it
+        self.secrets: dict[int, str] = {}
+        #: told what is being done, how much of it, and of how much
+        self.watcher: Callable[[str, int, int], None] | None = None
         #: jobs that this process works on
         self.running: set[int] = set()
         self._pools: dict[tuple[str, str], asyncpg.Pool[asyncpg.Record]] = {}
@@ -89,6 +93,8 @@ class Context:
         other = Context(self.config, self.store, actor)
         other._pools = self._pools
         other.running = self.running
+        other.watcher = self.watcher
+        other.secrets = self.secrets
         other.rehearsal = self.rehearsal
         other.at_point = self.at_point
         return other

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from tenant_proxy import __version__
-from tenant_proxy.lifecycle import archive, inventory, tools
+from tenant_proxy.lifecycle import archive, inventory, ledger, tools
 from tenant_proxy.lifecycle.archive import Manifest, Table
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.rename import quote_name
@@ -43,10 +43,11 @@ async def export(
     settings: dict[str, Any] | None = None,
     access: list[dict[str, Any]] | None = None,
     custom_roles: list[dict[str, Any]] | None = None,
+    standard: tuple[str | None, str | None] = (None, None),
     pass_phrase: str | None = None,
     progress: Progress = silent,
 ) -> Manifest:
-    """Writes `target` and returns what its manifest says."""
+    """Writes `target` and returns what its manifest says.  `standard` are the readwrite and readonly role."""
     # beside the target, as /tmp may be small; closed to others, as it holds the data in plain
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
         directory = Path(name)
@@ -73,9 +74,12 @@ async def export(
                 "schema": estate.schema,
                 "owner": estate.owner,
                 "roles": estate.all_roles(),
+                "readwrite": standard[0],
+                "readonly": standard[1],
                 **dict(await _server(connection)),
             }
             extensions = await needed_extensions(connection, estate.schema)
+            migrations = await ledger.as_list(connection, estate.schema)
         (directory / archive.RESTORE).write_text(archive.RESTORE_TEXT)
         manifest = Manifest(
             tenant=tenant,
@@ -89,6 +93,7 @@ async def export(
             settings=settings or {},
             access=access or [],
             custom_roles=custom_roles or [],
+            migrations=migrations,
             notes=_notes(found),
         )
         progress("pack", 0, 1)

@@ -199,22 +199,24 @@ _RIGHTS_OF: Final = (
     ("pg_parameter_acl", "paracl"),
 )
 
-#: rights that the roles hold or gave, and everybody's rights on what is in the schema
+#: rights that the roles hold or gave: on what names them, by PostgreSQL's own book
 _RIGHTS: Final = (
-    "WITH ns AS (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = $1),"
-    " r AS (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = ANY ($2::text[])),"
+    "WITH r AS (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = ANY ($1::text[])),"
+    " d AS MATERIALIZED (SELECT DISTINCT s.classid, s.objid FROM pg_catalog.pg_shdepend s"
+    "  WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.refobjid IN (SELECT oid FROM r)"
+    "    AND s.dbid IN (0, (SELECT b.oid FROM pg_catalog.pg_database b"
+    "                        WHERE b.datname = pg_catalog.current_database()))),"
     " acls AS ("
     + " UNION ALL ".join(
-        f"SELECT 'pg_catalog.{catalog}'::regclass::oid AS classid, c.oid AS objid, 0 AS objsubid,"
-        f" c.{column} AS acl FROM pg_catalog.{catalog} c WHERE c.{column} IS NOT NULL"
+        f"SELECT d.classid, d.objid, 0 AS objsubid, c.{column} AS acl FROM d"
+        f" JOIN pg_catalog.{catalog} c ON c.oid = d.objid WHERE d.classid = 'pg_catalog.{book}'::regclass"
         for catalog, column in _RIGHTS_OF
-        if catalog != "pg_largeobject_metadata"
+        for book in (catalog.replace("pg_largeobject_metadata", "pg_largeobject"),)
     )
-    + " UNION ALL SELECT 'pg_catalog.pg_class'::regclass, t.attrelid, t.attnum::int, t.attacl"
-    "  FROM pg_catalog.pg_attribute t WHERE t.attacl IS NOT NULL AND NOT t.attisdropped"
-    " UNION ALL SELECT 'pg_catalog.pg_largeobject'::regclass, l.oid, 0, l.lomacl"
-    "  FROM pg_catalog.pg_largeobject_metadata l WHERE l.lomacl IS NOT NULL)"
-    " SELECT a.classid, a.objid, a.objsubid, i.type, coalesce(i.schema, '') AS schema, i.identity,"
+    + " UNION ALL SELECT d.classid, d.objid, t.attnum::int, t.attacl FROM d"
+    "  JOIN pg_catalog.pg_attribute t ON t.attrelid = d.objid"
+    "  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND t.attacl IS NOT NULL AND NOT t.attisdropped)"
+    " SELECT a.classid, a.objid, a.objsubid, i.type, i.identity,"
     " coalesce(g.rolname::text, CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE x.grantee::text END) AS grantee,"
     " coalesce(f.rolname::text, x.grantor::text) AS grantor,"
     " x.privilege_type AS privilege, x.is_grantable"
@@ -256,10 +258,8 @@ SELECT 'security label', 'role ' || quote_ident(r.rolname), l.provider || ' ' ||
   FROM pg_catalog.pg_shseclabel l JOIN pg_catalog.pg_roles r ON r.oid = l.objoid
  WHERE l.classoid = 'pg_catalog.pg_authid'::regclass AND r.rolname = ANY ($1::text[])
 UNION ALL
-SELECT 'user mapping', quote_ident(r.rolname) || ' on ' || quote_ident(s.srvname), ''
-  FROM pg_catalog.pg_user_mapping u JOIN pg_catalog.pg_roles r ON r.oid = u.umuser
-  JOIN pg_catalog.pg_foreign_server s ON s.oid = u.umserver
- WHERE r.rolname = ANY ($1::text[])
+SELECT 'user mapping', quote_ident(u.usename) || ' on ' || quote_ident(u.srvname), ''
+  FROM pg_catalog.pg_user_mappings u WHERE u.usename = ANY ($1::text[])
 UNION ALL
 SELECT 'subscription', quote_ident(s.subname), ''
   FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_roles r ON r.oid = s.subowner
@@ -304,7 +304,7 @@ async def take(connection: Connection, estate: Estate) -> Inventory:
             items.append(Item(row["kind"], f"{kind} {name}{column}", row["detail"]))
     rows = await connection.fetch(_STATISTICS, estate.schema)
     items += [Item("statistics", row["name"], row["detail"]) for row in rows]
-    for row in await connection.fetch(_RIGHTS, estate.schema, roles):
+    for row in await connection.fetch(_RIGHTS, roles):
         option = " with grant option" if row["is_grantable"] else ""
         name = f"{row['type']} {_bare(row['identity'], estate.schema)}"
         detail = f"{row['privilege']} to {row['grantee']}{option} by {row['grantor']}"

@@ -41,6 +41,14 @@ _POLL_S: Final = 0.1
 #: kind -> the module that has it, as KIND_<NAME>; imported when one is run
 KINDS: Final[dict[str, str]] = {
     "provision": "tenant_proxy.lifecycle.provision",
+    "erase": "tenant_proxy.lifecycle.erase",
+    "export": "tenant_proxy.lifecycle.transfer",
+    "import": "tenant_proxy.lifecycle.transfer",
+    "clone": "tenant_proxy.lifecycle.clone",
+    "move": "tenant_proxy.lifecycle.move",
+    "forget": "tenant_proxy.lifecycle.move",
+    "adopt": "tenant_proxy.lifecycle.adopt",
+    "migrate": "tenant_proxy.lifecycle.migrating",
     "grant": "tenant_proxy.lifecycle.access",
     "revoke": "tenant_proxy.lifecycle.access",
     "rotate": "tenant_proxy.lifecycle.access",

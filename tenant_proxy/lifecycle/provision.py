@@ -26,14 +26,20 @@ def _spec(run: Run) -> Spec:
     return Spec.model_validate(run.params["spec"])
 
 
-async def _steps(run: Run) -> Sequence[Step]:
+async def bare_steps(run: Run) -> list[Step]:
+    """Those that make an empty schema with its roles and rights."""
     tenant = await run.tenant()
-    spec = _spec(run)
     steps: list[Step] = []
     if tenant.database is not None:
         steps.append(Step("look", do=_look))
         steps.append(Step("database", do=_make_database, undo=_drop_database))
     steps.append(Step("objects", do=_make_objects, undo=_drop_objects))
+    return steps
+
+
+async def _steps(run: Run) -> Sequence[Step]:
+    spec = _spec(run)
+    steps = await bare_steps(run)
     if spec.template and not run.params.get("repair"):
         steps.append(Step("template", do=_copy_template))
     steps += [
@@ -167,7 +173,7 @@ async def _current(run: Run, change: Change) -> Tenant:
     return await find_tenant(change.connection, run.job.tenant_name, lock=True)
 
 
-async def _begin(run: Run, change: Change) -> None:
+async def begun(run: Run, change: Change) -> None:
     tenant = await _current(run, change)
     if run.params.get("repair"):
         return
@@ -176,7 +182,7 @@ async def _begin(run: Run, change: Change) -> None:
     )
 
 
-async def _end(run: Run, change: Change) -> None:
+async def ended(run: Run, change: Change) -> None:
     tenant = await _current(run, change)
     if run.params.get("repair"):
         await change.audit("tenant.repair", "tenant", tenant.name)
@@ -185,7 +191,7 @@ async def _end(run: Run, change: Change) -> None:
     await change.update_tenant(tenant, "tenant.ready", state=State.READY.value, provisioned_at=now)
 
 
-async def _undone(run: Run, change: Change) -> None:
+async def was_undone(run: Run, change: Change) -> None:
     if run.params.get("repair"):
         return
     tenant = await _current(run, change)
@@ -199,4 +205,4 @@ async def _undone(run: Run, change: Change) -> None:
     )
 
 
-KIND_PROVISION: Final = Kind("provision", _steps, begin=_begin, end=_end, undone=_undone)
+KIND_PROVISION: Final = Kind("provision", _steps, begin=begun, end=ended, undone=was_undone)

@@ -46,10 +46,13 @@ class Renaming:
     old_schema: str
     new_schema: str
     roles: Mapping[str, str] = field(default_factory=dict)
+    #: roles that are not there: what they may is left out
+    dropped: frozenset[str] = frozenset()
     findings: list[Finding] = field(default_factory=list)
 
     def is_needed(self) -> bool:
-        return self.old_schema != self.new_schema or any(old != new for old, new in self.roles.items())
+        changed = any(old != new for old, new in self.roles.items())
+        return self.old_schema != self.new_schema or changed or bool(self.dropped)
 
     def script(self, text: str) -> str:
         """A script without data (of COPY) and without psql's own commands."""
@@ -58,9 +61,11 @@ class Renaming:
         return "".join(f"{self.statement(one)};\n" for one in statements(text))
 
     def statement(self, sql: str) -> str:
-        """One statement."""
+        """One statement; "" if it is only about roles that are left out."""
         if not self._mentions(sql):
             return sql
+        if self.dropped and self._is_dropped(sql):
+            return ""
         where = _beginning(sql)
         edited = self._edited(sql, where)
         if edited is None:
@@ -71,7 +76,25 @@ class Renaming:
 
     def _mentions(self, text: str) -> bool:
         folded = text.lower()
-        return any(name.lower() in folded for name in (self.old_schema, *self.roles))
+        return any(name.lower() in folded for name in (self.old_schema, *self.roles, *self.dropped))
+
+    def _is_dropped(self, sql: str) -> bool:
+        """A grant to a role that is left out, or its default privileges, or a policy for it alone."""
+        if not any(name in sql for name in self.dropped):
+            return False
+        (statement,) = _parsed(sql)
+        ((tag, body),) = statement["stmt"].items()
+        named = [name for name in _role_names(statement) if name in self.dropped]
+        if tag == "AlterDefaultPrivilegesStmt" and named:
+            return True
+        subjects = _role_names(
+            {"GrantStmt": body.get("grantees"), "CreatePolicyStmt": body.get("roles")}.get(tag)
+        )
+        if subjects and all(name in self.dropped for name in subjects):
+            return True
+        if named:
+            raise NotRenamed(f'role "{named[0]}" does not come along: {_beginning(sql)}')
+        return False
 
     def _edited(self, sql: str, where: str) -> str | None:
         """None if it can't be told."""
@@ -335,6 +358,10 @@ def nodes(tree: Any) -> Iterator[tuple[str, Any]]:
                 if isinstance(inner, dict):
                     yield ("RoleSpec" if "rolename" in inner and key != "RoleSpec" else key), inner
                 stack.append(inner)
+
+
+def _role_names(tree: Any) -> list[str]:
+    return [body["rolename"] for tag, body in nodes(tree) if tag == "RoleSpec" and "rolename" in body]
 
 
 def _parsed(sql: str) -> Any:

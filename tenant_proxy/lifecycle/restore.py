@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,7 +18,7 @@ import asyncpg
 import orjson
 from pglast.parser import parse_sql_json
 
-from tenant_proxy.lifecycle import archive, tools
+from tenant_proxy.lifecycle import archive, ledger, tools
 from tenant_proxy.lifecycle.archive import Manifest, Table
 from tenant_proxy.lifecycle.export import Progress, read_tables, silent
 from tenant_proxy.lifecycle.rename import Finding, NotRenamed, Renaming, quote_name, statements
@@ -64,19 +64,23 @@ async def restore(
     *,
     schema: str | None = None,
     roles: Mapping[str, str] | None = None,
+    dropped: Iterable[str] = (),
+    make_roles: bool = True,
     pass_phrase: str | None = None,
     accept: bool = False,
     progress: Progress = silent,
 ) -> Restored:
-    """`roles` maps the archive's roles to those to use; one that is not in it keeps its name."""
+    """`roles` maps the archive's roles to those to use; one that is not in it keeps its name, and of those in
+    `dropped` nothing comes along.  Without `make_roles` all of them are there already.
+    """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".import-") as name:
         directory = Path(name)
         progress("unpack", 0, 1)
         manifest = await asyncio.to_thread(archive.unpack, path, directory, pass_phrase)
         progress("unpack", 1, 1)
-        renaming = Renaming(manifest.schema, schema or manifest.schema, dict(roles or {}))
+        renaming = Renaming(manifest.schema, schema or manifest.schema, dict(roles or {}), frozenset(dropped))
         async with database.connected() as connection:
-            job = _Restore(database, connection, directory, manifest, renaming, accept, progress)
+            job = _Restore(database, connection, directory, manifest, renaming, accept, progress, make_roles)
             result = await job.run()
             # statistics are not in a dump
             for table in result.tables:
@@ -96,6 +100,7 @@ class _Restore:
         renaming: Renaming,
         accept: bool,
         progress: Progress,
+        make_roles: bool,
     ) -> None:
         self.database = database
         self.connection = connection
@@ -104,6 +109,7 @@ class _Restore:
         self.renaming = renaming
         self.accept = accept
         self.progress = progress
+        self.make_roles = make_roles
         self.notes = list(manifest.notes)
         self.tool = tools.newest()
         self.dump = str(directory / archive.DUMP)
@@ -117,7 +123,8 @@ class _Restore:
         self._check_findings()
         async with self.connection.transaction():
             await self._check_place()
-            await self._roles()
+            if self.make_roles:
+                await self._roles()
             await self._settle()
             casts = [sql for sql in extras if _CAST.match(sql)]
             await self._definitions(before, casts)
@@ -130,6 +137,7 @@ class _Restore:
                 await self._execute(sql)
                 self.progress("indexes", number + 1, len(after))
             tables = await self._verify()
+            await ledger.note(self.connection, self.renaming.new_schema, self.manifest.migrations)
         return Restored(self.manifest, tables, self.renaming.findings, self.notes)
 
     async def _section(self, section: str) -> str:
@@ -139,7 +147,10 @@ class _Restore:
 
     def _script(self, text: str) -> list[str]:
         found = [one for one in statements(text) if not _SETTING.match(one)]
-        return [self.renaming.statement(one) for one in found] if self.renaming.is_needed() else found
+        if self.renaming.is_needed():
+            found = [self.renaming.statement(one) for one in found]
+        # whose it is the comment of a provisioned schema says: not whose it was
+        return [one for one in found if one and not _MARK.match(one)]
 
     def _surely(self, sql: str) -> str:
         """A statement that is done to an object of the tenant: never to one of where it came from."""
@@ -328,7 +339,8 @@ class _Restore:
                 )
                 if not sql.startswith("SELECT pg_catalog.lo_put"):
                     sql = self.renaming.statement(sql.rstrip(";"))
-                await self._execute(sql)
+                if sql:
+                    await self._execute(sql)
         if self.moved:
             await self._point_to_moved()
 
@@ -394,7 +406,12 @@ async def _each(items: list[bytes]) -> AsyncIterator[bytes]:
 _BATCH: Final = 1 << 18
 
 #: settings that a dump begins with; ours are `_QUIET`, and older servers lack some of the dump's
-_SETTING: Final = re.compile(r"(?:SET (?!SESSION AUTH)|SELECT pg_catalog\.set_config\('search_path')")
+_SETTING: Final = re.compile(
+    r"(?:SET (?!SESSION AUTH)|SELECT pg_catalog\.set_config\('search_path'"
+    # what some minor versions keep for themselves, and only their own pg_dump leaves out
+    r"|ALTER TABLE ONLY \S+ ALTER COLUMN \S+ SET \(pg_attver=\d+\)$)"
+)
+_MARK: Final = re.compile(r"COMMENT ON (?:SCHEMA|ROLE) \S+ IS 'tenant_proxy:")
 _QUIET: Final = """
 SET LOCAL search_path = ''; SET LOCAL check_function_bodies = false; SET LOCAL statement_timeout = 0;
 SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL row_security = off;

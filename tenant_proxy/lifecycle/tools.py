@@ -1,7 +1,7 @@
 """PostgreSQL's own tools, pg_dump and pg_restore: where they are, and how they reach a database.
 
-They must be at least as new as the server.  `TENANT_PROXY_PG_BIN` names a directory that has them; else the
-newest is taken of those in PATH, where distributions put them, and in the wheel of the demo.
+They must be at least as new as the server.  `TENANT_PROXY_PG_BIN` names a directory that has them; else they
+are looked for in PATH, where distributions put them, and in the wheel of the demo.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ class Tools:
 
 
 def find(server_version: int) -> Tools:
-    """The newest tools, at least of the server's major; `server_version` is as server_version_num."""
+    """Tools of the server's major, which know its minor versions' own ways best, or newer ones;
+    `server_version` is as server_version_num.
+    """
     major = server_version // 10_000
     found = [tools for tools in _found() if tools.version[0] >= major]
     if not found:
@@ -138,7 +140,7 @@ def find(server_version: int) -> Tools:
             f"no pg_dump of version {major} or newer was found (there are: {known}): install"
             f" postgresql-client-{major}, or name its directory in TENANT_PROXY_PG_BIN"
         )
-    return found[0]
+    return next((tools for tools in found if tools.version[0] == major), found[0])
 
 
 def newest() -> Tools:

@@ -12,11 +12,12 @@ from __future__ import annotations
 from tenant_proxy.catalog import audit
 from tenant_proxy.catalog.records import AuditEntry, Job, JobState
 from tenant_proxy.lifecycle import jobs
+from tenant_proxy.lifecycle.estate_verbs import EstateVerbs
 from tenant_proxy.lifecycle.granting import AccessVerbs
 from tenant_proxy.lifecycle.records import Verification
 
 
-class Verbs(AccessVerbs):
+class Verbs(AccessVerbs, EstateVerbs):
     # --- the log
 
     async def audit_log(

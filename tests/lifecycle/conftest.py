@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tenant_proxy.lifecycle import ledger
+from tenant_proxy.lifecycle import ledger, templates
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.tools import Database
 from tests.fix_pg import SharedServers
@@ -112,6 +112,7 @@ class Place:
             )
         self.sql(f"DROP SCHEMA IF EXISTS {ledger.SCHEMA} CASCADE")
         self.estates.clear()
+        templates._seen.clear()
 
 
 def fill(text: str, names: dict[str, str]) -> str:

@@ -137,6 +137,26 @@ def test_a_statement_that_cannot_be_told_is_refused(sql):
         Renaming("acme", "beta", ROLES).statement(sql)
 
 
+def test_roles_that_do_not_come_along_leave_nothing():
+    renaming = Renaming("acme", "beta", ROLES, dropped=frozenset({"acme_app"}))
+    for sql in (
+        "GRANT SELECT ON TABLE acme.t TO acme_app",
+        "REVOKE ALL ON TABLE acme.t FROM acme_app",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE acme_app IN SCHEMA acme GRANT SELECT ON TABLES TO acme_ro",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE acme_owner IN SCHEMA acme GRANT SELECT ON TABLES TO acme_app",
+        "CREATE POLICY p ON acme.t TO acme_app USING (true)",
+    ):
+        assert renaming.statement(sql) == ""
+    for sql in (
+        "CREATE POLICY p ON acme.t TO acme_app, acme_ro USING (true)",
+        "ALTER TABLE acme.t OWNER TO acme_app",
+    ):
+        with pytest.raises(NotRenamed, match="does not come along"):
+            renaming.statement(sql)
+    sql = "COMMENT ON TABLE acme.t IS 'of acme_app'"
+    assert renaming.statement(sql) == "COMMENT ON TABLE beta.t IS 'of acme_app'"
+
+
 def test_scripts_lose_what_is_psqls():
     assert list(statements("\\restrict abc\nSELECT 1;\nSELECT '\\x\n\\y';\n\\unrestrict abc\n")) == [
         "SELECT 1",

@@ -1,0 +1,256 @@
+"""The job that erases a tenant whose grace is over: its objects, roles and rights on the cluster, its rows in
+the catalog, and then a scan that nothing is left.
+
+What stays is the tenant's row with its name, state and times, entries of the log of changes (none has data or
+secrets in it), and what was counted for invoices; the record says so.  It goes on where it was killed, and is
+not undone: what is gone is gone.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+from tenant_proxy import __version__
+from tenant_proxy.catalog import effective, logins
+from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.catalog.records import Tenant
+from tenant_proxy.catalog.states import State, conflict
+from tenant_proxy.catalog.store import Change, find_tenant
+from tenant_proxy.lifecycle import access, certificate, erasing, inventory, ledger, rights, services
+from tenant_proxy.lifecycle.estates import database_of, estate_of, failing, reporting
+from tenant_proxy.lifecycle.export import read_tables
+from tenant_proxy.lifecycle.facts import database_exists
+from tenant_proxy.lifecycle.inventory import Estate, Oids
+from tenant_proxy.lifecycle.jobs import Kind, Run, Step
+
+#: what an erasure does not reach
+STAYS: Final = (
+    "the tenant's row in the catalog: its name, state and times",
+    "the log of changes, without data and secrets",
+    "usage that was counted for invoices",
+    "backups, WAL archives and server logs, for as long as they are kept elsewhere",
+)
+
+
+async def _steps(run: Run) -> Sequence[Step]:
+    tenant = await run.tenant()
+    spec = effective.spec(await run.context.store.plan_of(tenant), tenant.spec)
+    return [
+        Step("look", do=_look),
+        *(Step(f"service {name}", do=partial(_unserve, name)) for name in spec.services or ()),
+        # from here on nobody may be it
+        Step("logins", do=_drop_logins),
+        Step("objects", do=_drop_objects),
+        Step("roles", do=_drop_roles),
+        Step("scan", do=_scan),
+    ]
+
+
+async def _estate(run: Run) -> Estate:
+    """As it was when the job began: the catalog forgets custom roles on the way."""
+    known = run.data.get("estate")
+    if known is None:
+        return await estate_of(run.context, await run.tenant())
+    return Estate(known["schema"], known["owner"], tuple(known["roles"]))
+
+
+async def _look(run: Run) -> None:
+    tenant = await run.tenant()
+    estate = await estate_of(run.context, tenant)
+    database = database_of(run.context, tenant)
+    async with run.context.store.read() as connection:
+        granted = [one.login for one in await logins.accesses(connection, tenant=tenant.name)]
+    run.data["logins"] = granted
+    run.data["estate"] = {"schema": estate.schema, "owner": estate.owner, "roles": list(estate.roles)}
+    if tenant.database is not None:
+        async with run.context.admin(tenant.cluster) as connection:
+            if not await database_exists(connection, tenant.database):
+                run.data |= {"oids": Oids((), ()).as_dict(), "items": [], "tables": []}
+                return
+    async with failing(tenant.cluster), database.connected() as connection:
+        others = await erasing.dependents(connection, estate.schema)
+        if others and not run.params.get("cascade"):
+            raise Failure(
+                "conflict",
+                f'objects of others are made of those of tenant "{tenant.name}": {"; ".join(others[:5])}',
+                detail=f"{len(others)} in all; they would go with them",
+                hint="drop them first, or erase with --cascade",
+            )
+        run.data["oids"] = (await inventory.oids(connection, estate)).as_dict()
+        run.data["items"] = (await inventory.take(connection, estate)).as_list()
+        async with connection.transaction():
+            await connection.execute("SET LOCAL row_security = off")
+            run.data["tables"] = [
+                [table.name, table.rows] for table in await read_tables(connection, estate.schema)
+            ]
+
+
+async def _unserve(name: str, run: Run) -> None:
+    await services.call(name, "unprovision", await run.tenant(), run.context.config)
+
+
+async def _take_access(change: Change, tenant: Tenant) -> None:
+    for name in await change.connection.fetch(
+        "SELECT l.name FROM access a JOIN login l ON l.id = a.login WHERE a.tenant = $1 ORDER BY 1", tenant.id
+    ):
+        await change.audit("access.revoke", "access", f"{name['name']} on {tenant.name}")
+    await change.connection.execute("DELETE FROM access WHERE tenant = $1", tenant.id)
+    await change.connection.execute(
+        """UPDATE access SET is_default = true WHERE (login, tenant) IN (
+               SELECT DISTINCT ON (login) login, tenant FROM access a
+                WHERE NOT EXISTS (SELECT FROM access b WHERE b.login = a.login AND b.is_default)
+                ORDER BY login, created_at)"""
+    )
+
+
+async def _drop_logins(run: Run) -> None:
+    """Logins of nobody else go; those of others lose what is this tenant's."""
+    async with run.context.store.change(run.context.actor, run.job.id) as change:
+        tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+        await _take_access(change, tenant)
+    for name in run.data["logins"]:
+        async with run.context.store.read() as connection:
+            login = await logins.find_login(connection, name)
+        if login is not None:
+            await access.settle(run.context, login, tenant.cluster)
+
+
+async def _drop_objects(run: Run) -> None:
+    tenant, estate = await run.tenant(), await _estate(run)
+    if tenant.database is not None:
+        await run.context.close_database(tenant.cluster, tenant.database)
+        async with run.context.admin(tenant.cluster) as connection:
+            if await database_exists(connection, tenant.database):
+                for statement in rights.drop_database(tenant.database):
+                    await connection.execute(statement)
+        return
+    async with failing(tenant.cluster), reporting(run) as progress:
+        async with database_of(run.context, tenant).connected() as connection:
+            await erasing.end_sessions(connection, estate.all_roles())
+            await erasing.drop_large_objects(connection, estate.all_roles(), progress)
+            await erasing.drop_schema(connection, estate.schema, progress)
+            await ledger.forget(connection, estate.schema)
+
+
+async def _drop_roles(run: Run) -> None:
+    tenant, estate = await run.tenant(), await _estate(run)
+    database = database_of(run.context, tenant)
+    if tenant.database is not None:
+        database = database.named(run.context.cluster(tenant.cluster).database)
+    async with failing(tenant.cluster), database.connected() as connection:
+        await erasing.forget_statements(connection, run.data["oids"]["roles"])
+        await erasing.drop_roles(connection, database, estate.all_roles())
+
+
+async def _scan(run: Run) -> None:
+    tenant, estate = await run.tenant(), await _estate(run)
+    database = database_of(run.context, tenant)
+    if tenant.database is not None:
+        database = database.named(run.context.cluster(tenant.cluster).database)
+    async with failing(tenant.cluster), database.connected() as connection:
+        left = await erasing.scan(connection, database, estate, Oids.from_dict(run.data["oids"]))
+        if tenant.database is not None:
+            left = tuple(item for item in left if item.kind != "schema")
+            if await database_exists(connection, tenant.database):
+                raise Failure("conflict", f'the database "{tenant.database}" is still there')
+    if left:
+        shown = "; ".join(f"{item.kind} {item.name} {item.detail}".rstrip() for item in left[:5])
+        raise Failure(
+            "conflict",
+            f'{len(left)} things of tenant "{tenant.name}" are left: {shown}',
+            hint=f"take them away and go on: tenant-proxy job resume {run.job.id}",
+        )
+    run.data["scanned_at"] = _now()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+# --- what the catalog says ------------------------------------------------------------------------
+
+
+async def _begin(run: Run, change: Change) -> None:
+    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    if tenant.state is not State.DELETING and tenant.failed_from is not State.DELETING:
+        raise conflict(tenant.name, tenant.state, "only a deleted tenant is erased")
+    now = await change.connection.fetchval("SELECT now()")
+    if tenant.erase_after is not None and tenant.erase_after > now and not run.params.get("at_once"):
+        raise Failure(
+            "conflict",
+            f'tenant "{tenant.name}" may be restored until {tenant.erase_after:%Y-%m-%d %H:%M:%S} UTC',
+            hint="its grace is not over; erase with --now to end it",
+        )
+    if tenant.state is not State.DELETING:
+        await change.update_tenant(tenant, "tenant.delete", state="deleting", failed_from=None)
+
+
+async def _end(run: Run, change: Change) -> None:
+    """The record is in the log, too, whose chain covers it."""
+    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    for name in run.data["logins"]:
+        await access.drop_unused(change, name)
+    await change.connection.execute("DELETE FROM custom_role WHERE tenant = $1", tenant.id)
+    await change.connection.execute("DELETE FROM token WHERE tenant = $1", tenant.id)
+    await change.connection.execute("DELETE FROM tenant_migration WHERE tenant = $1", tenant.id)
+    # what other jobs had been told of it
+    await change.connection.execute(
+        "UPDATE job SET params = '{}', data = '{}', result = NULL, progress = '{}'"
+        " WHERE tenant = $1 AND id <> $2",
+        tenant.id,
+        run.job.id,
+    )
+    record = _record(run, tenant)
+    key = run.context.config.lifecycle.signing_key
+    signed = certificate.signed(record, None if key is None else certificate.read_private_key(key.reveal()))
+    now = await change.connection.fetchval("SELECT now()")
+    await change.update_tenant(
+        tenant,
+        "tenant.erase",
+        state="erased",
+        erased_at=now,
+        spec={},
+        labels={},
+        sni=[],
+        reason="",
+        storage_bytes=0,
+    )
+    await change.audit("tenant.erasure", "tenant", tenant.name, None, signed)
+    run.data.clear()
+    run.result = signed
+
+
+def _record(run: Run, tenant: Tenant) -> dict[str, Any]:
+    items: list[dict[str, str]] = run.data["items"]
+    text = json.dumps(items, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    kinds: dict[str, int] = {}
+    for item in items:
+        kinds[item["kind"]] = kinds.get(item["kind"], 0) + 1
+    return {
+        "format": certificate.FORMAT,
+        "made_by": f"tenant_proxy {__version__}",
+        "tenant": tenant.name,
+        "tenant_id": tenant.id,
+        "cluster": tenant.cluster,
+        "database": run.context.database_of(tenant),
+        "schema": tenant.schema_,
+        "roles": sorted((run.data["estate"]["owner"], *run.data["estate"]["roles"])),
+        "logins": run.data["logins"],
+        "created_at": tenant.created_at.isoformat(timespec="seconds"),
+        "erased_at": _now(),
+        "requested_by": run.job.actor,
+        "job": run.job.id,
+        "removed": dict(sorted(kinds.items())),
+        "removed_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "rows": dict(run.data["tables"]),
+        "scan": {"at": run.data["scanned_at"], "left": 0},
+        "stays": list(STAYS),
+    }
+
+
+KIND_ERASE: Final = Kind("erase", _steps, begin=_begin, end=_end, undoes=False)

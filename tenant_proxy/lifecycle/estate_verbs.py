@@ -1,0 +1,235 @@
+"""Verbs about whole tenants: exported, imported, cloned, moved, adopted, erased, and all of them migrated."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tenant_proxy.catalog import effective
+from tenant_proxy.catalog.failures import Failure, not_found
+from tenant_proxy.catalog.records import Job, JobState, Spec, Tenant
+from tenant_proxy.catalog.states import State, conflict
+from tenant_proxy.lifecycle import adopt, jobs, migrating, restore
+from tenant_proxy.lifecycle.adopting import Problem
+from tenant_proxy.lifecycle.archive import ArchiveError, Manifest
+from tenant_proxy.lifecycle.migrations import Migration, Standing
+from tenant_proxy.lifecycle.records import NewTenant
+from tenant_proxy.lifecycle.tenants import WAIT_S, TenantVerbs
+
+
+class EstateVerbs(TenantVerbs):
+    # --- to and from archives
+
+    async def tenant_export(
+        self, name: str, path: str, *, pass_phrase: str | None = None, wait_s: float = WAIT_S
+    ) -> Job:
+        """Writes the archive where the job runs; the job's result says what is in it."""
+        tenant = await self.context.store.tenant(name)
+        job = await jobs.start(self.context, "export", tenant, {"path": _whole(path)}, wait_s=wait_s)
+        return await self._with_secret(job, pass_phrase)
+
+    async def archive_show(self, path: str, *, pass_phrase: str | None = None) -> Manifest:
+        """What an archive says of itself; its files are checked."""
+        try:
+            return await asyncio.to_thread(restore.read_manifest, Path(_whole(path)), pass_phrase)
+        except ArchiveError as error:
+            raise Failure("invalid", str(error)) from error
+        except OSError as error:
+            raise Failure("not_found", f"{path}: {error.strerror}") from error
+
+    async def tenant_import(
+        self,
+        path: str,
+        name: str | None = None,
+        *,
+        cluster: str | None = None,
+        database: str | None = None,
+        schema: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        pass_phrase: str | None = None,
+        accept: bool = False,
+        wait_s: float = WAIT_S,
+    ) -> Job:
+        """Makes a tenant of an archive, by default under the name and with the settings it had.  It is ready
+        then; logins have to be granted anew, as archives hold no secrets.
+        """
+        manifest = await self.archive_show(path, pass_phrase=pass_phrase)
+        settings = manifest.settings
+        plans = {plan.name for plan in await self.context.store.plans()}
+        given = {**settings.get("labels", {}), **(labels or {})}
+        tenant = await self.tenant_create(
+            NewTenant(
+                name=name or manifest.tenant,
+                plan=settings.get("plan") if settings.get("plan") in plans else None,
+                labels={key: value for key, value in given.items() if value is not None},
+                cluster=cluster,
+                database=database,
+                schema_=schema,
+                spec=Spec.model_validate(settings.get("spec", {})),
+            )
+        )
+        if tenant.state not in (State.DRAFT, State.FAILED):
+            raise conflict(tenant.name, tenant.state, "an archive is imported into a new tenant")
+        params = {
+            "path": _whole(path),
+            "accept": accept,
+            "spec": await self._bare_spec(tenant),
+            "custom_roles": manifest.custom_roles,
+        }
+        job = await jobs.start(self.context, "import", tenant, params, wait_s=wait_s)
+        return await self._with_secret(job, pass_phrase)
+
+    async def _with_secret(self, job: Job, pass_phrase: str | None) -> Job:
+        if pass_phrase is not None:
+            self.context.secrets[job.id] = pass_phrase
+        try:
+            return await jobs.run(self.context, job.id)
+        finally:
+            self.context.secrets.pop(job.id, None)
+
+    async def _bare_spec(self, tenant: Tenant) -> dict[str, Any]:
+        """Effective, without what would put objects into the schema."""
+        spec = effective.spec(await self.context.store.plan_of(tenant), tenant.spec)
+        return spec.model_copy(update={"template": None}).given()
+
+    # --- to another name or place
+
+    async def tenant_clone(
+        self,
+        name: str,
+        new: str,
+        *,
+        cluster: str | None = None,
+        database: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        accept: bool = False,
+        wait_s: float = WAIT_S,
+    ) -> Job:
+        """A new tenant with everything that another has now, but its logins."""
+        source = await self.context.store.tenant(name)
+        given = {**source.labels, **(labels or {})}
+        tenant = await self.tenant_create(
+            NewTenant(
+                name=new,
+                plan=source.plan,
+                labels={key: value for key, value in given.items() if value is not None},
+                cluster=cluster or source.cluster,
+                database=database,
+                spec=source.spec,
+            )
+        )
+        if tenant.state not in (State.DRAFT, State.FAILED):
+            raise conflict(tenant.name, tenant.state, "a clone is a new tenant")
+        params = {"source": source.id, "accept": accept, "spec": await self._bare_spec(tenant)}
+        job = await jobs.start(self.context, "clone", tenant, params, wait_s=wait_s)
+        return await jobs.run(self.context, job.id)
+
+    async def tenant_move(self, name: str, cluster: str, *, wait_s: float = WAIT_S) -> Job:
+        """To another cluster.  Where it was, it is kept until `tenant_move_confirm`."""
+        tenant = await self.context.store.tenant(name)
+        if tenant.cluster == cluster:
+            found = await self._last_move(tenant)
+            if found is not None and found.params["cluster"] == cluster:
+                return found  # it is there
+        job = await jobs.start(self.context, "move", tenant, {"cluster": cluster}, wait_s=wait_s)
+        try:
+            return await jobs.run(self.context, job.id)
+        except Failure:
+            stopped = await jobs.job(self.context, job.id)
+            if stopped.state is JobState.FAILED and stopped.position < _SWITCHED:
+                await jobs.undo(self.context, job.id)
+            raise
+
+    async def tenant_move_confirm(self, name: str, *, wait_s: float = WAIT_S) -> Job | None:
+        """Takes away what was kept where the tenant was; None where nothing is."""
+        tenant = await self.context.store.tenant(name)
+        moved = await self._last_move(tenant)
+        if moved is None:
+            return None
+        if moved.state is not JobState.DONE:
+            raise Failure("conflict", f"job {moved.id}, the move, has not come to its end", job=moved.id)
+        if moved.data["from"] == tenant.cluster:
+            raise Failure("conflict", f'tenant "{name}" is where it was')
+        params = {
+            "cluster": moved.data["from"],
+            "database": moved.data["from_database"],
+            "own_database": moved.data["own_database"],
+            "kept": moved.data["kept"],
+        }
+        job = await jobs.start(self.context, "forget", tenant, params, wait_s=wait_s)
+        return await jobs.run(self.context, job.id)
+
+    async def _last_move(self, tenant: Tenant) -> Job | None:
+        async with self.context.store.read() as connection:
+            row = await connection.fetchrow(
+                "SELECT * FROM job WHERE tenant = $1 AND kind = 'move' AND state <> 'undone'"
+                " ORDER BY id DESC LIMIT 1",
+                tenant.id,
+            )
+        return None if row is None else Job.of(row)
+
+    # --- what was there before
+
+    async def tenant_scan(self, name: str, logins: Sequence[str] = ()) -> list[Problem]:
+        """What keeps its schema from being the tenant's alone, and the SQL that mends it."""
+        return await adopt.scan(self.context, await self.context.store.tenant(name), logins)
+
+    async def tenant_adopt(
+        self, name: str, *, logins: Sequence[str] = (), accept: bool = False, wait_s: float = WAIT_S
+    ) -> Job:
+        """Makes the schema that a draft names the tenant's own: mended, with its roles and rights."""
+        tenant = await self.context.store.tenant(name)
+        if tenant.state not in (State.DRAFT, State.FAILED):
+            raise conflict(name, tenant.state, "a draft adopts a schema")
+        params = {"spec": await self._bare_spec(tenant), "logins": list(logins), "accept": accept}
+        job = await jobs.start(self.context, "adopt", tenant, params, wait_s=wait_s)
+        return await jobs.run(self.context, job.id)
+
+    # --- for good
+
+    async def tenant_erase(
+        self, name: str, *, at_once: bool = False, cascade: bool = False, wait_s: float = WAIT_S
+    ) -> Job:
+        """Of a deleted tenant whose grace is over, or `at_once`.  The job's result is the signed record."""
+        tenant = await self.context.store.tenant(name)
+        params = {"at_once": at_once, "cascade": cascade}
+        job = await jobs.start(self.context, "erase", tenant, params, wait_s=wait_s)
+        return await jobs.run(self.context, job.id)
+
+    async def erasure_record(self, name: str) -> dict[str, Any]:
+        """The record of the last tenant of this name that was erased."""
+        async with self.context.store.read() as connection:
+            found = await connection.fetchval(
+                "SELECT after FROM audit WHERE action = 'tenant.erasure' AND name = $1"
+                " ORDER BY id DESC LIMIT 1",
+                name,
+            )
+        if found is None:
+            not_found("record of an erasure of tenant", name)
+        return dict(json.loads(found)) if isinstance(found, str) else dict(found)
+
+    # --- all of them
+
+    async def migrate(self, what: str, wait_s: float = WAIT_S, **params: Any) -> Job:
+        """`up`, `down` or `exec`, with the parameters of `migrating`; the job's result is the report."""
+        given = {key: value for key, value in params.items() if value is not None}
+        job = await jobs.start(self.context, "migrate", None, {"what": what, **given}, wait_s=wait_s)
+        return await jobs.run(self.context, job.id)
+
+    async def migrate_status(
+        self, directory: str, tenants: Sequence[str] = ()
+    ) -> tuple[list[Standing], list[Migration]]:
+        return await migrating.standings(self.context, directory, tenants)
+
+
+#: steps of a move after which the tenant is on its new cluster
+_SWITCHED = 3
+
+
+def _whole(path: str) -> str:
+    """Whoever goes on with a job may have been started elsewhere."""
+    return os.path.abspath(path)

@@ -1,0 +1,404 @@
+"""A schema as SQL that makes another like it: what a new tenant begins with.
+
+pg_dump reads the whole database's catalogs, which takes seconds among a thousand tenants.  So it is asked
+once: the script is kept beside the template (`ledger`) together with a fingerprint of it, which takes a few
+milliseconds to take again.  In the script names stand that nothing else has, so that putting a tenant's in
+their place changes those and no other text.
+
+A script is tried before it is kept: in a transaction that is rolled back it makes a schema, which must have
+everything that the template has (`inventory`), defined alike (`definitions`).
+
+A process that makes one tenant after another looks at the template every two seconds.  Which migrations the
+template has had is in the script too, so what is made is never another version than it says.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from tenant_proxy.lifecycle import definitions, export, inventory, ledger, tools
+from tenant_proxy.lifecycle.export import literal
+from tenant_proxy.lifecycle.inventory import Estate, Item
+from tenant_proxy.lifecycle.rename import Finding, Renaming, quote_name, statements
+from tenant_proxy.lifecycle.rights import schema_rights
+from tenant_proxy.lifecycle.tools import Database
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+
+class TemplateError(Exception):
+    """It can't be copied so that the copy is the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """A schema and the three roles that provisioning gives it."""
+
+    schema: str
+    owner: str
+    #: None of a schema that was not provisioned: it has the standard rights
+    readwrite: str | None = None
+    readonly: str | None = None
+
+    def estate(self) -> Estate:
+        return Estate(self.schema, self.owner, tuple(filter(None, (self.readwrite, self.readonly))))
+
+    def names(self) -> list[str]:
+        return [self.schema, self.owner, self.readwrite or "", self.readonly or ""]
+
+
+#: in scripts, in place of the tenant's names: 64 bits of chance, in nobody's text
+PLACES: Final = Roles(
+    "tp_schema_3f0b7c51d2a94e86",
+    "tp_owner_3f0b7c51d2a94e86",
+    "tp_readwrite_3f0b7c51d2a94e86",
+    "tp_readonly_3f0b7c51d2a94e86",
+)
+
+#: bytes of a template's rows: they are in the script, which is read for each new tenant
+_MAX_ROWS_BYTES: Final = 4 << 20
+
+_FINGERPRINT: Final = """
+WITH n AS (SELECT n.oid, n.xmin::text AS x FROM pg_catalog.pg_namespace n WHERE n.nspname = $1),
+d AS MATERIALIZED (
+    SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
+     WHERE d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.refobjid = (SELECT oid FROM n)),
+r AS MATERIALIZED (SELECT d.objid AS oid FROM d WHERE d.classid = 'pg_catalog.pg_class'::regclass),
+t AS MATERIALIZED (SELECT d.objid AS oid FROM d WHERE d.classid = 'pg_catalog.pg_type'::regclass),
+p AS MATERIALIZED (SELECT d.objid AS oid FROM d WHERE d.classid = 'pg_catalog.pg_proc'::regclass),
+parts(kind, oid, part, x) AS (
+    SELECT 'n', n.oid, 0::bigint, n.x FROM n
+    UNION ALL SELECT 'd', d.objid, d.classid::bigint, '' FROM d
+    UNION ALL SELECT 'c', c.oid, 0, c.xmin::text FROM pg_catalog.pg_class c JOIN r USING (oid)
+    UNION ALL SELECT 'a', a.attrelid, a.attnum, a.xmin::text
+      FROM pg_catalog.pg_attribute a JOIN r ON r.oid = a.attrelid WHERE a.attnum > 0
+    UNION ALL SELECT 'i', i.indexrelid, 0, i.xmin::text
+      FROM pg_catalog.pg_index i JOIN r ON r.oid = i.indrelid
+    UNION ALL SELECT 'I', c.oid, 0, c.xmin::text FROM pg_catalog.pg_index i JOIN r ON r.oid = i.indrelid
+      JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+    UNION ALL SELECT 'k', k.oid, 0, k.xmin::text FROM pg_catalog.pg_constraint k JOIN r ON r.oid = k.conrelid
+    UNION ALL SELECT 'K', k.oid, 0, k.xmin::text FROM pg_catalog.pg_constraint k JOIN t ON t.oid = k.contypid
+    UNION ALL SELECT 'f', f.oid, 0, f.xmin::text FROM pg_catalog.pg_attrdef f JOIN r ON r.oid = f.adrelid
+    UNION ALL SELECT 'g', g.oid, 0, g.xmin::text FROM pg_catalog.pg_trigger g JOIN r ON r.oid = g.tgrelid
+    UNION ALL SELECT 'w', w.oid, 0, w.xmin::text FROM pg_catalog.pg_rewrite w JOIN r ON r.oid = w.ev_class
+    UNION ALL SELECT 'y', y.oid, 0, y.xmin::text FROM pg_catalog.pg_policy y JOIN r ON r.oid = y.polrelid
+    UNION ALL SELECT 'h', h.inhrelid, h.inhparent::bigint, h.xmin::text
+      FROM pg_catalog.pg_inherits h JOIN r ON r.oid = h.inhrelid
+    UNION ALL SELECT 's', s.seqrelid, pg_catalog.pg_sequence_last_value(s.seqrelid), s.xmin::text
+      FROM pg_catalog.pg_sequence s JOIN r ON r.oid = s.seqrelid
+    UNION ALL SELECT 'x', x.oid, 0, x.xmin::text
+      FROM pg_catalog.pg_statistic_ext x JOIN r ON r.oid = x.stxrelid
+    UNION ALL SELECT 'p', f.oid, 0, f.xmin::text FROM pg_catalog.pg_proc f JOIN p USING (oid)
+    UNION ALL SELECT 't', f.oid, 0, f.xmin::text FROM pg_catalog.pg_type f JOIN t USING (oid)
+    UNION ALL SELECT 'e', e.oid, 0, e.xmin::text FROM pg_catalog.pg_enum e JOIN t ON t.oid = e.enumtypid
+    UNION ALL SELECT 'o', d.objid, o.objsubid, o.xmin::text
+      FROM pg_catalog.pg_description o JOIN d ON o.classoid = d.classid AND o.objoid = d.objid)
+SELECT (SELECT md5(string_agg(concat_ws(' ', kind, oid, part, x), ',' ORDER BY kind, oid, part, x))
+          FROM parts) AS shape,
+       (SELECT array_agg(c.relname::text ORDER BY c.relname) FROM pg_catalog.pg_class c JOIN r USING (oid)
+         WHERE c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0) AS filled,
+       (SELECT coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::bigint
+          FROM pg_catalog.pg_class c JOIN r USING (oid) WHERE c.relkind = 'r') AS bytes,
+       (SELECT oid FROM n) IS NOT NULL AS exists
+"""
+
+
+async def fingerprint(connection: Connection, schema: str) -> str:
+    """Changes with every object of the schema, and with its rows."""
+    row = await connection.fetchrow(_FINGERPRINT, schema)
+    assert row is not None
+    if not row["exists"]:
+        raise TemplateError(f'there is no schema "{schema}"')
+    if row["bytes"] > _MAX_ROWS_BYTES:
+        raise TemplateError(
+            f'the rows of template "{schema}" take {row["bytes"]} bytes, more than {_MAX_ROWS_BYTES}'
+        )
+    had = await ledger.as_list(connection, schema)
+    found = f"2 {row['shape']} {','.join(str(one['version']) for one in had)}"
+    for name in row["filled"] or ():
+        found += " " + await connection.fetchval(
+            "SELECT count(*) || '/' || coalesce(sum(pg_catalog.hashtextextended(t::text, 20)::numeric), 0)"
+            f" FROM ONLY {quote_name(schema)}.{quote_name(name)} AS t"
+        )
+    return found
+
+
+#: (database, schema) -> when it was looked at, and the script
+_seen: dict[tuple[Database, str], tuple[float, str]] = {}
+_FRESH_S: Final = 2.0
+
+
+async def fill(connection: Connection, database: Database, template: Roles, target: Roles) -> list[Finding]:
+    """Makes the template's objects in the target's empty schema; one transaction."""
+    key = database, template.schema
+    seen_at, script = _seen.get(key, (0.0, ""))
+    findings: list[Finding] = []
+    if time.monotonic() - seen_at > _FRESH_S:
+        began = time.monotonic()
+        script, findings = await _current(connection, database, template)
+        _seen[key] = began, script
+    async with connection.transaction():
+        await connection.execute(filled(script, target))
+    return findings
+
+
+async def _current(connection: Connection, database: Database, template: Roles) -> tuple[str, list[Finding]]:
+    """The script that is kept, or a new one where the template is another now."""
+    findings: list[Finding] = []
+    await ledger.make(connection)
+    now = await fingerprint(connection, template.schema)
+    script = await connection.fetchval(
+        f"SELECT script FROM {ledger.SCHEMA}.template WHERE schema = $1 AND fingerprint = $2",
+        template.schema,
+        now,
+    )
+    if script is None:
+        script, findings = await build(connection, database, template)
+        await connection.execute(
+            f"INSERT INTO {ledger.SCHEMA}.template (schema, fingerprint, script) VALUES ($1, $2, $3)"
+            " ON CONFLICT (schema) DO UPDATE SET fingerprint = $2, script = $3, made_at = now()",
+            template.schema,
+            now,
+            script,
+        )
+    return str(script), findings
+
+
+def filled(script: str, target: Roles) -> str:
+    if any(char in name for name in target.names() for char in "'\\$"):
+        raise TemplateError("names with quotes, backslashes or dollar signs can't stand in a script")
+    # as a value rather than a name
+    script = script.replace(f"'{PLACES.schema}'", literal(target.schema))
+    for place, name in zip(PLACES.names(), target.names(), strict=True):
+        script = script.replace(place, quote_name(name))
+    return script
+
+
+async def build(connection: Connection, database: Database, template: Roles) -> tuple[str, list[Finding]]:
+    """The script of a template, tried."""
+    mapping = dict(zip(template.names()[1:], PLACES.names()[1:], strict=True))
+    mapping.pop("", None)
+    renaming = Renaming(template.schema, PLACES.schema, mapping)
+    tool = tools.find(connection.get_server_version().major * 10_000)
+    with tempfile.TemporaryDirectory(prefix="tp-template-") as name:
+        path = Path(name) / "dump"
+        await export.dump(
+            tool,
+            database,
+            template.estate(),
+            path,
+            options=("--rows-per-insert=200", "--column-inserts"),
+        )
+        parts = {
+            section: (
+                await tools.run([tool.path("pg_restore"), f"--section={section}", "--file=-", str(path)])
+            ).decode()
+            for section in ("pre-data", "data", "post-data")
+        }
+    casts = await export.casts_sql(connection, template.schema)
+    before = [renaming.statement(one) for one in statements(parts["pre-data"])]
+    rows = [_row(one, renaming) for one in statements(parts["data"])]
+    after = [renaming.statement(one) for one in statements(parts["post-data"])]
+    made = _with_casts(before, [renaming.statement(one.rstrip(";")) for one in casts])
+    unsure = [finding for finding in renaming.findings if finding.kind == "unsure"]
+    if unsure:
+        raise TemplateError(
+            f"{len(unsure)} places can't be renamed for certain: "
+            + "; ".join(f"{one.where}: {one.what}" for one in unsure[:5])
+        )
+    script = _script(merged([*made, *rows, *after]))
+    script += await _tried(connection, template, script)
+    for one in await ledger.as_list(connection, template.schema):
+        values = f"{one['version']}, {literal(one['name'])}, {literal(one['checksum'])}"
+        script += (
+            f"INSERT INTO {ledger.SCHEMA}.migration (schema, version, name, checksum)"
+            f" VALUES ('{PLACES.schema}', {values}) ON CONFLICT DO NOTHING;\n"
+        )
+    return script, renaming.findings
+
+
+def _row(sql: str, renaming: Renaming) -> str:
+    """INSERT of a dump: its head names the table, the rest is data and none of ours."""
+    head = f"INSERT INTO {quote_name(renaming.old_schema)}."
+    if sql.startswith(head):
+        return f"INSERT INTO {renaming.new_schema}." + sql[len(head) :]
+    return renaming.statement(sql)
+
+
+def _with_casts(before: list[str], casts: list[str]) -> list[str]:
+    """Casts stand behind the last type or function, as none of these can need them, and views may."""
+    if not casts:
+        return before
+    at = max(
+        (number for number, sql in enumerate(before) if sql.startswith(("CREATE TYPE", "CREATE FUNCTION"))),
+        default=-1,
+    )
+    return [*before[: at + 1], *casts, *before[at + 1 :]]
+
+
+_TABLE: Final = re.compile(r"CREATE TABLE (?P<name>\S+) \(\n(?P<columns>.*)\n\)$", re.DOTALL)
+_CONSTRAINT: Final = re.compile(
+    r"ALTER TABLE ONLY (?P<name>\S+)\n    ADD (?P<constraint>CONSTRAINT \S+ (?:PRIMARY KEY|UNIQUE)"
+    r" \([^()\n]+\))$"
+)
+_IDENTITY: Final = re.compile(
+    r"ALTER TABLE (?P<name>\S+) ALTER COLUMN (?P<column>\S+) ADD (?P<identity>GENERATED [^;]*\n\))$"
+)
+
+
+def merged(found: list[str]) -> list[str]:
+    """Identity columns and keys of tables, which pg_dump adds later, in CREATE TABLE: 40 % of the statements
+    less.  Only what is written in the one way that is looked for; all else stays as it is.
+    """
+    tables = {match["name"]: match["columns"] for sql in found if (match := _TABLE.match(sql))}
+    kept: list[str] = []
+    for sql in found:
+        identity, constraint = _IDENTITY.match(sql), _CONSTRAINT.match(sql)
+        if identity is not None and identity["name"] in tables:
+            line = re.compile(rf"^    {re.escape(identity['column'])} (\w+) NOT NULL(?=,?$)", re.MULTILINE)
+            written = f"    {identity['column']} \\1 {identity['identity']} NOT NULL".replace("\n", " ")
+            columns, count = line.subn(lambda m, w=written: w.replace("\\1", m[1]), tables[identity["name"]])
+            if count == 1:
+                tables[identity["name"]] = columns
+                continue
+        elif constraint is not None and constraint["name"] in tables:
+            tables[constraint["name"]] += f",\n    {constraint['constraint']}"
+            continue
+        kept.append(sql)
+    return [
+        f"CREATE TABLE {match['name']} (\n{tables[match['name']]}\n)" if (match := _TABLE.match(sql)) else sql
+        for sql in kept
+    ]
+
+
+#: what provisioning has made already, or what the session has
+_LEFT_OUT: Final = re.compile(
+    rf"(?:SET (?!SESSION)|SELECT pg_catalog\.set_config\('search_path'|CREATE SCHEMA {PLACES.schema}"
+    rf"|COMMENT ON SCHEMA {PLACES.schema} |ALTER SCHEMA {PLACES.schema} OWNER"
+    rf"|(?:GRANT|REVOKE) \w+ ON SCHEMA {PLACES.schema} (?:TO|FROM)"
+    rf" (?:PUBLIC|{PLACES.owner}|{PLACES.readwrite}|{PLACES.readonly})$)"
+)
+_OWNER: Final = re.compile(rf"ALTER [^\n]* OWNER TO {PLACES.owner}$")
+#: only a superuser makes these
+_PRIVILEGED: Final = re.compile(
+    r"CREATE (?:OPERATOR (?:CLASS|FAMILY)|TEXT SEARCH (?:PARSER|TEMPLATE)|EVENT|FOREIGN DATA|EXTENSION"
+    r"|FUNCTION[^$]*LANGUAGE (?:c|internal)\b)|ALTER [^\n]* OWNER TO |SET SESSION",
+)
+_QUIET: Final = (
+    "SET LOCAL search_path = ''; SET LOCAL check_function_bodies = false; SET LOCAL row_security = off;"
+    " SET LOCAL client_min_messages = warning; SET LOCAL xmloption = content;\n"
+)
+
+
+def _script(found: list[str]) -> str:
+    """Made as the owner where anybody can, so that no object has to be given away."""
+    kept = [sql for sql in found if sql and not _LEFT_OUT.match(sql)]
+    as_owner = [sql for sql in kept if not _OWNER.match(sql)]
+    if any(_PRIVILEGED.match(sql) for sql in as_owner):
+        return _QUIET + "".join(f"{sql};\n" for sql in kept)
+    begin = f"SET LOCAL ROLE {PLACES.owner};\n"
+    return _QUIET + begin + "".join(f"{sql};\n" for sql in as_owner) + "SET LOCAL ROLE NONE;\n"
+
+
+async def _tried(connection: Connection, template: Roles, script: str) -> str:
+    """Makes a schema by the script and takes it back; what else it takes to give it the template's rights."""
+    trial = Roles(*(f"tp_trial_{secrets.token_hex(6)}_{kind}" for kind in "sowr"))
+    assert trial.readwrite is not None
+    assert trial.readonly is not None
+    had = await inventory.take(connection, template.estate())
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        roles = "".join(f"CREATE ROLE {name} NOLOGIN;" for name in trial.names()[1:])
+        member = "" if await _is_superuser(connection) else f"GRANT {trial.owner} TO CURRENT_USER;"
+        rights = ";".join(schema_rights(trial.schema, trial.owner, trial.readwrite, trial.readonly))
+        await connection.execute(
+            f"{roles}{member}CREATE SCHEMA {trial.schema} AUTHORIZATION {trial.owner};{rights}"
+        )
+        await connection.execute(filled(script, trial))
+        await connection.execute("SET LOCAL search_path = ''")
+        made = await inventory.take(connection, trial.estate())
+        different = await definitions.read(connection, template.schema)
+        different.subtract(await definitions.read(connection, trial.schema))
+    finally:
+        await transaction.rollback()
+    words = sorted({f"{kind} {name} is another" for (kind, name, _), count in different.items() if count})
+    if words:
+        raise TemplateError(f"the copy would differ: {'; '.join(words[:5])}")
+    missing = Counter(_things(had)) - Counter(_things(made))
+    extra = Counter(_things(made)) - Counter(_things(had))
+    if missing or extra:
+        shown = [f"{one.kind} {one.name} is missing" for one in missing]
+        shown += [f"{one.kind} {one.name} is too many" for one in extra]
+        raise TemplateError(f"the copy would differ: {'; '.join(sorted(shown)[:5])}")
+    if template.readwrite is None:
+        return ""
+    return _revoked(_rights(made, trial) - _rights(had, template))
+
+
+#: kinds that say something of the schema's objects, not of roles, rights and the database
+_OTHERS: Final = frozenset(
+    {"grant", "role", "membership", "setting", "schema", "default acl", "large object", "statistics"}
+    | {"elsewhere", "user mapping", "subscription", "publication relation", "publication namespace"}
+)
+
+
+def _things(found: inventory.Inventory) -> list[Item]:
+    return [
+        Item(one.kind, "" if one.kind == "comment" else one.name, one.detail)
+        for one in found.items
+        if one.kind not in _OTHERS
+        and not (one.kind == "comment" and one.name.split()[0] in ("role", "schema"))
+    ]
+
+
+def _rights(found: inventory.Inventory, of: Roles) -> set[tuple[str, str, str]]:
+    """(object, right, place of the role) of the readwrite and the readonly role."""
+    places = {of.readwrite: PLACES.readwrite, of.readonly: PLACES.readonly}
+    result = set()
+    for item in found.of("grant"):
+        right, _, rest = item.detail.partition(" to ")
+        place = places.get(rest.rpartition(" by ")[0].removesuffix(" with grant option"))
+        if place is not None and not item.name.startswith(("schema ", "default acl ")):
+            result.add((item.name, right, place))
+    return result
+
+
+_GRANTED_ON: Final[Mapping[str, str]] = {
+    "table": "TABLE",
+    "view": "TABLE",
+    "materialized view": "TABLE",
+    "foreign table": "TABLE",
+    "sequence": "SEQUENCE",
+    "function": "ROUTINE",
+    "procedure": "ROUTINE",
+    "aggregate": "ROUTINE",
+    "type": "TYPE",
+}
+
+
+def _revoked(extra: set[tuple[str, str, str]]) -> str:
+    """Rights that default privileges give and the template does not."""
+    lines = []
+    for thing, right, role in sorted(extra):
+        for kind in sorted(_GRANTED_ON, key=len, reverse=True):
+            if thing.startswith(f"{kind} "):
+                name = f"{PLACES.schema}.{thing.removeprefix(kind).strip()}"
+                lines.append(f"REVOKE {right} ON {_GRANTED_ON[kind]} {name} FROM {role};\n")
+                break
+    return "".join(lines)
+
+
+async def _is_superuser(connection: Connection) -> bool:
+    return bool(await connection.fetchval("SELECT pg_catalog.current_setting('is_superuser') = 'on'"))

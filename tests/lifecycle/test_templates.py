@@ -1,0 +1,127 @@
+"""A template makes tenants that are as it is, at once, and as it is now."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenant_proxy.lifecycle import inventory, ledger, rights, templates
+from tenant_proxy.lifecycle.templates import Roles, TemplateError
+from tests.lifecycle.test_export import dumped
+
+TABLES = """
+CREATE SCHEMA pattern; SET search_path = pattern;
+CREATE TABLE kinds (id int PRIMARY KEY, name text);
+INSERT INTO kinds VALUES (1, E'one; ''and''\\n--'), (2, 'pattern.kinds');
+CREATE TABLE things (id bigserial PRIMARY KEY, kind int REFERENCES kinds);
+"""
+
+
+def roles(schema: str) -> Roles:
+    return Roles(schema, f"{schema}_owner", f"{schema}_readwrite", f"{schema}_readonly")
+
+
+async def provisioned(place, connection, schema: str) -> Roles:
+    made = roles(schema)
+    place.known(schema)
+    await connection.execute("".join(f"CREATE ROLE {name} NOLOGIN;" for name in made.names()[1:]))
+    await connection.execute(f"CREATE SCHEMA {schema} AUTHORIZATION {made.owner}")
+    await connection.execute(";".join(rights.schema_rights(*made.names())))
+    return made
+
+
+@pytest.fixture
+async def pattern(place, conn):
+    place.sql(TABLES)
+    yield Roles("pattern", "postgres")
+    place.sql("DROP SCHEMA pattern CASCADE")
+
+
+async def test_what_is_made_is_the_owners_with_the_usual_rights(place, conn, pattern):
+    made = await provisioned(place, conn, "made_1")
+    await templates.fill(conn, place.database_of(), pattern, made)
+    assert place.sql("SELECT id || name FROM made_1.kinds ORDER BY id") == place.sql(
+        "SELECT id || name FROM pattern.kinds ORDER BY id"
+    )
+    query = (
+        "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'made_1'::regnamespace"
+    )
+    assert place.sql(query) == made.owner
+    assert place.sql(f"SELECT has_table_privilege('{made.readonly}', 'made_1.things', 'SELECT')") == "t"
+    assert place.sql(f"SELECT has_table_privilege('{made.readonly}', 'made_1.things', 'INSERT')") == "f"
+
+
+async def test_a_change_is_noticed_whatever_it_is(place, conn, pattern):
+    seen = {await templates.fingerprint(conn, "pattern")}
+    changes = [
+        "ALTER TABLE pattern.things ADD note text",
+        "CREATE INDEX ON pattern.things (note)",
+        "ALTER TABLE pattern.things ALTER note SET DEFAULT 'x'",
+        "ALTER TABLE pattern.things ADD CHECK (note <> 'y')",
+        "COMMENT ON COLUMN pattern.things.note IS 'z'",
+        "GRANT SELECT ON pattern.things TO PUBLIC",
+        "INSERT INTO pattern.kinds VALUES (3, 'three')",
+        "UPDATE pattern.kinds SET name = 'four' WHERE id = 3",
+        "SELECT nextval('pattern.things_id_seq')",
+        "CREATE FUNCTION pattern.f() RETURNS int LANGUAGE sql RETURN 1",
+        "CREATE OR REPLACE FUNCTION pattern.f() RETURNS int LANGUAGE sql RETURN 2",
+        "CREATE TYPE pattern.mood AS ENUM ('a')",
+        "ALTER TYPE pattern.mood ADD VALUE 'b'",
+        "ALTER TABLE pattern.things ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY p ON pattern.things USING (true)",
+        "DROP INDEX pattern.things_note_idx",
+    ]
+    for change in changes:
+        place.sql(change)
+        found = await templates.fingerprint(conn, "pattern")
+        assert found not in seen, change
+        seen.add(found)
+    place.sql("VACUUM ANALYZE pattern.things")
+    assert await templates.fingerprint(conn, "pattern") == found
+    made = await provisioned(place, conn, "made_2")
+    await templates.fill(conn, place.database_of(), pattern, made)
+    assert "note" in dumped(place, "made_2")
+
+
+async def test_the_script_is_made_once(place, conn, pattern, monkeypatch):
+    await templates.fill(conn, place.database_of(), pattern, await provisioned(place, conn, "made_3"))
+    monkeypatch.setattr(templates, "build", None)
+    monkeypatch.setattr(templates, "_FRESH_S", -1)  # as another process
+    await templates.fill(conn, place.database_of(), pattern, await provisioned(place, conn, "made_4"))
+
+
+@pytest.mark.slow
+async def test_a_tenant_with_everything_may_be_a_template(any_place):
+    estate = any_place.with_everything()
+    connection = await any_place.connect()
+    try:
+        golden = roles(estate.schema)
+        # what default privileges would give, and this tenant does not
+        any_place.sql(f"REVOKE ALL ON {estate.schema}.parent FROM {golden.readonly}")
+        made = await provisioned(any_place, connection, f"{estate.schema}_too")
+        await templates.fill(connection, any_place.database_of(), golden, made)
+        had = await inventory.take(connection, golden.estate())
+        has = await inventory.take(connection, made.estate())
+        names = {(item.kind, item.name) for item in templates._things(had)}
+        assert {(item.kind, item.name) for item in templates._things(has)} == names
+        assert (
+            any_place.sql(f"SELECT has_table_privilege('{made.readonly}', '{made.schema}.parent', 'SELECT')")
+            == "f"
+        )
+    finally:
+        await connection.close()
+
+
+async def test_a_template_that_is_not_there_or_too_large(place, conn, pattern, monkeypatch):
+    with pytest.raises(TemplateError, match="no schema"):
+        await templates.fingerprint(conn, "nowhere")
+    monkeypatch.setattr(templates, "_MAX_ROWS_BYTES", 100)
+    with pytest.raises(TemplateError, match="more than 100"):
+        await templates.fingerprint(conn, "pattern")
+
+
+async def test_migrations_come_along(place, conn, pattern):
+    await ledger.note(conn, "pattern", [{"version": 7, "name": "x", "checksum": "y"}])
+    await templates.fill(conn, place.database_of(), pattern, await provisioned(place, conn, "made_5"))
+    assert await ledger.migrations(conn, ["made_5"]) == {"made_5": {7: ("x", "y")}}
+    await ledger.forget(conn, "made_5")
+    assert await ledger.migrations(conn, ["made_5"]) == {}
