@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "access": ("access", "access_app"),
     "plan": ("plan", "plan_app"),
     "apply": ("apply", "apply"),
+    "migrate": ("migrate", "migrate_app"),
     "job": ("job", "job_app"),
     "audit": ("audit", "audit_app"),
     "db": ("db", "db_app"),

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tenant_proxy.catalog.records import Level, Spec, Tenant, parse
 from tenant_proxy.catalog.states import State
+from tenant_proxy.cli import estates
 from tenant_proxy.cli.output import ConfigOption, print_json
 from tenant_proxy.cli.town import (
     DryRunOption,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 tenant_app = typer.Typer(
     name="tenant",
-    help="A tenant's life: create, provision, activate, suspend, delete.",
+    help="A tenant's life: from create to erase.",
     no_args_is_help=True,
 )
 
@@ -330,3 +331,6 @@ def _print_details(found: TenantDetails) -> None:
     for right in found.access:
         access.add_row(right.login, right.role or right.level.value, when(right.expires_at) or "forever")
     print_table(access, f"nobody may reach it; tenant-proxy access grant {tenant.name} LOGIN")
+
+
+estates.add_to(tenant_app)
