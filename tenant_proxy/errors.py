@@ -217,6 +217,52 @@ def no_such_tenant(name: str, rule: str) -> ProxyError:
     )
 
 
+def tenant_suspended(name: str, reason: str) -> ProxyError:
+    """Told only to those who have proved who they are."""
+    return ProxyError(
+        "57P03",
+        f'tenant "{name}" is suspended',
+        detail=f"The reason given: {reason}",
+        hint="Ask whoever operates the platform to resume it.",
+        severity="FATAL",
+        reason="tenant_suspended",
+    )
+
+
+def suspended(name: str, reason: str) -> ProxyError:
+    """To those who were there when it was, after their time of grace."""
+    return ProxyError(
+        "57P01",
+        f'terminating connection because tenant "{name}" is suspended',
+        detail=f"The reason given: {reason}",
+        hint="Ask whoever operates the platform to resume it.",
+        severity="FATAL",
+        reason="tenant_suspended",
+    )
+
+
+def login_expired(user: str) -> ProxyError:
+    """As PostgreSQL's VALID UNTIL, but told to those who know the password."""
+    return ProxyError(
+        "28000",
+        f'login "{user}" has expired',
+        hint="Ask whoever gave it to you for a new one, or for more time.",
+        severity="FATAL",
+        reason="login_expired",
+    )
+
+
+def login_ended(user: str, why: str) -> ProxyError:
+    """To its clients: the right that they came in by is no more."""
+    return ProxyError(
+        "57P01",
+        f'terminating connection because login "{user}" {why}',
+        hint="Connect again, with a login that may.",
+        severity="FATAL",
+        reason="login_ended",
+    )
+
+
 def admin_refused(user: str, database: str) -> ProxyError:
     return ProxyError(
         "42501",
@@ -359,6 +405,26 @@ def queue_timeout(tenant: str, waited_ms: int) -> ProxyError:
         severity="FATAL",
         source=Source.PROXY,
         reason="queue_timeout",
+    )
+
+
+def storage_full(tenant: str) -> ProxyError:
+    return ProxyError(
+        "53100",
+        f'tenant "{tenant}" has used up its storage',
+        detail="Statements that add or change rows or make objects are refused; reading and deleting go on.",
+        hint="Delete what is not needed and VACUUM, or ask whoever operates the platform for more.",
+        reason="storage_full",
+    )
+
+
+def too_many_statements(tenant: str, wait_ms: int) -> ProxyError:
+    return ProxyError(
+        "53400",
+        f'tenant "{tenant}" runs more statements a second than it may',
+        detail=f"This one would have to wait for {wait_ms} ms, which is more than pool.queue_timeout_s.",
+        hint="Send fewer, or ask whoever operates the platform for more (pool.statements_per_s).",
+        reason="statement_rate",
     )
 
 

@@ -228,6 +228,10 @@ class HubClient:
         """Returns when the supervisor is gone; the process must then exit."""
         await self._link.gone.wait()
 
+    @property
+    def is_closed(self) -> bool:
+        return self._link.gone.is_set()
+
     def close(self) -> None:
         self._link.close()
 

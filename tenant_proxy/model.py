@@ -44,6 +44,8 @@ class Effect(enum.IntFlag):
     COPIES = 1 << 14
     #: COMMIT or ROLLBACK, alone: no transaction is open afterwards, whether or not it succeeds
     ENDS = 1 << 15
+    #: makes the tenant's data more: refused to one that is over its storage
+    GROWS = 1 << 16
 
 
 class Edit(NamedTuple):

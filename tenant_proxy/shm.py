@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 
-MAX_TENANTS = 65_536
+MAX_TENANTS = 262_144
 MAX_SLOTS = 64
 COUNTER_BYTES = 4
 ROW_BYTES = MAX_TENANTS * COUNTER_BYTES

@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,17 +32,18 @@ from tenant_proxy.children import Child, Phase, RestartPolicy, Start, start_afre
 from tenant_proxy.config.load import Loaded
 from tenant_proxy.config.load import load as load_config
 from tenant_proxy.config.problems import ConfigError, Problem
-from tenant_proxy.config.reload import changes, keep_fixed
-from tenant_proxy.config.schema import Config, Isolation
+from tenant_proxy.config.reload import keep_fixed
+from tenant_proxy.config.schema import Config
 from tenant_proxy.config.transport import to_transport
 from tenant_proxy.listeners import Listener, ListenError, open_listeners
 from tenant_proxy.nursery import Nursery
 from tenant_proxy.obs import log as obs_log
 from tenant_proxy.obs.log import get_logger
-from tenant_proxy.pool.budget import CODE_COUNTERS
-from tenant_proxy.shm import MAX_SLOTS, MAX_TENANTS, SharedCounters
-from tenant_proxy.system import notify, raise_fd_limit
-from tenant_proxy.tenancy.registry import code_name, group_name
+from tenant_proxy.preparing import check_fd_limit, http_of, log_changes, needs_control, open_http
+from tenant_proxy.served import Indexes, ServedStore
+from tenant_proxy.shm import MAX_SLOTS, SharedCounters
+from tenant_proxy.system import notify
+from tenant_proxy.usage_shm import UsageMemory
 
 log = get_logger("supervisor")
 T = TypeVar("T")
@@ -51,15 +53,10 @@ UNLIMITED_S = 31_536_000.0
 RELOAD_TIMEOUT_S = 60.0
 #: how long a reload waits for workers that are just starting
 STARTING_PATIENCE_S = 5.0
-#: lines that one reload may log about what is new
-MAX_CHANGES_LOGGED = 100
 STATS_TIMEOUT_S = 4.0
 DRAIN_CALL_TIMEOUT_S = 2.0
 #: children that never came up, failing this often in a row, end the start
 MAX_START_FAILURES = 5
-#: files of a process beside its clients and backends: mailboxes, listeners, libraries
-FD_RESERVE = 256
-MAX_CHANGES_LOGGED = 100
 
 WORKER = (sys.executable, "-m", "tenant_proxy.worker")
 CONTROL = (sys.executable, "-m", "tenant_proxy.control")
@@ -116,11 +113,20 @@ class Supervisor:
         self._announced = False
         #: what the control process wants back after a restart; opaque here
         self._ledger: Any = None
+        self._usage_kept: Any = None
+        #: tenants that are over their storage
+        self._full: list[str] = []
         self._listeners: list[Listener] = []
         self._http: list[Listener] = []
         self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
         self._counters: SharedCounters
-        self._indexes: dict[str, int] = {}
+        self._usage: UsageMemory
+        #: of what is counted in it: another start counts anew
+        self._boot = uuid.uuid4().hex
+        self._indexes = Indexes()
+        self._served = ServedStore()
+        #: a configuration on its way to the children
+        self._transport: tuple[Config, dict[str, Any]] | None = None
         #: worker's name -> generation of the configuration that it was given
         self._given: dict[str, int] = {}
         self._workers: list[Child] = []
@@ -134,6 +140,11 @@ class Supervisor:
             ("status", self._on_status),
             ("stats", self._on_stats),
             ("keep_ledger", self._on_keep_ledger),
+            ("serve", self._on_serve),
+            ("catch_up", self._on_catch_up),
+            ("places", self._on_places),
+            ("keep_usage", self._on_keep_usage),
+            ("full", self._on_full),
         ):
             self._hub.on(method, handler)
 
@@ -146,10 +157,11 @@ class Supervisor:
             log.error(str(error))
             self._close_sockets()
             return 1
-        _check_fd_limit(self._config)
+        check_fd_limit(self._config)
         self._install_signals()
         self._counters = SharedCounters()
-        self._index(self._config)
+        self._usage = UsageMemory()
+        self._indexes.of_config(self._config)
         for _ in range(self._config.workers):
             pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             for end in pair:
@@ -158,7 +170,7 @@ class Supervisor:
         self._workers = [self._make_worker(slot) for slot in range(self._config.workers)]
         for worker in self._workers:
             worker.start()
-        if self._http:
+        if needs_control(self._config):
             self._start_control()
         status = 0
         if not await self._wait_first_ready():
@@ -176,7 +188,7 @@ class Supervisor:
         self._listeners = open_listeners(
             listen.addresses, listen.port, listen.backlog, listen.unix_socket_dir
         )
-        self._http = _open_http(config)
+        self._http = open_http(config)
 
     def _make_worker(self, slot: int) -> Child:
         return Child(
@@ -193,14 +205,16 @@ class Supervisor:
 
     def _worker_fds(self) -> list[int]:
         mailboxes = [end.fileno() for pair in self._mailboxes for end in pair]
-        return [lis.sock.fileno() for lis in self._listeners] + mailboxes + [self._counters.fd]
+        return (
+            [lis.sock.fileno() for lis in self._listeners] + mailboxes + [self._counters.fd, self._usage.fd]
+        )
 
     def _start_control(self) -> None:
         self._control = Child(
             "control",
             CONTROL,
             self._hub,
-            pass_fds=lambda: [lis.sock.fileno() for lis in self._http],
+            pass_fds=lambda: [self._usage.fd] + [lis.sock.fileno() for lis in self._http],
             policy=self._policy,
             next_incarnation=self._incarnations.__next__,
             start_process=self._start_process,
@@ -210,6 +224,7 @@ class Supervisor:
     def _on_worker_exit(self, child: Child) -> None:
         assert child.worker is not None
         self._counters.clear_row(child.worker)
+        self._usage.forget_clients(child.worker, self._indexes.of_tenants().values())
 
     async def _wait_first_ready(self) -> bool:
         """True when a stop was asked for or all workers are ready; False if they do not come up."""
@@ -295,6 +310,7 @@ class Supervisor:
             task.cancel()
         self._close_sockets()
         self._counters.close()
+        self._usage.close()
         log.info("stopped")
 
     def _close_listeners(self) -> None:
@@ -347,11 +363,9 @@ class Supervisor:
         config, fixed = keep_fixed(self._config, loaded.config)
         warnings = [str(problem) for problem in loaded.warnings] + fixed
         http = None
-        if (config.metrics.enabled, config.metrics.address, config.metrics.port) != (
-            self._config.metrics.enabled, self._config.metrics.address, self._config.metrics.port
-        ):  # fmt: skip
+        if http_of(config) != http_of(self._config):
             try:
-                http = _open_http(config)
+                http = open_http(config)
             except ListenError as error:
                 return self._refused([str(error)])
         refusal = await self._try_out(config, self._generation + 1)
@@ -359,13 +373,15 @@ class Supervisor:
             for listener in http or ():
                 listener.close()
             return self._refused([refusal])
-        _log_changes(self._config, config)
+        before = self._config
+        log_changes(before, config)
         self._config = config
         self._generation += 1
         obs_log.configure(config.log.level, config.log.format)
         await self._bring_all_up_to_date()
-        if http is not None:
-            await self._replace_control(http)
+        other = before.catalog != config.catalog or needs_control(config) != (self._control is not None)
+        if http is not None or other:
+            await self._replace_control(self._http if http is None else http)
         elif self._control is not None:
             await self._tell_control(config)
         return ReloadResult([], warnings, self._generation)
@@ -376,7 +392,8 @@ class Supervisor:
     async def _try_out(self, config: Config, generation: int) -> str | None:
         """Gives a new configuration to one worker alone; what it can't use (returns why) the others,
         being alike, can't use either, and are not disturbed."""
-        self._index(config)
+        self._indexes.of_config(config)
+        self._indexes.of_served(self._served.tenants.values(), self._served.logins.values(), config)
         worker = next((w for w in self._workers if w.phase is Phase.READY), None)
         if worker is None:
             return None  # all restarting: they get it when they start
@@ -406,42 +423,99 @@ class Supervisor:
 
     async def _bring_up_to_date(self, worker: Child) -> None:
         """Also for one that took an older configuration at its start and became ready after the swap."""
-        if worker.phase is not Phase.READY or self._given.get(worker.name) == self._generation:
+        if worker.phase is not Phase.READY:
             return
         try:
-            await self._give(worker, self._config, self._generation)
+            if self._given.get(worker.name) != self._generation:
+                await self._give(worker, self._config, self._generation)
+            elif self._served.has(worker.name) != self._served.revision:
+                await self._give_served(worker, self._served.whole(), self._indexes.places)
         except hub.HubError as error:
             log.error("worker did not reload", child=worker.name, error=error)
 
+    def _transport_of(self, config: Config) -> dict[str, Any]:
+        """Made once for all children: with many tenants that takes a while."""
+        if self._transport is None or self._transport[0] is not config:
+            self._transport = config, to_transport(config)
+        return self._transport[1]
+
     async def _give(self, worker: Child, config: Config, generation: int) -> None:
         params = {
-            "config": to_transport(config),
+            "config": self._transport_of(config),
             "generation": generation,
-            "tenant_indexes": self._indexes,
+            "tenant_indexes": self._indexes.places,
+            "served": self._served.whole(),
         }
+        revision = self._served.revision
         await self._call(worker.name, "reload", params)
         self._given[worker.name] = generation
+        self._served.note(worker.name, revision)
+
+    # --- the catalog's part ---------------------------------------------------
+
+    async def _on_serve(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The catalog has changed, so the control process says: to those who start later, and the workers."""
+        if caller != "control":
+            raise hub.HubError(f"{caller} does not follow the catalog")
+        self._served.apply(params)
+        new = self._indexes.of_served(params["tenants"], params["logins"], self._config)
+        difference, revision = self._served.difference(params), self._served.revision
+        ready = [
+            worker
+            for worker in self._workers
+            if worker.phase is Phase.READY
+            or (worker.phase is Phase.STARTING and self._served.hears(worker.name))
+        ]
+        late = [worker for worker in ready if self._served.has(worker.name) != revision - 1]
+        await asyncio.gather(
+            *(self._try_give_served(worker, difference, new) for worker in ready if worker not in late),
+            *(self._try_give_served(worker, self._served.whole(), self._indexes.places) for worker in late),
+        )
+        return {"revision": revision}
+
+    def _hears(self, worker: Child) -> bool:
+        """Whether it takes what the catalog has changed."""
+        begins = worker.phase is Phase.STARTING and self._served.hears(worker.name)
+        return begins or worker.phase is Phase.READY
+
+    def _on_catch_up(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        """A worker begins to serve in a moment: what it has missed, and from now on it is told."""
+        missed = self._served.begin(caller) != params["revision"]
+        return {"served": self._served.whole(), "tenant_indexes": self._indexes.places} if missed else {}
+
+    async def _try_give_served(self, worker: Child, served: dict[str, Any], places: dict[str, int]) -> None:
+        try:
+            await self._give_served(worker, served, places)
+        except hub.HubError as error:
+            # it is behind now, and gets all with the next change, or when it has started anew
+            log.error("worker did not take the catalog's change", child=worker.name, error=error)
+
+    async def _give_served(self, worker: Child, served: dict[str, Any], places: dict[str, int]) -> None:
+        revision = self._served.revision
+        params = {"served": served, "tenant_indexes": places, "revision": revision}
+        await self._call(worker.name, "serve", params)
+        self._served.note(worker.name, revision)
 
     async def _call(self, child: str, method: str, params: dict[str, Any]) -> Any:
         return await self._hub.call(child, method, params, RELOAD_TIMEOUT_S)
 
     async def _tell_control(self, config: Config) -> None:
         assert self._control is not None
-        params = {"config": to_transport(config), "generation": self._generation}
+        params = {"config": self._transport_of(config), "generation": self._generation}
         try:
             await self._call("control", "reload", params)
         except hub.HubError as error:
             log.error("control did not reload", error=error)
 
     async def _replace_control(self, http: list[Listener]) -> None:
-        """The metrics' address changed (or they were switched on or off)."""
+        """What it listens at has changed, or whether it is needed."""
         if self._control is not None:
             await self._control.stop(grace_s=self._policy.exit_grace_s)
             self._control = None
-        for listener in self._http:
+        for listener in self._http if http is not self._http else ():
             listener.close()
         self._http = http
-        if http:
+        if needs_control(self._config):
             self._start_control()
 
     # --- what children ask ----------------------------------------------------
@@ -450,15 +524,20 @@ class Supervisor:
         if self._stop is not Stop.NO:
             raise hub.HubError("the proxy is stopping")
         answer: dict[str, Any] = {
-            "config": to_transport(self._config),
+            "config": self._transport_of(self._config),
             "config_generation": self._generation,
         }
         if caller == "control":
             answer["http_fds"] = [lis.sock.fileno() for lis in self._http]
             answer["ledger"] = self._ledger
+            answer["usage"] = self._usage_kept
+            answer["served"] = self._served.marks
+            answer["boot"] = self._boot
+            answer["usage_fd"] = self._usage.fd
             return answer
         child = self._worker_of(caller)
         self._given[caller] = self._generation
+        self._served.note(caller)
         answer |= {
             "slot": child.worker,
             "incarnation": child.incarnation,
@@ -466,28 +545,13 @@ class Supervisor:
             "listeners": [{"fd": lis.sock.fileno(), "kind": lis.kind} for lis in self._listeners],
             "mailboxes": [[rx.fileno(), tx.fileno()] for rx, tx in self._mailboxes],
             "shm_fd": self._counters.fd,
-            "tenant_indexes": self._indexes,
+            "usage_fd": self._usage.fd,
+            "tenant_indexes": self._indexes.places,
+            "served": self._served.whole(),
+            "revision": self._served.revision,
+            "full": self._full,
         }
         return answer
-
-    def _index(self, config: Config) -> None:
-        """Gives the shared counters' places to what is counted: a place is kept for good, so that a
-        reload moves nobody's count."""
-        names = [f"cluster:{cluster.name}" for cluster in config.clusters]
-        names += [f"tenant:{tenant.name}" for tenant in config.tenants]
-        names += [f"tenant:{group_name(cluster.name)}" for cluster in config.clusters if cluster.service.user]
-        names += [
-            f"{what}:{code_name(tenant.cluster or config.clusters[0].name, tenant.schema_ or tenant.name)}"
-            for tenant in config.tenants
-            if (tenant.isolation or config.isolation) is Isolation.SHARED
-            for what in CODE_COUNTERS
-        ]
-        names += ["clients"]
-        names += [f"clients of tenant:{tenant.name}" for tenant in config.tenants]
-        names += [f"clients of user:{user.name}" for user in config.users]
-        for name in names:
-            if name not in self._indexes and len(self._indexes) < MAX_TENANTS:
-                self._indexes[name] = len(self._indexes)
 
     def _worker_of(self, caller: str) -> Child:
         for worker in self._workers:
@@ -507,6 +571,20 @@ class Supervisor:
     async def _on_reload(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
         # Shielded: a caller that goes away must not leave half of the workers reloaded.
         return (await asyncio.shield(self._background(self.reload(), "reload"))).as_dict()
+
+    def _on_places(self, caller: str, params: dict[str, Any]) -> dict[str, int]:
+        """Where each tenant's usage is counted."""
+        return self._indexes.of_tenants()
+
+    def _on_keep_usage(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        self._usage_kept = params["kept"]
+        return {}
+
+    async def _on_full(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Tenants that have more than they may store: all of them."""
+        self._full = params["tenants"]
+        await self._hub.call_workers("full", params, RELOAD_TIMEOUT_S)
+        return {}
 
     def _on_keep_ledger(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
         self._ledger = params.get("ledger")
@@ -543,30 +621,6 @@ async def _first(*works: Coroutine[Any, Any, Any], timeout_s: float | None = Non
 def _errors_of(error: ConfigError) -> list[Problem]:
     """Without the warnings, which nobody needs to mend before the file can be used."""
     return [problem for problem in error.problems if problem.severity == "error"]
-
-
-def _log_changes(old: Config, new: Config) -> None:
-    for number, change in enumerate(changes(old, new)):
-        if number == MAX_CHANGES_LOGGED:
-            log.info("there are more changes, which are not logged")
-            break
-        log.info("configuration changed", change=change)
-
-
-def _open_http(config: Config) -> list[Listener]:
-    if not config.metrics.enabled:
-        return []
-    return open_listeners([config.metrics.address], config.metrics.port, backlog=128)
-
-
-def _check_fd_limit(config: Config) -> None:
-    limit = raise_fd_limit()
-    # one worker may have to hold nearly all of them
-    needed = config.limits.max_clients + sum(c.max_backends for c in config.clusters) + FD_RESERVE
-    if limit is not None and limit < needed:
-        log.warning(
-            "the limit of open files is below what the configuration may need", limit=limit, needed=needed
-        )
 
 
 def run(config_path: str | Path, *, pidfile: str | Path | None = None) -> int:

@@ -22,7 +22,7 @@ from tenant_proxy import errors
 from tenant_proxy.admin import console
 from tenant_proxy.admin.context import AdminContext
 from tenant_proxy.admin.wire import result_messages
-from tenant_proxy.config.schema import Config
+from tenant_proxy.config.schema import Config, Log
 from tenant_proxy.config.transport import from_transport
 from tenant_proxy.errors import ProxyError, Source
 from tenant_proxy.hub import HubClient, die_with_parent
@@ -38,6 +38,8 @@ from tenant_proxy.relay.engine import Engine
 from tenant_proxy.relay.entries import Entries, home_of
 from tenant_proxy.relay.facts import Facts
 from tenant_proxy.relay.judging import Judging
+from tenant_proxy.relay.leaving import Leaving
+from tenant_proxy.relay.limit_hooks import LimitHooks
 from tenant_proxy.relay.login import Admission, Attempt, Logins
 from tenant_proxy.relay.mailbox import Mailbox
 from tenant_proxy.relay.pools import Pools
@@ -48,8 +50,10 @@ from tenant_proxy.relay.state import State
 from tenant_proxy.relay.users import Users
 from tenant_proxy.relay.wayback import Changed, Place
 from tenant_proxy.shm import MAX_SLOTS, MAX_TENANTS
+from tenant_proxy.tenancy.records import Served
 from tenant_proxy.tenancy.registry import TenantInfo
 from tenant_proxy.tenancy.startup import request_settings
+from tenant_proxy.usage_shm import pace_row, worker_row
 from tenant_proxy.wire import messages
 from tenant_proxy.wire.messages import StartupPacket
 
@@ -78,7 +82,7 @@ class Worker:
         self.workers: int = boot["workers"]
         self.hub = hub
         self.started = time.monotonic()
-        self.state = State.build(config)
+        self.state = State.build(config, _served(boot))
         self.settings = SettingsTable()
         self.judging = Judging(config.policy.cache_entries, self._offer_again)
         self.facts = Facts()
@@ -93,6 +97,11 @@ class Worker:
         self.mailbox = Mailbox(self, self.slot, boot["mailboxes"])
         self.engine = Engine(Hooks(self), self.judging.cache, **_engine_limits(config))
         self.entries = Entries(self)
+        self.leaving = Leaving(self)
+        if "usage_fd" in boot:
+            self.engine.use_usage(worker_row(boot["usage_fd"], self.slot), pace_row(boot["usage_fd"]))
+        #: tenants that have more than they may store
+        self.full: frozenset[str] = frozenset(boot.get("full", ()))
         self.engine.use_counters(self.budget.memory, self.slot, min(self.workers, MAX_SLOTS), MAX_TENANTS)
         self.draining = False
         self.parse_us = 0
@@ -113,6 +122,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
         self.budget.share(self.engine)
         self.entries.configure()
+        self.leaving.look()
         self._sweep()
 
     def _offer_again(self, client: int) -> None:
@@ -125,6 +135,7 @@ class Worker:
             if pool.tenant.pool.min and not self.draining:
                 self.dialer.on_demand(pool.id)
         self.code.sweep()
+        self.leaving.sweep()
         if self.settings.wants_collection():
             self._collect_settings()
         asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
@@ -161,7 +172,7 @@ class Worker:
         self.engine.entry_stop()
         self.engine.stop_accepting()
         asyncio.get_running_loop().remove_reader(self.mailbox.fileno())
-        self._spawn(self._drain(timeout_s))
+        self.spawn(self._drain(timeout_s))
 
     async def _drain(self, timeout_s: float) -> None:
         last = errors.shutting_down().to_message()
@@ -174,9 +185,9 @@ class Worker:
         await self.cancels.stop_statements(running)
         self._stopped.set()
 
-    def reload(self, config: Config, indexes: dict[str, int]) -> None:
+    def reload(self, config: Config, indexes: dict[str, int], served: Served | None = None) -> None:
         """Swaps the configuration; raises what State.build raises, and then nothing has changed."""
-        state = State.build(config)
+        state = State.build(config, served)
         unlocked = _locked_otherwise(self.state, state)
         for name, secret in self.state.secrets.items():
             # keys that were derived stay good while the password is the same
@@ -196,21 +207,28 @@ class Worker:
         self.entries.configure()
         self.judging.violations.keep(set(state.registry.tenants))
         self.dialer.look_again()
-        self._end_orphans(state, unlocked)
-
-    def _end_orphans(self, state: State, unlocked: set[str]) -> None:
-        """Clients of tenants that the configuration no longer has, or for which other settings are locked."""
-        for record in self.pools:
-            name = record.tenant.name
-            if record.is_group or (name in state.registry.tenants and name not in unlocked):
-                continue
-            error = errors.locked_otherwise(name) if name in unlocked else errors.tenant_removed(name)
-            last = error.to_message()
-            for client in self.engine.client_ids(record.id):
-                self.engine.client_end(client, Reason.RETIRED, last)
+        self.leaving.look(unlocked=unlocked)
         self.engine.poke()
 
-    def _spawn(self, work: Any) -> None:
+    def serve(self, served: Served, indexes: dict[str, int]) -> None:
+        """Takes what the catalog has changed; who has nothing to do with it notices nothing."""
+        self.budget.indexes.update(indexes)
+        changed = self.state.serve(served)
+        if not changed.tenants and not changed.logins:
+            return
+        registry = self.state.registry
+        # whose logins are others has other roles: the guard and shared backends know them
+        touched = changed.tenants | changed.granted
+        self.logins.forget_some(touched, changed.logins)
+        self.code.doubt(touched)
+        if changed.tenants:
+            self.switches.clear()
+        self.pools.update(registry, touched)
+        self.entries.update(changed)
+        self.leaving.look(changed.tenants | changed.unlocked, changed.logins, unlocked=changed.unlocked)
+        self.engine.poke()
+
+    def spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -273,13 +291,24 @@ class Worker:
     def answer_hub(self) -> None:
         self.hub.on("snapshot", lambda params: snapshot.take(self, params["what"]))
         self.hub.on("reload", self._on_reload)
+        self.hub.on("serve", self._on_serve)
+        self.hub.on("full", self._on_full)
         self.hub.on("drain", self._on_drain)
         self.hub.on("kill_client", self._on_kill)
         self.hub.on("reset_violations", self._on_reset_violations)
 
     def _on_reload(self, params: dict[str, Any]) -> dict[str, Any]:
-        self.reload(from_transport(params["config"]), params["tenant_indexes"])
+        self.reload(from_transport(params["config"]), params["tenant_indexes"], _served(params))
         return {"generation": params["generation"]}
+
+    def _on_serve(self, params: dict[str, Any]) -> dict[str, Any]:
+        self.serve(_served(params), params["tenant_indexes"])
+        return {"revision": params["revision"]}
+
+    def _on_full(self, params: dict[str, Any]) -> dict[str, Any]:
+        self.full = frozenset(params["tenants"])
+        self.pools.meter()
+        return {}
 
     def _on_reset_violations(self, params: dict[str, Any]) -> dict[str, Any]:
         self.judging.violations.reset()
@@ -297,7 +326,7 @@ class Worker:
         return {"found": known}
 
 
-class Hooks(SharedHooks):
+class Hooks(SharedHooks, LimitHooks):
     """What the engine asks of Python; names are those of relay.core's upcalls."""
 
     def __init__(self, worker: Worker) -> None:
@@ -348,7 +377,7 @@ class Hooks(SharedHooks):
         session = worker.engine.session(client)
         if chr(code) == "Q" and not session.skipping:
             worker.engine.client_hold(client, True)
-            worker._spawn(self._answer_admin(client, session, body[:-1].decode("utf-8", "replace")))
+            worker.spawn(self._answer_admin(client, session, body[:-1].decode("utf-8", "replace")))
         elif chr(code) == "S":
             session.skipping = False
             worker.engine.client_send(client, messages.READY_IDLE)
@@ -366,9 +395,8 @@ class Hooks(SharedHooks):
 
     async def _answer_admin(self, client: int, session: Session, sql: str) -> None:
         worker = self._worker
-        context = AdminContext(
-            hub=worker.hub, config=worker.state.config, login=session.user, is_admin=session.admin
-        )
+        state = worker.state
+        context = AdminContext(worker.hub, state.config, state.registry, session.user, session.admin)
         try:
             answer = result_messages(await console.run(sql, context))
         except ProxyError as error:
@@ -473,9 +501,6 @@ class Hooks(SharedHooks):
     def _count_refusal(self, session: Session, message: bytes) -> None:
         sqlstate = messages.error_fields(message[5:]).get("C", "XX000")
         self._worker.error_counts[session.tenant, sqlstate[:2], Source.CLIENT.value] += 1
-
-    def refuse_size(self, session: Session, size: int) -> bytes:
-        return judging.statement_too_large(size, self._worker.state.config.limits.max_statement_bytes)
 
     def missing_statement(self, name: bytes) -> bytes:
         if not name:
@@ -616,6 +641,10 @@ def _locked_otherwise(old: State, new: State) -> set[str]:
     return names
 
 
+def _served(params: dict[str, Any]) -> Served:
+    return Served(**params["served"]) if params.get("served") else Served()
+
+
 def _same_login(old: State, new: State, name: str) -> bool:
     before, after = old.registry.logins.get(name), new.registry.logins.get(name)
     return (
@@ -626,17 +655,24 @@ def _same_login(old: State, new: State, name: str) -> bool:
 
 
 async def serve(hub_fd: int) -> None:
+    # what is made of a configuration stays, and looking for garbage in it takes a third of the time
+    gc.disable()
     hub = await HubClient.connect(hub_fd)
     boot = await hub.call("supervisor", "bootstrap", timeout_s=30)
-    config = boot["config"]
-    configure(config["log"]["level"], config["log"]["format"], worker=boot["slot"])
+    log_section = Log.model_validate(boot["config"].get("log", {}))
+    configure(log_section.level, log_section.format, worker=boot["slot"])
     worker = Worker(boot, hub)
     worker.answer_hub()
+    # what the catalog has changed since the bootstrap; further changes are told, as of one that is ready
+    late = await hub.call("supervisor", "catch_up", {"revision": boot["revision"]}, timeout_s=30)
+    if late:
+        worker.serve(_served(late), late["tenant_indexes"])
     worker.start(boot["listeners"])
     # what start-up made is here to stay; cycles are few, and a full collection stops the data plane
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
+    gc.enable()
     await hub.call("supervisor", "ready", {"slot": worker.slot})
     await worker.run()
 

@@ -42,6 +42,9 @@ LAYERS: dict[str, set[str]] = {
     "hub": {"errors", "model", "obs"},
     "judge_process": {"guard", "hub", "model"},
     "shm": set(),
+    "usage_shm": {"shm"},
+    "preparing": BASE | {"config", "listeners", "system"},
+    "served": BASE | {"shm", "tenancy", "pool.budget"},
     "system": set(),
     "listeners": BASE,
     "children": {"hub", "obs", "config.schema"},
@@ -50,7 +53,7 @@ LAYERS: dict[str, set[str]] = {
     # the tenants' life (decision 14): each may import those before it
     "catalog": BASE | {"auth"},
     "lifecycle": BASE | {"config", "auth", "net.tls", "catalog", "guard", "tenancy.space"},
-    "control": BASE | {"hub", "tenancy", "config", "auth", "catalog", "lifecycle"},
+    "control": BASE | {"hub", "tenancy", "config", "auth", "net.tls", "usage_shm", "catalog", "lifecycle"},
     "devel": set(),
     # these put the others together
     "worker": {"*"},

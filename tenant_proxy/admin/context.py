@@ -10,6 +10,7 @@ from typing import Any
 from tenant_proxy import errors
 from tenant_proxy.config.schema import Config
 from tenant_proxy.hub import HubClient, HubError
+from tenant_proxy.tenancy.registry import Registry
 
 #: a worker that has not answered by then is left out, with a notice
 TIMEOUT_S = 5.0
@@ -43,6 +44,8 @@ class AdminContext:
 
     hub: HubClient
     config: Config
+    #: tenants and logins of the file and of the catalog
+    registry: Registry
     login: str
     is_admin: bool
 

@@ -65,6 +65,8 @@ class Attempt:
     database: str
     address: str
     nonce: bytes | None = None
+    #: a verifier that is being replaced
+    previous: Secret | None = None
 
 
 class Exchange:
@@ -73,11 +75,12 @@ class Exchange:
     #: longest body that `on_message` may get
     max_body_bytes = MAX_BODY_BYTES
 
-    __slots__ = ("attempt", "deferred", "done", "keys")
+    __slots__ = ("attempt", "by_previous", "deferred", "done", "keys")
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         self.done = False
+        self.by_previous = False
         self.keys: ScramKeys | None = None
         self.deferred: Callable[[], None] | None = None
 
@@ -105,6 +108,7 @@ class ClientAuth:
     method md5, which is SCRAM for users with a SCRAM verifier, as in PostgreSQL).
     `startup_user` is the name in the startup packet if that differs from `user`.
     `nonce` is the server's part of SCRAM's nonce, of an exchange that began elsewhere.
+    `previous` is a SCRAM verifier that is being replaced: its password is taken too.
     """
 
     __slots__ = ("_exchange", "_failed", "method")
@@ -124,6 +128,7 @@ class ClientAuth:
         address: str = "",
         defer: bool = False,
         nonce: bytes | None = None,
+        previous: Secret | None = None,
     ) -> None:
         self.method = method
         self._failed = False
@@ -140,6 +145,7 @@ class ClientAuth:
                 database=database,
                 address=address,
                 nonce=nonce,
+                previous=previous,
             )
         )
 
@@ -147,6 +153,11 @@ class ClientAuth:
     def done(self) -> bool:
         """The client is who it says it is."""
         return self._exchange.done
+
+    @property
+    def by_previous(self) -> bool:
+        """It was the password that is being replaced."""
+        return self._exchange.by_previous
 
     @property
     def keys(self) -> ScramKeys | None:
@@ -222,6 +233,7 @@ class Scram(Exchange):
             if reply is None:
                 raise self.failed()
             self.keys = self._server.keys
+            self.by_previous = self._server.by_previous
             self.done = True
             return _authentication(_SASL_FINAL, reply)
 
@@ -259,6 +271,7 @@ class Scram(Exchange):
         end_point = self._end_point()
         server = ScramServer(
             verifier or scram.mock_verifier(attempt.mock_key, attempt.user, attempt.mock_iterations),
+            previous=attempt.previous.verifier if verifier is not None and attempt.previous else None,
             doomed=verifier is None,
             binding=end_point if self._mechanism == MECHANISM_PLUS else None,
             plus_offered=end_point is not None,
@@ -344,6 +357,7 @@ class Cleartext(Exchange):
         if not self._checked.ok:
             raise self.failed()
         self.keys = self._checked.keys
+        self.by_previous = self._checked.by_previous
         self.done = True
         return b""
 
@@ -355,6 +369,7 @@ class Cleartext(Exchange):
             attempt.user,
             salt=scram.mock_salt(attempt.mock_key, attempt.user),
             iterations=attempt.mock_iterations,
+            previous=attempt.previous,
         )
 
 

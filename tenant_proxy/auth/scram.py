@@ -143,19 +143,27 @@ class ScramServer:
 
     `binding` is the tls-server-end-point hash if the client chose the PLUS mechanism;
     `plus_offered` tells a client that could have chosen it from one that was deceived.
+    `previous` is taken too; it has the salt and iterations of `verifier`.
     """
 
-    __slots__ = ("_binding", "_flag", "_messages", "_nonce", "_plus_offered", "_verifier", "doomed", "keys")
+    __slots__ = (
+        *("_binding", "_flag", "_messages", "_nonce", "_plus_offered", "_previous", "_verifier"),
+        *("by_previous", "doomed", "keys"),
+    )
 
     def __init__(
         self,
         verifier: Verifier,
         *,
+        previous: Verifier | None = None,
         doomed: bool = False,
         binding: bytes | None = None,
         plus_offered: bool = False,
     ) -> None:
         self._verifier = verifier
+        self._previous = previous
+        #: the proof was one of `previous`
+        self.by_previous = False
         self._binding = binding
         self._plus_offered = plus_offered
         self._flag = b""
@@ -209,8 +217,14 @@ class ScramServer:
         if nonce != self._nonce:
             raise errors.protocol_violation("invalid SCRAM response", "Nonce does not match.")
 
-        verifier = self._verifier
         signed = self._messages + b",".join(parts[:index])
+        reply = self._prove(self._verifier, signed, proof)
+        if reply is None and self._previous is not None:
+            reply = self._prove(self._previous, signed, proof)
+            self.by_previous = reply is not None
+        return reply
+
+    def _prove(self, verifier: Verifier, signed: bytes, proof: bytes) -> bytes | None:
         client_key = _xor(proof, hmac.digest(verifier.stored_key, signed, "sha256"))
         # computed for doomed exchanges too, so that time tells nothing
         proved = hmac.compare_digest(hashlib.sha256(client_key).digest(), verifier.stored_key)

@@ -41,6 +41,8 @@ class Checked:
 
     ok: bool
     keys: ScramKeys | None = None
+    #: it is the password that is being replaced
+    by_previous: bool = False
 
 
 def check_cleartext_fast(password: bytes, secret: Secret | None, user: str) -> bool:
@@ -53,12 +55,19 @@ def check_cleartext_fast(password: bytes, secret: Secret | None, user: str) -> b
 
 
 def check_cleartext(
-    password: bytes, secret: Secret | None, user: str, *, salt: bytes, iterations: int
+    password: bytes,
+    secret: Secret | None,
+    user: str,
+    *,
+    salt: bytes,
+    iterations: int,
+    previous: Secret | None = None,
 ) -> Checked:
     """Whether a password fits a secret of any kind; a wrong one takes one PBKDF2 run always.
 
     So the time of a refusal does not tell an unknown user from a known one.  `salt` and
-    `iterations` are those of the mock verifier.  Slow: meant for a thread.
+    `iterations` are those of the mock verifier.  Slow: meant for a thread.  `previous` is a
+    verifier that is being replaced, with the salt and iterations of `secret`'s.
     """
     if check_cleartext_fast(password, secret, user):
         return Checked(ok=True)
@@ -68,9 +77,12 @@ def check_cleartext(
         return Checked(ok=False)
     keys = scram.derive_keys(password, verifier.salt, verifier.iterations)
     stored_key = hashlib.sha256(keys.client_key).digest()
-    if not hmac.compare_digest(stored_key, verifier.stored_key):
+    if hmac.compare_digest(stored_key, verifier.stored_key):
+        return Checked(ok=True, keys=keys)
+    before = previous.verifier if previous is not None else None
+    if before is None or not hmac.compare_digest(stored_key, before.stored_key):
         return Checked(ok=False)
-    return Checked(ok=True, keys=keys)
+    return Checked(ok=True, keys=keys, by_previous=True)
 
 
 def _md5(data: bytes) -> bytes:

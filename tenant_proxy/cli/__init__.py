@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "migrate": ("migrate", "migrate_app"),
     "job": ("job", "job_app"),
     "audit": ("audit", "audit_app"),
+    "usage": ("usage", "usage_app"),
     "db": ("db", "db_app"),
     "catalog": ("catalog", "catalog_app"),
     "guard": ("guard", "guard_app"),

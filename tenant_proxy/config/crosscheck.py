@@ -23,6 +23,7 @@ from tenant_proxy.config.schema import (
     Policy,
     Pool,
     PoolMode,
+    SecretRef,
     Tenant,
     User,
     merged,
@@ -223,7 +224,7 @@ def _tenants(document: Document, config: Config) -> None:
     tenants = config.tenants
     clusters = {cluster.name: cluster for cluster in config.clusters}
     _repeated(document, ("tenants",), tenants, lambda t: t.name, "tenant", _quoted_name, "name")
-    schemas: dict[tuple[str, str], int] = {}
+    schemas: dict[tuple[str, str, str], int] = {}
     hosts: dict[str, int] = {}
     for index, tenant in enumerate(tenants):
         here: Path = ("tenants", index)
@@ -235,8 +236,10 @@ def _tenants(document: Document, config: Config) -> None:
             document.problem((*here, "schema"), f'"{schema}" is a schema of PostgreSQL itself')
         _identifier(document, (*here, "schema"), schema)
         _identifier(document, (*here, "role"), tenant.role)
+        _identifier(document, (*here, "database"), tenant.database)
         if cluster_name is not None:
-            first = schemas.setdefault((cluster_name, schema), index)
+            database = tenant.database or clusters[cluster_name].database
+            first = schemas.setdefault((cluster_name, database, schema), index)
             if first != index and not (tenant.locked_settings and tenants[first].locked_settings):
                 other = tenants[first].name
                 text = f'tenant "{other}" (line {document.place(("tenants", first))[0]}) has the same schema '
@@ -280,6 +283,9 @@ def _shared(document: Document, here: Path, tenant: Tenant, config: Config, clus
     pool, policy = merged(config.pool, tenant.pool), merged(config.policy, tenant.policy)
     if cluster is not None and cluster.service.user is None:
         document.problem(where, f'isolation shared needs the key "service.user" of cluster "{cluster.name}"')
+    if cluster is not None and tenant.database not in (None, cluster.database):
+        text = "isolation shared doesn't go with a database of its own: shared backends are the cluster's"
+        document.problem(where, text)
     if pool.mode is not PoolMode.TRANSACTION:
         text = f"isolation shared needs pool mode transaction, here it is {pool.mode.value}"
         document.problem(where, text)
@@ -334,12 +340,15 @@ def _locked_of_users(document: Document, config: Config) -> None:
                 _locked(document, path, user.locked_settings, tenant.schema_ or tenant.name, policy)
 
 
-def _open_schemas(document: Document, config: Config, owners: Mapping[tuple[str, str], int]) -> None:
+def _open_schemas(document: Document, config: Config, owners: Mapping[tuple[str, str, str], int]) -> None:
     """Warns where a policy opens the schema of another tenant."""
+    databases = {cluster.name: cluster.database for cluster in config.clusters}
     default = config.clusters[0].name
     for index, tenant in enumerate(config.tenants):
+        cluster = tenant.cluster or default
+        database = tenant.database or databases.get(cluster, "")
         for schema in merged(config.policy, tenant.policy).allowed_schemas:
-            owner = owners.get((tenant.cluster or default, schema), index)
+            owner = owners.get((cluster, database, schema), index)
             if owner != index:
                 other = config.tenants[owner].name
                 shares = (tenant.isolation or config.isolation) is Isolation.SHARED
@@ -404,7 +413,8 @@ def _policy(document: Document, path: Path, policy: Policy, pool: Pool) -> None:
 
 def _users(document: Document, config: Config) -> None:
     _repeated(document, ("users",), config.users, lambda u: u.name, "user", _quoted_name, "name")
-    tenants = tuple(tenant.name for tenant in config.tenants)
+    names = tuple(tenant.name for tenant in config.tenants)
+    tenants = frozenset(names)
     for index, user in enumerate(config.users):
         here: Path = ("users", index)
         _identifier(document, (*here, "name"), user.name)
@@ -415,7 +425,19 @@ def _users(document: Document, config: Config) -> None:
         for path, name in named:
             if name not in tenants:
                 hint = did_you_mean(name, tenants)
-                document.problem(path, f'there is no tenant "{name}"', allowed=_few(tenants), hint=hint)
+                document.problem(
+                    path, f'there is no tenant "{name}"', allowed=_few(tuple(tenants)), hint=hint
+                )
+        granted = {name for _, name in named}
+        for name, role in user.roles.items():
+            if name not in granted:
+                text = f'tenant "{name}" is not one of login "{user.name}"'
+                document.problem((*here, "roles", name), text, at_key=True, hint="name it in tenants, too")
+            _identifier(document, (*here, "roles", name), role)
+        for number, address in enumerate(user.addresses):
+            if address != "local":
+                _network(document, (*here, "addresses", number), address, ("local",))
+        _identifier(document, (*here, "previous", "server_user"), user.previous.server_user)
         if not named and not user.admin and not user.stats:
             text = f'login "{user.name}" belongs to no tenant and is neither admin nor stats'
             document.problem(here, text, severity="warning")
@@ -442,6 +464,8 @@ def _user_secrets(document: Document, here: Path, user: User, config: Config) ->
             document.problem(here, text)
     elif user.verifier is not None:
         _verifier(document, here, user, [rule for _, rule in needs])
+    if user.previous.verifier is not None:
+        _previous(document, here, user.verifier, user.previous.verifier)
     if user.admin and any(rule.method == "trust" and rule.type != "local" for _, rule in methods):
         text = f'admin "{user.name}" is let in by method trust, so anybody can call himself so'
         document.problem(here, text, severity="warning")
@@ -469,6 +493,18 @@ def _verifier(document: Document, here: Path, user: User, rules: list[AuthRule])
             allowed=("SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY", "md5 and 32 hexadecimal digits"),
             hint="make one with: tenant-proxy hash-password",
         )
+
+
+def _previous(document: Document, here: Path, now: SecretRef | None, before: SecretRef) -> None:
+    """The exchange must be the same with both until the proof."""
+    path: Path = (*here, "previous", "verifier")
+    text = "" if now is None else now.reveal()
+    if not _SCRAM_VERIFIER.fullmatch(before.reveal()):
+        document.problem(path, "not a SCRAM verifier", hint="make one with: tenant-proxy hash-password")
+    elif not _SCRAM_VERIFIER.fullmatch(text):
+        document.problem(path, "it needs a SCRAM verifier of the new password beside it, in the key verifier")
+    elif text.split("$")[1] != before.reveal().split("$")[1]:
+        document.problem(path, "its salt and iterations are not those of the login's verifier")
 
 
 def _methods_of(user: str, rules: list[AuthRule]) -> list[tuple[int, AuthRule]]:
@@ -522,9 +558,11 @@ def _rules(document: Document, config: Config) -> None:
             covered |= kinds
 
 
-def _network(document: Document, path: Path, address: str) -> None:
+def _network(
+    document: Document, path: Path, address: str, words: tuple[str, ...] = ("all", "samehost")
+) -> None:
     try:
         ipaddress.ip_network(address, strict=False)
     except ValueError:
-        allowed = ("all", "samehost", "an address", "a range such as 10.0.0.0/8 or fd00::/8")
+        allowed = (*words, "an address", "a range such as 10.0.0.0/8 or fd00::/8")
         document.problem(path, f'"{address}" is not an address or range', allowed=allowed)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -212,6 +212,11 @@ class Pool(Section):
     """Clients that may wait for a backend; the next one gets 53300."""
     queue_timeout_s: Seconds = 30
     """A client waits at most this long for a backend, then gets 57P03."""
+    statements_per_s: Annotated[float, Field(ge=0, le=1_000_000)] = 0
+    """Statements a second of a tenant, over all its pools and workers; further ones wait (outside
+    transactions) for up to queue_timeout_s, then they get 53400."""
+    statements_burst: Count = 0
+    """So many statements may come at once; if 0 those of a second."""
     when_down: Literal["wait", "fail"] = "fail"
     """While the server can't be reached clients wait (until queue_timeout_s) or fail at once."""
     connect_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 10
@@ -275,6 +280,8 @@ class Tenant(Section):
     """Lower case letters, digits, _ and -."""
     cluster: str | None = None
     """A cluster's name; may be left out when there is only one."""
+    database: PgName | None = None
+    """Its own database on the cluster, if not the one that the cluster's tenants live in."""
     schema_: Annotated[PgName | None, Field(alias="schema")] = None
     """The schema on the server; if null the tenant's name, or one made up where opaque_names is on."""
     role: PgName | None = None
@@ -295,6 +302,12 @@ class Tenant(Section):
     of row-level security ask for.  Tenants that all have some may have the same schema."""
     max_clients: Count = 0
     """Client connections at most."""
+    storage_bytes: Annotated[int, Field(ge=0, le=1 << 62)] = 0
+    """Tables, indexes and sequences of its schema together; above it statements that grow get 53100."""
+    suspended: Annotated[str | None, Field(min_length=1, max_length=500)] = None
+    """Why it is suspended: new logins get 57P03 with this reason; not suspended if null."""
+    suspend_grace_s: Seconds = 30
+    """Clients that are there when it is suspended may go on for this long; then they get 57P01."""
     sni: list[str] = []
     """TLS host names (SNI) that mean this tenant."""
     logins: list[str] = []
@@ -303,6 +316,15 @@ class Tenant(Section):
     tenant's name."""
     labels: dict[str, str] = {}
     """Free words for reports."""
+
+
+class Previous(Section):
+    """A password that is being replaced: it goes on opening its own login on the server, too."""
+
+    verifier: SecretRef | None = None
+    """SCRAM-SHA-256$… with the salt and iterations of the login's verifier; none if null."""
+    server_user: PgName | None = None
+    """The login on the server that has this verifier; if null the same as with the new one."""
 
 
 class User(Section):
@@ -322,6 +344,14 @@ class User(Section):
     """Login on the server; if null this login's own name, or one made up where opaque_names is on."""
     server_password: SecretRef | None = None
     """Password for the server; if null `password`, or with a verifier SCRAM pass-through."""
+    previous: Previous = Previous()
+    roles: dict[TenantName, PgName] = {}
+    """Role that its statements run as in a tenant, by the tenant's name; else the tenant's `role`."""
+    expires_at: AwareDatetime | None = None
+    """From then on (2026-12-31T23:59:59Z) it is refused, and its clients have their tenant's suspend_grace_s
+    left."""
+    addresses: list[str] = []
+    """Addresses and ranges such as 10.0.0.0/8 that it may come from, local for unix sockets; any if empty."""
     admin: bool = False
     """May use the admin console, its commands too."""
     stats: bool = False

@@ -5,6 +5,7 @@ Secrets are in clear text in it: it is never logged, printed or written.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +15,8 @@ from tenant_proxy.config.schema import Config
 
 
 def to_transport(config: Config) -> dict[str, Any]:
-    """JSON-able, secrets revealed; `from_transport` gives an equal Config."""
-    revealed: dict[str, Any] = _reveal(config.model_dump(by_alias=True))
+    """JSON-able, secrets revealed, defaults left out; `from_transport` gives an equal Config."""
+    revealed: dict[str, Any] = _reveal(config.model_dump(by_alias=True, exclude_defaults=True))
     return revealed
 
 
@@ -30,4 +31,4 @@ def _reveal(value: Any) -> Any:
         return {key: _reveal(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_reveal(item) for item in value]
-    return value
+    return value.isoformat() if isinstance(value, datetime.datetime) else value

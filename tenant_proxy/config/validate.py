@@ -6,6 +6,7 @@ annotations say what would have been allowed there.
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,16 +83,8 @@ class Shape:
 
     def child(self, part: str | int) -> Shape | None:
         if self.model is not None:
-            for name, field in self.model.model_fields.items():
-                if part == (field.alias or name):
-                    return Shape.of(field.annotation, tuple(field.metadata), required=field.is_required())
-            return None
-        args = get_args(self.type)
-        if get_origin(self.type) is list and args:
-            return Shape.of(args[0])
-        if get_origin(self.type) is dict and args:
-            return Shape.of(args[1])
-        return None
+            return _children(self.model).get(part)
+        return _entry(self.type)
 
     def allowed(self) -> tuple[str, ...]:
         """The values (or for a section the keys) that may stand here, or a range in words."""
@@ -121,6 +114,25 @@ class Shape:
         return (
             (f"{low} to {high}",) if low and high else tuple(filter(None, (low and f"{low} or more", high)))
         )
+
+
+@functools.cache
+def _children(model: type[BaseModel]) -> dict[str | int, Shape]:
+    return {
+        field.alias or name: Shape.of(field.annotation, tuple(field.metadata), required=field.is_required())
+        for name, field in model.model_fields.items()
+    }
+
+
+@functools.cache
+def _entry(kind: Any) -> Shape | None:
+    """What belongs into a list or dictionary."""
+    args = get_args(kind)
+    if get_origin(kind) is list and args:
+        return Shape.of(args[0])
+    if get_origin(kind) is dict and args:
+        return Shape.of(args[1])
+    return None
 
 
 def keys_of(model: type[BaseModel]) -> tuple[str, ...]:
@@ -165,10 +177,14 @@ def _spell_booleans(shape: Shape | None, data: Any) -> None:
     """Makes true and false words where a number belongs: pydantic would take them for 1 and 0."""
     entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for part, value in list(entries):
+        kind = type(value)
+        if kind is str:
+            continue
         inner = shape.child(part) if shape is not None else None
-        if isinstance(value, bool) and inner is not None and inner.type in (int, float):
+        if kind is bool and inner is not None and inner.type in (int, float):
             data[part] = str(value).lower()
-        _spell_booleans(inner, value)
+        elif kind is dict or kind is list:
+            _spell_booleans(inner, value)
 
 
 def _mend(document: Document, data: Any, prefix: Path, detail: ErrorDetails) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import tenant_proxy
 from tenant_proxy.config.schema import Config
+from tenant_proxy.control.follow import Follower
 from tenant_proxy.hub import HubClient, HubError
 from tenant_proxy.obs.metrics import Aggregate
 
@@ -33,11 +34,15 @@ class Readiness:
 
 
 class ControlState:
-    """`ledger` is what an earlier incarnation of this process gave the supervisor to keep."""
+    """`ledger` is what an earlier incarnation of this process gave the supervisor to keep; `follower` is None
+    where there is no catalog."""
 
-    def __init__(self, hub: HubClient, config: Config, ledger: dict[str, Any] | None) -> None:
+    def __init__(
+        self, hub: HubClient, config: Config, ledger: dict[str, Any] | None, follower: Follower | None = None
+    ) -> None:
         self._hub = hub
         self._config = config
+        self.follower = follower
         self._metrics = Aggregate(tenant_proxy.__version__, config.metrics.max_tenants)
         self._metrics.load(ledger)
         self._scraping = asyncio.Lock()
@@ -54,7 +59,12 @@ class ControlState:
             answers = await self._hub.call(
                 "workers", "snapshot", {"what": ["counters", "tenants", "pools"]}, SCRAPE_TIMEOUT_S
             )
-            self._metrics.feed(status, answers, (tenant.name for tenant in self._config.tenants))
+            names = [tenant.name for tenant in self._config.tenants]
+            if self.follower is not None:
+                names += self.follower.tenant_names()
+            self._metrics.feed(status, answers, names)
+            if self.follower is not None:
+                self._metrics.feed_catalog(self.follower.shown())
             if self._metrics.dirty:
                 await self._hub.call("supervisor", "keep_ledger", {"ledger": self._metrics.dump()})
             return self._metrics.render(accept)
@@ -70,4 +80,6 @@ class ControlState:
             reasons.append("the proxy is shutting down")
         if not ready:
             reasons.append("no worker is ready")
+        if self.follower is not None and not self.follower.synced.is_set():
+            reasons.append("the catalog has not been read yet")
         return Readiness(not reasons, tuple(reasons), ready, len(status["workers"]))

@@ -9,6 +9,16 @@ from tenant_proxy.model import Effect
 
 _R, _W = int(Effect.READS), int(Effect.WRITES)
 _DDL = int(Effect.DDL) | _W
+_GROWS = int(Effect.GROWS)
+
+#: definitions that take room, however little
+_CREATES: Final = frozenset(
+    {
+        *("CompositeTypeStmt", "CreateCastStmt", "CreateDomainStmt", "CreateEnumStmt", "CreateFunctionStmt"),
+        *("CreatePolicyStmt", "CreateRangeStmt", "CreateSeqStmt", "CreateStatsStmt", "CreateTrigStmt"),
+        *("DefineStmt", "IndexStmt", "RuleStmt", "ViewStmt"),
+    }
+)
 _OPAQUE = int(Effect.OPAQUE) | _R | _W
 
 
@@ -57,7 +67,7 @@ STATEMENTS: Final[Mapping[str, Statement]] = {
     "RefreshMatViewStmt": Statement(_W),
     # definitions
     **{
-        tag: Statement(_DDL)
+        tag: Statement(_DDL | (_GROWS if tag in _CREATES else 0))
         for tag in (
             "AlterCollationStmt",
             "AlterDefaultPrivilegesStmt",

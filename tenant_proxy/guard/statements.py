@@ -12,7 +12,7 @@ from tenant_proxy.guard.expressions import call, relation
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, strings
 from tenant_proxy.model import Effect
 
-_READS, _WRITES = int(Effect.READS), int(Effect.WRITES)
+_READS, _WRITES, _GROWS = int(Effect.READS), int(Effect.WRITES), int(Effect.GROWS)
 _CURSOR_HOLD: Final = 0x20  # CURSOR_OPT_HOLD (parsenodes.h)
 
 #: names of prepared statements on servers (relay/statements.pyx)
@@ -65,12 +65,12 @@ def _select(w: Walk, body: Body) -> bool:
     return False
 
 
-def _writes_relation(tag: str) -> Rule:
+def _writes_relation(tag: str, grows: int = _GROWS) -> Rule:
     def rule(w: Walk, body: Body) -> bool:
         if "withClause" in body and catalogs.shadowing(w, tag, body):
             return True
         relation(w, body["relation"], write=True)
-        w.effects |= _WRITES
+        w.effects |= _WRITES | grows
         return False
 
     return rule
@@ -88,6 +88,9 @@ def created(w: Walk, target: Body, *, drops: bool = False) -> None:
     temporary = target.get("relpersistence") == "t" or target.get("schemaname") == "pg_temp"
     if temporary and not drops:
         w.pin("temp_table")
+    if not temporary:
+        # what is temporary goes with its session, and is not the tenant's storage
+        w.effects |= _GROWS
 
 
 # --- transactions and sessions ----------------------------------------------------------------
@@ -228,7 +231,7 @@ def _copy(w: Walk, body: Body) -> bool:
             hint="Use COPY FROM STDIN or COPY TO STDOUT (psql's \\copy does).",
         )
     if body.get("is_from"):
-        w.effects |= _WRITES | int(Effect.COPIES)
+        w.effects |= _WRITES | _GROWS | int(Effect.COPIES)
     else:
         w.effects |= _READS
     if "relation" in body and (body.get("is_from") or not catalogs.copied(w, body)):
@@ -275,7 +278,7 @@ def _reindex(w: Walk, body: Body) -> None:
 
 
 def _refresh(w: Walk, body: Body) -> None:
-    w.effects |= _WRITES
+    w.effects |= _WRITES | _GROWS
     relation(w, body["relation"], write=True)
 
 
@@ -287,7 +290,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "SelectStmt": _select,
     "InsertStmt": _writes_relation("InsertStmt"),
     "UpdateStmt": _writes_relation("UpdateStmt"),
-    "DeleteStmt": _writes_relation("DeleteStmt"),
+    "DeleteStmt": _writes_relation("DeleteStmt", 0),
     "MergeStmt": _writes_relation("MergeStmt"),
     "IntoClause": _into,
     "TransactionStmt": _transaction,

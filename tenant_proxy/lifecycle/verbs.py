@@ -9,9 +9,12 @@ Methods take and return records, and raise `Failure`.  Each may be repeated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+
 from tenant_proxy.catalog import audit
 from tenant_proxy.catalog.records import AuditEntry, Job, JobState
-from tenant_proxy.lifecycle import jobs
+from tenant_proxy.lifecycle import jobs, usage
 from tenant_proxy.lifecycle.estate_verbs import EstateVerbs
 from tenant_proxy.lifecycle.granting import AccessVerbs
 from tenant_proxy.lifecycle.records import Verification
@@ -36,6 +39,27 @@ class Verbs(AccessVerbs, EstateVerbs):
             broken_at=found.broken_at,
             problem=found.problem,
         )
+
+    # --- usage
+
+    async def usage_show(
+        self,
+        since: datetime,
+        until: datetime,
+        *,
+        tenants: Sequence[str] | None = None,
+        every: usage.Every = usage.Every.ALL,
+    ) -> list[usage.Used]:
+        """What was used from `since` to before `until`, by these tenants or all."""
+        return await usage.used(self.context.store, since, until, tenants=tenants, every=every)
+
+    async def usage_invoices(self, month: str, tenants: Sequence[str] | None = None) -> list[usage.Invoice]:
+        """What a month (2026-11) comes to by the tenants' plans; nobody is charged."""
+        return await usage.invoices(self.context.store, month, tenants)
+
+    async def usage_customers(self) -> dict[str, str]:
+        """Tenant -> its customer at Stripe, of those with the label stripe_customer."""
+        return await usage.customers(self.context.store)
 
     # --- jobs
 

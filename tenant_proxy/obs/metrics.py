@@ -57,6 +57,13 @@ SERIES = (
     Series("config_reloads_total", "counter", "Reloads, by outcome (ok, failed).", ("outcome",)),
     Series("tenants", "gauge", "Tenants in the configuration."),
     Series("tenants_labelled", "gauge", "Tenants that have series of their own; the rest is under other."),
+    # the catalog
+    Series("catalog_connected", "gauge", "Whether the catalog can be followed."),
+    Series("catalog_sync_age_seconds", "gauge", "Since all was last known to be as in the catalog."),
+    Series("catalog_tenants", "gauge", "Tenants of the catalog that are served."),
+    Series("catalog_logins", "gauge", "Logins of the catalog that are served."),
+    Series("catalog_unusable", "gauge", "Tenants and logins of the catalog that can't be served."),
+    Series("catalog_lag_seconds", "gauge", "From the last notice of a change to the last worker."),
     # processes
     Series("worker_up", "gauge", "1 if the worker answered this scrape.", ("worker",)),
     Series("worker_ready", "gauge", "1 if the worker serves clients.", ("worker",)),
@@ -275,6 +282,16 @@ class Aggregate:
         self._feed_processes(status, answers)
         self._set(len(configured), "tenants")
         self._set(len(self.labels), "tenants_labelled")
+
+    def feed_catalog(self, shown: dict[str, Any]) -> None:
+        """What `control.follow` says of itself."""
+        self._set(shown["connected"], "catalog_connected")
+        self._set(shown["tenants"], "catalog_tenants")
+        self._set(shown["logins"], "catalog_logins")
+        self._set(shown["unusable"], "catalog_unusable")
+        self._set(shown["last_lag_s"], "catalog_lag_seconds")
+        if shown["since_sync_s"] is not None:
+            self._set(shown["since_sync_s"], "catalog_sync_age_seconds")
 
     def _choose_labels(
         self, answers: list[dict[str, Any]], configured: set[str], *, all_answered: bool

@@ -28,7 +28,7 @@ CODE_COUNTERS = ("code", "sharing", "coding")
 class Budget:
     """One worker's share of the limits."""
 
-    def __init__(self, fd: int, slot: int, workers: int, indexes: Mapping[str, int]) -> None:
+    def __init__(self, fd: int, slot: int, workers: int, indexes: dict[str, int]) -> None:
         self._map = mmap.mmap(fd, SIZE_BYTES)
         self._slot = slot
         self._rows = min(workers, MAX_SLOTS)

@@ -4,7 +4,7 @@
 # in its pool's idle list exactly while its phase is SV_IDLE.  Everything here is lists and numbers:
 # sockets belong to net.reactor, messages to relay.
 
-from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link
@@ -60,6 +60,11 @@ cdef enum Escalation:
     ESC_CODE = 2                # the tenant's code is not proven, or not read yet
     ESC_REFUSED = 3             # refused in the middle of a transaction, to be retried
     ESCALATIONS = 4
+
+cdef enum Paced:
+    PACE_WAITS = 1              # its statement has a turn, which is not come
+    PACE_GOES = 2               # … has come
+    PACE_COUNTED = 3            # its extended batch has had one, up to Sync
 
 # A prepared statement's text.  Shared by reference count between the intern table, clients and rings.
 cdef struct Stmt:
@@ -157,6 +162,18 @@ cdef struct Share:
     uint64_t tag                # virtual time up to which it has been served
     uint64_t hold_us            # how long it keeps a server, a moving mean
 
+# What a tenant has used since its place was given, in one worker's row of tenant_proxy.usage_shm, which
+# has the same layout.  Only that worker writes it.
+cdef struct Usage:
+    uint64_t xacts
+    uint64_t queries
+    uint64_t bytes_in
+    uint64_t bytes_out
+    uint64_t held_us            # servers were its clients'
+    uint64_t clients
+    uint64_t peak               # most clients in the hour
+    uint64_t peak_hour          # … since 1970
+
 cdef struct Pool:
     uint32_t id
     uint32_t scope              # the guard's scope; 0: not known before a server is open
@@ -171,6 +188,11 @@ cdef struct Pool:
     char prefix[PREFIX_BYTES]   # of the tenant's channels on the server
     char own[64]                # the schema that clients call public
     uint8_t is_group            # its servers are shared by the pools whose `group` it is
+    uint8_t full                # its tenant has more than it may: statements that grow are refused
+    Usage *usage
+    int64_t *pace               # when its tenant's next statement is due, by the clock in us; NULL: no limit
+    int64_t pace_us             # between two statements
+    int64_t pace_burst_us       # so far ahead of the clock it may be
     uint8_t begins_own          # explicit transactions begin on a server of its own
     uint8_t known               # Known, as of `known_mark`
     int32_t known_mark
@@ -261,6 +283,7 @@ cdef struct Client:
     uint8_t judging             # its next message 1: waits for a verdict; 2: may be offered again
     uint8_t refitting           # a server has failed to take its settings; another is tried, once
     Replay *replay              # what was on its way to that server, or NULL
+    uint8_t paced               # Paced: its next statement waits for its turn, or has
     uint8_t lane                # Lane of the server that it has or waits for
     uint8_t checked             # waits until nothing of its tenant's runs on shared servers
     uint8_t key_size            # 0: no cancel key yet
@@ -279,6 +302,8 @@ cdef struct Client:
     void *session               # what Python knows of it (owned reference), or NULL
     void *exchange              # its login, while relay.entry does it, or NULL
     void *admitted              # core.Admitted (reference) of one that came in so, or NULL
+    uint64_t told_in            # of its link's bytes, already in its tenant's usage
+    uint64_t told_out
     uint64_t connect_us
     uint64_t request_us         # start of the statement in hand, or of the wait
     uint64_t wait_us
@@ -336,6 +361,7 @@ cdef struct Server:
     uint64_t request_us
     uint64_t expires_us
     uint64_t assigned_us
+    uint64_t billed_us          # up to then its time is in its client's tenant's usage
 
 # idle servers
 cdef void idle_push(Pool *p, Server *s) noexcept nogil
@@ -353,6 +379,11 @@ cdef Outstanding *ring_head(Ring *r) noexcept nogil
 cdef Outstanding *ring_at(Ring *r, uint32_t i) noexcept nogil
 cdef void ring_pop(Ring *r) noexcept nogil
 cdef void ring_remove_at(Ring *r, uint32_t i) noexcept nogil
+# what tenants use
+cdef void usage_enter(Pool *p, uint64_t now_us) noexcept nogil
+cdef void usage_leave(Client *c) noexcept nogil
+cdef void usage_tell(Client *c) noexcept nogil
+cdef void usage_bill(Server *s, Pool *p, uint64_t now_us) noexcept nogil
 # figures
 cdef void count_wait(Pool *p, uint64_t us) noexcept nogil
 cdef void count_query(Pool *p, uint64_t us) noexcept nogil

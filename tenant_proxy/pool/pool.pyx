@@ -8,6 +8,8 @@ from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
 cdef enum:
     RING_FIRST = 16             # places that a server's ring starts with
 
+cdef uint64_t HOUR_US = 3600000000
+
 #: upper bounds of the histograms in microseconds; the last bucket has none
 cdef uint64_t[BUCKETS - 1] bounds = [
     500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000,
@@ -193,3 +195,36 @@ cdef void count_wait(Pool *p, uint64_t us) noexcept nogil:
 cdef void count_query(Pool *p, uint64_t us) noexcept nogil:
     p.query_us += us
     p.query_hist[bucket(us)] += 1
+
+
+# --- what tenants use ---------------------------------------------------------
+
+
+cdef void usage_enter(Pool *p, uint64_t now_us) noexcept nogil:
+    cdef Usage *u = p.usage
+    cdef uint64_t hour = now_us // HOUR_US
+    u.clients += 1
+    if u.peak_hour != hour:
+        u.peak_hour = hour
+        u.peak = u.clients
+    elif u.clients > u.peak:
+        u.peak = u.clients
+
+
+cdef void usage_leave(Client *c) noexcept nogil:
+    usage_tell(c)
+    c.pool.usage.clients -= 1
+
+
+cdef void usage_tell(Client *c) noexcept nogil:
+    cdef Usage *u = c.pool.usage
+    u.bytes_in += c.link.bytes_in - c.told_in
+    u.bytes_out += c.link.bytes_out - c.told_out
+    c.told_in = c.link.bytes_in
+    c.told_out = c.link.bytes_out
+
+
+cdef void usage_bill(Server *s, Pool *p, uint64_t now_us) noexcept nogil:
+    if now_us > s.billed_us:
+        p.usage.held_us += now_us - s.billed_us
+        s.billed_us = now_us

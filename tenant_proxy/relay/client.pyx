@@ -11,7 +11,8 @@ from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
     ACT_DISCARD, ACT_FAKE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
-    CL_SKIP_TO_SYNC, CL_STARTUP, CL_WAITING, LANE_SHARED, R_COPY_END, R_EXECUTE, R_FUNCTION, R_QUERY, R_SYNC, Client, Server, ring_head,
+    CL_SKIP_TO_SYNC, CL_STARTUP, CL_WAITING, LANE_SHARED, PACE_WAITS, R_COPY_END, R_EXECUTE, R_FUNCTION, R_QUERY,
+    R_SYNC, Client, Server, ring_head,
     ring_mark, ring_push,
 )
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
@@ -24,9 +25,11 @@ from tenant_proxy.relay.core cimport (
 from tenant_proxy.relay.entry cimport enter_message, enter_startup
 from tenant_proxy.relay.extended cimport on_bind, on_name, on_parse, on_whole
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
+from tenant_proxy.relay.pacing cimport PACE_HELD, PACE_REFUSED, pace_check
 from tenant_proxy.relay.pairing cimport client_end, maybe_release
 from tenant_proxy.relay.requests cimport (
-    ENDED, HOLD, apply_effects, burst_flush, burst_forward, judge, no_server, refuse_query, server_of, skip,
+    ENDED, HOLD, apply_effects, burst_flush, burst_forward, judge, no_server, refuse_extended, refuse_query,
+    server_of, skip,
     stream, tell_ready, violation,
 )
 from tenant_proxy.relay.rewriting cimport rewritten, write_query
@@ -195,7 +198,7 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
     cdef uint32_t length
     cdef size_t total
     cdef Server *s
-    if c.phase == CL_WAITING or c.phase == CL_PARTING or c.judging == JUDGING:
+    if c.phase == CL_WAITING or c.phase == CL_PARTING or c.judging == JUDGING or c.paced == PACE_WAITS:
         e.pause(&c.link)
         return HOLD
     if n < 5:
@@ -225,6 +228,12 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
             c.phase = CL_ACTIVE if s != NULL else CL_IDLE
             tell_ready(e, c)
             return total
+    if c.pool.pace != NULL:
+        limit = pace_check(e, c, code)
+        if limit == PACE_HELD:
+            return HOLD
+        if limit == PACE_REFUSED:
+            return refuse_query(e, c, b, total) if code == F_QUERY else refuse_extended(e, c, b, total)
     if code == F_QUERY:
         return on_query(e, c, b, p, n, total)
     if code == F_PARSE:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -206,12 +206,18 @@ class Code:
             known = self._known[tenant] = Knowledge()
         return known
 
+    def doubt(self, tenants: Iterable[str]) -> None:
+        """What is known of these tenants is read again."""
+        for name in tenants:
+            known = self._known.get(name)
+            if known is not None:
+                known.again_at = 0.0
+                known.read = False
+                self._tell(name, known)
+
     def forget(self) -> None:
         """A reload: everything is read again."""
-        for name, known in self._known.items():
-            known.again_at = 0.0
-            known.read = False
-            self._tell(name, known)
+        self.doubt(list(self._known))
         for connection in self._connections.values():
             connection.terminate()
         self._connections.clear()
@@ -309,7 +315,6 @@ class Code:
     async def _ask(self, tenant: TenantInfo, known: Knowledge) -> str:
         connection = await self._connection(tenant.cluster)
         schemas = [tenant.schema, *tenant.policy.allowed_schemas]
-        logins = self._logins(tenant)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             unfit = await connection.fetchval(_UNFIT)
             if unfit:
@@ -318,7 +323,7 @@ class Code:
                 return "transactions are open"
             functions = await connection.fetch(_FUNCTIONS, schemas)
             called = {row["f"] for row in await connection.fetch(_CALLED, schemas)}
-            for role in {tenant.role} if tenant.role is not None else logins:
+            for role in self._roles(tenant):
                 rows = await connection.fetch(_DEFAULTS, role)
                 known.defaults[role] = dict(row["setting"].split("=", 1) for row in rows)
         scope = self._scope(tenant)
@@ -340,14 +345,28 @@ class Code:
 
     def _logins(self, tenant: TenantInfo) -> list[str]:
         registry = self._worker.state.registry
-        names = {one.server_user for one in registry.logins.values() if tenant.name in one.tenants}
+        names = set(registry.roles_of(tenant))
         names |= {pool.server_user for pool in self._worker.pools if pool.tenant.name == tenant.name}
         return sorted(names)
 
     def _writers(self, tenant: TenantInfo) -> list[str]:
         """Logins by which the tenant's code is changed: also those of others in its schema."""
-        tenants = self._worker.state.registry.tenants.values()
-        return [login for one in tenants if one.code == tenant.code for login in self._logins(one)]
+        tenants = self._worker.state.registry.neighbours(tenant)
+        return [login for one in tenants for login in self._logins(one)]
+
+    def _roles(self, tenant: TenantInfo) -> set[str]:
+        """The roles that shared backends take for it."""
+        roles = {
+            login.roles.get(tenant.name) or tenant.role or user
+            for login in self._worker.state.registry.logins_of(tenant.name)
+            for user in login.server_users
+        }
+        roles |= {
+            pool.tenant.role or pool.server_user
+            for pool in self._worker.pools
+            if pool.tenant.name == tenant.name
+        }
+        return roles
 
     def _scope(self, tenant: TenantInfo) -> GuardScope:
         """As the tenant's, but functions of the schemas that it may read are judged too."""

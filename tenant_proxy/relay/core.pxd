@@ -2,13 +2,13 @@
 # written, counters, and the upcalls into Python (`hooks`).  The functions are in pairing, statements,
 # client and server; engine makes the whole usable from Python.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from tenant_proxy.auth.digest cimport HmacKey
 from tenant_proxy.guard.cache cimport VerdictCache
 from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link, Reactor
-from tenant_proxy.pool.pool cimport Client, Pool, Server
+from tenant_proxy.pool.pool cimport Client, Pool, Server, Usage
 from tenant_proxy.wire.ptrmap cimport PtrMap
 
 cdef enum:
@@ -29,6 +29,7 @@ cdef enum:
     EFF_UNPROVEN = 8192
     EFF_COPIES = 16384
     EFF_ENDS = 32768
+    EFF_GROWS = 65536
     EFF_ALLOWED = 0x80000000        # the statement may run
 
 cdef enum:
@@ -157,6 +158,13 @@ cdef class Relay(Reactor):
     cdef int32_t row
     cdef size_t row_places
 
+    # what tenants use, in memory that outlives this process (tenant_proxy.usage_shm)
+    cdef object usage_view
+    cdef Usage *usage               # this worker's row, or NULL
+    cdef object pace_view
+    cdef int64_t *pace              # all workers' row: by tenant's place, when its next statement is due
+    cdef Usage usage_of_none        # of pools without a place
+
     cdef int batch_room(self, size_t n) noexcept nogil
     cdef void batch_add(self, const char *data, size_t n) noexcept nogil
 
@@ -176,6 +184,9 @@ cdef int up_bind(
     Relay e, Client *c, const char *sql, size_t n, const char *values, size_t size
 ) noexcept nogil
 cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil
+cdef void up_refuse_growth(Relay e, Client *c) noexcept nogil
+cdef void up_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil
+cdef void up_refuse_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil
 cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil
 cdef void up_existing_statement(Relay e, const char *name, size_t n) noexcept nogil

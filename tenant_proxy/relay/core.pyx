@@ -223,6 +223,21 @@ cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil:
         e.refusal = e.hooks.refuse_size(session_of(e, c), n)
 
 
+cdef void up_refuse_growth(Relay e, Client *c) noexcept nogil:
+    with gil:
+        e.refusal = e.hooks.refuse_growth(session_of(e, c))
+
+
+cdef void up_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil:
+    with gil:
+        e.hooks.on_pace(c.link.id, wait_us)
+
+
+cdef void up_refuse_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil:
+    with gil:
+        e.refusal = e.hooks.refuse_pace(session_of(e, c), wait_us)
+
+
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil:
     with gil:
         e.refusal = e.hooks.missing_statement(name[:n])

@@ -15,9 +15,9 @@ from tenant_proxy.net.reactor cimport KEEP_SOCKET_MS, KIND_CLIENT, KIND_SERVER, 
 from tenant_proxy.pool.fair cimport slot_take
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_STARTUP, CL_WAITING,
-    LANE_OWN, LANE_SHARED, PREFIX_BYTES, R_COPY_END, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING,
+    LANE_OWN, LANE_SHARED, PACE_GOES, PACE_WAITS, PREFIX_BYTES, R_COPY_END, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING,
     SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
-    ClientStmt, Pool, Server, ring_at,
+    ClientStmt, Pool, Server, ring_at, usage_bill, usage_enter, usage_tell,
 )
 from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof, client_free
 from tenant_proxy.relay.core cimport (
@@ -145,6 +145,14 @@ cdef class Engine(Groups):
                 self.unpause(&c.link)
                 self.make_ready(&c.link)
 
+    def client_paced(self, uint64_t id):
+        """The turn of the statement that the client waits with has come."""
+        cdef Client *c = self.client(id)
+        if c != NULL and c.paced == PACE_WAITS:
+            c.paced = PACE_GOES
+            self.unpause(&c.link)
+            self.make_ready(&c.link)
+
     def client_judged(self, uint64_t id):
         """The statement that the client waits with is judged, or may be offered again."""
         cdef Client *c = self.client(id)
@@ -178,6 +186,7 @@ cdef class Engine(Groups):
         c.tracks = not p.session_mode
         c.pinned = p.session_mode
         p.clients += 1
+        usage_enter(p, self.now_us)
         p.last_startup = startup_id
 
     def client_want_server(self, uint64_t id):
@@ -352,6 +361,7 @@ cdef class Engine(Groups):
             raise MemoryError
         self.next_pool += 1
         p.id = self.next_pool
+        p.usage = &self.usage_of_none
         map_add(&self.pools, p.id, p)
         self.pool_update(p.id, **settings)
         return p.id
@@ -524,10 +534,14 @@ cdef class Engine(Groups):
                 if now // 1000 - l.closing_since_ms > KEEP_SOCKET_MS:
                     due.append((l.id, -1))
             elif l.kind == KIND_CLIENT:
+                if (<Client *> l).pool != NULL:
+                    usage_tell(<Client *> l)
                 reason = client_overdue(<Client *> l, now, login_timeout_us)
                 if reason:
                     due.append((l.id, reason))
             elif l.kind == KIND_SERVER:
+                if (<Server *> l).client != NULL:
+                    usage_bill(<Server *> l, (<Server *> l).client.pool, now)
                 reason = server_overdue(<Server *> l, now)
                 if reason:
                     due.append((l.id, reason))

@@ -11,7 +11,7 @@ from tenant_proxy.auth import scram
 from tenant_proxy.auth.scram import Verifier
 from tenant_proxy.auth.secret import Secret, SecretKind
 from tenant_proxy.config.schema import MappingRule
-from tenant_proxy.tenancy.registry import TenantInfo
+from tenant_proxy.tenancy.registry import Changed, TenantInfo
 
 if TYPE_CHECKING:
     from tenant_proxy.relay.login import Admission
@@ -58,7 +58,7 @@ class Entries:
             and state.rules.method_for_all("tcp") == METHOD,
             local=usable and state.rules.method_for_all("local") == METHOD,
             suffixes=MappingRule.USER_SUFFIX in config.mapping,
-            asks=any(tenant.cluster.auth_query.enabled for tenant in registry.tenants.values()),
+            asks=any(cluster.auth_query.enabled for cluster in config.clusters),
             log_starts=config.log.connections,
             log_ends=config.log.disconnections,
             mock_key=state.mock_key,
@@ -73,6 +73,22 @@ class Entries:
         elif 0 < len(missing) <= MAX_DERIVATIONS // config.auth.scram_iterations:
             loop = asyncio.get_running_loop()
             self._derivation = loop.create_task(self._derive(state, missing))
+
+    def update(self, changed: Changed) -> None:
+        """Takes what the catalog has changed."""
+        worker, state = self._worker, self._worker.state
+        for name in changed.tenants:
+            worker.engine.entry_tenant(name.encode(), name in state.registry.tenants)
+        for name in changed.logins:
+            if name not in state.registry.logins:
+                worker.engine.entry_login_gone(_bytes(name))
+                continue
+            verifier = self._verifier(name, state.secrets[name])
+            if verifier is None or len(verifier.challenge) > MAX_CHALLENGE:
+                # one that is not like the others
+                self.configure()
+                return
+            self._tell(name, verifier)
 
     def _verifier(self, name: str, secret: Secret | None) -> Verifier | None:
         """A login's; None if it must be derived first.  Who can't log in by SCRAM has an unknown name's."""
@@ -103,7 +119,7 @@ class Entries:
         if len(tenants) == 1 and tenants[0] in registry.tenants:
             home = home_of(registry.tenants[tenants[0]], self._worker.workers)
         self._worker.engine.entry_login(
-            name.encode("utf-8", "surrogateescape"),
+            _bytes(name),
             home,
             verifier.stored_key,
             verifier.server_key,
@@ -115,7 +131,11 @@ class Entries:
     ) -> None:
         """A plain connection with this packet has been let in and greeted with these parameters."""
         worker = self._worker
-        if admission.login is None or admission.replication or pool.session_mode:
+        login = admission.login
+        if login is None or admission.replication or pool.session_mode:
+            return
+        if login.addresses is not None:
+            # where it comes from is looked at in Python
             return
         greeting = b"".join(parameters)
         encoding = greeting.partition(b"client_encoding\0")[2].partition(b"\0")[0]
@@ -133,3 +153,7 @@ class Entries:
             greeting,
             [(indexes[name], limit) for name, limit in admission.places.items() if name in indexes],
         )
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

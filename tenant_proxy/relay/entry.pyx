@@ -18,7 +18,7 @@ from tenant_proxy.auth.digest cimport (
     DIGEST_BYTES, DIGEST_TEXT, HmacKey, Sha256, base64_digest, base64_encode, hmac_begin, hmac_end, hmac_key,
     same_bytes, sha256_add, sha256_begin, sha256_end, wipe,
 )
-from tenant_proxy.pool.pool cimport CL_CLOSING, CL_IDLE, CL_LOGIN, Client, Pool
+from tenant_proxy.pool.pool cimport CL_CLOSING, CL_IDLE, CL_LOGIN, Client, Pool, usage_enter
 from tenant_proxy.relay.core cimport (
     ENTROPY_BYTES, MAX_PLACES, Admitted, Entries, Relay, drop_object, up_entered, up_entry,
 )
@@ -69,6 +69,19 @@ cdef void forget_names(PtrMap *names) noexcept nogil:
             if names.slots[i].value != NULL:
                 known_unref(<Known *> names.slots[i].value)
     map_free(names)
+
+
+cdef void forget_name(Relay e, PtrMap *names, bytes name):
+    cdef uint64_t h = hash_bytes(e.seed, name, len(name))
+    cdef PtrSlot *slot = map_find(names, h, NULL)
+    cdef Known *k
+    while slot != NULL:
+        k = <Known *> slot.value
+        if k.name_size == <size_t> len(name) and memcmp(k.name, <const char *> name, k.name_size) == 0:
+            map_remove(names, slot)
+            known_unref(k)
+            return
+        slot = map_find(names, h, slot)
 
 
 cdef Known *find_login(Relay e, const char *user, size_t n, size_t *used, bint *known) noexcept nogil:
@@ -410,6 +423,7 @@ cdef bint enter(Relay e, Client *c, Exchange *x, const uint8_t *signature) noexc
     c.minor = x.minor
     c.tracks = 1
     p.clients += 1
+    usage_enter(p, e.now_us)
     p.last_startup = a.startup_id
     t.pid = (t.pid + 1) & 0x3fffffff
     t.entered += 1
@@ -591,7 +605,20 @@ cdef class Entry(Relay):
         cdef Known *k = new_known(self, name)
         k.home = home
         set_keys(k, stored_key, server_key, challenge)
+        forget_name(self, &self.entries.logins, name)
         map_add(&self.entries.logins, k.hash, k)
+
+    def entry_login_gone(self, bytes name):
+        """There is no such login any more."""
+        forget_name(self, &self.entries.logins, name)
+
+    def entry_tenant(self, bytes name, bint there):
+        """There is such a tenant now, or no more."""
+        cdef Known *k
+        forget_name(self, &self.entries.tenants, name)
+        if there:
+            k = new_known(self, name)
+            map_add(&self.entries.tenants, k.hash, k)
 
     def entry_admit(self, bytes packet, admission, uint32_t pool_id, uint32_t startup_id, uint32_t settings_id,
                     bytes greeting, places):
@@ -627,6 +654,19 @@ cdef class Entry(Relay):
     def entry_forget(self):
         """Packets that were admitted are admitted anew."""
         forget_admitted(self)
+
+    def entry_forget_packet(self, bytes packet):
+        """… this one, if it was."""
+        cdef uint64_t h = hash_bytes(self.seed, packet, len(packet))
+        cdef PtrSlot *slot = map_find(&self.entries.admitted, h, NULL)
+        cdef Admitted *a
+        while slot != NULL:
+            a = <Admitted *> slot.value
+            if a.size == <size_t> len(packet) and memcmp(a.packet, <const char *> packet, a.size) == 0:
+                map_remove(&self.entries.admitted, slot)
+                admitted_unref(a)
+                return
+            slot = map_find(&self.entries.admitted, h, slot)
 
     def entry_figures(self):
         """(logins completed, microseconds that they took)"""

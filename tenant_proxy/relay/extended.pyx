@@ -20,7 +20,7 @@ from tenant_proxy.relay.core cimport (
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
 from tenant_proxy.relay.requests cimport (
     HOLD, apply_effects, burst_forward, burst_write, judge, no_server, refuse_extended, server_of, stream,
-    violation,
+    unless_it_grows, violation,
 )
 from tenant_proxy.relay.rewriting cimport (
     judge_noted, note_portal, note_statement, noted_portal, noted_statement, rewritten,
@@ -327,6 +327,8 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         if k != 1:
             return no_server(c) if k else refuse_extended(e, c, b, total)
         t = cs.stmt if cs != NULL else c.unnamed
+    if c.pool.full and t != NULL and not unless_it_grows(e, c, t.effects | EFF_ALLOWED):
+        return refuse_extended(e, c, b, total)
     if t == NULL and not (c.pinned and name_len):
         up_missing_statement(e, name, name_len)
         return refuse_extended(e, c, b, total)

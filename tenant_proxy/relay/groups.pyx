@@ -1,10 +1,10 @@
 """Groups: pools whose servers are shared by the pools of many tenants (relay.lanes, pool.fair)."""
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from tenant_proxy.pool.fair cimport home_key, share_join
-from tenant_proxy.pool.pool cimport Pool
+from tenant_proxy.pool.pool cimport Pool, Usage
 from tenant_proxy.relay.core cimport SERVER_UNAVAILABLE, Relay
 from tenant_proxy.relay.figures cimport Figures
 from tenant_proxy.relay.marks cimport counted
@@ -27,6 +27,30 @@ cdef class Groups(Figures):
         self.row = row
         self.rows = rows
         self.row_places = row_places
+
+    def use_usage(self, row, pace):
+        """Where what tenants use is counted: this worker's row, and that of all workers; both are kept."""
+        cdef uint64_t[::1] places = memoryview(row).cast("Q")
+        cdef int64_t[::1] paces = memoryview(pace).cast("q")
+        self.usage_view = places
+        self.usage = <Usage *> &places[0]
+        self.pace_view = paces
+        self.pace = &paces[0]
+
+    def pool_meter(self, uint32_t id, int32_t place, *, double statements_per_s, int burst, bint full):
+        """Where a pool's tenant is counted (place -1: nowhere), how many statements a second it may run (0:
+        any), so many at once, and whether it has more than it may store."""
+        cdef Pool *p = find_pool(self, id)
+        p.full = full
+        p.usage = &self.usage_of_none
+        p.pace = NULL
+        if place < 0 or self.usage == NULL:
+            return
+        p.usage = self.usage + place
+        if statements_per_s > 0:
+            p.pace = self.pace + place
+            p.pace_us = <int64_t> (1e6 / statements_per_s)
+            p.pace_burst_us = p.pace_us * (burst - 1 if burst > 0 else 0)
 
     def counted(self, int32_t index):
         """The sum of a shared counter over all workers."""

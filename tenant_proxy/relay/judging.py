@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from tenant_proxy import errors
 from tenant_proxy.config.schema import Catalogs, GuardMode, Policy
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.guard.cache import VerdictCache
@@ -331,10 +330,6 @@ def refusal(verdict: Verdict) -> ProxyError:
         position=verdict.position or None,
         reason=verdict.reason,
     )
-
-
-def statement_too_large(size: int, limit: int) -> bytes:
-    return errors.statement_too_large(size, limit).to_message()
 
 
 def deallocate_tag(names: tuple[str, ...]) -> bytes:

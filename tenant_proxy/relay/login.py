@@ -12,7 +12,7 @@ import re
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -311,6 +311,7 @@ class Logins:
             address=attempt.address,
             defer=True,
             nonce=nonce,
+            previous=state.previous.get(name) if secret is state.secrets.get(name) else None,
         )
 
     def on_entry(self, client: int, packet: bytes, first: bytes, nonce: bytes, body: bytes) -> None:
@@ -414,8 +415,13 @@ class Logins:
                     self.forget()
                 self._admissions[attempt.raw] = admission
         tenant = admission.tenant
+        _check_login(attempt, request)
+        if tenant.suspended is not None:
+            raise errors.tenant_suspended(tenant.name, tenant.suspended)
         self._take_place(admission.places)
-        pool = worker.pools.of(admission.route, auth.keys, replication=admission.replication)
+        pool = worker.pools.of(
+            admission.route, auth.keys, replication=admission.replication, by_previous=auth.by_previous
+        )
         session = Session(
             tenant=tenant.name,
             user=admission.user,
@@ -437,7 +443,7 @@ class Logins:
         )
         welcome = pool.welcomes.get(admission.startup_id)
         if welcome is not None and not pool.session_mode:
-            if attempt.tls is None:
+            if attempt.tls is None and not auth.by_previous:
                 shown = _with_name(welcome, admission.application_name)
                 worker.entries.admitted(attempt.raw, admission, pool, shown)
             self._greet(client, session, welcome, 0)
@@ -494,6 +500,13 @@ class Logins:
         """A reload: what was admitted before may not be now."""
         self._admissions.clear()
         self._worker.engine.entry_forget()
+
+    def forget_some(self, tenants: Set[str], logins: Set[str]) -> None:
+        """… of these tenants, or by these logins."""
+        for packet, admission in list(self._admissions.items()):
+            if admission.tenant.name in tenants or admission.name in logins:
+                del self._admissions[packet]
+                self._worker.engine.entry_forget_packet(packet)
 
     def _take_place(self, limits: Mapping[str, int]) -> None:
         """Counts one more client, over all workers, under these names; ProxyError (53300) at a limit."""
@@ -576,6 +589,7 @@ class Logins:
         assert request is not None
         if login is None or not (login.admin or login.stats):
             raise errors.admin_refused(request.user, request.database)
+        _check_login(attempt, request)
         limits = self._limits_of(None, login)
         self._take_place(limits)
         session = Session(
@@ -635,6 +649,18 @@ class Logins:
 
     def on_gone(self, client: int) -> None:
         self._attempts.pop(client, None)
+
+
+def _check_login(attempt: Attempt, request: StartupRequest) -> None:
+    """What may keep a login out although it has proved who it is."""
+    login = attempt.login
+    if login is None:
+        return
+    if login.expires_at is not None and time.time() >= login.expires_at:
+        raise errors.login_expired(login.name)
+    if not login.may_come_from(attempt.address):
+        shown = attempt.address or "[local]"
+        raise errors.no_auth_rule(request.user, request.database, shown, attempt.tls is not None)
 
 
 def _with_name(parameters: tuple[bytes, ...], application_name: str) -> tuple[bytes, ...]:

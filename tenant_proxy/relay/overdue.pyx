@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from tenant_proxy.pool.pool cimport (
-    AHEAD_DUE, CL_IDLE, CL_WAITING, SV_CLEANING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client, Pool, Server,
+    AHEAD_DUE, CL_IDLE, CL_WAITING, PACE_WAITS, SV_CLEANING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client, Pool, Server,
 )
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, IDLE, IDLE_IN_TRANSACTION, JUDGING, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT, QUEUE_TIMEOUT,
@@ -24,7 +24,7 @@ cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noex
             return QUEUE_TIMEOUT
         # it is not read while it waits, so nobody else notices
         return GONE if has_hung_up(c) else 0
-    if c.judging == JUDGING:
+    if c.judging == JUDGING or c.paced == PACE_WAITS:
         return GONE if has_hung_up(c) else 0
     if c.phase < CL_IDLE:
         return LOGIN_TIMEOUT if now > c.connect_us + login_timeout_us else 0

@@ -15,8 +15,8 @@ from tenant_proxy.pool.fair cimport (
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, AHEAD_DUE, AHEAD_NONE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
     CL_WAITING, LANE_SHARED, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
-    SV_LOGIN, Client, Pool, Server, count_wait, idle_pick, idle_push, idle_remove, ring_push, wait_pick, wait_push,
-    wait_remove,
+    SV_LOGIN, Client, Pool, Server, count_wait, idle_pick, idle_push, idle_remove, ring_push, usage_bill,
+    usage_leave, wait_pick, wait_push, wait_remove,
 )
 from tenant_proxy.relay.core cimport (
     CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, OUTGROWN, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
@@ -96,7 +96,7 @@ cdef int pair(Relay e, Client *c, Server *s) noexcept nogil:
     cdef int r
     s.client = c
     s.phase = SV_ACTIVE
-    s.assigned_us = e.now_us
+    s.assigned_us = s.billed_us = e.now_us
     s.xact_status = XACT_IDLE
     c.server = s
     if c.phase != CL_LOGIN_WAITING:
@@ -167,6 +167,7 @@ cdef void note_tenant(Server *s, Pool *p) noexcept nogil:
 cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil:
     s.client = NULL
     c.server = NULL
+    usage_bill(s, c.pool, e.now_us)
     if s.pool.is_group:
         share_end(c.pool, s.guessed_us, e.now_us - s.assigned_us if e.now_us > s.assigned_us else 0)
         count_shared(e, c.pool.active_index, -1)
@@ -468,6 +469,7 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
         c.pool.clients -= 1
         c.pool.bytes_in += c.link.bytes_in
         c.pool.bytes_out += c.link.bytes_out
+        usage_leave(c)
         if c.pinned and not c.pool.session_mode:
             c.pool.pinned -= 1
     if not entry_gone(e, c):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.auth.scram import ScramKeys
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 _GUARD_MODES = {GuardMode.ENFORCE: 0, GuardMode.OBSERVE: 1, GuardMode.OFF: 2}
 
-#: tenant, server login, mode, locked settings
-Key = tuple[str, str, str, frozenset[str]]
+#: tenant, login on the server, role in place of the tenant's own, mode, names of locked settings
+Key = tuple[str, str, str | None, str, frozenset[str]]
 
 
 class Pools:
-    """Pool records by tenant, server login, mode and locked settings, and by the engine's id."""
+    """Pool records by `Key` and by the engine's id."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -38,8 +39,12 @@ class Pools:
     def get(self, pool_id: int) -> PoolRecord | None:
         return self._by_id.get(pool_id)
 
-    def of(self, route: Route, keys: ScramKeys | None, *, replication: bool) -> PoolRecord:
+    def of(
+        self, route: Route, keys: ScramKeys | None, *, replication: bool, by_previous: bool = False
+    ) -> PoolRecord:
         """The pool of an authenticated client; `keys` are what its login left for pass-through.
+
+        `by_previous`: it has logged in with the password that is being replaced.
 
         Replication commands are no SQL that the guard could read, so replication connections have a pool
         of their own without it; policy.allow_replication says so.
@@ -47,9 +52,15 @@ class Pools:
         login, tenant = route.login, route.tenant
         server_user = login.server_user if login is not None else route.user
         password = login.server_password if login is not None else None
+        if by_previous and login is not None and login.previous_user != server_user:
+            server_user = login.previous_user
+        elif by_previous:
+            # the server knows the new password alone
+            keys = None
         locked = frozenset(route.locked)
         mode = "replication" if replication else tenant.pool.mode.value
-        key = (tenant.name, server_user, mode, locked)
+        role = login.roles.get(tenant.name) if login is not None else None
+        key = (tenant.name, server_user, role, mode, locked)
         record = self._by_key.get(key)
         if record is None:
             record = PoolRecord(
@@ -57,6 +68,7 @@ class Pools:
                 tenant=tenant,
                 server_user=server_user,
                 password=password,
+                role=role,
                 session_mode=tenant.pool.mode is PoolMode.SESSION,
                 replication=replication,
                 locked=locked,
@@ -66,10 +78,13 @@ class Pools:
         if keys is not None:
             record.keys = keys
         record.password = password
+        if login is not None:
+            record.logins.add(login.name)
         return record
 
     def _open(self, key: Key, record: PoolRecord) -> None:
         record.id = self._worker.engine.pool_open(**self._limits(record))
+        self._meter(record)
         self._by_key[key] = record
         self._by_id[record.id] = record
 
@@ -97,7 +112,7 @@ class Pools:
         """The pool of the backends that a cluster's tenants share."""
         service = cluster.service
         assert service.user is not None
-        key = (group_name(cluster.name), service.user, PoolMode.TRANSACTION.value, frozenset[str]())
+        key = (group_name(cluster.name), service.user, None, PoolMode.TRANSACTION.value, frozenset[str]())
         record = self._by_key.get(key)
         if record is None:
             record = PoolRecord(
@@ -122,7 +137,7 @@ class Pools:
     def _tenant(self, registry: Registry, record: PoolRecord) -> TenantInfo | None:
         """What a configuration says of a pool's tenant; None if it no longer has it."""
         if not record.is_group:
-            return registry.tenants.get(record.tenant.name)
+            return registry.tenant_as(record.tenant.name, record.role)
         name = record.tenant.cluster.name
         cluster = next((one for one in registry.config.clusters if one.name == name), None)
         if cluster is None or cluster.service.user != record.server_user:
@@ -167,8 +182,7 @@ class Pools:
             hides=bool(installed) and policy.catalogs is not Catalogs.SHOW,
             public_is_own=policy.public_is_own,
         )
-        logins = self._worker.state.registry.logins.values()
-        roles = frozenset(one.server_user for one in logins if tenant.name in one.tenants)
+        roles = self._worker.state.registry.roles_of(tenant)
         scope = 0
         if installed is not None:
             scope = self._worker.judging.scope_of(
@@ -211,24 +225,51 @@ class Pools:
         for cluster in wanting.values():
             facts.forget(cluster)
         for record in list(self):
-            tenant = self._tenant(registry, record)
-            if tenant is None:
-                engine.pool_retire(record.id)
-                continue
-            before = record.tenant
-            record.tenant = tenant
-            engine.pool_update(record.id, **self._limits(record))
-            if _opened_by(before) != _opened_by(tenant):
-                record.welcomes.clear()
+            self._renew(registry, record)
+            if key_of(record.tenant.cluster) in wanting:
                 engine.expire_servers(record.id)
-            elif key_of(tenant.cluster) in wanting:
-                engine.expire_servers(record.id)
-            record.retry_at = 0.0
-            if record.is_group:
-                self._group_limits(record)
-            else:
-                self._join(record)
-            engine.pool_demand(record.id)
+
+    def update(self, registry: Registry, tenants: Iterable[str]) -> None:
+        """As `reload`, of these tenants alone."""
+        names = set(tenants)
+        for record in list(self):
+            if record.tenant.name in names:
+                self._renew(registry, record)
+
+    def meter(self) -> None:
+        """After a change of which tenants are over their storage."""
+        for record in self:
+            self._meter(record)
+
+    def _meter(self, record: PoolRecord) -> None:
+        worker, pool = self._worker, record.tenant.pool
+        worker.engine.pool_meter(
+            record.id,
+            worker.budget.index(f"tenant:{record.tenant.name}"),
+            statements_per_s=0 if record.is_group else pool.statements_per_s,
+            burst=pool.statements_burst or math.ceil(pool.statements_per_s),
+            full=record.tenant.full or record.tenant.name in worker.full,
+        )
+
+    def _renew(self, registry: Registry, record: PoolRecord) -> None:
+        engine = self._worker.engine
+        tenant = self._tenant(registry, record)
+        if tenant is None:
+            engine.pool_retire(record.id)
+            return
+        before = record.tenant
+        record.tenant = tenant
+        engine.pool_update(record.id, **self._limits(record))
+        if _opened_by(before) != _opened_by(tenant):
+            record.welcomes.clear()
+            engine.expire_servers(record.id)
+        self._meter(record)
+        record.retry_at = 0.0
+        if record.is_group:
+            self._group_limits(record)
+        else:
+            self._join(record)
+        engine.pool_demand(record.id)
 
 
 def _policy(record: PoolRecord) -> Policy:

@@ -11,8 +11,8 @@ from tenant_proxy.pool.pool cimport (
     ACT_REFUSED, CL_CLOSING, CL_SKIP_TO_SYNC, R_PARSE, R_QUERY, Client, Server, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_BOUND, EFF_DISCARDS_ALL, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_SETTINGS,
-    EFF_XACT_CONTROL, JUDGING, PROTOCOL, Burst, Relay, keep_refusal, send_refusal, up_judge, up_pinned,
+    EFF_ALLOWED, EFF_BOUND, EFF_DISCARDS_ALL, EFF_GROWS, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_SETTINGS,
+    EFF_XACT_CONTROL, JUDGING, PROTOCOL, Burst, Relay, keep_refusal, send_refusal, up_judge, up_pinned, up_refuse_growth,
     up_violation,
 )
 from tenant_proxy.relay.lanes cimport lane_check
@@ -114,7 +114,7 @@ cdef uint32_t judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogi
     else:
         effects = e.verdicts.lookup(c.pool.scope | c.codec_bits, sql, n)
         if effects:
-            return effects
+            return effects if not c.pool.full else unless_it_grows(e, c, effects)
     if c.pool.scope == 0 and server_of(e, c) == NULL:
         # what the server has installed decides, and is not known before one is open
         return HELD
@@ -123,7 +123,16 @@ cdef uint32_t judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogi
         if c.judging == JUDGING:
             return HELD
         c.pool.rejected += 1
-    return effects
+    return effects if not c.pool.full else unless_it_grows(e, c, effects)
+
+
+cdef uint32_t unless_it_grows(Relay e, Client *c, uint32_t effects) noexcept nogil:
+    # of a tenant that is over its storage; 0: refused
+    if not effects & EFF_ALLOWED or not effects & EFF_GROWS:
+        return effects
+    c.pool.rejected += 1
+    up_refuse_growth(e, c)
+    return 0
 
 
 cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const char *sql, size_t n) noexcept nogil:

@@ -403,6 +403,7 @@ cdef void finish_query(Relay e, Server *s, char status) noexcept nogil:
     cdef Client *c = s.client
     cdef Pool *p = whose(s)
     p.queries += 1
+    p.usage.queries += 1
     if c == NULL:
         return
     c.xact_status = status
@@ -412,6 +413,7 @@ cdef void finish_query(Relay e, Server *s, char status) noexcept nogil:
     c.active_us = e.now_us
     if status == XACT_IDLE:
         p.xacts += 1
+        p.usage.xacts += 1
         p.xact_us += e.now_us - c.xact_start_us
         c.xact_start_us = e.now_us
 

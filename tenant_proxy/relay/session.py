@@ -47,6 +47,10 @@ class PoolRecord:
     #: login on the server
     server_user: str
     password: str | None
+    #: that its clients' logins have in the tenant in place of the tenant's own
+    role: str | None = None
+    #: names of logins that have come in to it
+    logins: set[str] = field(default_factory=set)
     keys: ScramKeys | None = None
     session_mode: bool = True
     #: its clients get servers that tenants share, too

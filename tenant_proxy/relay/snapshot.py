@@ -179,7 +179,7 @@ def _tenants(worker: Worker, figures: list[dict[str, Any]]) -> list[dict[str, An
             "mode": tenant.pool.mode.value,
             "isolation": tenant.isolation.value,
             "guard_mode": tenant.policy.mode.value,
-            "state": "active",
+            "state": "active" if tenant.suspended is None else "suspended",
             "clients": sum(one["clients"] for one in own),
             "clients_waiting": sum(one["cl_waiting"] for one in own),
             "servers": sum(one["total"] for one in own),

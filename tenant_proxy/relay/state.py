@@ -15,7 +15,8 @@ from tenant_proxy.auth.secret import Secret, SecretKind
 from tenant_proxy.auth.tls import server_end_point
 from tenant_proxy.config.schema import Config
 from tenant_proxy.net.tls import client_context
-from tenant_proxy.tenancy.registry import Registry
+from tenant_proxy.tenancy.records import Served
+from tenant_proxy.tenancy.registry import Changed, Registry
 
 
 @dataclass(slots=True)
@@ -36,29 +37,50 @@ class State:
     samehost_rules: bool
     #: login's name -> its secret, kept for the keys that it caches
     secrets: dict[str, Secret | None] = field(default_factory=dict)
+    #: … the one that is being replaced
+    previous: dict[str, Secret] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, config: Config) -> State:
+    def build(cls, config: Config, served: Served | None = None) -> State:
         """Raises OSError and ssl.SSLError for certificates, ValueError for rules."""
         tls = client_context(config.listen.tls)
         registry = Registry.build(config)
         kinds = Counter(
             SecretKind.SCRAM if login.verifier else SecretKind.PLAIN for login in registry.logins.values()
         )
-        return cls(
+        state = cls(
             config=config,
             registry=registry,
             rules=compile_rules(config.auth.rules),
             client_tls=tls,
             end_point=_end_point(config) if tls is not None else None,
-            mock_key=_mock_key(registry),
+            mock_key=_mock_key(config, registry),
             mock_kind=kinds.most_common(1)[0][0] if kinds else SecretKind.SCRAM,
             samehost_rules=any(rule.address == "samehost" for rule in config.auth.rules),
-            secrets={
-                name: Secret.parse(login.verifier) if login.verifier else _plain(login.password)
-                for name, login in registry.logins.items()
-            },
         )
+        for login in registry.logins.values():
+            state.note_secrets(login.name)
+        if served is not None:
+            state.serve(served)
+        return state
+
+    def serve(self, served: Served) -> Changed:
+        """Takes what the catalog has to say (`Registry.serve`)."""
+        changed = self.registry.serve(served)
+        for name in changed.logins:
+            self.note_secrets(name)
+        return changed
+
+    def note_secrets(self, name: str) -> None:
+        """The secrets of a login that is new, other than before, or gone."""
+        self.secrets.pop(name, None)
+        self.previous.pop(name, None)
+        login = self.registry.logins.get(name)
+        if login is None:
+            return
+        self.secrets[name] = Secret.parse(login.verifier) if login.verifier else _plain(login.password)
+        if login.previous is not None:
+            self.previous[name] = Secret.parse_verifier(login.previous)
 
 
 def _plain(password: str | None) -> Secret | None:
@@ -74,12 +96,16 @@ def _end_point(config: Config) -> bytes | None:
     return server_end_point(ssl.PEM_cert_to_DER_cert(text[start:end]))
 
 
-def _mock_key(registry: Registry) -> bytes:
+def _mock_key(config: Config, registry: Registry) -> bytes:
     """Secret as long as one login's secret is.
 
-    Anybody gets salts made of it, without a login: so guessing passwords by them must be slow.
+    Anybody gets salts made of it, without a login: so guessing passwords by them must be slow.  Logins of the
+    catalog are no part of it: salts of unknown names must not change whenever one of those does.
     """
     digest = hashlib.sha256(b"tenant_proxy mock key")
     for login in sorted(registry.logins.values(), key=lambda one: one.name):
         digest.update(repr((login.name, login.verifier, login.password)).encode())
+    for ref in (config.secret, config.catalog.dsn):
+        if ref is not None:
+            digest.update(ref.reveal().encode("utf-8", "surrogateescape"))
     return hashlib.scrypt(digest.digest(), salt=b"salts of unknown users", n=1 << 14, r=8, p=1, dklen=32)

@@ -1,6 +1,7 @@
 """Who is who: the tenants and logins of one configuration, and which of them a connection is.
 
-A `Registry` is built whole from a `Config` and never changes; a reload builds another and swaps it.
+A `Registry` is built whole from a `Config`; a reload builds another and swaps it.  What the catalog holds
+besides is laid under it by `serve`, by difference: the file wins where both have a name (tenancy.records).
 `route` is pure.  The relay calls it only after authentication, so that nobody can find out by trying which
 tenants exist.
 
@@ -25,79 +26,19 @@ if it has one and left the database at its default (the user's name).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from tenant_proxy import errors
-from tenant_proxy.config.schema import (
-    Cluster,
-    Config,
-    Isolation,
-    MappingRule,
-    Policy,
-    Pool,
-    PoolMode,
-    SecretRef,
-    Tenant,
-    User,
-    merged,
-)
+from tenant_proxy.config.schema import Cluster, Config, Isolation, MappingRule, PoolMode, merged
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.model import StartupRequest
-from tenant_proxy.settings_policy import canonical_name
-from tenant_proxy.tenancy.space import space_of
-
-#: database names that mean the admin console
-ADMIN_DATABASES = frozenset({"tenant_proxy", "pgbouncer"})
+from tenant_proxy.tenancy.records import ADMIN_DATABASES, Builder, Served
+from tenant_proxy.tenancy.records import Login as Login
+from tenant_proxy.tenancy.records import TenantInfo as TenantInfo
 
 #: the startup setting that names a tenant (options=-c tenant=NAME); never sent on to a server
 TENANT_SETTING = "tenant"
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """A user of the file, its secrets resolved (and never shown by repr)."""
-
-    name: str
-    password: str | None = field(repr=False)
-    verifier: str | None = field(repr=False)
-    server_user: str
-    server_password: str | None = field(repr=False)
-    admin: bool
-    stats: bool
-    max_clients: int
-    #: every tenant this login may use, its own first
-    tenants: tuple[str, ...]
-    #: its own, which it gets when it names none
-    tenant: str | None = None
-    #: settings that it can't change, names as canonical_name() has them
-    locked: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TenantInfo:
-    """A tenant with the configuration's defaults merged in."""
-
-    name: str
-    cluster: Cluster
-    schema: str
-    role: str | None
-    pool: Pool
-    policy: Policy
-    settings: dict[str, str]
-    max_clients: int
-    isolation: Isolation
-    #: settings that clients can't change, names as canonical_name() has them; a login's own go over them
-    locked: Mapping[str, str] = field(default_factory=dict)
-    sni: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    #: see `tenancy.space`
-    space: str = field(default="", repr=False)
-
-    @property
-    def code(self) -> str:
-        """Whose functions, views … its statements may run: the same for tenants that share a schema."""
-        return code_name(self.cluster.name, self.schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,30 +59,176 @@ class Route:
         return {**self.tenant.locked, **(self.login.locked if self.login is not None else {})}
 
 
+@dataclass(slots=True)
+class Changed:
+    """What `serve` has changed."""
+
+    #: tenants that are new, other than before, or gone
+    tenants: set[str] = field(default_factory=set)
+    logins: set[str] = field(default_factory=set)
+    #: tenants that these logins may or might use
+    granted: set[str] = field(default_factory=set)
+    #: tenants whose clients, or those of one of their logins, were let in with other locked settings
+    unlocked: set[str] = field(default_factory=set)
+    #: "tenant" or "login", its name, and why the catalog's is not used
+    problems: list[tuple[str, str, str]] = field(default_factory=list)
+
+
 class Registry:
-    """Tenants and logins of one configuration."""
+    """Tenants and logins of one configuration, and of the catalog."""
 
     def __init__(self, config: Config, tenants: dict[str, TenantInfo], logins: dict[str, Login]) -> None:
         self.config = config
+        self._builder = Builder(config)
+        self._tenants = tenants
+        self._logins = logins
         self.tenants: Mapping[str, TenantInfo] = MappingProxyType(tenants)
         self.logins: Mapping[str, Login] = MappingProxyType(logins)
-        self._hosts = {host.lower(): tenant.name for tenant in tenants.values() for host in tenant.sni}
+        #: names that are the file's, whatever the catalog says
+        self._own_tenants = frozenset(tenants)
+        self._own_logins = frozenset(logins)
+        self._hosts: dict[str, str] = {}
+        #: tenant -> logins that may use it
+        self._logins_of: dict[str, set[str]] = {}
+        #: (cluster, database, schema) -> the tenants whose it is: one, or some with locked settings
+        self._places: dict[tuple[str, str, str], set[str]] = {}
+        for one in tenants.values():
+            self._places.setdefault(_place(one), set()).add(one.name)
+        #: (tenant, role) -> the tenant with that role in place of its own
+        self._with_role: dict[tuple[str, str], TenantInfo] = {}
+        for tenant in tenants.values():
+            self._note_hosts(tenant)
+        for login in logins.values():
+            self._note_grants(login)
         self._exact_roles: dict[str, str] = {}
         self._role_prefixes: list[tuple[str, str]] = []
-        for tenant in config.tenants:
-            for entry in tenant.logins:
+        for section in config.tenants:
+            for entry in section.logins:
                 if entry.endswith("*"):
-                    self._role_prefixes.append((entry[:-1], tenant.name))
+                    self._role_prefixes.append((entry[:-1], section.name))
                 else:
-                    self._exact_roles[entry] = tenant.name
+                    self._exact_roles[entry] = section.name
         self._role_prefixes.sort(key=lambda entry: -len(entry[0]))
 
     @classmethod
     def build(cls, config: Config) -> Registry:
         """Of a configuration that `config.load` has checked: its secrets resolved, its names known."""
-        clusters = {cluster.name: cluster for cluster in config.clusters}
-        tenants = {tenant.name: _tenant(tenant, config, clusters) for tenant in config.tenants}
-        return cls(config, tenants, {user.name: _login(user) for user in config.users})
+        builder = Builder(config)
+        tenants = {tenant.name: builder.tenant(tenant) for tenant in config.tenants}
+        return cls(config, tenants, {user.name: builder.login(user) for user in config.users})
+
+    # --- the catalog's part ------------------------------------------------------
+
+    def serve(self, served: Served) -> Changed:
+        """Takes what the catalog has to say: all of it (`served.whole`), or what is new, other or gone."""
+        changed = Changed()
+        gone_tenants, gone_logins = list(served.gone_tenants), list(served.gone_logins)
+        if served.whole:
+            names = {row.get("name") for row in served.tenants}
+            gone_tenants = [name for name in self._tenants if name not in names]
+            names = {row.get("name") for row in served.logins}
+            gone_logins = [name for name in self._logins if name not in names]
+        for name in gone_tenants:
+            if name not in self._own_tenants:
+                self._set_tenant(name, None, changed)
+        for row in served.tenants:
+            name = str(row.get("name"))
+            if name in self._own_tenants:
+                changed.problems.append(("tenant", name, "the file has one of this name"))
+                continue
+            tenant = None
+            try:
+                tenant = self._builder.served_tenant(row)
+                for other in self.neighbours(tenant):
+                    if other.name != name and not (other.locked and tenant.locked):
+                        tenant = None
+                        raise ValueError(f'its schema is that of tenant "{other.name}"')
+            except ValueError as error:
+                changed.problems.append(("tenant", name, str(error)))
+            self._set_tenant(name, tenant, changed)
+        for name in gone_logins:
+            if name not in self._own_logins:
+                self._set_login(name, None, changed)
+        for row in served.logins:
+            name = str(row.get("name"))
+            if name in self._own_logins:
+                changed.problems.append(("login", name, "the file has one of this name"))
+                continue
+            login = None
+            try:
+                login = self._builder.served_login(row)
+            except ValueError as error:
+                changed.problems.append(("login", name, str(error)))
+            self._set_login(name, login, changed)
+        return changed
+
+    def _set_tenant(self, name: str, tenant: TenantInfo | None, changed: Changed) -> None:
+        before = self._tenants.get(name)
+        if before == tenant:
+            return
+        changed.tenants.add(name)
+        if before is not None and tenant is not None and before.locked != tenant.locked:
+            changed.unlocked.add(name)
+        if before is not None:
+            del self._tenants[name]
+            self._places[_place(before)].discard(name)
+            for host in before.sni:
+                if self._hosts.get(host.lower()) == name:
+                    del self._hosts[host.lower()]
+            for key in [key for key in self._with_role if key[0] == name]:
+                del self._with_role[key]
+        if tenant is not None:
+            self._tenants[name] = tenant
+            self._places.setdefault(_place(tenant), set()).add(name)
+            self._note_hosts(tenant)
+
+    def _set_login(self, name: str, login: Login | None, changed: Changed) -> None:
+        before = self._logins.get(name)
+        if before == login:
+            return
+        changed.logins.add(name)
+        if before is not None and login is not None and before.locked != login.locked:
+            changed.unlocked.update(login.tenants)
+        changed.granted.update(*(one.tenants for one in (before, login) if one is not None))
+        if before is not None:
+            del self._logins[name]
+            for tenant in before.tenants:
+                self._logins_of[tenant].discard(name)
+        if login is not None:
+            self._logins[name] = login
+            self._note_grants(login)
+
+    def _note_hosts(self, tenant: TenantInfo) -> None:
+        for host in tenant.sni:
+            self._hosts.setdefault(host.lower(), tenant.name)
+
+    def _note_grants(self, login: Login) -> None:
+        for tenant in login.tenants:
+            self._logins_of.setdefault(tenant, set()).add(login.name)
+
+    def neighbours(self, tenant: TenantInfo) -> list[TenantInfo]:
+        """The tenants in its schema: itself, and others where they share one."""
+        return [self._tenants[name] for name in self._places.get(_place(tenant), ())]
+
+    # --- who may what ----------------------------------------------------------------
+
+    def logins_of(self, tenant: str) -> list[Login]:
+        """The logins that may use a tenant."""
+        return [self._logins[name] for name in self._logins_of.get(tenant, ())]
+
+    def roles_of(self, tenant: TenantInfo) -> frozenset[str]:
+        """Logins on the server of those who may use a tenant."""
+        return frozenset(user for login in self.logins_of(tenant.name) for user in login.server_users)
+
+    def tenant_as(self, name: str, role: str | None) -> TenantInfo | None:
+        """A tenant as it is for those whose statements run as `role`; None if there is none."""
+        tenant = self._tenants.get(name)
+        if tenant is None or role is None or role == tenant.role:
+            return tenant
+        known = self._with_role.get((name, role))
+        if known is None:
+            known = self._with_role[name, role] = replace(tenant, role=role)
+        return known
 
     def group_of(self, cluster: Cluster) -> TenantInfo:
         """What stands for a tenant where backends that tenants share are opened and counted."""
@@ -230,7 +317,9 @@ class Registry:
                 raise errors.no_such_tenant(wanted, explicit_rule)
         if name not in granted or name not in self.tenants:
             raise errors.no_such_tenant(name, rule)
-        return Route(self.tenants[name], login, user, request.database, rule.value)
+        tenant = self.tenant_as(name, login.roles.get(name) if login is not None else None)
+        assert tenant is not None
+        return Route(tenant, login, user, request.database, rule.value)
 
     def _first_match(
         self,
@@ -278,55 +367,10 @@ class Registry:
         return errors.no_tenant(tried, f'login "{user}" belongs to several tenants, and none was named')
 
 
-def code_name(cluster: str, schema: str) -> str:
-    """What a schema's code is counted under; `/` is in no cluster's or schema's counter otherwise."""
-    return f"{cluster}/{schema}"
-
-
 def group_name(cluster: str) -> str:
     """Of a cluster's shared backends; no tenant can be called so."""
     return f"*{cluster}"
 
 
-def _tenant(tenant: Tenant, config: Config, clusters: Mapping[str, Cluster]) -> TenantInfo:
-    return TenantInfo(
-        name=tenant.name,
-        cluster=clusters[tenant.cluster] if tenant.cluster is not None else config.clusters[0],
-        schema=tenant.schema_ or tenant.name,
-        role=tenant.role,
-        pool=merged(config.pool, tenant.pool),
-        policy=merged(config.policy, tenant.policy),
-        settings=dict(tenant.settings),
-        max_clients=tenant.max_clients,
-        isolation=tenant.isolation or config.isolation,
-        locked=_locked(tenant),
-        sni=tuple(tenant.sni),
-        labels=dict(tenant.labels),
-        space=space_of(tenant.name, _reveal(config.secret)),
-    )
-
-
-def _login(user: User) -> Login:
-    password = _reveal(user.password)
-    own = (user.tenant,) if user.tenant is not None else ()
-    return Login(
-        name=user.name,
-        password=password,
-        verifier=_reveal(user.verifier),
-        server_user=user.server_user or user.name,
-        server_password=_reveal(user.server_password) or password,
-        admin=user.admin,
-        stats=user.stats,
-        max_clients=user.max_clients,
-        tenants=tuple(dict.fromkeys((*own, *user.tenants))),
-        tenant=user.tenant,
-        locked=_locked(user),
-    )
-
-
-def _locked(section: Tenant | User) -> dict[str, str]:
-    return {canonical_name(name): value for name, value in section.locked_settings.items()}
-
-
-def _reveal(ref: SecretRef | None) -> str | None:
-    return None if ref is None else ref.reveal()
+def _place(tenant: TenantInfo) -> tuple[str, str, str]:
+    return tenant.cluster.name, tenant.cluster.database, tenant.schema

@@ -188,3 +188,23 @@ def test_times_and_values():
         "isolation": "shared",
         "grace_s": None,
     }
+
+
+def test_usage(run, town):
+    with psycopg.connect(town.catalog_dsn, autocommit=True) as conn:
+        conn.execute(
+            "INSERT INTO tenant_proxy.usage (tenant, hour, proxy, transactions, bytes_out, backend_us)"
+            " VALUES ('acme', '2026-11-03 12:00+00', 'a', 1234, 1500000, 90000000)"
+        )
+        conn.execute("INSERT INTO tenant_proxy.plan (name, billing) VALUES ('gold', '{\"base\": 49}')")
+    shown = run("usage show --since 2026-11-01 --until 2026-12-01")
+    for text in ("acme", "1,234", "1.5 MB", "0:01:30"):
+        assert text in shown
+    assert (
+        json.loads(run("usage show --since 2026-11-01 --until 2026-12-01 --json"))[0]["transactions"] == 1234
+    )
+    assert run("usage show --since 2026-10-01 --until 2026-11-01").strip() == "nothing was used"
+    assert "acme,2026-11-03T12:00:00Z,1234" in run("usage export --since 2026-11-01 --until 2026-12-01")
+    run("tenant create acme --plan gold")
+    assert run("usage invoice 2020-01").strip() == "no tenant has a plan with prices"
+    assert "is no month" in run("usage invoice november", 1)

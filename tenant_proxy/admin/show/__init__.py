@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tenant_proxy.admin.context import AdminContext, AdminResult
 from tenant_proxy.admin.show import (
+    catalog,
     clients,
     config,
     databases,
@@ -41,6 +42,7 @@ SHOWS: dict[str, Show] = {
     "totals": Show("SHOW STATS summed over all tenants.", stats.show_sums),
     "tenants": Show("Every tenant: where it is, what it may, what it does.", tenants.show),
     "lanes": Show("Tenants with shared backends: what ran there, what on their own, and why.", lanes.show),
+    "catalog": Show("Whether the catalog is followed, and what of it can't be used.", catalog.show),
     "databases": Show("Tenants as PgBouncer's databases.", databases.show),
     "users": Show("Logins of the configuration.", users.show),
     "lists": Show("How many there are of what.", lists.show),

@@ -41,11 +41,9 @@ COLUMNS: list[Column] = [
 async def show(ctx: AdminContext) -> AdminResult:
     snapshot = await ctx.snapshot("tenants")
     now = {row["tenant"]: row for row in summed(snapshot.rows("tenants"), lambda row: (row["tenant"],))}
-    clusters = {cluster.name: cluster for cluster in ctx.config.clusters}
     rows: list[Row] = []
-    for tenant in sorted(ctx.config.tenants, key=lambda tenant: tenant.name):
-        cluster = clusters[tenant.cluster or ctx.config.clusters[0].name]
-        pool = ctx.config.pool.model_dump() | tenant.pool
+    for tenant in sorted(ctx.registry.tenants.values(), key=lambda tenant: tenant.name):
+        cluster, pool = tenant.cluster, tenant.pool
         counts = now.get(tenant.name, {})
         rows.append(
             {
@@ -53,16 +51,16 @@ async def show(ctx: AdminContext) -> AdminResult:
                 "host": cluster.host,
                 "port": cluster.port,
                 "database": cluster.database,
-                "pool_size": pool["max"],
-                "min_pool_size": pool["min"],
-                "server_lifetime": round(pool["server_lifetime_s"]),
-                "pool_mode": pool["mode"],
+                "pool_size": pool.max,
+                "min_pool_size": pool.min,
+                "server_lifetime": round(pool.server_lifetime_s),
+                "pool_mode": pool.mode.value,
                 "max_connections": cluster.max_backends,
                 "current_connections": counts.get("servers", 0),
                 "max_client_connections": tenant.max_clients,
                 "current_client_connections": counts.get("clients", 0),
                 "cluster": cluster.name,
-                "schema": tenant.schema_ or tenant.name,
+                "schema": tenant.schema,
             }
         )
     return table(COLUMNS, rows, snapshot.notices)

@@ -14,8 +14,8 @@ async def show(ctx: AdminContext) -> AdminResult:
     open_clients = sum(c.get("clients_open", 0) for c in counters)
     logged_in = sum(row["cl_active"] + row["cl_waiting"] for row in pools)
     counts = {
-        "databases": len(ctx.config.tenants),
-        "users": len(ctx.config.users),
+        "databases": len(ctx.registry.tenants),
+        "users": len(ctx.registry.logins),
         "peers": 0,
         "pools": len({(database_of(row), row["user"]) for row in pools}),
         "peer_pools": 0,
@@ -29,7 +29,7 @@ async def show(ctx: AdminContext) -> AdminResult:
         "dns_queries": 0,
         "dns_pending": 0,
         # ours
-        "tenants": len(ctx.config.tenants),
+        "tenants": len(ctx.registry.tenants),
         "clusters": len(ctx.config.clusters),
         "workers": ctx.config.workers,
         "guard_verdicts": sum((c.get("guard_cache") or {}).get("entries", 0) for c in counters),

@@ -1,4 +1,4 @@
-"""SHOW TENANTS: every tenant of the configuration, with what it does now and has done."""
+"""SHOW TENANTS: every tenant of the file and of the catalog, with what it does now and has done."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ async def show(ctx: AdminContext) -> AdminResult:
     found: dict[str, Row] = {
         row["tenant"]: row for row in summed(snapshot.rows("tenants"), lambda row: (row["tenant"],))
     }
-    for tenant in ctx.config.tenants:  # those that no worker has heard of yet
+    for tenant in ctx.registry.tenants.values():  # those that no worker has heard of yet
         if tenant.name not in found:
             found[tenant.name] = dict.fromkeys(_COUNTED, 0) | {
                 "tenant": tenant.name,
-                "cluster": tenant.cluster or ctx.config.clusters[0].name,
-                "schema": tenant.schema_ or tenant.name,
+                "cluster": tenant.cluster.name,
+                "schema": tenant.schema,
                 "role": tenant.role,
-                "mode": tenant.pool.get("mode", ctx.config.pool.mode),
-                "isolation": tenant.isolation,
-                "guard_mode": tenant.policy.get("mode", ctx.config.policy.mode),
-                "state": "active",
+                "mode": tenant.pool.mode.value,
+                "isolation": tenant.isolation.value,
+                "guard_mode": tenant.policy.mode.value,
+                "state": "active" if tenant.suspended is None else "suspended",
             }
     return table(COLUMNS, [found[name] for name in sorted(found)], snapshot.notices)

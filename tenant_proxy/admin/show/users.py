@@ -34,8 +34,7 @@ async def show(ctx: AdminContext) -> AdminResult:
         clients[user] = clients.get(user, 0) + sum(row[name] for name in _CLIENTS)
         servers[user] = servers.get(user, 0) + sum(row[name] for name in _SERVERS)
     rows: list[Row] = []
-    for user in sorted(ctx.config.users, key=lambda user: user.name):
-        tenants = [*([user.tenant] if user.tenant else []), *user.tenants]
+    for user in sorted(ctx.registry.logins.values(), key=lambda user: user.name):
         rights = [right for right, given in (("admin", user.admin), ("stats", user.stats)) if given]
         rows.append(
             {
@@ -43,7 +42,7 @@ async def show(ctx: AdminContext) -> AdminResult:
                 "current_connections": servers.get(user.name, 0),
                 "max_user_client_connections": user.max_clients,
                 "current_client_connections": clients.get(user.name, 0),
-                "tenants": ", ".join(tenants),
+                "tenants": ", ".join(user.tenants),
                 "rights": ", ".join(rights),
             }
         )

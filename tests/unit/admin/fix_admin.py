@@ -7,6 +7,7 @@ from tenant_proxy.admin.context import AdminContext, AdminResult
 from tenant_proxy.admin.stats_window import StatsWindow
 from tenant_proxy.config.schema import Config
 from tenant_proxy.hub import HubError
+from tenant_proxy.tenancy.registry import Registry
 
 CONFIG = Config.model_validate(
     {
@@ -141,7 +142,8 @@ class Console:
         self.is_admin = is_admin
 
     async def run(self, sql: str) -> AdminResult:
-        context = AdminContext(hub=self.hub, config=CONFIG, login="root", is_admin=self.is_admin)  # type: ignore[arg-type]
+        registry = Registry.build(CONFIG)
+        context = AdminContext(self.hub, CONFIG, registry, "root", self.is_admin)  # type: ignore[arg-type]
         return await console.run(sql, context)
 
     async def rows(self, sql: str) -> list[dict[str, str | None]]:

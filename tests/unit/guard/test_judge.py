@@ -243,7 +243,56 @@ def test_encodings_in_which_a_quote_may_hide_have_no_scope(name):
     ],
 )
 def test_effects(sql, expected):
-    assert effects(sql) & ~Effect.ESCALATES == expected
+    assert effects(sql) & ~(Effect.ESCALATES | Effect.GROWS) == expected
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t SELECT 1",
+        "UPDATE t SET a = 1",
+        "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
+        "WITH new AS (INSERT INTO t VALUES (1) RETURNING a) SELECT a FROM new",
+        "EXPLAIN ANALYZE INSERT INTO t VALUES (1)",
+        "COPY t FROM STDIN",
+        "COPY (INSERT INTO t VALUES (1) RETURNING a) TO STDOUT",
+        "SELECT 1 AS a INTO x",
+        "CREATE TABLE x (a int)",
+        "CREATE TABLE x AS SELECT 1 AS a",
+        "CREATE MATERIALIZED VIEW x AS SELECT 1 AS a",
+        "REFRESH MATERIALIZED VIEW x",
+        "CREATE INDEX ON t (a)",
+        "CREATE VIEW x AS SELECT 1 AS a",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1",
+        "CREATE SEQUENCE s",
+        "CREATE TYPE x AS ENUM ('a')",
+        "SELECT 1; INSERT INTO t VALUES (1)",
+    ],
+)
+def test_what_grows(sql):
+    assert effects(sql) & Effect.GROWS
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM t FOR UPDATE",
+        "DELETE FROM t",
+        "WITH old AS (DELETE FROM t RETURNING a) SELECT a FROM old",
+        "TRUNCATE t",
+        "DROP TABLE t",
+        "ALTER TABLE t DROP COLUMN a",
+        "VACUUM FULL t",
+        "REINDEX TABLE t",
+        "COPY t TO STDOUT",
+        "CREATE TEMP TABLE x AS SELECT 1 AS a",
+        "SELECT 1 AS a INTO TEMP x",
+        "BEGIN",
+        "SET work_mem = '8MB'",
+    ],
+)
+def test_what_does_not_grow(sql):
+    assert not effects(sql) & Effect.GROWS
 
 
 @pytest.mark.parametrize(

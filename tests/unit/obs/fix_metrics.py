@@ -66,6 +66,16 @@ class Proxy:
     def scrape(self) -> dict[tuple[str, ...], float]:
         """(name, values of the labels …) -> value; names without the prefix, the tenant's label first."""
         self.aggregate.feed(self.status(), self.answers(), self.tenants)
+        self.aggregate.feed_catalog(
+            {
+                "connected": True,
+                "tenants": 2,
+                "logins": 3,
+                "unusable": 1,
+                "last_lag_s": 0.1,
+                "since_sync_s": 5.0,
+            }
+        )
         text = self.aggregate.render()[0].decode()
         return {
             (sample.name.removeprefix("tenant_proxy_"), *label_values(sample.labels)): sample.value

@@ -1,0 +1,12 @@
+# Statements a second.
+
+from tenant_proxy.pool.pool cimport Client
+from tenant_proxy.relay.core cimport Relay
+
+cdef enum:
+    PACE_FREE = 0
+    PACE_HELD = 1               # the message stays until its turn has come
+    PACE_REFUSED = 2            # `refusal` says so
+
+# Called with each message of a client whose pool has a limit.
+cdef int pace_check(Relay e, Client *c, int code) noexcept nogil
