@@ -136,6 +136,25 @@ async def test_a_clone_is_the_same_and_apart(verbs, town):
     assert len(contents(town, "acme-test")) == 2
 
 
+@pytest.mark.slow
+async def test_a_tenant_with_a_database_of_its_own(verbs, town, tmp_path):
+    password = await onboarded(verbs, town, database="town_acme")
+    path = str(tmp_path / "acme.tar")
+    await verbs.tenant_export("acme", path)
+    await verbs.tenant_clone("acme", "copy", database="town_copy")
+    await verbs.tenant_delete("acme", grace_s=0)
+    job = await verbs.tenant_erase("acme")
+    assert job.result["record"]["rows"] == {"orders": 2}
+    with pytest.raises(psycopg.OperationalError):
+        town.connect("alice", password, database="town_acme")
+    assert town.roles() == {"copy_owner", "copy_readwrite", "copy_readonly"}
+    await verbs.tenant_import(path, database="town_acme")
+    with town.connect(database="town_acme") as conn, town.connect(database="town_copy") as other:
+        rows = conn.execute("SELECT * FROM acme.orders ORDER BY id").fetchall()
+        assert rows == other.execute("SELECT * FROM copy.orders ORDER BY id").fetchall()
+        assert len(rows) == 2
+
+
 async def test_a_template_is_what_tenants_begin_with(verbs, town):
     with town.connect() as conn:
         conn.execute("CREATE SCHEMA pattern; SET search_path = pattern;" + TABLES)

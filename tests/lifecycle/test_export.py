@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from tenant_proxy.lifecycle import export, inventory, restore
+from tenant_proxy.lifecycle import export, inventory, restore, tools
 
 
 def dumped(place, schema: str) -> str:
@@ -53,3 +55,32 @@ async def test_under_another_name_nothing_but_the_name_differs(any_place, tmp_pa
     assert dumped(any_place, other.schema).replace(other.schema, estate.schema) == dumped(
         any_place, estate.schema
     )
+
+
+@pytest.mark.slow
+async def test_an_archive_is_restored_with_stock_tools(any_place, tmp_path):
+    """As RESTORE.txt says, and nothing of ours."""
+    estate = any_place.with_everything()
+    before, had = dumped(any_place, estate.schema), await taken(any_place, estate)
+    await export.export(any_place.database_of(), estate, tmp_path / "tenant.tar", tenant="x")
+    any_place.clear()
+    any_place.known(estate.schema)
+    subprocess.run(["tar", "-xf", tmp_path / "tenant.tar", "-C", tmp_path], check=True)
+    database = any_place.database_of()
+
+    def restore_section(*sections: str) -> None:
+        tool = tools.find(any_place.major * 10_000).path("pg_restore")
+        options = [f"--section={section}" for section in sections]
+        command = [tool, *options, "-d", database.name, str(tmp_path / "schema.dump")]
+        subprocess.run(command, env=database.environment(), check=True)
+
+    def script(name: str) -> None:
+        any_place.sql((tmp_path / name).read_text())
+
+    script("roles.sql")
+    restore_section("pre-data")
+    script("extras.sql")
+    restore_section("data", "post-data")
+    script("large_objects.sql")
+    assert dumped(any_place, estate.schema) == before
+    assert await taken(any_place, estate) == had
