@@ -60,6 +60,8 @@ async def _estate(run: Run) -> Estate:
 
 
 async def _look(run: Run) -> None:
+    if "items" in run.data:
+        return  # a job before this one looked, and took some of it away
     tenant = await run.tenant()
     estate = await estate_of(run.context, tenant)
     database = database_of(run.context, tenant)
@@ -186,6 +188,12 @@ async def _begin(run: Run, change: Change) -> None:
             f'tenant "{tenant.name}" may be restored until {tenant.erase_after:%Y-%m-%d %H:%M:%S} UTC',
             hint="its grace is not over; erase with --now to end it",
         )
+    before = await change.connection.fetchval(
+        "SELECT data FROM job WHERE tenant = $1 AND kind = 'erase' AND state = 'failed'"
+        " ORDER BY id DESC LIMIT 1",
+        tenant.id,
+    )
+    run.data |= before or {}
     if tenant.state is not State.DELETING:
         await change.update_tenant(tenant, "tenant.delete", state="deleting", failed_from=None)
 

@@ -283,8 +283,8 @@ class TenantVerbs:
     async def _is_being_erased(self, change: Change, tenant: Tenant) -> bool:
         return bool(
             await change.connection.fetchval(
-                """SELECT true FROM job WHERE tenant = $1 AND state IN ('running', 'undoing', 'failed')
-                      AND kind = 'erase'""",
+                """SELECT true FROM job WHERE tenant = $1 AND kind = 'erase'
+                      AND (state IN ('running', 'undoing') OR state = 'failed' AND position > 0)""",
                 tenant.id,
             )
         )

@@ -13,7 +13,7 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import JobState, Plan, Spec
 from tenant_proxy.catalog.states import State
 from tenant_proxy.config.schema import Config
-from tenant_proxy.lifecycle import certificate
+from tenant_proxy.lifecycle import certificate, erasing
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.upkeep import upkeep
@@ -199,10 +199,33 @@ async def test_what_others_made_of_it_stops_an_erasure(verbs, town):
     await verbs.tenant_delete("acme", grace_s=0)
     with pytest.raises(Failure, match="objects of others"):
         await verbs.tenant_erase("acme")
+    # nothing is gone yet
+    assert (await verbs.tenant_restore("acme")).state is State.SUSPENDED
+    await verbs.tenant_delete("acme", grace_s=0)
     with town.connect() as conn:
         conn.execute("DROP SCHEMA reports CASCADE")
     job = await verbs.tenant_erase("acme")
     assert job.state is JobState.DONE
+
+
+async def test_a_second_try_to_erase_still_knows_what_there_was(verbs, town, monkeypatch):
+    await onboarded(verbs, town)
+    await verbs.tenant_delete("acme", grace_s=0)
+
+    async def refuse(*_: object) -> None:
+        raise Failure("refused", "not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erasing, "drop_roles", refuse)
+        with pytest.raises(Failure, match="not now"):
+            await verbs.tenant_erase("acme")
+    assert "acme" not in town.schemas()
+    with pytest.raises(Failure, match="it is too late"):
+        await verbs.tenant_restore("acme")
+    job = await verbs.tenant_erase("acme")
+    assert job.result["record"]["rows"] == {"orders": 2}
+    assert job.result["record"]["logins"] == ["alice"]
+    assert town.roles() == set()
 
 
 class Killed(BaseException):
