@@ -94,6 +94,17 @@ def _here(run: Run, tenant: Tenant) -> Tenant:
 async def _look(run: Run) -> None:
     """Whether a database of its own is there already: only what this job made is dropped again."""
     tenant = _there(run, await run.tenant())
+    identities = []
+    for name in (run.data["from"], tenant.cluster):
+        async with run.context.admin(name) as connection:
+            identities.append(
+                await connection.fetchval("SELECT system_identifier FROM pg_catalog.pg_control_system()")
+            )
+    if identities[0] == identities[1]:
+        # roles are the whole server's: they could not be taken away where the tenant was
+        raise Failure(
+            "invalid", f'the clusters "{run.data["from"]}" and "{tenant.cluster}" are the same server'
+        )
     if tenant.database is not None:
         async with run.context.admin(tenant.cluster) as connection:
             run.data["database_was_there"] = await database_exists(connection, tenant.database)

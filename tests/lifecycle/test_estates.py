@@ -410,6 +410,15 @@ async def test_a_move_that_fails_leaves_all_as_it_was(two, town):
         conn.execute("INSERT INTO orders (item) VALUES ('here')")
 
 
+async def test_a_move_within_one_server_is_refused(new_context, town):
+    cluster = town.config()["clusters"][0]
+    verbs = Verbs(await new_context(clusters=[cluster, cluster | {"name": "twin", "database": "postgres"}]))
+    await verbs.tenant_onboard(NewTenant(name="acme", cluster="main"), NewAccess(login="alice"))
+    with pytest.raises(Failure, match="are the same server"):
+        await verbs.tenant_move("acme", "twin")
+    assert (await verbs.tenant_get("acme")).state is State.ACTIVE
+
+
 async def test_migrations_of_all_tenants(verbs, town, tmp_path):
     (tmp_path / "1_notes.sql").write_text("CREATE TABLE notes (id int PRIMARY KEY)")
     for name in ("acme", "beta", "gamma"):
