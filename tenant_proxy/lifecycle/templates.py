@@ -14,6 +14,7 @@ template has had is in the script too, so what is made is never another version 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import tempfile
@@ -23,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 import asyncpg
 
@@ -136,18 +138,21 @@ async def fingerprint(connection: Connection, schema: str) -> str:
 
 #: (database, schema) -> when it was looked at, and the script
 _seen: dict[tuple[Database, str], tuple[float, str]] = {}
+_looking: WeakValueDictionary[tuple[object, Database, str], asyncio.Lock] = WeakValueDictionary()
 _FRESH_S: Final = 2.0
 
 
 async def fill(connection: Connection, database: Database, template: Roles, target: Roles) -> list[Finding]:
     """Makes the template's objects in the target's empty schema; one transaction."""
     key = database, template.schema
-    seen_at, script = _seen.get(key, (0.0, ""))
     findings: list[Finding] = []
-    if time.monotonic() - seen_at > _FRESH_S:
-        began = time.monotonic()
-        script, findings = await _current(connection, database, template)
-        _seen[key] = began, script
+    async with _looking.setdefault((asyncio.get_running_loop(), *key), asyncio.Lock()):
+        # one looks while others who want the same wait
+        seen_at, script = _seen.get(key, (-_FRESH_S, ""))
+        if time.monotonic() - seen_at > _FRESH_S:
+            began = time.monotonic()
+            script, findings = await _current(connection, database, template)
+            _seen[key] = began, script
     async with connection.transaction():
         await connection.execute(filled(script, target))
     return findings
