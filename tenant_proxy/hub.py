@@ -35,8 +35,8 @@ from typing import Any
 
 log = logging.getLogger("tenant_proxy.hub")
 
-#: one frame; a snapshot of 20,000 clients takes about 8 MB
-MAX_FRAME_BYTES = 64 * 1024 * 1024
+#: one frame; a snapshot of 20,000 clients takes about 8 MB, 10,000 tenants of a catalog about 15
+MAX_FRAME_BYTES = 256 * 1024 * 1024
 #: calls that a link may have unanswered, in each direction
 MAX_PENDING = 1024
 #: waiting to be sent to a peer that does not read

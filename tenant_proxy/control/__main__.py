@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 log = get_logger("control")
 
+#: by then what is there stays
+GC_AFTER_S = 10.0
+
 
 class Control:
     """What runs in it, and how it takes another configuration."""
@@ -48,7 +52,10 @@ class Control:
         client.on("catalog", self._on_catalog)
 
     async def run(self) -> None:
+        # what is made of a catalog stays, and looking for garbage in it takes a third of the time
+        gc.disable()
         self._follow()
+        asyncio.get_running_loop().call_later(GC_AFTER_S, _collect_again)
         self._accounts = Accounts(
             self._client, self._config, self._boot, proxy_name(self._config), self._follower
         )
@@ -101,6 +108,11 @@ class Control:
 
     def _on_catalog(self, params: dict[str, Any]) -> dict[str, Any]:
         return self._follower.shown() if self._follower is not None else {}
+
+
+def _collect_again() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def proxy_name(config: Config) -> str:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -47,6 +47,8 @@ FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 5.0
 #: rows of one call to the workers, who do nothing else while they take them
 CHUNK: Final = 200
+#: … where they have no clients yet that would wait
+FIRST_CHUNK: Final = 2500
 SERVE_S: Final = 60.0
 #: of what can't be used, so many are shown
 MAX_PROBLEMS: Final = 1000
@@ -96,6 +98,7 @@ class Follower:
         self._everything = False
         self._noticed_at = 0.0
         self._woken = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
         #: set when all was read for the first time
         self.synced = asyncio.Event()
 
@@ -205,10 +208,6 @@ class Follower:
             "tenants": self._gone("tenants", tenants, None if everything else names["tenants"]),
             "logins": self._gone("logins", logins, None if everything else names["logins"]),
         }
-        if self.registry is None and everything:
-            self.registry = Registry.build(self._config)
-            self.problems.clear()
-            self._find_problems(Served(list(tenants.values()), list(logins.values())), ())
         changed = await self._tell(tenants, logins, gone)
         self.state.changes += changed
         self.state.resyncs += everything
@@ -220,6 +219,25 @@ class Follower:
             log.info("the catalog is followed", tenants=self.state.tenants, logins=self.state.logins)
         self.state.connected, self.state.error = True, ""
         self.synced.set()
+        if self.registry is None and everything:
+            # beside what comes next, which has not to wait for it
+            self.registry = Registry.build(self._config)
+            self.problems.clear()
+            work = self._look_for_problems(self.registry, tenants, logins)
+            self._looking = asyncio.create_task(work, name="problems")
+
+    async def _look_for_problems(
+        self, registry: Registry, tenants: dict[str, Row], logins: dict[str, Row]
+    ) -> None:
+        """Of all there is, when the workers have it; what changes meanwhile is looked at when it is told."""
+        for kind, rows in (("tenants", tenants), ("logins", logins)):
+            for some in _chunks(rows, CHUNK):
+                if self.registry is not registry:
+                    return  # another configuration has come
+                part = [rows[name] for name in some if self._marks[kind].get(name) == _mark(rows[name])]
+                served = Served(tenants=part) if kind == "tenants" else Served(logins=part)
+                self._find_problems(replace(served, whole=False), ())
+                await asyncio.sleep(0)
 
     async def _read(self, connection: Connection, kind: Kind, names: list[str] | None) -> dict[str, Row]:
         if names is None:
@@ -250,10 +268,11 @@ class Follower:
                 if known.get(name) != mark:
                     marks[kind][name] = mark
         parts: list[tuple[Kind, list[str], list[str]]] = []
+        size = CHUNK if self._marks["tenants"] else FIRST_CHUNK
         for kind in ("logins", "tenants"):
-            parts += [(kind, [], some) for some in _chunks(gone[kind])]
+            parts += [(kind, [], some) for some in _chunks(gone[kind], size)]
         for kind in ("tenants", "logins"):
-            parts += [(kind, some, []) for some in _chunks(marks[kind])]
+            parts += [(kind, some, []) for some in _chunks(marks[kind], size)]
         for kind, new, old in parts:
             rows = tenants if kind == "tenants" else logins
             await self._tell_part(kind, [rows[name] for name in new], {n: marks[kind][n] for n in new}, old)
@@ -312,6 +331,6 @@ def _mark(row: Row) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _chunks(names: Iterable[str]) -> Iterable[list[str]]:
+def _chunks(names: Iterable[str], size: int) -> Iterable[list[str]]:
     some = list(names)
-    return (some[at : at + CHUNK] for at in range(0, len(some), CHUNK))
+    return (some[at : at + size] for at in range(0, len(some), size))
