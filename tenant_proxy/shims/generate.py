@@ -239,6 +239,8 @@ def _column(schema: str, name: str, column: Column, condition: str) -> str:
         shown = _of_column(_expand(rules["instead"][full]), plain)
     elif full in rules["shown"][schema]:
         shown = f"{CATALOG}.shown({plain})"
+        if full in rules["by_rule"]:
+            shown = f"(CASE WHEN {CATALOG}.equality_is_plain() THEN {shown} END)"
         if schema == "information_schema":
             shown += f"::{_type(column)}"
     elif (schema == "pg_catalog" and column.name == "schemaname") or (

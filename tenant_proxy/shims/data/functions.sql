@@ -154,23 +154,28 @@ END;
 
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
-RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_viewdef($1)) END;
+RETURN CASE WHEN tp_catalog.sees(1259, $1) AND tp_catalog.equality_is_plain() THEN
+    tp_catalog.shown(pg_catalog.pg_get_viewdef($1)) END;
 
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid, boolean) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
-RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_viewdef($1, $2)) END;
+RETURN CASE WHEN tp_catalog.sees(1259, $1) AND tp_catalog.equality_is_plain() THEN
+    tp_catalog.shown(pg_catalog.pg_get_viewdef($1, $2)) END;
 
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(oid, integer) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
-RETURN CASE WHEN tp_catalog.sees(1259, $1) THEN tp_catalog.shown(pg_catalog.pg_get_viewdef($1, $2)) END;
+RETURN CASE WHEN tp_catalog.sees(1259, $1) AND tp_catalog.equality_is_plain() THEN
+    tp_catalog.shown(pg_catalog.pg_get_viewdef($1, $2)) END;
 
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_ruledef(oid) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
-RETURN CASE WHEN tp_catalog.sees(2618, $1) THEN tp_catalog.shown(pg_catalog.pg_get_ruledef($1)) END;
+RETURN CASE WHEN tp_catalog.sees(2618, $1) AND tp_catalog.equality_is_plain() THEN
+    tp_catalog.shown(pg_catalog.pg_get_ruledef($1)) END;
 
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_ruledef(oid, boolean) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
-RETURN CASE WHEN tp_catalog.sees(2618, $1) THEN tp_catalog.shown(pg_catalog.pg_get_ruledef($1, $2)) END;
+RETURN CASE WHEN tp_catalog.sees(2618, $1) AND tp_catalog.equality_is_plain() THEN
+    tp_catalog.shown(pg_catalog.pg_get_ruledef($1, $2)) END;
 
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_indexdef(oid) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
@@ -262,6 +267,22 @@ RETURN tp_catalog.shown(pg_catalog.pg_get_expr($1, $2));
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_expr(pg_node_tree, oid, boolean) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
 RETURN tp_catalog.shown(pg_catalog.pg_get_expr($1, $2, $3));
+
+-- --- rows of the tables of a schema, which the guard has judged --------------------------------------------------
+
+CREATE OR REPLACE FUNCTION tp_catalog.schema_to_xml(schema name, nulls boolean, tableforest boolean, targetns text)
+RETURNS xml LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+RETURN CASE WHEN tp_catalog.equality_is_plain() THEN pg_catalog.schema_to_xml($1, $2, $3, $4) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.schema_to_xmlschema(
+    schema name, nulls boolean, tableforest boolean, targetns text)
+RETURNS xml LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+RETURN CASE WHEN tp_catalog.equality_is_plain() THEN pg_catalog.schema_to_xmlschema($1, $2, $3, $4) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.schema_to_xml_and_xmlschema(
+    schema name, nulls boolean, tableforest boolean, targetns text)
+RETURNS xml LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+RETURN CASE WHEN tp_catalog.equality_is_plain() THEN pg_catalog.schema_to_xml_and_xmlschema($1, $2, $3, $4) END;
 
 -- --- rows that views show -------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 -- What the views and functions are made of.  SQL functions with a RETURN are inlined by the planner, and their
--- names are resolved here, whatever the caller's search_path is.
+-- names are resolved here, whatever the caller's search_path is.  In PL/pgSQL they are when it runs, and a tenant's
+-- types and operators may come first, even by pg_temp: there all are written with their schemas, and CASE, whose
+-- comparisons are operators without one, is not used.
 
 -- Compared with tenant_proxy.shims.VERSION by the proxy.
 CREATE OR REPLACE FUNCTION tp_catalog.version() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -70,7 +72,7 @@ END $$;
 CREATE OR REPLACE FUNCTION tp_catalog.relations(toast boolean) RETURNS oid[]
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $$
 DECLARE
-    found oid[] := tp_catalog.own_relations();
+    found pg_catalog.oid[] := tp_catalog.own_relations();
 BEGIN
     RETURN ARRAY(
         SELECT c.oid FROM pg_catalog.pg_class c
@@ -131,54 +133,53 @@ RETURN pg_catalog.hashtext(pg_catalog.current_setting('tenant_proxy.space') || '
 CREATE OR REPLACE FUNCTION tp_catalog.sees(class oid, object oid) RETURNS boolean
 LANGUAGE plpgsql STABLE STRICT PARALLEL RESTRICTED COST 50 AS $$
 DECLARE
-    names name[];
-    own oid;
+    names pg_catalog.name[];
+    own pg_catalog.oid;
 BEGIN
     IF object OPERATOR(pg_catalog.<) 16384::pg_catalog.oid THEN
         RETURN true;
     END IF;
     names := tp_catalog.schema_names();
     own := pg_catalog.pg_my_temp_schema();
-    CASE class::pg_catalog.int8
-    WHEN 1259 THEN
+    IF class OPERATOR(pg_catalog.=) 1259::pg_catalog.oid THEN
         RETURN EXISTS (
             SELECT FROM pg_catalog.pg_class o JOIN pg_catalog.pg_namespace n
                 ON n.oid OPERATOR(pg_catalog.=) o.relnamespace
             WHERE o.oid OPERATOR(pg_catalog.=) object
               AND (n.nspname OPERATOR(pg_catalog.=) ANY (names) OR n.oid OPERATOR(pg_catalog.=) own));
-    WHEN 1255 THEN
+    ELSIF class OPERATOR(pg_catalog.=) 1255::pg_catalog.oid THEN
         RETURN EXISTS (
             SELECT FROM pg_catalog.pg_proc o JOIN pg_catalog.pg_namespace n
                 ON n.oid OPERATOR(pg_catalog.=) o.pronamespace
             WHERE o.oid OPERATOR(pg_catalog.=) object
               AND (n.nspname OPERATOR(pg_catalog.=) ANY (names) OR n.oid OPERATOR(pg_catalog.=) own));
-    WHEN 1247 THEN
+    ELSIF class OPERATOR(pg_catalog.=) 1247::pg_catalog.oid THEN
         RETURN EXISTS (
             SELECT FROM pg_catalog.pg_type o JOIN pg_catalog.pg_namespace n
                 ON n.oid OPERATOR(pg_catalog.=) o.typnamespace
             WHERE o.oid OPERATOR(pg_catalog.=) object
               AND (n.nspname OPERATOR(pg_catalog.=) ANY (names) OR n.oid OPERATOR(pg_catalog.=) own));
-    WHEN 2606 THEN
+    ELSIF class OPERATOR(pg_catalog.=) 2606::pg_catalog.oid THEN
         RETURN EXISTS (
             SELECT FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_namespace n
                 ON n.oid OPERATOR(pg_catalog.=) o.connamespace
             WHERE o.oid OPERATOR(pg_catalog.=) object
               AND (n.nspname OPERATOR(pg_catalog.=) ANY (names) OR n.oid OPERATOR(pg_catalog.=) own));
-    WHEN 2615 THEN
+    ELSIF class OPERATOR(pg_catalog.=) 2615::pg_catalog.oid THEN
         RETURN object OPERATOR(pg_catalog.=) own OR EXISTS (
             SELECT FROM pg_catalog.pg_namespace n
             WHERE n.oid OPERATOR(pg_catalog.=) object AND n.nspname OPERATOR(pg_catalog.=) ANY (names));
-    WHEN 1260 THEN
+    ELSIF class OPERATOR(pg_catalog.=) 1260::pg_catalog.oid THEN
         RETURN tp_catalog.sees_role(object);
-    WHEN 1262 THEN
+    ELSIF class OPERATOR(pg_catalog.=) 1262::pg_catalog.oid THEN
         RETURN EXISTS (
             SELECT FROM pg_catalog.pg_database d WHERE d.oid OPERATOR(pg_catalog.=) object
                AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database());
-    WHEN 2613 THEN  -- large objects
+    ELSIF class OPERATOR(pg_catalog.=) 2613::pg_catalog.oid THEN  -- large objects
         RETURN EXISTS (
             SELECT FROM pg_catalog.pg_largeobject_metadata l
             WHERE l.oid OPERATOR(pg_catalog.=) object AND pg_catalog.pg_has_role(l.lomowner, 'MEMBER'));
-    WHEN 3079 THEN  -- extensions
+    ELSIF class OPERATOR(pg_catalog.=) 3079::pg_catalog.oid THEN  -- extensions
         RETURN true;
     ELSE
         -- the others are known by what they depend on: a schema, or something in one
@@ -188,8 +189,16 @@ BEGIN
               AND d.refclassid OPERATOR(pg_catalog.=) ANY (ARRAY[2615, 1259, 1247, 1255]::pg_catalog.oid[])
               AND d.refobjid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
               AND tp_catalog.sees(d.refclassid, d.refobjid));
-    END CASE;
+    END IF;
 END $$;
+
+-- Whether = means PostgreSQL's where it runs SQL of its own that writes no schema: what finds a view's rule, and
+-- the tables of schema_to_xml.  Else a tenant's operator would decide what these find.
+CREATE OR REPLACE FUNCTION tp_catalog.equality_is_plain() RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
+RETURN NOT EXISTS (
+    SELECT FROM pg_catalog.pg_operator o
+    WHERE o.oprname = '=' AND o.oprleft IN (18, 19, 26) AND o.oprnamespace <> 11
+      AND pg_catalog.pg_operator_is_visible(o.oid));
 
 -- Whether a role is the tenant's, without looking at whose objects are in its schema.
 CREATE OR REPLACE FUNCTION tp_catalog.sees_role(role oid) RETURNS boolean
