@@ -489,6 +489,14 @@ class Hooks(SharedHooks, LimitHooks):
             self._count_refusal(session, result[1])
         return result
 
+    def parameter_types(
+        self, session: Session, scope: int, sql: bytes, types: bytes, client: int
+    ) -> bytes | None:
+        result = self._worker.judging.parameter_types(session, scope, sql, types, client)
+        if result is not None:
+            self._count_refusal(session, result)
+        return result
+
     def edits(self, scope: int, sql: bytes, client: int) -> list[tuple[int, int, bytes]]:
         return self._worker.judging.edits(scope, sql, client)
 

@@ -25,3 +25,8 @@ VALUE_OF: Final = "value-of:"
 
 #: text that is run as SQL
 QUERY: Final = "query"
+
+
+def is_strict(kind: str) -> bool:
+    """Whether the value must come exactly as it was bound: no name that PostgreSQL looks up."""
+    return kind in (SETTING, QUERY) or kind.startswith((VALUE, VALUE_OF))

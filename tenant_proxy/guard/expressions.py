@@ -124,7 +124,9 @@ def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], loca
         )
     for argument in fact.names.get(count, ()):
         if fact.reads_rows:
-            text = w.constant(arguments[argument.position])
+            text = w.constant(
+                arguments[argument.position], strict="regclass" if argument.kind == "relation" else "name"
+            )
             if text is None:
                 _refuse_dynamic(w, "relation", parts[-1], location)
             catalogs.rows_of(w, text, location_of(arguments[argument.position]))
@@ -213,9 +215,9 @@ def _refuse_function(w: Walk, name: str, why: str, location: int) -> None:
 
 def _query_argument(w: Walk, name: str, argument: Mapping[str, Any], location: int) -> None:
     """SQL in an argument runs with the call: judged if it is constant, refused otherwise."""
-    text = w.constant(argument, strict=True)
+    text = w.constant(argument, strict="text")
     if text is None:
-        if "ParamRef" in argument and w.bind(argument["ParamRef"].get("number", 0), bound.QUERY):
+        if "ParamRef" in argument and w.bind(argument["ParamRef"], bound.QUERY):
             w.effects |= _OPAQUE
             return
         _refuse_dynamic(w, "query", name, location)

@@ -10,11 +10,12 @@ import functools
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from tenant_proxy.guard import catalogs, definitions, expressions, own_public, sharing, statements
+from tenant_proxy.guard.bound import is_strict
 from tenant_proxy.guard.effects import REFUSED, SERVER_SAYS, STATEMENTS
 from tenant_proxy.guard.functions import FUNCTIONS, OIDS
 from tenant_proxy.guard.nodes import NODES
@@ -146,6 +147,8 @@ class Guard:
             w.statements(tree)
             if w.attributes and w.row_functions:
                 catalogs.refuse_attribute(w, *w.attributes[0])
+            if w.taken_as_text:
+                w.check_parameters()
             edits = () if w.source is None else w.source.byte_edits()
         except NotFound:
             return _NOT_FOUND
@@ -194,6 +197,22 @@ class Guard:
         except Exception as error:
             _log.exception("guard failed", extra={"tenant": scope.tenant, "error": type(error).__name__})
             return _FAILED, {}
+
+    def judge_types(self, kinds: Iterable[tuple[int, str]], types: Sequence[int]) -> Verdict:
+        """The verdict of the types, as OIDs, that a Parse declares its parameters to be of.
+
+        One of the tenant's own could be turned to another text by a cast of the tenant's own.
+        """
+        for number, kind in kinds:
+            if is_strict(kind) and number <= len(types) and types[number - 1] not in _TEXT_TYPES:
+                return _refused(
+                    "parameter_type",
+                    "42501",
+                    f"the value of parameter ${number} can't be checked",
+                    detail="The type that it is declared to be of is not text.",
+                    hint="Declare it as text, or not at all.",
+                )
+        return _ALLOWED_VALUES
 
     def judge_function(self, scope: GuardScope, oid: int) -> Verdict:
         """The verdict of a FunctionCall message, which names a function by OID and is not SQL.
@@ -331,6 +350,9 @@ _NOT_FOUND: Final = _refused(
     detail="The proxy can't tell where the names that it has to change stand in it.",
     hint="Write each name as one constant or identifier, or split the statement.",
 )
+
+#: OIDs of types that a value keeps its text in: none given, text, unknown, varchar
+_TEXT_TYPES: Final = frozenset({0, 25, 705, 1043})
 
 _ALLOWED_VALUES: Final = Verdict(Action.ALLOW, exact=True)
 

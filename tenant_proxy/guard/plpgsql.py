@@ -189,7 +189,8 @@ class _Reader:
             self._unexpected()
         value = targets[0]["ResTarget"]["val"]
         constant = w.constant(value)
-        fixed = w.constant(value, strict=True) is not None
+        # no cast, as its type may be one of the tenant's own, and make another text of it
+        fixed = constant is not None and "A_Const" in value
         if not fixed:
             # of what operators make of it nothing is known
             sharing.dynamic(w)

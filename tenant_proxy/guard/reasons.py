@@ -19,6 +19,7 @@ REASONS: Final[Mapping[str, str]] = {
     "language": "code in a language that can't be read",
     "locked_settings": "SQL made at run time where settings are locked",
     "named_arguments": "arguments by name where their positions decide",
+    "parameter_type": "a parameter whose type could make another text of its value",
     "read_only_schema": "a change in a schema that the tenant may only read",
     "rewriting": "a name that must be changed and can't be told in the text",
     "role": "a role that is not the tenant's",

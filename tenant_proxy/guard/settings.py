@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.guard import bound, own_public
-from tenant_proxy.guard.walk import NOWHERE, TEXTS, Body, Walk, strings
+from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
 from tenant_proxy.settings_policy import (
     FIXED_SETTINGS,
     IDENTITY_SETTINGS,
@@ -27,6 +27,8 @@ _VALUE_DECIDES: Final = frozenset({"search_path", "client_encoding", *FIXED_SETT
 
 #: pg_dump closes views and foreign tables to itself with it
 _RESTRICTS_VIEWS: Final = "restrict_nonsystem_relation_kind"
+
+_RESTRICTED: Final = frozenset({"view", "foreign-table"})
 
 #: white space in lists of settings
 _SPACE: Final = " \t\n\r\f\v"
@@ -205,10 +207,10 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
     """set_config(name, value, is_local): the name must be known, and the value where it matters."""
     if len(arguments) != 3:
         return  # no such function
-    name = w.constant(w.filtered.get(id(arguments[0]), arguments[0]), strict=True)
+    name = w.constant(w.filtered.get(id(arguments[0]), arguments[0]), strict="text")
     if name is None:
-        number = _parameter(arguments[0])
-        if not w.bind(number, bound.SETTING):
+        parameter = _parameter(w, arguments[0])
+        if not w.bind(parameter, bound.SETTING):
             w.refuse(
                 "setting_dynamic",
                 "permission denied for function set_config",
@@ -217,17 +219,17 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
                 location=location,
                 name="set_config",
             )
-        w.bind(_parameter(arguments[1]), f"{bound.VALUE_OF}{number}")
+        w.bind(_parameter(w, arguments[1]), f"{bound.VALUE_OF}{parameter['number']}")
         if not _is_true(arguments[2]):
             w.set(["*"])
         return
     name = canonical_name(name)
-    value = w.constant(arguments[1], strict=True)
-    if value is None and not _is_null(arguments[1]):
+    value = w.constant(arguments[1], strict="text")
+    if value is None and not _is_null(w, arguments[1]):
         if name not in _VALUE_DECIDES:
             # some value: names that are refused whatever the value still are
             value = ""
-        elif not w.bind(_parameter(arguments[1]), f"{bound.VALUE}{name}"):
+        elif not w.bind(_parameter(w, arguments[1]), f"{bound.VALUE}{name}"):
             w.refuse(
                 "setting_dynamic",
                 f'permission denied to set parameter "{name}"',
@@ -258,11 +260,12 @@ def _search_path(w: Walk, value: str, argument: Mapping[str, Any], location: int
     return result
 
 
-def _parameter(argument: Mapping[str, Any]) -> int:
-    """The number of the parameter that an argument is, perhaps cast to text; 0 if it is anything else."""
-    while "TypeCast" in argument and strings(argument["TypeCast"]["typeName"]["names"])[-1] in TEXTS:
+def _parameter(w: Walk, argument: Mapping[str, Any]) -> Body:
+    """The ParamRef that an argument is, perhaps cast to text; empty if it is anything else."""
+    while "TypeCast" in argument and w.keeps(argument["TypeCast"]["typeName"]):
         argument = argument["TypeCast"].get("arg", {})
-    return int(argument["ParamRef"].get("number", 0)) if "ParamRef" in argument else 0
+    found: Body = argument.get("ParamRef", {})
+    return found
 
 
 def bound_setting(w: Walk, name: str, value: str | None, *, known: bool = True) -> str | None:
@@ -295,17 +298,25 @@ def bound_setting(w: Walk, name: str, value: str | None, *, known: bool = True) 
 def note_filter(w: Walk, select: Body) -> None:
     """Lets pg_dump's `SELECT set_config(name, '…', false) FROM pg_settings WHERE name = '…'` be read.
 
-    There the column can only be what WHERE compares it with.
+    There the column is what WHERE compares it with; or something else, should the operator be one of the
+    tenant's own, so that the value must be one that does no harm to any setting.
     """
     where = select.get("whereClause", {}).get("A_Expr", {})
     if "withClause" in select or where.get("kind") != "AEXPR_OP" or strings(where["name"]) != ["="]:
         return
-    if not (_is_name_column(where.get("lexpr", {})) and "A_Const" in where.get("rexpr", {})):
+    if not _is_name_column(where.get("lexpr", {})):
         return
     for item in select.get("targetList", ()):
         call = item["ResTarget"].get("val", {}).get("FuncCall", {})
         arguments = call.get("args", ())
-        if arguments and _is_name_column(arguments[0]):
+        if (
+            len(arguments) == 3
+            and _is_name_column(arguments[0])
+            and w.constant(where.get("rexpr")) == _RESTRICTS_VIEWS
+            and _RESTRICTED.issuperset(
+                kind.strip(_SPACE) for kind in (w.constant(arguments[1]) or "").split(",")
+            )
+        ):
             w.filtered[id(arguments[0])] = where["rexpr"]
 
 
@@ -313,8 +324,8 @@ def _is_name_column(node: Mapping[str, Any]) -> bool:
     return "ColumnRef" in node and strings(node["ColumnRef"]["fields"]) == ["name"]
 
 
-def _is_null(argument: Mapping[str, Any]) -> bool:
-    while "TypeCast" in argument:
+def _is_null(w: Walk, argument: Mapping[str, Any]) -> bool:
+    while "TypeCast" in argument and w.keeps(argument["TypeCast"]["typeName"]):
         argument = argument["TypeCast"].get("arg", {})
     return "A_Const" in argument and bool(argument["A_Const"].get("isnull"))
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from tenant_proxy.guard import parse as parser
+from tenant_proxy.guard.bound import is_strict
 from tenant_proxy.guard.nodes import LEAVES, LIST, NODE, NODES, Fields
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.source import NotFound, Pending, Source, quoted_name, quoted_string
@@ -30,8 +31,8 @@ NOWHERE = -1
 _PINS = int(Effect.PINS)
 _SESSION = int(Effect.PINS | Effect.SETTINGS)
 
-#: types that leave a literal as it is
-TEXTS = frozenset({"text", "varchar", "name"})
+#: what the name of a type has that is no more than a name
+_PLAIN_TYPE = frozenset({"names", "typemod", "location"})
 
 #: text run as SQL inside text run as SQL …
 _MAX_NESTING = 8
@@ -86,6 +87,7 @@ class Walk:
         "shadowed",
         "source",
         "stored",
+        "taken_as_text",
         "text",
     )
 
@@ -124,6 +126,8 @@ class Walk:
         self.binds = True
         #: see `Verdict.bound`
         self.bound: list[tuple[int, str]] = []
+        #: number and location of those of which the exact text counts
+        self.taken_as_text: set[tuple[int, int]] = set()
 
     # --- refusing ----------------------------------------------------------------
 
@@ -298,11 +302,11 @@ class Walk:
 
     # --- literals: whoever looks at one makes the verdict exact -----------------------
 
-    def constant(self, node: Mapping[str, Any] | None, *, strict: bool = False) -> str | None:
+    def constant(self, node: Mapping[str, Any] | None, *, strict: str = "") -> str | None:
         """The text of a constant string expression: a literal, cast or joined by ||; None if it is more.
 
-        `strict` takes literals and casts to text only: operators and types may be the tenant's own, and do
-        other than they seem.
+        `strict` is the type that takes it: then only literals and casts that leave them as they are (`keeps`)
+        count, as operators and types may be the tenant's own, and do other than they seem.
         """
         pieces: list[str] = []
         stack = [node]
@@ -314,7 +318,7 @@ class Walk:
             if tag == "A_Const" and "sval" in body:
                 self.exact = True
                 pieces.append(body["sval"].get("sval", ""))
-            elif tag == "TypeCast" and (not strict or strings(body["typeName"]["names"])[-1] in TEXTS):
+            elif tag == "TypeCast" and (not strict or self.keeps(body["typeName"], strict)):
                 stack.append(body.get("arg"))
             elif tag == "A_Expr" and not strict and "lexpr" in body and strings(body["name"])[-1] == "||":
                 stack += (body["rexpr"], body["lexpr"])
@@ -323,6 +327,22 @@ class Walk:
             else:
                 return None
         return "".join(pieces)
+
+    def keeps(self, type_name: Body, kind: str = "text") -> bool:
+        """Whether a cast to this type hands a text on as it is, to what takes `kind`.
+
+        PostgreSQL's own text and varchar do, without a length, which would cut it.  A name without a schema
+        may be a type of the tenant's own, which pg_temp or search_path put first: it gets its schema.
+        """
+        if not _PLAIN_TYPE.issuperset(type_name):
+            return False
+        names = strings(type_name["names"])
+        if names[:-1] == ["pg_catalog"]:
+            return names[-1] in ("text", "varchar", kind)
+        if len(names) != 1 or names[0] not in ("text", kind):
+            return False
+        self.rename(names, type_name.get("location", 0), f"pg_catalog.{names[0]}")
+        return True
 
     def constants(
         self, node: Mapping[str, Any] | None, bound: str = ""
@@ -346,7 +366,7 @@ class Walk:
                 elif tag == "A_Expr" and body["kind"] == "AEXPR_NULLIF":
                     below = [body.get("lexpr")]
             elif tag == "ParamRef" and bound:
-                self.bind(body.get("number", 0), bound)
+                self.bind(body, bound)
             elif tag in ("TypeCast", "CollateClause", "NamedArgExpr"):
                 below = [body.get("arg")]
             elif tag in ("CoalesceExpr", "MinMaxExpr"):
@@ -358,13 +378,32 @@ class Walk:
                 below.append(body.get("defresult"))
             stack += ((item, element) for item in below)
 
-    def bind(self, number: int, kind: str) -> bool:
-        """Has the value of a parameter judged at Bind; false where parameters are not bound by the client."""
+    def bind(self, parameter: Body, kind: str) -> bool:
+        """Has the value of a ParamRef judged at Bind; false where parameters are not bound by the client."""
+        number = parameter.get("number", 0)
         if not self.binds or self.in_code or number < 1:
             return False
+        if is_strict(kind):
+            self.taken_as_text.add((number, parameter.get("location", 0)))
         if (number, kind) not in self.bound:
             self.bound.append((number, kind))
         return True
+
+    def check_parameters(self) -> None:
+        """Refuses parameters that have another use besides one that hangs on their exact text.
+
+        Where they stand first decides their type, and that could be one of the tenant's own.
+        """
+        for number in {number for number, _ in self.taken_as_text}:
+            name = f"${number}"
+            places = sum(self.text[token.start : token.end] == name for token in self.tokens.tokens)
+            if places != sum(number == other for other, _ in self.taken_as_text):
+                self.refuse(
+                    "parameter_type",
+                    f"the value of parameter {name} can't be checked",
+                    detail="It is used in other places of the statement as well, which decide what it is.",
+                    hint="Give these a parameter of their own.",
+                )
 
     # --- effects -----------------------------------------------------------------
 

@@ -195,6 +195,23 @@ cdef Rewrite *up_rewrite(
     return r
 
 
+cdef bint up_parameter_types(
+    Relay e, Client *c, const char *sql, size_t n, const char *types, size_t size
+) noexcept nogil:
+    # whether the values that a Parse declares to be of these types can be judged; `refusal` holds why not
+    with gil:
+        try:
+            result = e.hooks.parameter_types(
+                session_of(e, c), c.pool.scope | c.codec_bits, sql[:n], types[:size], c.link.id
+            )
+            if result is None:
+                return True
+            e.refusal = result
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+        return False
+
+
 cdef int up_bind(
     Relay e, Client *c, const char *sql, size_t n, const char *values, size_t size
 ) noexcept nogil:

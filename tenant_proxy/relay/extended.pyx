@@ -15,7 +15,8 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.core cimport (
     BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BOUND, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
     EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
-    up_deallocate, up_existing_statement, up_missing_statement, up_refuse_size,
+    up_deallocate, up_existing_statement, up_missing_statement, up_parameter_types,
+    up_refuse_size,
 )
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
 from tenant_proxy.relay.requests cimport (
@@ -74,6 +75,9 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     effects = judge(e, c, sql, size)
     if not effects & EFF_ALLOWED:
         return no_server(c) if effects else refuse_extended(e, c, b, total)
+    if effects & EFF_BOUND and end - tail > 3 and not up_parameter_types(e, c, sql, size, tail + 3, end - tail - 3):
+        c.pool.rejected += 1
+        return refuse_extended(e, c, b, total)
     if c.pool.group != NULL:
         lane = lane_check(e, c, effects)
         if lane != LANE_GOES:

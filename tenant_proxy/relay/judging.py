@@ -8,6 +8,7 @@ and logs it each time.
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -207,6 +208,25 @@ class Judging:
             return None
         new = {number: text.encode(scope.codec) for number, text in replaced.items()}
         return False, messages.with_values(values, new)
+
+    def parameter_types(
+        self, session: Session, scope_id: int, sql: bytes, types: bytes, client: int
+    ) -> bytes | None:
+        """The refusal of a Parse that declares parameters, whose text counts, to be other than text."""
+        scope = self._scope(scope_id)
+        verdict = self.cache.verdict(scope_id, sql) or self._verdict_now(scope, sql, client)
+        assert isinstance(verdict, Verdict)
+        judged = self._guard.judge_types(verdict.bound, [oid for (oid,) in struct.iter_unpack("!I", types)])
+        if judged.action is not Action.REJECT:
+            return None
+        mode = scope.policy.mode
+        self.counts[scope.tenant, _ACTIONS[mode], judged.reason] += 1
+        if mode is GuardMode.ENFORCE:
+            self._note("statement refused", session, scope, judged, statement_of(sql))
+            return refusal(judged).to_message()
+        if mode is GuardMode.OBSERVE:
+            self._note("statement would be refused", session, scope, judged, statement_of(sql))
+        return None
 
     def edits(self, scope_id: int, sql: bytes, client: int) -> list[PlaceEdit]:
         """The edits of a text that is let through with some."""

@@ -39,6 +39,8 @@ _SCHEMAS: Final = r"information_schema|tenant_proxy|set_user|tp_catalog|tp_infor
 _LISTENING: Final = ("listen", "unlisten", "notify", "load")
 #: not settings, but how these are written
 _SPELLINGS: Final = ("authorization", "names", "schema", "search_path", "client_encoding")
+#: ALTER USER, with whatever between; not a word alone, as many queries have one
+_ALTER_USER: Final = r"alter.*[^a-z0-9_]user"
 #: DO is a statement if none of these follows
 _DO: Final = r"\mdo\M(?!\s+(?:nothing|update|instead|also)\M)"
 #: the same without constraints, and less exact
@@ -66,14 +68,14 @@ def script() -> str:
     suspicious = (
         rf"pg_|u&['\"]|{_SCHEMAS}|{begins}",
         rf"(?:^|[^a-z0-9_])(?:(?:{short})(?:$|[^a-z0-9_])|{long})",
-        _DO_TEXT,
+        rf"{_DO_TEXT}|{_ALTER_USER}",
     )
     values = {
         **{f"suspicious_{at}": _string(pattern) for at, pattern in enumerate(suspicious)},
-        "exact": _list([*others, *words.split("|"), "do"]),
+        "exact": _list([*others, *words.split("|"), "do", "user"]),
         "beginnings": _string(f"^(?:pg_|{_SCHEMAS}|crosstab|{begins_refused})"),
         "code": _string(rf"\\|u&|pg_|{_SCHEMAS}|{starts.removesuffix('|crosstab')}"
-                        rf"|\m(?:{words}|execute|routine)\M|{_DO}"),
+                        rf"|\m(?:{words}|execute|routine)\M|{_ALTER_USER}|{_DO}"),
         "token": _string(_TOKEN),
         "dollar": _string(_TAG),
         "dollar_alone": _string(f"^{_TAG}$"),

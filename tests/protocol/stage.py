@@ -244,6 +244,11 @@ class Hooks:
     def on_cancel_judging(self, client: int) -> None:
         self.canceled.append(client)
 
+    def parameter_types(
+        self, session: Session, scope: int, sql: bytes, types: bytes, client: int
+    ) -> bytes | None:
+        return None
+
     def judge_function(self, session: Session, scope: int, oid: int) -> int | bytes:
         return wire.error("42501") if oid == 13 else int(Effect.READS) | ALLOWED
 

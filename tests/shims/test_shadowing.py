@@ -28,11 +28,13 @@ BEGIN
           FROM pg_operator o
          WHERE o.oprnamespace = 'pg_catalog'::regnamespace AND o.oprleft <> 0
            AND (o.oprleft = ANY ({types}) OR o.oprright = ANY ({types}))
-           AND NOT EXISTS (SELECT FROM pg_type t WHERE t.oid IN (o.oprleft, o.oprright) AND t.typtype = 'p')
+           AND NOT EXISTS (
+               SELECT FROM pg_type t WHERE t.oid IN (o.oprleft, o.oprright) AND t.typtype = 'p')
     LOOP
         EXECUTE format(
             'CREATE FUNCTION shadows.%s(%s, %s) RETURNS %s LANGUAGE plpgsql AS '
-            '$f$ BEGIN RAISE EXCEPTION ''shadowed operator''; END $f$', made.name, made.l, made.r, made.result);
+            '$f$ BEGIN RAISE EXCEPTION ''shadowed operator''; END $f$',
+            made.name, made.l, made.r, made.result);
         EXECUTE format('CREATE OPERATOR shadows.%s (FUNCTION = shadows.%s, LEFTARG = %s, RIGHTARG = %s)',
                        made.oprname, made.name, made.l, made.r);
     END LOOP;
@@ -42,8 +44,9 @@ BEGIN
                   FROM unnest(p.proargtypes) WITH ORDINALITY AS u (t, n)) AS args
           FROM pg_proc p
          WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f'
-           AND NOT EXISTS (SELECT FROM unnest(p.proargtypes) a JOIN pg_type t ON t.oid = a WHERE t.typtype = 'p')
-           AND p.prosrc ~ '^(has_|pg_|array_|text_?|name|oid|lower|replace|regexp|quote|acl|make|length|substr)'
+           AND NOT EXISTS (
+               SELECT FROM unnest(p.proargtypes) a JOIN pg_type t ON t.oid = a WHERE t.typtype = 'p')
+           AND p.prosrc ~ '^(has_|pg_|array_|text|name|oid|lower|replace|regexp|quote|acl|length|substr)'
     LOOP
         EXECUTE format(
             'CREATE FUNCTION shadows.%s(%s) RETURNS int LANGUAGE plpgsql AS '
@@ -91,7 +94,11 @@ def answers(connection: psycopg.Connection, others: list[int]) -> dict[str, obje
     for call in (
         *(f"tp_catalog.pg_get_viewdef({one}::pg_catalog.oid)" for one in others),
         *(f"tp_catalog.pg_describe_object(1259, {one}::pg_catalog.oid, 0)" for one in others),
-        *(f"tp_catalog.sees({kind}, {one})" for one in others for kind in (1259, 1247, 1255, 2606, 2618, 3079)),
+        *(
+            f"tp_catalog.sees({kind}, {one})"
+            for one in others
+            for kind in (1259, 1247, 1255, 2606, 2618, 3079)
+        ),
         "pg_catalog.cardinality(tp_catalog.schemas())",
         "pg_catalog.cardinality(tp_catalog.relations(true))",
         "tp_catalog.dynamic('select 1 from pg_class where \"a\" = $$x$$')",
@@ -127,12 +134,15 @@ def test_shadows_are_not_seen(shadowed: Tenants, path: str):
 def test_an_operator_does_not_decide_whose_definition_is_shown(tenants: Tenants):
     """PostgreSQL looks for a view's rule, and for a schema's tables, with a `=` that has no schema."""
     with tenants.superuser() as connection:
-        (view,) = connection.execute("SELECT %s::regclass::oid::int", (f"{OTHER}.{OTHER}_view",)).fetchone()
+        row = connection.execute("SELECT %s::regclass::oid::int", (f"{OTHER}.{OTHER}_view",)).fetchone()
+        assert row is not None
+        view = row[0]
     with tenants.tenant() as connection:
         connection.autocommit = False
         connection.execute(
-            "CREATE FUNCTION this(oid, oid) RETURNS bool LANGUAGE sql IMMUTABLE AS $$ SELECT $1 OPERATOR(pg_catalog.=) "
-            f"{view} $$; CREATE OPERATOR = (FUNCTION = this, LEFTARG = oid, RIGHTARG = oid);"
+            "CREATE FUNCTION this(oid, oid) RETURNS bool LANGUAGE sql IMMUTABLE AS "
+            f"$$ SELECT $1 OPERATOR(pg_catalog.=) {view} $$;"
+            "CREATE OPERATOR = (FUNCTION = this, LEFTARG = oid, RIGHTARG = oid);"
             "CREATE FUNCTION this(name, name) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';"
             "CREATE OPERATOR = (FUNCTION = this, LEFTARG = name, RIGHTARG = name);"
             "CREATE FUNCTION this(oid, int) RETURNS bool LANGUAGE sql IMMUTABLE AS "
@@ -142,7 +152,8 @@ def test_an_operator_does_not_decide_whose_definition_is_shown(tenants: Tenants)
         connection.execute(f"SET search_path = {OWN}, pg_catalog")
         for call in (
             f"tp_catalog.pg_get_viewdef('{OWN}_view'::pg_catalog.regclass::pg_catalog.oid)",
-            f"(SELECT v.definition FROM tp_catalog.pg_views v WHERE v.viewname OPERATOR(pg_catalog.=) '{OWN}_view')",
+            "(SELECT v.definition FROM tp_catalog.pg_views v"
+            f" WHERE v.viewname OPERATOR(pg_catalog.=) '{OWN}_view')",
             "(SELECT v.view_definition FROM tp_information_schema.views v"
             f" WHERE v.table_name::pg_catalog.text OPERATOR(pg_catalog.=) '{OWN}_view')",
             f"tp_catalog.schema_to_xmlschema('{OWN}', true, true, '')",

@@ -204,6 +204,9 @@ BEGIN
             ELSIF word AND name = 'load' AND verb_at = k THEN
                 refused := 'permission denied for LOAD';
                 EXIT reading;
+            ELSIF word AND name IN ('role', 'user') AND verb_at = k - 1 AND names[verb_at] = 'alter' THEN
+                refused := 'permission denied to alter role';
+                EXIT reading;
             ELSIF word AND (name = 'do' AND verb_at = k
                 OR name IN ('function', 'procedure') AND names[verb_at] = 'create' AND k - verb_at <= 3)
             THEN
@@ -218,11 +221,11 @@ BEGIN
                     EXIT reading;
                 END IF;
                 code := true;
-            ELSE
+            ELSIF name <> 'user' THEN
                 s := k - 1;
-                IF names[s] IN ('local', 'session') THEN
+                WHILE names[s] IN ('local', 'session') LOOP  -- SET LOCAL SESSION AUTHORIZATION
                     s := s - 1;
-                END IF;
+                END LOOP;
                 CONTINUE WHEN s < 1 OR names[s] NOT IN ('set', 'reset') OR substr(kinds, s, 1) <> 'w'
                     OR NOT (s = verb_at OR names[verb_at] IN ('create', 'alter'));
                 name := lower(name);
