@@ -90,6 +90,11 @@ def compose_error(error: ProxyError) -> bytes:
 # --- wire violations -------------------------------------------------------
 
 
+def malformed_values(what: str) -> ProxyError:
+    """Of a Bind whose values are judged; PostgreSQL goes on after one as well."""
+    return ProxyError("08P01", what, reason="protocol_violation")
+
+
 def protocol_violation(what: str, detail: str | None = None) -> ProxyError:
     return ProxyError("08P01", what, detail=detail, severity="FATAL", reason="protocol_violation")
 

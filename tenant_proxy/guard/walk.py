@@ -10,6 +10,7 @@ run without knowing any literal, and would have run the same for other literals.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -394,13 +395,15 @@ class Walk:
 
         Where they stand first decides their type, and that could be one of the tenant's own.
         """
-        for number in {number for number, _ in self.taken_as_text}:
-            name = f"${number}"
-            places = sum(self.text[token.start : token.end] == name for token in self.tokens.tokens)
-            if places != sum(number == other for other, _ in self.taken_as_text):
+        text = self.text
+        places = Counter(  # $01 is $1
+            int(text[token.start + 1 : token.end]) for token in self.tokens.tokens if token.kind == "PARAM"
+        )
+        for number, uses in Counter(number for number, _ in self.taken_as_text).items():
+            if places[number] != uses:
                 self.refuse(
                     "parameter_type",
-                    f"the value of parameter {name} can't be checked",
+                    f"the value of parameter ${number} can't be checked",
                     detail="It is used in other places of the statement as well, which decide what it is.",
                     hint="Give these a parameter of their own.",
                 )

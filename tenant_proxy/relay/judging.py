@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from tenant_proxy.config.schema import Catalogs, GuardMode, Policy
-from tenant_proxy.errors import ProxyError
+from tenant_proxy.errors import ClientProtocolError, ProxyError
 from tenant_proxy.guard.cache import VerdictCache
 from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES
@@ -191,7 +191,10 @@ class Judging:
         if verdict is None:
             verdict = self._verdict(scope, sql, 0) or self._guard.judge(scope, sql)
         assert isinstance(verdict, Verdict)
-        given = messages.bind_values(values)
+        try:
+            given = messages.bind_values(values)
+        except ClientProtocolError as error:
+            return True, errors.malformed_values(str(error)).to_message()
         texts = {number: _text(given.get(number), scope.codec) for number, _ in verdict.bound}
         known = {number: text for number, text in texts.items() if text is not _NO_TEXT}
         kinds = [(number, kind) for number, kind in verdict.bound if number in known]

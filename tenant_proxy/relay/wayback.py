@@ -25,6 +25,12 @@ _INSIDE: Final = rb"[A-Za-z0-9_$\x80-\xff]"
 _SHIMS: Final = re.compile(
     rb"(?<!" + _INSIDE + rb")tp_(?:(catalog)(?:_sys)?|(information_schema))(?!" + _INSIDE + rb")"
 )
+#: what stands around dynamic SQL (guard/plpgsql.py), and where it is read
+_DYNAMIC: Final = re.compile(
+    rb"tp_catalog\.dynamic\( ?|/\*tp_catalog\*/\)|"
+    rb"^PL/pgSQL function tp_catalog\.dynamic(?:_turned)?\([a-z]+\) line \d+ at [A-Za-z ]+\n",
+    re.MULTILINE,
+)
 _SHIM_SCHEMAS: Final = {
     b"tp_catalog": b"pg_catalog",
     b"tp_catalog_sys": b"pg_catalog",
@@ -79,6 +85,7 @@ class Names:
 
     def text(self, text: bytes) -> bytes:
         if self._hides:
+            text = _DYNAMIC.sub(b"", text)
             text = _SHIMS.sub(lambda found: b"pg_catalog" if found[1] else b"information_schema", text)
         if self.prefix:
             text = text.replace(self.prefix, b"")

@@ -20,6 +20,7 @@ from tests.wire_client import (
     errors,
     execute,
     function_call,
+    message,
     parse,
     query,
     rows,
@@ -315,6 +316,28 @@ def test_bound_parameters_count(each_mode):
         # nor through what the parameters name
         c.extended("SELECT nextval($1::regclass)", "beta.numbers")
         c.extended("SELECT $1::regclass", "beta.orders")
+
+
+def test_parameters_are_what_they_are_read_as(each_mode):
+    """A parameter's own type could turn its value to another text."""
+    sql = "SELECT set_config($1, $2, true)"
+    with each_mode.wire() as c:
+        for oids in ((19, 25), (25, 1042), (16384, 25)):
+            sent = parse(sql, types=oids), bind("application_name", "x"), execute(), SYNC
+            assert sqlstates(c.ask(*sent)) == ["42501"], oids
+        for oids in ((0, 0), (0, 25), (1043, 1043), (705, 25)):
+            replies = c.ask(parse(sql, types=oids), bind("application_name", "x"), execute(), SYNC)
+            assert rows(replies) == [("x",)], oids
+
+
+def test_a_malformed_bind_is_the_client_s_mistake(each_mode):
+    for values in (b"\0\1\0\0\0\x20beta\0\0", b"\0\1\xff\xff\xff\xfebeta\0\0", b"\0\2"):
+        with each_mode.wire() as c:
+            malformed = message("B", b"\0\0" + b"\0\0" + values)
+            replies = c.ask(parse("SELECT set_config('search_path', $1, false)"), malformed, SYNC)
+            assert sqlstates(replies) == ["08P01"]
+            assert c.value("SELECT 1") == "1"
+    assert "Traceback" not in each_mode.log()
 
 
 def test_a_name_of_64_bytes_is_not_cut_differently(each_mode):

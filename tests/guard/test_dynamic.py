@@ -71,6 +71,7 @@ HONEST = [
     "SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE pronamespace = 'acme'::regnamespace "
     "AND prokind = 'f' ORDER BY 1",
     "DO $$ BEGIN EXECUTE NULL::text; END $$",
+    "DO $$ DECLARE t regclass := 'orders'; q json := '1'; BEGIN EXECUTE t; EXECUTE q; END $$",
     "DO $$ DECLARE q text := 'SELECT nothing'; BEGIN EXECUTE q; END $$",
 ]
 
@@ -167,6 +168,24 @@ def test_channels_and_keys_are_ones_own(hiding_proxy: Proxy):
         assert other.execute("SELECT pg_try_advisory_lock(77)").fetchone() == (False,)
         assert beta.execute("SELECT pg_try_advisory_lock(77)").fetchone() == (True,)
         acme.execute("SELECT pg_advisory_unlock_all()")
+
+
+def test_errors_show_the_code_as_it_was_written(acme):
+    for body, shown in (
+        ("EXECUTE 'x' || 1/n", """SQL expression "'x' || 1/n\""""),
+        ("EXECUTE 'SET ROLE ' || 'x'", ""),
+    ):
+        with pytest.raises(psycopg.Error) as raised, acme.transaction():
+            acme.execute(f"DO $x$ DECLARE n int := 0; BEGIN {body}; END $x$".encode())
+        context = raised.value.diag.context or ""
+        assert shown in context
+        assert "dynamic" not in context
+        assert "catalog" not in context
+        assert context.endswith("PL/pgSQL function inline_code_block line 1 at EXECUTE")
+    with pytest.raises(psycopg.errors.UndefinedColumn) as raised, acme.transaction():
+        acme.execute("DO $x$ DECLARE q text[]; BEGIN EXECUTE q[nope]; END $x$")
+    assert raised.value.diag.internal_query == "q[nope]"
+    assert raised.value.diag.internal_position == "3"
 
 
 def test_what_is_shown_can_be_made_again(acme):

@@ -153,6 +153,36 @@ def dynamic(connection: psycopg.Connection, text: str) -> str:
     return row[0]
 
 
+AS_PUBLIC = {
+    "select * from public.orders": f"select * from {OWN}.orders",
+    'insert into "public" . t select public.f(1)': f"insert into {OWN} . t select {OWN}.f(1)",
+    "select * from catalogs.public.t": f"select * from catalogs.{OWN}.t",
+    "grant usage on schema public to public": f"grant usage on schema {OWN} to public",
+    "alter table t set schema public": f"alter table t set schema {OWN}",
+    "set local search_path = public, pg_temp": f"set local search_path = {OWN}, pg_temp",
+    "set search_path to 'public'": f"set search_path to {OWN}",
+    "set schema 'public'": f"set schema '{OWN}'",
+    "select 'public.t', public from t -- public.t": "select 'public.t', public from t -- public.t",
+}
+
+
+@pytest.mark.parametrize("text", AS_PUBLIC)
+def test_public_is_ones_own_schema(tenants: Tenants, text: str):
+    with tenants.tenant(public=True) as connection:
+        assert dynamic(connection, text) == AS_PUBLIC[text]
+    with tenants.tenant() as connection:
+        assert dynamic(connection, text) == text
+
+
+def test_other_types_than_text(own):
+    row = own.execute(
+        "SELECT tp_catalog.dynamic('pg_class'::regclass), tp_catalog.dynamic(NULL::json),"
+        " tp_catalog.dynamic('select 1'::varchar), tp_catalog.dynamic('select 1'::name),"
+        " tp_catalog.dynamic(7)"
+    ).fetchone()
+    assert row == ("tp_catalog.pg_class", None, "select 1", "select 1", "7")
+
+
 @pytest.mark.parametrize("text", UNCHANGED)
 def test_what_names_no_catalog_stays(own: psycopg.Connection, text: str):
     assert dynamic(own, text) == text

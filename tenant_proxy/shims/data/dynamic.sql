@@ -8,10 +8,18 @@ BEGIN
     IF statement COLLATE pg_catalog."C" OPERATOR(pg_catalog.!~*) {suspicious_0}
         AND statement COLLATE pg_catalog."C" OPERATOR(pg_catalog.!~*) {suspicious_1}
         AND statement COLLATE pg_catalog."C" OPERATOR(pg_catalog.!~*) {suspicious_2}
+        AND NOT (tp_catalog.own_is_public() AND statement COLLATE pg_catalog."C" OPERATOR(pg_catalog.~*) 'public')
     THEN
         RETURN statement;
     END IF;
     RETURN tp_catalog.dynamic_turned(statement);
+END $dynamic$;
+
+-- Of other types, which EXECUTE turns to text by itself.
+CREATE OR REPLACE FUNCTION tp_catalog.dynamic(statement anyelement) RETURNS text
+LANGUAGE plpgsql STABLE STRICT PARALLEL RESTRICTED AS $dynamic$
+BEGIN
+    RETURN tp_catalog.dynamic(statement::pg_catalog.text);
 END $dynamic$;
 
 CREATE OR REPLACE FUNCTION tp_catalog.dynamic_turned(statement text) RETURNS text
@@ -46,6 +54,8 @@ DECLARE
     system_columns boolean;
     refused text;
     schema text;
+    -- what `public` means, if not itself
+    own text := CASE WHEN tp_catalog.own_is_public() THEN quote_ident(tp_catalog.own_schema()) END;
 BEGIN
     <<reading>>
     BEGIN
@@ -107,7 +117,8 @@ BEGIN
 
         candidates := ARRAY(
             SELECT u.k FROM unnest(names) WITH ORDINALITY AS u (name, k)
-            WHERE (lower(u.name COLLATE "C") = ANY (ARRAY[{exact}]) OR u.name COLLATE "C" ~* {beginnings})
+            WHERE (lower(u.name COLLATE "C") = ANY (ARRAY[{exact}]) OR u.name COLLATE "C" ~* {beginnings}
+                   OR own IS NOT NULL AND u.name = 'public')
                 AND substr(kinds, u.k::integer, 1) IN ('w', 'q')
             ORDER BY u.k);
         FOREACH k IN ARRAY candidates LOOP
@@ -119,6 +130,14 @@ BEGIN
             IF lower(name) ~ '^(?:tenant_proxy|set_user|tp_catalog|tp_information_schema)' THEN
                 refused := format('permission denied for %s', name);
                 EXIT reading;
+            ELSIF name = 'public' THEN
+                IF following = '.' AND previous <> '.' OR previous = '.' AND following = '.' AND k > 2
+                    OR lower(previous) = 'schema'
+                THEN
+                    tokens[place[k]] := own;
+                    changed := true;
+                END IF;
+                CONTINUE;
             ELSIF name = 'information_schema' THEN
                 IF following = '.' AND names[k + 2] = ANY (ARRAY[{information}]) THEN
                     tokens[place[k]] := 'tp_information_schema';
@@ -242,7 +261,11 @@ BEGIN
                         WHEN 's' THEN CASE WHEN names[s] LIKE '''%' THEN
                             replace(substr(tokens[place[s]], 2, length(tokens[place[s]]) - 2), '''''', '''') END
                         WHEN 'o' THEN NULL ELSE names[s] END;
-                    IF target IS NULL OR NOT (
+                    IF target = 'public' AND own IS NOT NULL THEN
+                        tokens[place[s]] := CASE WHEN name = 'schema' THEN quote_literal(tp_catalog.own_schema())
+                                                 ELSE own END;
+                        changed := true;
+                    ELSIF target IS NULL OR NOT (
                         target IN ('', 'pg_catalog', 'pg_temp') OR target = 'default' AND substr(kinds, s, 1) = 'w'
                         OR (target <> 'information_schema' AND target = ANY (tp_catalog.schema_names()::text[])))
                     THEN
