@@ -91,7 +91,8 @@ class Verdict:
     deallocates: tuple[str, ...] = ()
     #: names of settings that the statement changes, lower case
     settings: tuple[str, ...] = ()
-    #: what pins, for SHOW and metrics: "temp_table", "listen", "hold_cursor", "advisory_lock", "prepare"
+    #: what pins, for SHOW and metrics: "temp_table", "listen", "hold_cursor", "advisory_lock", "prepare",
+    #: "random_seed"
     pin_reason: str = ""
     #: sorted and apart from each other.  Unless `exact`, they neither touch literals nor depend on them: the
     #: same places of the shape for every text of it

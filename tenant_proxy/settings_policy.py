@@ -53,6 +53,8 @@ REFUSED_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "dynamic_library_path": "Libraries are loaded by the server's own configuration.",
         "extension_control_path": "Extensions are found by the server's own configuration.",
         "jit_provider": "Libraries are loaded by the server's own configuration.",
+        # stays with the backend; the guard pins who sets it by a statement that it reads
+        "seed": "Set it by SET or setseed(), and with constants.",
         # reach past what rights and catalogs guard, or stall a backend of everybody's
         "allow_system_table_mods": "System tables can only be changed over a direct connection.",
         "ignore_system_indexes": "Connect to the server directly to repair system indexes.",

@@ -143,6 +143,7 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
     refused = _Reasons(listed["refused"])
     writes = _Names(listed["effects"]["writes"])
     locks = _Names(listed["effects"]["advisory_lock"])
+    seeds = _Names(listed["effects"]["random_seed"])
     reads_rows = _Names(listed["reads_rows"])
     reviewed = _Names(listed["reviewed"])
     names, queries = listed["names"], listed["queries"]
@@ -154,12 +155,12 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
         effects = Effect(0)
         if name in writes:
             effects |= Effect.WRITES
-        if name in locks:
+        if name in locks or name in seeds:
             effects |= Effect.PINS
         by_type = {} if name in names else _names_by_type(calls)
         entry = Fact(
             effects=effects,
-            pin_reason="advisory_lock" if name in locks else "",
+            pin_reason="advisory_lock" if name in locks else "random_seed" if name in seeds else "",
             names=_names_listed(names[name]) if name in names else by_type,
             queries=_queries_listed(queries.get(name, {})),
             reads_rows=name in reads_rows,

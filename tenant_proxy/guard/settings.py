@@ -11,6 +11,7 @@ from typing import Any, Final
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.guard import bound, own_public
 from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
+from tenant_proxy.model import Effect
 from tenant_proxy.settings_policy import (
     FIXED_SETTINGS,
     IDENTITY_SETTINGS,
@@ -144,8 +145,14 @@ def _value(w: Walk, argument: Mapping[str, Any]) -> str | None:
     return w.constant(argument)
 
 
-def _check(w: Walk, name: str, value: str | None, location: int) -> None:
+def _check(w: Walk, name: str, value: str | None, location: int, *, bound_to: bool = False) -> None:
+    """`bound_to`: by a Bind, when the relay has been told what the statement does."""
     if name in IDENTITY_SETTINGS and _keeps_identity(w, name, value):
+        return
+    if name == "seed" and name not in w.scope.denied_settings and not bound_to:
+        # what random() gives next is the backend's, not the session's
+        w.pin("random_seed")
+        w.stored |= int(Effect.PINS)
         return
     scope = w.scope
     _raise(
@@ -291,7 +298,7 @@ def bound_setting(w: Walk, name: str, value: str | None, *, known: bool = True) 
             value = join_identifiers(meant)
     elif name == _RESTRICTS_VIEWS and value and w.scope.hides:
         value = _without_views(value)
-    _check(w, name, value, NOWHERE)
+    _check(w, name, value, NOWHERE, bound_to=True)
     return value
 
 

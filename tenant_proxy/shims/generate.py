@@ -244,7 +244,7 @@ def _column(schema: str, name: str, column: Column, condition: str) -> str:
         if schema == "information_schema":
             shown += f"::{_type(column)}"
     elif (schema == "pg_catalog" and column.name == "schemaname") or (
-        schema == "information_schema" and column.name.endswith("_schema")
+        schema == "information_schema" and (column.name.endswith("_schema") or full == "schemata.schema_name")
     ):
         shown = f"({_of_column(_macro('schema_name'), plain)})::{_type(column)}"
     elif column.type == "aclitem[]":

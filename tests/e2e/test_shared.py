@@ -101,6 +101,27 @@ def test_settings_are_their_clients(shared):
         assert acme.value("SHOW work_mem") == "7MB"
 
 
+@pytest.mark.parametrize(
+    "seeding",
+    [
+        "SELECT setseed(0.5)",
+        "SET seed = 0.5",
+        "BEGIN; SET LOCAL seed = 0.5; COMMIT",
+        "SELECT set_config('seed', '0.5', true)",
+    ],
+)
+def test_nobody_decides_what_random_gives_to_others(shared, seeding: str):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        got = []
+        for _ in range(2):
+            assert not sqlstates(acme.query(seeding))
+            got.append(beta.value("SELECT random()"))
+        assert got[0] != got[1]
+    with pytest.raises(psycopg.OperationalError, match="permission denied to set parameter"):
+        proxy.connect("acme_app", options="-c seed=0.5")
+
+
 def test_settings_of_the_startup_packet(shared):
     proxy = shared()
     options = "-c work_mem=5MB -c TimeZone=Asia/Tokyo"

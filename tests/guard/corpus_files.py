@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -123,6 +123,13 @@ def attacks() -> tuple[Entry, ...]:
     return tuple(
         _entry(group, name, given) for group in _groups("attacks") for name, given in group["attacks"].items()
     )
+
+
+def own_public(which: str) -> Iterator[Entry]:
+    """Of `corpus/public_is_own`: attacks, or what is legitimate."""
+    for group in yaml.safe_load((HERE / "public_is_own" / f"{which}.yaml").read_text()):
+        for name, given in group["attacks"].items():
+            yield _entry(group, name, given)
 
 
 @dataclass(frozen=True)

@@ -171,17 +171,9 @@ def test_channels_and_keys_are_ones_own(hiding_proxy: Proxy):
 
 
 def test_errors_show_the_code_as_it_was_written(acme):
-    for body, shown in (
-        ("EXECUTE 'x' || 1/n", """SQL expression "'x' || 1/n\""""),
-        ("EXECUTE 'SET ROLE ' || 'x'", ""),
-    ):
-        with pytest.raises(psycopg.Error) as raised, acme.transaction():
-            acme.execute(f"DO $x$ DECLARE n int := 0; BEGIN {body}; END $x$".encode())
-        context = raised.value.diag.context or ""
-        assert shown in context
-        assert "dynamic" not in context
-        assert "catalog" not in context
-        assert context.endswith("PL/pgSQL function inline_code_block line 1 at EXECUTE")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege) as raised, acme.transaction():
+        acme.execute("DO $x$ DECLARE n text := 'x'; BEGIN EXECUTE 'SET ROLE ' || n; END $x$")
+    assert raised.value.diag.context == "PL/pgSQL function inline_code_block line 1 at EXECUTE"
     with pytest.raises(psycopg.errors.UndefinedColumn) as raised, acme.transaction():
         acme.execute("DO $x$ DECLARE q text[]; BEGIN EXECUTE q[nope]; END $x$")
     assert raised.value.diag.internal_query == "q[nope]"

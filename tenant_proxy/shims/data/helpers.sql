@@ -42,9 +42,11 @@ CREATE OR REPLACE FUNCTION tp_catalog.shown(text) RETURNS text LANGUAGE sql STAB
 RETURN CASE WHEN tp_catalog.own_is_public() THEN
     pg_catalog.regexp_replace(
         tp_catalog.written($1),
-        '(?<![\w.$"])'
+        '(?<![\w.$"])(?:'
             || pg_catalog.regexp_replace(pg_catalog.quote_ident(tp_catalog.own_schema()), '([^\w"])', '\\\1', 'g')
-            || '\.',
+            || '|"' || pg_catalog.regexp_replace(
+                pg_catalog.replace(tp_catalog.own_schema()::text, '"', '""'), '([^\w"])', '\\\1', 'g')
+            || '")\.',
         'public.', 'g')
     WHEN $1 ~ 'tp_' THEN tp_catalog.written($1)
     ELSE $1 END;
