@@ -15,9 +15,11 @@ from tenant_proxy.wire.messages import query
 #: settings of a transaction, not of a session
 TRANSACTION_SETTINGS = ("transaction_isolation", "transaction_read_only", "transaction_deferrable")
 
+#: operators with their schema, as it runs where the client's search_path may put its own first
 _ASK = (
-    "SELECT s.name, s.setting FROM pg_catalog.pg_settings s WHERE s.source = 'session'"
-    " AND s.name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')"
+    "SELECT s.name, s.setting FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.=) 'session'"
+    " AND s.name OPERATOR(pg_catalog.<>) ALL ('{transaction_isolation,transaction_read_only,"
+    "transaction_deferrable}'::pg_catalog.text[])"
 )
 
 Settings = tuple[tuple[str, str], ...]
