@@ -149,7 +149,7 @@ def _check(w: Walk, name: str, value: str | None, location: int, *, bound_to: bo
     """`bound_to`: by a Bind, when the relay has been told what the statement does."""
     if name in IDENTITY_SETTINGS and _keeps_identity(w, name, value):
         return
-    if name == "seed" and not bound_to and name not in w.scope.denied_settings | w.scope.locked:
+    if name == "seed" and not bound_to and name not in (*w.scope.denied_settings, *w.scope.locked):
         # what random() gives next is the backend's, not the session's
         w.pin("random_seed")
         w.stored |= int(Effect.PINS)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from tenant_proxy import errors
 from tenant_proxy.config.schema import Catalogs, GuardMode, Policy
 from tenant_proxy.errors import ClientProtocolError, ProxyError
 from tenant_proxy.guard.cache import VerdictCache

@@ -547,3 +547,14 @@ def test_hostile_texts_end_soon(sql, reason):
         assert verdict.sqlstate in ("54000", "54001", "42602")
     else:
         assert "/**/" in sql  # costs nothing below a limit
+
+
+def test_whoever_seeds_random_keeps_the_backend():
+    for sql in (
+        "SET seed = 0.5",
+        "SET LOCAL seed = 0.5",
+        "SELECT setseed(0.5)",
+        "SELECT set_config('seed', '1', true)",
+    ):
+        assert judge(sql).pin_reason == "random_seed", sql
+    assert refusal("SET seed = 0.5", scope(denied_settings=("seed",))).reason == "setting_refused"
