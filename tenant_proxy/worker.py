@@ -492,8 +492,7 @@ class Hooks(SharedHooks, LimitHooks):
     def parameter_types(
         self, session: Session, scope: int, sql: bytes, types: bytes, client: int
     ) -> bytes | None:
-        result = self._worker.judging.parameter_types(session, scope, sql, types, client)
-        if result is not None:
+        if (result := self._worker.judging.parameter_types(session, scope, sql, types, client)) is not None:
             self._count_refusal(session, result)
         return result
 

@@ -677,34 +677,3 @@ def test_values_of_parameters_are_judged_as_literals_are():
     assert GUARD.judge_values(ACME, [(1, "relation?")], {1: "beta.t, x"})[0].action is Action.ALLOW
     allowed, replaced = GUARD.judge_values(PUBLIC, [(1, "relation"), (2, "type")], {1: "public.t", 2: None})
     assert (allowed.action, replaced) == (Action.ALLOW, {1: '"acme".t'})
-
-
-@pytest.mark.parametrize(
-    ("sql", "meant"),
-    [
-        ("SELECT set_config('app.x'::text, 'y', true)",
-         "SELECT set_config('app.x'::pg_catalog.text, 'y', true)"),
-        ("SELECT set_config($1::text, CAST($2 AS text), true)",
-         "SELECT set_config($1::pg_catalog.text, CAST($2 AS pg_catalog.text), true)"),
-        ("SELECT set_config(text 'app.x', 'y'::varchar, true)",
-         "SELECT set_config(pg_catalog.text 'app.x', 'y'::varchar, true)"),
-        ("SELECT query_to_xml('SELECT 1'::text, true, true, '')",
-         "SELECT query_to_xml('SELECT 1'::pg_catalog.text, true, true, '')"),
-        ("SELECT table_to_xml('orders'::regclass, true, true, '')",
-         "SELECT table_to_xml('orders'::pg_catalog.regclass, true, true, '')"),
-        ("CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.x'::text, 'y', true) $$",
-         "CREATE FUNCTION f() RETURNS text LANGUAGE sql AS "
-         "$$ SELECT set_config('app.x'::pg_catalog.text, 'y', true) $$"),
-    ],
-)  # fmt: skip
-def test_text_is_postgresql_s_own(sql, meant):
-    """A tenant's own type `text`, a temporary one for example, could be cast to any text."""
-    assert rewritten(sql) == meant
-
-
-def test_types_that_a_parse_declares():
-    kinds = judge("SELECT set_config($1, $2, true), $3::regclass").bound
-    for types in ((), (25,), (1043, 0), (25, 705, 23)):
-        assert GUARD.judge_types(kinds, types).action is Action.ALLOW, types
-    for types in ((16400,), (25, 1042), (19, 25)):
-        assert GUARD.judge_types(kinds, types).reason == "parameter_type", types
