@@ -22,6 +22,7 @@ from tenant_proxy import hub
 from tenant_proxy.config.schema import Config
 from tenant_proxy.config.transport import from_transport
 from tenant_proxy.control.accounts import Accounts
+from tenant_proxy.control.caretaker import Caretaker
 from tenant_proxy.control.follow import Follower
 from tenant_proxy.obs import log as obs_log
 from tenant_proxy.obs.log import get_logger
@@ -47,6 +48,8 @@ class Control:
         self._state: ControlState | None = None
         self._accounts: Accounts | None = None
         self._accounting: asyncio.Task[None] | None = None
+        self._caretaker: Caretaker | None = None
+        self._caretaking: asyncio.Task[None] | None = None
         obs_log.configure(self._config.log.level, self._config.log.format)
         client.on("reload", self._on_reload)
         client.on("catalog", self._on_catalog)
@@ -80,7 +83,7 @@ class Control:
         await self._stop()
 
     async def _stop(self) -> None:
-        for task in (self._following, self._accounting):
+        for task in (self._following, self._accounting, self._caretaking):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -93,6 +96,8 @@ class Control:
             return
         self._follower = Follower(self._client, self._config, proxy_name(self._config), self._boot["served"])
         self._following = asyncio.create_task(self._follower.run())
+        self._caretaker = Caretaker(self._config, proxy_name(self._config))
+        self._caretaking = asyncio.create_task(self._caretaker.run())
 
     def _on_reload(self, params: dict[str, Any]) -> dict[str, Any]:
         new = from_transport(params["config"])
@@ -100,6 +105,8 @@ class Control:
         self._config = new
         if self._follower is not None:
             self._follower.reload(new)
+        if self._caretaker is not None:
+            self._caretaker.reload(new)
         if self._accounts is not None:
             self._accounts.reload(new)
         if self._state is not None:

@@ -32,6 +32,7 @@ from rich.text import Text
 
 from tenant_proxy.devel.lifeline import Lifeline
 from tenant_proxy.devel.postgres import (
+    SUPERUSER,
     PostgresError,
     Server,
     client_environment,
@@ -42,6 +43,8 @@ from tenant_proxy.devel.postgres import (
 from tenant_proxy.devel.tour import Addresses, Tour
 
 DATABASE = "app"
+#: holds the tenants that are made by command
+CATALOG = "catalog"
 PORT = 6432
 METRICS_PORT = 9127
 
@@ -153,7 +156,13 @@ class Demo:
             with self._proxy(server) as proxy:
                 addresses = self._addresses(server)
                 self._say(f"tenant-proxy on 127.0.0.1:{self.port}, process {proxy.pid}", began)
-                tour = Tour(self.console, server.install.tool("psql"), addresses)
+                tour = Tour(
+                    self.console,
+                    server.install.tool("psql"),
+                    addresses,
+                    _command(),
+                    self.directory / "tenant_proxy.yaml",
+                )
                 if not tour.run():
                     raise DemoError(f"the tour failed: {'; '.join(tour.failures)}", self.proxy_log)
                 if not once:
@@ -164,10 +173,23 @@ class Demo:
 
     def _make_tenants(self, server: Server) -> None:
         server.psql(f"CREATE DATABASE {DATABASE}")
+        server.psql(f"CREATE DATABASE {CATALOG}")
         server.psql(
             _SETUP_SQL.format(database=DATABASE, acme=self.passwords["acme"], beta=self.passwords["beta"]),
             database=DATABASE,
         )
+
+    def _make_catalog(self, config: Path) -> None:
+        """The tables for tenants that are made by command."""
+        done = subprocess.run(
+            [*_command(), "db", "init", "-c", str(config)],
+            env=client_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise DemoError(f"the catalog of tenants could not be made: {done.stderr.strip()}")
 
     def _install_views(self, server: Server) -> None:
         """As an operator does it, once a database."""
@@ -190,6 +212,7 @@ class Demo:
         self.metrics_port = self._port(self.metrics_port, "metrics")
         config = self.directory / "tenant_proxy.yaml"
         _write_private(config, self._configuration(server))
+        self._make_catalog(config)
         with open(self.proxy_log, "ab") as log, self.signals.deferred():
             process = subprocess.Popen(
                 [*_command(), "serve", "-c", str(config)],
@@ -233,8 +256,10 @@ class Demo:
                         "port": server.port,
                         "database": DATABASE,
                         "max_backends": 50,
+                        "admin": {"user": SUPERUSER, "password": {"value": server.password}},
                     }
                 ],
+                "catalog": {"dsn": {"value": server.dsn(database=CATALOG)}},
                 "tenants": tenants,
                 "users": users,
                 "pool": {"mode": "transaction", "max": 10},

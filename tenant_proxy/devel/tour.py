@@ -8,8 +8,9 @@ import http.client
 import io
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,6 +27,8 @@ _ERROR_LINE = re.compile(r"ERROR:|FATAL:|psql: error|LINE \d+:|\s+\^$|DETAIL:|HI
 
 #: a psql of the tour that takes longer is stuck
 _PSQL_TIMEOUT_S = 60
+#: by when a proxy has surely heard of a change
+_FOLLOWED_S = 10
 
 
 #: the samples that the tour shows
@@ -66,6 +69,8 @@ class Addresses:
     metrics_url: str
     #: acme's login on the server, past the proxy: what it may do by PostgreSQL's own grants
     acme_direct_dsn: str
+    #: of the tenant that the tour makes
+    dsn_gamma: str = ""
 
 
 @dataclass(slots=True)
@@ -73,6 +78,9 @@ class Tour:
     console: Console
     psql_path: Path
     addresses: Addresses
+    #: tenant-proxy, and the demo's configuration
+    command: list[str]
+    config: Path
     #: texts of the checks that failed
     failures: list[str] = field(default_factory=list)
 
@@ -85,6 +93,7 @@ class Tour:
             ("Other tenants are not in the catalogs", self._catalogs),
             ("What the metrics counted", self._metrics),
             ("The admin console", self._admin),
+            ("A new tenant, by command", self._new_tenant),
         ]
         for number, (title, step) in enumerate(steps, start=1):
             self.console.print()
@@ -170,7 +179,57 @@ class Tour:
         pools = {row.get("tenant") for row in rows}
         self._check("there is a pool of each tenant", {"acme", "beta"} <= pools)
 
+    def _new_tenant(self) -> None:
+        self._tenant_proxy("plan", "set", "standard", "--set", "max_clients=50")
+        self._tenant_proxy("tenant", "create", "gamma", "--plan", "standard", "--label", "tier=gold")
+        self._tenant_proxy("tenant", "set", "gamma", "--set", "pool.max=5")
+        self._tenant_proxy("tenant", "provision", "gamma")
+        dsn = self._tenant_proxy("access", "grant", "gamma", "gamma_app", "--role", "owner").strip()
+        self._tenant_proxy("tenant", "activate", "gamma")
+        self._check("a DSN came of it", dsn.startswith("postgresql://gamma_app:"))
+        self.addresses = replace(self.addresses, dsn_gamma=dsn)
+        self._until_served("DSN_GAMMA")
+        made = self._psql(
+            "DSN_GAMMA",
+            "CREATE TABLE orders (id int, item text)",
+            "INSERT INTO orders VALUES (1, 'a lamp') RETURNING current_user, current_schema, item",
+        )
+        self._check("the proxy serves it, and was told by the catalog", "a lamp" in made)
+        self._tenant_proxy("tenant", "suspend", "gamma", "--reason", "unpaid")
+        self._until(lambda: "unpaid" in self._run_psql("DSN_GAMMA", "-c", "SELECT 1"))
+        refused = self._psql("DSN_GAMMA", "SELECT 1")
+        self._check("suspended, it is told why", "unpaid" in refused)
+        onboarded = self._tenant_proxy("tenant", "onboard", "delta", "--plan", "standard")
+        self._check("the five steps in one", "postgresql://delta:" in onboarded)
+
     # --- helpers -------------------------------------------------------------
+
+    def _tenant_proxy(self, *arguments: str) -> str:
+        """Runs a command as a person would who has set TENANT_PROXY_CONFIG; passwords are not shown."""
+        self.console.print(Text.assemble(("$ ", "dim"), (f"tenant-proxy {' '.join(arguments)}", "bold")))
+        done = subprocess.run(
+            [*self.command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=client_environment() | {"TENANT_PROXY_CONFIG": str(self.config)},
+            timeout=_PSQL_TIMEOUT_S,
+            check=False,
+        )
+        shown = re.sub(r"(://\w+:)[^@]+@", r"\1…@", done.stdout.rstrip("\n"))
+        self.console.print(Text(shown, style="" if done.returncode == 0 else "red"), soft_wrap=True)
+        if done.returncode != 0:
+            self._check(f"tenant-proxy {arguments[0]} {arguments[1]} succeeds", False)
+        return done.stdout
+
+    def _until_served(self, dsn_name: str) -> None:
+        self._until(lambda: "(1 row)" in self._run_psql(dsn_name, "-c", "SELECT 1"))
+
+    def _until(self, holds: Callable[[], bool]) -> None:
+        """Proxies follow the catalog within a second; the check that comes next tells if one does not."""
+        deadline = time.monotonic() + _FOLLOWED_S
+        while not holds() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def _psql(self, dsn_name: str, *commands: str) -> str:
         """Runs each command in one session and shows what a person would type and see; returns that."""

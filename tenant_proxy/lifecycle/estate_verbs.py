@@ -1,4 +1,7 @@
-"""Verbs about whole tenants: exported, imported, cloned, moved, adopted, erased, and all of them migrated."""
+"""Verbs about whole tenants: exported, imported, cloned, moved, adopted, erased, and all of them migrated.
+
+What only some of them need is imported by them: the parser alone takes longer than onboarding a tenant.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,20 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.catalog import effective
 from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import Job, JobState, Spec, Tenant
 from tenant_proxy.catalog.states import State, conflict
-from tenant_proxy.lifecycle import adopt, jobs, migrating, restore
-from tenant_proxy.lifecycle.adopting import Problem
-from tenant_proxy.lifecycle.archive import ArchiveError, Manifest
-from tenant_proxy.lifecycle.migrations import Migration, Standing
+from tenant_proxy.lifecycle import jobs
 from tenant_proxy.lifecycle.records import NewTenant
 from tenant_proxy.lifecycle.tenants import WAIT_S, TenantVerbs
+
+if TYPE_CHECKING:
+    from tenant_proxy.lifecycle.adopting import Problem
+    from tenant_proxy.lifecycle.archive import Manifest
+    from tenant_proxy.lifecycle.migrations import Migration, Standing
 
 
 class EstateVerbs(TenantVerbs):
@@ -34,6 +39,9 @@ class EstateVerbs(TenantVerbs):
 
     async def archive_show(self, path: str, *, pass_phrase: str | None = None) -> Manifest:
         """What an archive says of itself; its files are checked."""
+        from tenant_proxy.lifecycle import restore
+        from tenant_proxy.lifecycle.archive import ArchiveError
+
         try:
             return await asyncio.to_thread(restore.read_manifest, Path(_whole(path)), pass_phrase)
         except ArchiveError as error:
@@ -176,6 +184,8 @@ class EstateVerbs(TenantVerbs):
 
     async def tenant_scan(self, name: str, logins: Sequence[str] = ()) -> list[Problem]:
         """What keeps its schema from being the tenant's alone, and the SQL that mends it."""
+        from tenant_proxy.lifecycle import adopt
+
         return await adopt.scan(self.context, await self.context.store.tenant(name), logins)
 
     async def tenant_adopt(
@@ -223,6 +233,8 @@ class EstateVerbs(TenantVerbs):
     async def migrate_status(
         self, directory: str, tenants: Sequence[str] = ()
     ) -> tuple[list[Standing], list[Migration]]:
+        from tenant_proxy.lifecycle import migrating
+
         return await migrating.standings(self.context, directory, tenants)
 
 

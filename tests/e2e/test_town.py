@@ -1,0 +1,90 @@
+"""The tenants' life by command, with a proxy that follows the catalog: what is printed works at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from tenant_proxy.cli import main
+from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+from tests.wire_client import wait_until
+
+#: a change is everywhere within this; generous, as machines that test are busy
+FOLLOWED_S = 10.0
+
+
+@pytest.fixture
+def proxy(own_proxy, town) -> Any:
+    return own_proxy(
+        clusters=town.config()["clusters"], catalog=town.config()["catalog"], tenants=[], users=[]
+    )
+
+
+@pytest.fixture
+def command(proxy, capsys, monkeypatch) -> Any:
+    monkeypatch.setenv("TENANT_PROXY_CONFIG", str(proxy.config_path))
+
+    def command(text: str) -> str:
+        status = main(text.split())
+        said = capsys.readouterr()
+        assert status == 0, said.out + said.err
+        return said.out.strip()
+
+    return command
+
+
+def served(dsn: str) -> str | None:
+    """Why the login is refused, or None."""
+    try:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute("SELECT 1")
+    except psycopg.OperationalError as error:
+        return str(error)
+    return None
+
+
+def test_a_tenants_life_through_the_proxy(command, proxy, town):
+    command("plan set standard --set max_clients=5")
+    dsn = command("tenant onboard acme --plan standard")
+    wait_until(lambda: served(dsn) is None, "the new tenant is served", FOLLOWED_S)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("CREATE TABLE t (id int)")
+        assert conn.execute("SELECT current_user, current_schema").fetchone() == ("acme_owner", "acme")
+    reader = command("access grant acme rita --role readonly")
+    wait_until(lambda: served(reader) is None, "the new login is served", FOLLOWED_S)
+    with psycopg.connect(reader, autocommit=True) as conn:
+        assert conn.execute("SELECT count(*) FROM t").fetchone() == (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("INSERT INTO t VALUES (1)")
+    command("tenant suspend acme --reason unpaid")
+    wait_until(lambda: "unpaid" in (served(dsn) or ""), "it is refused with the reason", FOLLOWED_S)
+    command("tenant resume acme")
+    wait_until(lambda: served(dsn) is None, "it is served again", FOLLOWED_S)
+    # both passwords are good while they overlap, each through its own role on the server
+    new = command("access rotate acme --overlap 1h")
+    wait_until(lambda: served(new) is None, "the new password is good", FOLLOWED_S)
+    assert served(dsn) is None
+    command("access rotate acme --end")
+    wait_until(lambda: served(dsn) is not None, "the password before it is not", FOLLOWED_S)
+    assert served(new) is None
+    command("tenant rename acme anvil")
+    renamed = new.removesuffix("/acme") + "/anvil"
+    wait_until(lambda: served(renamed) is None, "it is served under its new name", FOLLOWED_S)
+    with psycopg.connect(renamed, autocommit=True) as conn:
+        conn.execute("SELECT * FROM t")
+    command("access revoke anvil rita --yes")
+    wait_until(lambda: served(reader) is not None, "who was revoked is out", FOLLOWED_S)
+
+
+async def test_the_proxy_takes_away_what_has_expired(verbs, town, own_proxy):
+    soon = datetime.now(UTC) + timedelta(milliseconds=100)
+    await verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="alice", expires_at=soon))
+    assert "alice" in town.roles()
+    proxy = own_proxy(
+        clusters=town.config()["clusters"], catalog=town.config()["catalog"], tenants=[], users=[]
+    )
+    wait_until(lambda: "alice" not in town.roles(), "the role is gone", FOLLOWED_S)
+    wait_until(lambda: "access of alice on acme expired" in proxy.log(), "it is logged", FOLLOWED_S)
