@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tenant_proxy.catalog import audit, effective, migrate, states
@@ -236,12 +236,13 @@ async def test_the_view_and_python_compute_the_same_values(store):
         await connection.execute("UPDATE tenant SET state = 'active'")
         cases: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
+        @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(SPECS, SPECS)
         def collect(plan, own):
             cases.append((plan, own))
 
         collect()
-        for plan, own in cases[:60]:
+        for plan, own in cases:
             await connection.execute("UPDATE plan SET spec = $1", plan)
             await connection.execute("UPDATE tenant SET spec = $1", own)
             row = await connection.fetchrow("SELECT * FROM served_tenants")
