@@ -53,6 +53,7 @@ LAYERS: dict[str, set[str]] = {
     # the tenants' life (decision 14): each may import those before it
     "catalog": BASE | {"auth"},
     "lifecycle": BASE | {"config", "auth", "net.tls", "catalog", "guard", "tenancy.space"},
+    "api": BASE | {"catalog", "lifecycle"},
     "control": BASE | {"hub", "tenancy", "config", "auth", "net.tls", "usage_shm", "catalog", "lifecycle"},
     "devel": set(),
     # these put the others together

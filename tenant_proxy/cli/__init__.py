@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
+
+from tenant_proxy.cli import remote
 
 __all__ = ["app", "main"]
 
@@ -30,6 +32,8 @@ COMMANDS: Final = {
     "audit": ("audit", "audit_app"),
     "usage": ("usage", "usage_app"),
     "db": ("db", "db_app"),
+    "api": ("api", "api_app"),
+    "token": ("token", "token_app"),
     "catalog": ("catalog", "catalog_app"),
     "guard": ("guard", "guard_app"),
     "version": ("version", "version"),
@@ -69,8 +73,20 @@ app = typer.Typer(
 
 
 @app.callback()
-def _root() -> None:
+def _root(
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            envvar="TENANT_PROXY_URL",
+            metavar="URL",
+            help="Tenants are asked for by the API there, with the token in TENANT_PROXY_TOKEN.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """One PostgreSQL cluster serves many tenants, each in its own schema."""
+    remote.set_url(url)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from tenant_proxy.catalog.records import Level, parse
-from tenant_proxy.cli.output import ConfigOption, print_json
+from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.town import (
     DryRunOption,
     JsonOption,
     LoginArgument,
+    PlaceOption,
     TenantArgument,
     YesOption,
-    call,
+    ask,
     checked,
     complete_login,
     complete_tenant,
@@ -50,7 +51,7 @@ def _password(from_stdin: bool) -> str | None:
 
 @access_app.command()
 def grant(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     login: LoginArgument,
     role: Annotated[
@@ -85,7 +86,7 @@ def grant(
         ),
         as_json,
     )
-    granted = call(config, lambda verbs: verbs.access_grant(tenant, new), as_json=as_json, dry_run=dry_run)
+    granted = ask(config, lambda verbs: verbs.access_grant(tenant, new), as_json=as_json, dry_run=dry_run)
     if as_json:
         print_json(granted.to_json())
     else:
@@ -96,7 +97,7 @@ def grant(
 
 @access_app.command("list")
 def list_(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: Annotated[
         str | None, typer.Argument(metavar="[TENANT]", autocompletion=complete_tenant, show_default=False)
     ] = None,
@@ -106,7 +107,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """Who may reach what."""
-    found = call(config, lambda verbs: verbs.access_list(tenant=tenant, login=login), as_json=as_json)
+    found = ask(config, lambda verbs: verbs.access_list(tenant=tenant, login=login), as_json=as_json)
     if as_json:
         print_json([one.to_json() for one in found])
         return
@@ -119,7 +120,7 @@ def list_(
 
 @access_app.command()
 def revoke(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     login: LoginArgument,
     yes: YesOption = False,
@@ -127,13 +128,13 @@ def revoke(
 ) -> None:
     """Takes a tenant from a login, and ends its connections; a login that has none left is deleted."""
     confirm(f"Take {tenant} from {login}?", yes or dry_run)
-    call(config, lambda verbs: verbs.access_revoke(tenant, login), dry_run=dry_run)
+    ask(config, lambda verbs: verbs.access_revoke(tenant, login), dry_run=dry_run)
     say(f"{login} may not reach {tenant}")
 
 
 @access_app.command()
 def rotate(
-    config: ConfigOption,
+    config: PlaceOption,
     login: LoginArgument,
     overlap: Annotated[
         str, typer.Option("--overlap", metavar="TIME", help="The one before it is good for so long.")
@@ -145,7 +146,7 @@ def rotate(
 ) -> None:
     """Gives a login a new password, and prints its DSN; both are good while they overlap."""
     password, overlap_s = _password(password_stdin), seconds(overlap)
-    rotated = call(
+    rotated = ask(
         config,
         lambda verbs: verbs.access_rotate(login, password=password, overlap_s=overlap_s, end=end),
         as_json=as_json,
@@ -162,7 +163,7 @@ def rotate(
 
 @access_app.command()
 def role(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     name: Annotated[str | None, typer.Argument(metavar="[ROLE]", show_default=False)] = None,
     table_: Annotated[
@@ -175,7 +176,7 @@ def role(
 ) -> None:
     """Roles with rights on some tables: shows them, or sets or drops one."""
     if name is not None and drop:
-        call(config, lambda verbs: verbs.role_delete(tenant, name), dry_run=dry_run, as_json=as_json)
+        ask(config, lambda verbs: verbs.role_delete(tenant, name), dry_run=dry_run, as_json=as_json)
     elif name is not None:
         grants = {
             on: [right.strip() for right in rights.split(",")]
@@ -183,8 +184,8 @@ def role(
         }
         if not grants:
             raise typer.BadParameter("a role has rights on at least one table: --table orders=select")
-        call(config, lambda verbs: verbs.role_put(tenant, name, grants), dry_run=dry_run, as_json=as_json)
-    roles = call(config, lambda verbs: verbs.role_list(tenant), as_json=as_json)
+        ask(config, lambda verbs: verbs.role_put(tenant, name, grants), dry_run=dry_run, as_json=as_json)
+    roles = ask(config, lambda verbs: verbs.role_list(tenant), as_json=as_json)
     if as_json:
         print_json([one.to_json() for one in roles])
         return

@@ -10,20 +10,20 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from tenant_proxy.cli.output import ConfigOption, console, error, print_json
-from tenant_proxy.cli.town import JsonOption, YesOption, call, checked, confirm, say
+from tenant_proxy.cli.output import console, error, print_json
+from tenant_proxy.cli.town import JsonOption, PlaceOption, YesOption, ask, checked, confirm, say
 from tenant_proxy.lifecycle import declared
 
 if TYPE_CHECKING:
     from tenant_proxy.lifecycle.declared import Change, Made
-    from tenant_proxy.lifecycle.verbs import Verbs
+    from tenant_proxy.lifecycle.door import Door
 
 _STYLES = {"+": "green", "~": "yellow", "-": "red", "?": "dim"}
 _WORDS = {"+": "to be made", "~": "to be changed", "-": "to be taken away", "?": "left as they are"}
 
 
 def apply(
-    config: ConfigOption,
+    config: PlaceOption,
     files: Annotated[
         list[Path], typer.Option("--file", "-f", metavar="PATH", help="A file or directory of YAML.")
     ],
@@ -42,10 +42,10 @@ def apply(
     """
     wanted = checked(lambda: declared.read(files), as_json)
 
-    async def compare(verbs: Verbs) -> list[Change]:
+    async def compare(verbs: Door) -> list[Change]:
         return await declared.difference(verbs, wanted, prune=prune)
 
-    changes = call(config, compare, as_json=as_json)
+    changes = ask(config, compare, as_json=as_json)
     todo = [change for change in changes if change.make is not None]
     if not as_json:
         _print(changes)
@@ -55,13 +55,13 @@ def apply(
         raise typer.Exit(1 if todo else 0)
     confirm(f"Make these {len(todo)} changes?", yes or as_json)
 
-    async def run(verbs: Verbs) -> Made:
+    async def run(verbs: Door) -> Made:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console(stderr=True), transient=True, disable=as_json) as progress:
             task = progress.add_task("applying", total=len(todo))
             return await declared.make(verbs, todo, lambda change: progress.advance(task))
 
-    made = call(config, run, as_json=as_json)
+    made = ask(config, run, as_json=as_json)
     if as_json:
         print_json(
             {

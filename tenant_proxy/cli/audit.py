@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from tenant_proxy.cli.output import ConfigOption, error, print_json
-from tenant_proxy.cli.town import JsonOption, call, compact, print_table, say, table, when
+from tenant_proxy.cli.output import error, print_json
+from tenant_proxy.cli.town import JsonOption, PlaceOption, ask, compact, print_table, say, table, when
 
 audit_app = typer.Typer(name="audit", help="The log of all changes.", no_args_is_help=True)
 
 
 @audit_app.command()
 def log(
-    config: ConfigOption,
+    config: PlaceOption,
     name: Annotated[str | None, typer.Option("--name", help="Of one tenant, login or plan.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="tenant, plan, login, access, job …")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000)] = 50,
@@ -22,7 +22,7 @@ def log(
     as_json: JsonOption = False,
 ) -> None:
     """Who changed what, the newest first."""
-    entries = call(
+    entries = ask(
         config,
         lambda verbs: verbs.audit_log(kind=kind, name=name, before=before, limit=limit),
         as_json=as_json,
@@ -46,14 +46,14 @@ def log(
 
 @audit_app.command()
 def verify(
-    config: ConfigOption,
+    config: PlaceOption,
     head: Annotated[
         str | None, typer.Option("--head", metavar="HASH", help="A hash noted earlier, which must be in it.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Checks that nothing in the log was changed, and prints its last hash, to be noted elsewhere."""
-    found = call(config, lambda verbs: verbs.audit_verify(head), as_json=as_json)
+    found = ask(config, lambda verbs: verbs.audit_verify(head), as_json=as_json)
     if as_json:
         print_json(found.to_json())
     elif found.ok:

@@ -10,6 +10,8 @@ from tenant_proxy.catalog.records import Job, JobState
 from tenant_proxy.cli.output import ConfigOption, print_json
 from tenant_proxy.cli.town import (
     JsonOption,
+    PlaceOption,
+    ask,
     call,
     compact,
     complete_tenant,
@@ -26,7 +28,7 @@ JobArgument = Annotated[int, typer.Argument(metavar="JOB", show_default=False)]
 
 @job_app.command("list")
 def list_(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: Annotated[
         str | None, typer.Option("--tenant", metavar="TENANT", autocompletion=complete_tenant)
     ] = None,
@@ -35,7 +37,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """The newest first."""
-    jobs = call(
+    jobs = ask(
         config, lambda verbs: verbs.job_list(tenant=tenant, state=state_, limit=limit), as_json=as_json
     )
     if as_json:
@@ -59,21 +61,21 @@ def list_(
 
 
 @job_app.command()
-def show(config: ConfigOption, job: JobArgument, as_json: JsonOption = False) -> None:
+def show(config: PlaceOption, job: JobArgument, as_json: JsonOption = False) -> None:
     """One job: its steps, and what became of it."""
-    _print(call(config, lambda verbs: verbs.job_show(job), as_json=as_json), as_json)
+    _print(ask(config, lambda verbs: verbs.job_show(job), as_json=as_json), as_json)
 
 
 @job_app.command()
-def resume(config: ConfigOption, job: JobArgument, as_json: JsonOption = False) -> None:
+def resume(config: PlaceOption, job: JobArgument, as_json: JsonOption = False) -> None:
     """Goes on with a job that failed, or that was left behind."""
-    _print(call(config, lambda verbs: verbs.job_resume(job), as_json=as_json), as_json)
+    _print(ask(config, lambda verbs: verbs.job_resume(job), as_json=as_json), as_json)
 
 
 @job_app.command()
-def undo(config: ConfigOption, job: JobArgument, as_json: JsonOption = False) -> None:
+def undo(config: PlaceOption, job: JobArgument, as_json: JsonOption = False) -> None:
     """Undoes what a job that did not come to its end has done."""
-    _print(call(config, lambda verbs: verbs.job_undo(job), as_json=as_json), as_json)
+    _print(ask(config, lambda verbs: verbs.job_undo(job), as_json=as_json), as_json)
 
 
 @job_app.command()

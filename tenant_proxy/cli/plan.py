@@ -8,12 +8,13 @@ import typer
 
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Plan, Spec, Tenant, parse
-from tenant_proxy.cli.output import ConfigOption, print_json
+from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.town import (
     JsonOption,
+    PlaceOption,
     SetOption,
     YesOption,
-    call,
+    ask,
     compact,
     complete_plan,
     confirm,
@@ -24,7 +25,7 @@ from tenant_proxy.cli.town import (
 )
 
 if TYPE_CHECKING:
-    from tenant_proxy.lifecycle.verbs import Verbs
+    from tenant_proxy.lifecycle.door import Door
 
 plan_app = typer.Typer(
     name="plan", help="Plans: what tenants have who have nothing of their own.", no_args_is_help=True
@@ -36,7 +37,7 @@ PlanArgument = Annotated[
 
 @plan_app.command("set")
 def set_(
-    config: ConfigOption,
+    config: PlaceOption,
     plan: PlanArgument,
     description: Annotated[str | None, typer.Option("--description", help="For people.")] = None,
     values: SetOption = None,
@@ -48,7 +49,7 @@ def set_(
     """Makes a plan, or changes the values that are given.  Its tenants have them at once."""
     from tenant_proxy.lifecycle.tenants import patched_spec
 
-    async def verb(verbs: Verbs) -> Plan:
+    async def verb(verbs: Door) -> Plan:
         try:
             found = await verbs.plan_get(plan)
         except Failure as failure:
@@ -61,7 +62,7 @@ def set_(
         given = {"name": plan, "description": text, "spec": wanted, "billing": billing}
         return await verbs.plan_put(parse(Plan, given), version=found.version if found else None)
 
-    made = call(config, verb, as_json=as_json)
+    made = ask(config, verb, as_json=as_json)
     if as_json:
         print_json(made.to_json())
     else:
@@ -69,9 +70,9 @@ def set_(
 
 
 @plan_app.command("list")
-def list_(config: ConfigOption, as_json: JsonOption = False) -> None:
+def list_(config: PlaceOption, as_json: JsonOption = False) -> None:
     """All plans."""
-    plans = call(config, lambda verbs: verbs.plan_list(), as_json=as_json)
+    plans = ask(config, lambda verbs: verbs.plan_list(), as_json=as_json)
     if as_json:
         print_json([plan.to_json() for plan in plans])
         return
@@ -83,13 +84,13 @@ def list_(config: ConfigOption, as_json: JsonOption = False) -> None:
 
 
 @plan_app.command()
-def show(config: ConfigOption, plan: PlanArgument, as_json: JsonOption = False) -> None:
+def show(config: PlaceOption, plan: PlanArgument, as_json: JsonOption = False) -> None:
     """One plan, and how many tenants have it."""
 
-    async def verb(verbs: Verbs) -> tuple[Plan, list[Tenant]]:
+    async def verb(verbs: Door) -> tuple[Plan, list[Tenant]]:
         return await verbs.plan_get(plan), await verbs.tenant_list(plan=plan)
 
-    found, tenants = call(config, verb, as_json=as_json)
+    found, tenants = ask(config, verb, as_json=as_json)
     if as_json:
         print_json({**found.to_json(), "tenants": len(tenants)})
         return
@@ -101,8 +102,8 @@ def show(config: ConfigOption, plan: PlanArgument, as_json: JsonOption = False) 
 
 
 @plan_app.command()
-def delete(config: ConfigOption, plan: PlanArgument, yes: YesOption = False) -> None:
+def delete(config: PlaceOption, plan: PlanArgument, yes: YesOption = False) -> None:
     """Deletes a plan that no tenant has."""
     confirm(f"Delete the plan {plan}?", yes)
-    call(config, lambda verbs: verbs.plan_delete(plan))
+    ask(config, lambda verbs: verbs.plan_delete(plan))
     say(f"plan {plan} is deleted")

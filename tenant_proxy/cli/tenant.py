@@ -11,16 +11,17 @@ from rich.text import Text
 from tenant_proxy.catalog.records import Level, Spec, Tenant, parse
 from tenant_proxy.catalog.states import State
 from tenant_proxy.cli import estates
-from tenant_proxy.cli.output import ConfigOption, print_json
+from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.town import (
     DryRunOption,
     JsonOption,
     LabelOption,
+    PlaceOption,
     PlanOption,
     SetOption,
     TenantArgument,
     YesOption,
-    call,
+    ask,
     checked,
     compact,
     confirm,
@@ -39,7 +40,7 @@ from tenant_proxy.lifecycle.records import NewAccess, NewTenant, TenantDetails
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tenant_proxy.lifecycle.verbs import Verbs
+    from tenant_proxy.lifecycle.door import Door
 
 tenant_app = typer.Typer(
     name="tenant",
@@ -78,7 +79,7 @@ def _new(
 
 @tenant_app.command()
 def create(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: NameArgument,
     plan: PlanOption = None,
     label: LabelOption = None,
@@ -92,12 +93,12 @@ def create(
     """Writes a tenant down; nothing is made on the cluster yet."""
     places = {"cluster": cluster, "schema": schema, "database": database}
     new = checked(lambda: _new(tenant, plan, label, sni, values, places), as_json)
-    _print(call(config, lambda verbs: verbs.tenant_create(new), as_json=as_json), as_json)
+    _print(ask(config, lambda verbs: verbs.tenant_create(new), as_json=as_json), as_json)
 
 
 @tenant_app.command("set")
 def set_(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     plan: PlanOption = None,
     label: LabelOption = None,
@@ -112,7 +113,7 @@ def set_(
     """Changes what a tenant has; proxies have it within a second."""
     labels: dict[str, str | None] = {**pairs(label), **dict.fromkeys(unlabel or ())}
     patch = spec(values, unset)
-    changed = call(
+    changed = ask(
         config,
         lambda verbs: verbs.tenant_set(tenant, plan=plan, labels=labels or None, sni=sni, spec=patch or None),
         as_json=as_json,
@@ -122,21 +123,21 @@ def set_(
 
 @tenant_app.command()
 def provision(
-    config: ConfigOption, tenant: TenantArgument, dry_run: DryRunOption = False, as_json: JsonOption = False
+    config: PlaceOption, tenant: TenantArgument, dry_run: DryRunOption = False, as_json: JsonOption = False
 ) -> None:
     """Makes its schema, roles and rights; where they are there already the rights are laid anew."""
     _act(config, lambda verbs: verbs.tenant_provision(tenant), as_json, dry_run)
 
 
 @tenant_app.command()
-def activate(config: ConfigOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
+def activate(config: PlaceOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
     """Lets its logins in."""
     _act(config, lambda verbs: verbs.tenant_activate(tenant), as_json)
 
 
 @tenant_app.command()
 def onboard(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: NameArgument,
     plan: PlanOption = None,
     login: Annotated[
@@ -162,7 +163,7 @@ def onboard(
         lambda: parse(NewAccess, {"login": login or tenant, "level": role, "expires_at": moment(expires)}),
         as_json,
     )
-    done = call(config, lambda verbs: verbs.tenant_onboard(new, access), as_json=as_json, dry_run=dry_run)
+    done = ask(config, lambda verbs: verbs.tenant_onboard(new, access), as_json=as_json, dry_run=dry_run)
     if as_json:
         print_json(done.to_json())
         return
@@ -174,7 +175,7 @@ def onboard(
 
 @tenant_app.command("list")
 def list_(
-    config: ConfigOption,
+    config: PlaceOption,
     state_: Annotated[list[State] | None, typer.Option("--state", help="May be given again.")] = None,
     plan: PlanOption = None,
     cluster: ClusterOption = None,
@@ -185,7 +186,7 @@ def list_(
 ) -> None:
     """Tenants of the catalog, by name."""
     labels = pairs(label)
-    tenants = call(
+    tenants = ask(
         config,
         lambda verbs: verbs.tenant_list(
             states=state_ or (), plan=plan, cluster=cluster, labels=labels, prefix=prefix, limit=limit
@@ -211,9 +212,9 @@ def list_(
 
 
 @tenant_app.command()
-def show(config: ConfigOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
+def show(config: PlaceOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
     """Everything about one tenant: what it has and where each value is from, who may reach it."""
-    found = call(config, lambda verbs: verbs.tenant_show(tenant), as_json=as_json)
+    found = ask(config, lambda verbs: verbs.tenant_show(tenant), as_json=as_json)
     if as_json:
         print_json(found.to_json())
     else:
@@ -222,21 +223,21 @@ def show(config: ConfigOption, tenant: TenantArgument, as_json: JsonOption = Fal
 
 @tenant_app.command()
 def suspend(
-    config: ConfigOption, tenant: TenantArgument, reason: ReasonOption = "", as_json: JsonOption = False
+    config: PlaceOption, tenant: TenantArgument, reason: ReasonOption = "", as_json: JsonOption = False
 ) -> None:
     """Refuses its logins; those who are connected may stay for its grace time (grace_s)."""
     _act(config, lambda verbs: verbs.tenant_suspend(tenant, reason), as_json)
 
 
 @tenant_app.command()
-def resume(config: ConfigOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
+def resume(config: PlaceOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
     """Lets its logins in again."""
     _act(config, lambda verbs: verbs.tenant_resume(tenant), as_json)
 
 
 @tenant_app.command()
 def rename(
-    config: ConfigOption, tenant: TenantArgument, new: NameArgument, as_json: JsonOption = False
+    config: PlaceOption, tenant: TenantArgument, new: NameArgument, as_json: JsonOption = False
 ) -> None:
     """Changes what clients call it; its schema and roles on the server keep their names."""
     _act(config, lambda verbs: verbs.tenant_rename(tenant, new), as_json)
@@ -244,7 +245,7 @@ def rename(
 
 @tenant_app.command()
 def delete(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     reason: ReasonOption = "",
     grace: Annotated[
@@ -260,7 +261,7 @@ def delete(
 
 
 @tenant_app.command()
-def restore(config: ConfigOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
+def restore(config: PlaceOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
     """Takes a deletion back, as long as its grace is not over; it is suspended then."""
     _act(config, lambda verbs: verbs.tenant_restore(tenant), as_json)
 
@@ -270,11 +271,11 @@ def restore(config: ConfigOption, tenant: TenantArgument, as_json: JsonOption = 
 
 def _act(
     config: Path,
-    verb: Callable[[Verbs], Awaitable[Tenant]],
+    verb: Callable[[Door], Awaitable[Tenant]],
     as_json: bool,
     dry_run: bool = False,
 ) -> None:
-    _print(call(config, verb, as_json=as_json, dry_run=dry_run), as_json)
+    _print(ask(config, verb, as_json=as_json, dry_run=dry_run), as_json)
 
 
 def _print(tenant: Tenant, as_json: bool) -> None:

@@ -16,16 +16,30 @@ from rich.table import Table
 from rich.text import Text
 
 from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.cli import remote
 from tenant_proxy.cli.output import console, error, print_json, print_problems
 from tenant_proxy.config.load import load
 from tenant_proxy.config.problems import ConfigError
 
 if TYPE_CHECKING:
     from tenant_proxy.config.schema import Config
+    from tenant_proxy.lifecycle.door import Door
     from tenant_proxy.lifecycle.verbs import Verbs
 
 T = TypeVar("T")
 
+PlaceOption = Annotated[
+    Path,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="TENANT_PROXY_CONFIG",
+        default_factory=remote.no_file,
+        help="The configuration file; not needed with --url.",
+        show_default=False,
+        metavar="FILE",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Prints the SQL for the cluster, and changes nothing anywhere.")
@@ -88,6 +102,38 @@ def call(
     if answer is None and dry_run:
         raise typer.Exit
     return answer  # type: ignore[return-value]
+
+
+def ask(
+    path: Path, verb: Callable[[Door], Awaitable[T]], *, as_json: bool = False, dry_run: bool = False
+) -> T:
+    """As `call`; but by the API where its address was given."""
+    url = remote.url()
+    if url is None:
+        return call(path, verb, as_json=as_json, dry_run=dry_run)
+
+    async def run() -> T:
+        from tenant_proxy.api.client import Client
+
+        client = Client(url, remote.token(), rehearse=dry_run)
+        try:
+            return await verb(client)
+        finally:
+            await client.close()
+
+    from tenant_proxy.api.client import Rehearsed
+
+    try:
+        answer = asyncio.run(run())
+    except Failure as failure:
+        fail(failure, as_json=as_json)
+    except Rehearsed as rehearsed:
+        print_sql(rehearsed.sql, as_json=as_json)
+        raise typer.Exit from None
+    if dry_run:  # there was nothing to try
+        print_sql([], as_json=as_json)
+        raise typer.Exit
+    return answer
 
 
 def checked(make: Callable[[], T], as_json: bool) -> T:

@@ -423,8 +423,23 @@ class Metrics(Section):
     """Tenants with series of their own; the rest are summed under tenant="other"."""
 
 
+class Jwt(Section):
+    """Who else may call the API: those with a JSON Web Token that an identity provider has signed."""
+
+    keys: str | None = None
+    """File with the provider's public keys, a JSON Web Key Set; no such tokens are taken if null."""
+    issuer: str | None = None
+    """What `iss` must be; needed with keys."""
+    audience: str | None = None
+    """What `aud` must have; needed with keys."""
+    role_claim: str = "tenant_proxy_role"
+    """The claim that holds the role: admin, tenant_admin, auditor or reader."""
+    tenant_claim: str = "tenant_proxy_tenant"
+    """The claim that holds the tenant of a tenant_admin."""
+
+
 class Api(Section):
-    """The REST API of the tenants' life; it needs a catalog."""
+    """The REST API of the tenants' life, as `tenant-proxy api serve` has it; it needs a catalog."""
 
     enabled: bool = False
     """Whether there is one."""
@@ -432,6 +447,7 @@ class Api(Section):
     """Where it listens."""
     port: Port = 9128
     """Its TCP port."""
+    jwt: Jwt = Jwt()
 
 
 class Catalog(Section):

@@ -16,7 +16,7 @@ from tenant_proxy.config.schema import Cluster, Config
 from tenant_proxy.net.tls import server_context
 
 if TYPE_CHECKING:
-    from tenant_proxy.catalog.records import Tenant
+    from tenant_proxy.catalog.records import Job, Tenant
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -41,6 +41,8 @@ class Context:
         self.actor = actor
         #: told of each point at which the process may die (tests let it)
         self.at_point: Callable[[str], None] = _nothing
+        #: told of each job that begins
+        self.began: Callable[[Job], None] = _nothing
         #: set while verbs are only tried: SQL for clusters comes here, and nothing is changed anywhere
         self.rehearsal: list[str] | None = None
         #: pass phrases of archives, by job: never written with it
@@ -214,5 +216,5 @@ def _unreachable(cluster: str, error: BaseException) -> Failure:
     return Failure("unavailable", f'cluster "{cluster}" can\'t be reached: {text}')
 
 
-def _nothing(point: str) -> None:
+def _nothing(what: object) -> None:
     pass

@@ -35,7 +35,7 @@ from tenant_proxy.config.schema import PgName
 from tenant_proxy.lifecycle.records import Granted, NewAccess, NewTenant
 
 if TYPE_CHECKING:
-    from tenant_proxy.lifecycle.verbs import Verbs
+    from tenant_proxy.lifecycle.door import Door
 
 #: tenants that are worked on at once
 PARALLEL: Final = 4
@@ -84,7 +84,7 @@ class Change:
     #: what about it, for people
     details: tuple[str, ...] = ()
     #: how it is made so
-    make: Callable[[Verbs], Awaitable[Granted | object]] | None = field(default=None, repr=False)
+    make: Callable[[Door], Awaitable[Granted | object]] | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         return {"sign": self.sign, "kind": self.kind, "name": self.name, "details": list(self.details)}
@@ -137,7 +137,7 @@ def _once(known: dict[str, Any], name: str, value: object, path: Path) -> None:
 # --- the difference -----------------------------------------------------------------------------------
 
 
-async def difference(verbs: Verbs, declared: Declared, *, prune: bool = False) -> list[Change]:
+async def difference(verbs: Door, declared: Declared, *, prune: bool = False) -> list[Change]:
     """In the order in which it is to be made.  Tenants that are nowhere declared are left, or deleted with
     `prune`.
     """
@@ -160,7 +160,7 @@ async def difference(verbs: Verbs, declared: Declared, *, prune: bool = False) -
 def _plan_changes(now: Plan | None, wanted: DeclaredPlan) -> list[Change]:
     plan = Plan(name=wanted.name, description=wanted.description, spec=wanted.spec, billing=wanted.billing)
 
-    async def make(verbs: Verbs) -> Plan:
+    async def make(verbs: Door) -> Plan:
         return await verbs.plan_put(plan, version=None if now is None else now.version)
 
     if now is None:
@@ -204,8 +204,8 @@ def _tenant_changes(now: Tenant | None, wanted: DeclaredTenant, has: Mapping[str
     return changes + _access_changes(wanted, has)
 
 
-def _creating(wanted: DeclaredTenant) -> Callable[[Verbs], Awaitable[object]]:
-    async def make(verbs: Verbs) -> Tenant:
+def _creating(wanted: DeclaredTenant) -> Callable[[Door], Awaitable[object]]:
+    async def make(verbs: Door) -> Tenant:
         await verbs.tenant_create(wanted.new())
         tenant = await verbs.tenant_provision(wanted.name)
         if wanted.state != "ready":
@@ -217,8 +217,8 @@ def _creating(wanted: DeclaredTenant) -> Callable[[Verbs], Awaitable[object]]:
     return make
 
 
-def _setting(now: Tenant, wanted: DeclaredTenant) -> Callable[[Verbs], Awaitable[object]]:
-    async def make(verbs: Verbs) -> Tenant:
+def _setting(now: Tenant, wanted: DeclaredTenant) -> Callable[[Door], Awaitable[object]]:
+    async def make(verbs: Door) -> Tenant:
         return await verbs.tenant_set(
             wanted.name,
             plan=wanted.plan or "",
@@ -240,8 +240,8 @@ def _replacing(now: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, A
     return patch
 
 
-def _moving(now: State, wanted: DeclaredTenant) -> Callable[[Verbs], Awaitable[object]]:
-    async def make(verbs: Verbs) -> Tenant:
+def _moving(now: State, wanted: DeclaredTenant) -> Callable[[Door], Awaitable[object]]:
+    async def make(verbs: Door) -> Tenant:
         if wanted.state == "suspended":
             if now is State.READY:
                 await verbs.tenant_activate(wanted.name)
@@ -265,7 +265,7 @@ def _access_changes(wanted: DeclaredTenant, has: Mapping[str, Access]) -> list[C
         until = f" until {one.expires_at:%Y-%m-%d}" if one.expires_at else ""
         name = f"{login} on {wanted.name}"
 
-        async def make(verbs: Verbs, new: NewAccess = new) -> Granted:
+        async def make(verbs: Door, new: NewAccess = new) -> Granted:
             return await verbs.access_grant(wanted.name, new)
 
         if now is None:
@@ -275,7 +275,7 @@ def _access_changes(wanted: DeclaredTenant, has: Mapping[str, Access]) -> list[C
             changes.append(Change("~", "access", name, details, make))
     for login in sorted(has.keys() - declared.keys()):
 
-        async def revoke(verbs: Verbs, login: str = login) -> None:
+        async def revoke(verbs: Door, login: str = login) -> None:
             await verbs.access_revoke(wanted.name, login)
 
         changes.append(Change("-", "access", f"{login} on {wanted.name}", (), revoke))
@@ -288,7 +288,7 @@ def _undeclared(tenant: Tenant, prune: bool) -> list[Change]:
     if not prune:
         return [Change("?", "tenant", tenant.name, ("it is declared nowhere",))]
 
-    async def make(verbs: Verbs) -> Tenant:
+    async def make(verbs: Door) -> Tenant:
         return await verbs.tenant_delete(tenant.name, "no longer declared")
 
     return [Change("-", "tenant", tenant.name, ("it is declared nowhere",), make)]
@@ -320,7 +320,7 @@ class Made:
 
 
 async def make(
-    verbs: Verbs, changes: Sequence[Change], on_done: Callable[[Change], None] = lambda change: None
+    verbs: Door, changes: Sequence[Change], on_done: Callable[[Change], None] = lambda change: None
 ) -> Made:
     """Plans first, then tenants, some at once; what fails for one tenant does not stop the others."""
     made = Made()

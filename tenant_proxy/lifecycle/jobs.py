@@ -219,6 +219,7 @@ async def _insert(
                 assert row is not None
                 job = Job.of(row)
     context.at_point(f"{kind.name}:begun")
+    context.began(job)
     return job
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from tenant_proxy.catalog.records import Access, Job, Level, Name, Record, Spec, Tenant
+from tenant_proxy.catalog.records import Access, Job, Level, Name, Record, Spec, Tenant, Token
 from tenant_proxy.config.schema import Count, PgName
 
 
@@ -90,3 +90,19 @@ class Verification(Record):
     head: str
     broken_at: int | None = None
     problem: str = ""
+
+
+class NewToken(Record):
+    """What `token create` takes."""
+
+    name: Name
+    role: Literal["admin", "tenant_admin", "auditor", "reader"]
+    tenant: Name | None = None
+    """Of a tenant_admin, who may reach no other."""
+    expires_at: datetime | None = None
+
+
+class IssuedToken(Record):
+    token: Token
+    secret: Annotated[str, Field(repr=False)]
+    """What callers send; shown once, and kept nowhere."""

@@ -18,9 +18,10 @@ from tenant_proxy.lifecycle import jobs, usage
 from tenant_proxy.lifecycle.estate_verbs import EstateVerbs
 from tenant_proxy.lifecycle.granting import AccessVerbs
 from tenant_proxy.lifecycle.records import Verification
+from tenant_proxy.lifecycle.tokens import TokenVerbs
 
 
-class Verbs(AccessVerbs, EstateVerbs):
+class Verbs(AccessVerbs, EstateVerbs, TokenVerbs):
     # --- the log
 
     async def audit_log(

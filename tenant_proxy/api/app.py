@@ -1,0 +1,128 @@
+"""The application, and the server that it runs in."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+import tenant_proxy
+from tenant_proxy.api.callers import Callers
+from tenant_proxy.api.examples import BODIES
+from tenant_proxy.api.guarded import Api
+from tenant_proxy.api.problems import problem
+from tenant_proxy.api.routes import access, plans, tenants, work
+from tenant_proxy.lifecycle.context import Context
+from tenant_proxy.obs.log import get_logger
+
+log = get_logger("api")
+
+#: connections to the catalog
+CONNECTIONS: Final = 8
+MAX_REQUESTS: Final = 200
+KEEP_ALIVE_S: Final = 20
+STOP_GRACE_S: Final = 5
+
+_CODES: Final = {404: "not_found", 405: "method_not_allowed", 400: "malformed"}
+
+
+def create_app(context: Context) -> FastAPI:
+    """Of an open context; Failure where the keys of JSON Web Tokens can't be read."""
+    app = _described()
+    app.state.api = Api(context, Callers(context.store, context.config.api.jwt))
+
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document() -> JSONResponse:
+        return JSONResponse(openapi(app))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        code = _CODES.get(error.status_code, "malformed")
+        text = f"{request.method} {HTTPStatus(error.status_code).phrase.lower()}"
+        if code == "not_found":
+            text = "there is nothing of this path"
+        elif code == "method_not_allowed":
+            text = f"this path does not take {request.method}"
+        return problem(error.status_code, code, text, headers=error.headers)
+
+    return app
+
+
+def _described() -> FastAPI:
+    """With all that can be asked."""
+    app = FastAPI(
+        title="tenant_proxy",
+        version=tenant_proxy.__version__,
+        summary="The tenants' life: create, provision, grant, activate, suspend, delete.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    for module in (tenants, access, plans, work):
+        app.include_router(module.routes)
+    return app
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI 3.1: FastAPI's, with how callers prove who they are, and examples that tests run."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    document = app.openapi()
+    document["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "A token, or a JSON Web Token."}
+    }
+    document["security"] = [{"token": []}]
+    for item in document["paths"].values():
+        for operation in item.values():
+            body = operation.get("requestBody")
+            if body is not None and operation["operationId"] in BODIES:
+                body["content"]["application/json"]["example"] = BODIES[operation["operationId"]]
+            for status, response in operation["responses"].items():
+                # of problems FastAPI says application/json too
+                if status.startswith(("4", "5")):
+                    response["content"] = {
+                        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+                    }
+    document["components"]["schemas"].pop("HTTPValidationError", None)
+    document["components"]["schemas"].pop("ValidationError", None)
+    return document
+
+
+async def serve(context: Context, address: str, port: int) -> None:
+    """Until SIGTERM or SIGINT; jobs that are not at their end then are gone on with by who finds them."""
+    app = create_app(context)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=address,
+            port=port,
+            lifespan="off",
+            ws="none",
+            http="h11",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=MAX_REQUESTS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=STOP_GRACE_S,
+        )
+    )
+    log.info("the API listens", addr=f"{address}:{port}")
+    try:
+        await server.serve()
+    finally:
+        await app.state.api.stop()
+
+
+def bare_document() -> dict[str, Any]:
+    """The OpenAPI document, without a catalog."""
+    return openapi(_described())

@@ -1,0 +1,230 @@
+"""What every request goes through before it is answered: who asks, may they, was it asked before."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import asyncpg
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+
+from tenant_proxy.api.callers import Callers, Unauthenticated
+from tenant_proxy.api.once import once, request_hash
+from tenant_proxy.api.permissions import Principal, authorize
+from tenant_proxy.api.problems import problem, problem_of, wrong_values
+from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.catalog.records import Job, Record
+from tenant_proxy.lifecycle.context import Context
+from tenant_proxy.lifecycle.verbs import Verbs
+from tenant_proxy.obs.log import get_logger
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES: Final = 1 << 20
+MAX_WAIT_S: Final = 60.0
+
+log = get_logger("api")
+
+
+@dataclass
+class Api:
+    """What requests have in common."""
+
+    context: Context
+    callers: Callers
+    #: jobs that go on after their request was answered
+    working: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """The job's row says what becomes of it; what a task raises is taken so that nobody complains."""
+        self.working.add(task)
+        task.add_done_callback(self.working.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def stop(self) -> None:
+        """Jobs that are not at their end are gone on with by whoever finds them."""
+        for task in self.working:
+            task.cancel()
+        await asyncio.gather(*self.working, return_exceptions=True)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class Guarded(APIRoute):
+    """The name of a route's function is the operation that `permissions` knows."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        operation, path = self.name, self.path
+
+        async def guarded(request: Request) -> Response:
+            api: Api = request.app.state.api
+            begun = time.monotonic()
+            actor = ""
+            try:
+                principal = await api.callers.identify(request.headers.get("authorization"))
+                actor = principal.actor
+                authorize(principal, operation, request.path_params.get("tenant"))
+                response = await _answer(api, principal, request, handle)
+            except Unauthenticated:
+                challenge = {"WWW-Authenticate": 'Bearer realm="tenant_proxy"'}
+                response = problem(
+                    401, "unauthenticated", "no token, or none that is good", headers=challenge
+                )
+            except _TooLarge:
+                response = problem(413, "too_large", f"the body has more than {MAX_BODY_BYTES} bytes")
+            except Failure as failure:
+                response = problem_of(failure)
+            except Exception as error:  # the place is enough to find it; the text may hold what it should not
+                log.error("internal error", reason=type(error).__name__, place=_place(error))
+                response = problem(500, "internal", "please report it; the log says where it was")
+            took = round(time.monotonic() - begun, 4)
+            log.info(
+                "request",
+                method=request.method,
+                path=path,
+                status=response.status_code,
+                user=actor,
+                took_s=took,
+            )
+            response.headers.setdefault("Cache-Control", "no-store")
+            return response
+
+        return guarded
+
+
+async def _answer(
+    api: Api,
+    principal: Principal,
+    request: Request,
+    handle: Callable[[Request], Coroutine[Any, Any, Response]],
+) -> Response:
+    request.state.principal = principal
+    request.state.verbs = Verbs(api.context.acting_as(principal.actor))
+    body = await _read(request)
+
+    async def answer() -> Response:
+        try:
+            return await handle(request)
+        except Failure as failure:
+            return problem_of(failure)
+        except RequestValidationError as error:
+            return wrong_values(error.errors())
+        except (asyncpg.DataError, UnicodeError):
+            return problem(422, "invalid", "there is a value that PostgreSQL can't hold")
+
+    key = request.headers.get("idempotency-key")
+    if key is None or request.method != "POST":
+        return await answer()
+    target = f"{request.url.path}?{request.url.query}"
+    asked = request_hash(request.method, target, body)
+    return await once(api.context.store, principal.actor, key, asked, answer)
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
+
+
+async def _read(request: Request) -> bytes:
+    """The body, which is not read further than it may be long."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise _TooLarge
+        parts.append(part)
+    # where Request keeps it for those who ask again
+    body = request._body = b"".join(parts)
+    return body
+
+
+# --- for routes ----------------------------------------------------------------------------------------
+
+
+def verbs_of(request: Request) -> Verbs:
+    verbs = request.state.verbs
+    assert isinstance(verbs, Verbs)
+    return verbs
+
+
+def principal_of(request: Request) -> Principal:
+    principal = request.state.principal
+    assert isinstance(principal, Principal)
+    return principal
+
+
+def answer_of(record: Record, status: int = 200, **headers: str) -> JSONResponse:
+    return JSONResponse(
+        record.to_json(), status, headers={key.title(): value for key, value in headers.items()}
+    )
+
+
+def version_of(request: Request) -> int | None:
+    """Of If-Match: what the caller has read, and wants to change."""
+    given = request.headers.get("if-match")
+    if given is None or given.strip() == "*":
+        return None
+    match = re.fullmatch(r'"(\d{1,18})"', given.strip())
+    if match is None:
+        raise Failure("stale", "If-Match has no tag of this API", detail='a tag is "NUMBER"')
+    return int(match[1])
+
+
+def tagged(request: Request, record: Record, version: int, status: int = 200, **headers: str) -> Response:
+    """With its ETag; 304 for a reader who has it already."""
+    tag = f'"{version}"'
+    if request.method == "GET" and tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers={"ETag": tag})
+    response = answer_of(record, status, **headers)
+    response.headers["ETag"] = tag
+    return response
+
+
+async def started(request: Request, verb: Callable[[Verbs], Awaitable[Record]]) -> Response:
+    """The verb's answer, if it is there at once or within `Prefer: wait=SECONDS`; else 202 and its job."""
+    api: Api = request.app.state.api
+    verbs = verbs_of(request)
+    begun: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+    verbs.context.began = lambda job: None if begun.done() else begun.set_result(job)
+    task = asyncio.ensure_future(_awaited(verb(verbs)))
+    api.keep(task)
+    await asyncio.wait((task, begun), return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        await asyncio.wait((task,), timeout=_wait_s(request))
+    if task.done():
+        return answer_of(task.result())
+    job = begun.result()
+    return answer_of(job, 202, location=f"/v1/jobs/{job.id}")
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
+
+
+def _wait_s(request: Request) -> float:
+    match = re.search(r"\bwait=(\d{1,4})\b", request.headers.get("prefer", ""))
+    return min(float(match[1]), MAX_WAIT_S) if match else 0.0
+
+
+class Rehearsed(Record):
+    """What would be run on clusters; nothing was changed anywhere."""
+
+    sql: list[str]
+
+
+async def rehearsed(request: Request, verb: Callable[[Verbs], Awaitable[object]]) -> Response:
+    async with verbs_of(request).context.rehearsing() as rehearsal:
+        await verb(Verbs(rehearsal))
+        return answer_of(Rehearsed(sql=rehearsal.rehearsal or []))

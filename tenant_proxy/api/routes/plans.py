@@ -1,0 +1,64 @@
+"""Plans."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Header, Path, Request
+from fastapi.responses import Response
+from pydantic import Field
+
+from tenant_proxy.api.guarded import tagged, verbs_of, version_of
+from tenant_proxy.api.routes.common import IfMatch, router
+from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.catalog.records import Plan, Record, Spec, parse
+
+routes = router("plans")
+PlanPath = Annotated[str, Path(description="Its name.", examples=["standard"])]
+
+
+class PlanBody(Record):
+    description: str = ""
+    spec: Spec = Spec()
+    billing: dict[str, Any] = Field(default_factory=dict)
+    """Included amounts and prices, for invoices."""
+
+
+class Plans(Record):
+    items: list[Plan]
+
+
+@routes.get("/plans", response_model=Plans, summary="All plans")
+async def plan_list(request: Request) -> Any:
+    return Plans(items=await verbs_of(request).plan_list())
+
+
+@routes.get("/plans/{plan}", response_model=Plan, summary="One plan")
+async def plan_get(request: Request, plan: PlanPath) -> Response:
+    found = await verbs_of(request).plan_get(plan)
+    return tagged(request, found, found.version)
+
+
+@routes.put("/plans/{plan}", response_model=Plan, summary="Makes a plan, or sets it")
+async def plan_put(
+    request: Request,
+    plan: PlanPath,
+    body: PlanBody,
+    if_match: IfMatch = None,
+    if_none_match: Annotated[str | None, Header(description="*: only if there is none yet.")] = None,
+) -> Response:
+    """Its tenants have it at once."""
+    verbs = verbs_of(request)
+    version = version_of(request)
+    new = parse(Plan, {"name": plan, **{key: getattr(body, key) for key in PlanBody.model_fields}})
+    if version is not None:
+        await verbs.plan_get(plan)
+    if if_none_match == "*" and any(one.name == plan for one in await verbs.plan_list()):
+        raise Failure("stale", f'there is a plan "{plan}"')
+    made = await verbs.plan_put(new, version=version)
+    return tagged(request, made, made.version)
+
+
+@routes.delete("/plans/{plan}", status_code=204, summary="Deletes a plan that no tenant has")
+async def plan_delete(request: Request, plan: PlanPath) -> None:
+    await verbs_of(request).plan_delete(plan)

@@ -1,0 +1,203 @@
+"""Tenants, from their first day to their last."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query, Request
+from fastapi.responses import Response
+
+from tenant_proxy.api.cursors import after, cursor_of
+from tenant_proxy.api.guarded import (
+    Rehearsed,
+    answer_of,
+    principal_of,
+    rehearsed,
+    started,
+    tagged,
+    verbs_of,
+    version_of,
+)
+from tenant_proxy.api.routes.common import (
+    STARTED,
+    Cursor,
+    DryRun,
+    IfMatch,
+    Key,
+    Limit,
+    Prefer,
+    TenantPath,
+    labels_of,
+    router,
+)
+from tenant_proxy.catalog.records import Name, Record, Tenant
+from tenant_proxy.catalog.states import State
+from tenant_proxy.lifecycle.records import NewAccess, NewTenant, Onboarded, TenantDetails
+
+routes = router("tenants")
+
+
+class Tenants(Record):
+    items: list[Tenant]
+    next: str | None = None
+    """Cursor of the next page; null on the last."""
+
+
+class TenantPatch(Record):
+    plan: str | None = None
+    """Another; empty: none."""
+    labels: dict[str, str | None] | None = None
+    """Merged over those it has; null takes one away."""
+    sni: list[str] | None = None
+    spec: dict[str, Any] | None = None
+    """Merged over its own values; null takes one away."""
+
+
+class Rename(Record):
+    name: Name
+
+
+class Reason(Record):
+    reason: str = ""
+    """Told to those who are refused."""
+
+
+class Onboard(Record):
+    tenant: NewTenant
+    access: NewAccess
+
+
+@routes.get("/tenants", response_model=Tenants, summary="Tenants, by name")
+async def tenant_list(
+    request: Request,
+    state: Annotated[list[State], Query(description="May be given again; all but erased ones if not.")] = [],  # noqa: B006 (FastAPI copies it)
+    plan: str | None = None,
+    cluster: str | None = None,
+    label: Annotated[list[str], Query(description="NAME=VALUE; may be given again.")] = [],  # noqa: B006
+    prefix: Annotated[str, Query(description="Names that begin so.")] = "",
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Any:
+    found = await verbs_of(request).tenant_list(
+        states=state,
+        plan=plan,
+        cluster=cluster,
+        labels=labels_of(label),
+        prefix=prefix,
+        after=after(cursor),
+        limit=limit + 1,
+    )
+    own = principal_of(request).tenant
+    if own is not None:
+        found = await verbs_of(request).tenant_list(states=state, prefix=own)
+        return Tenants(items=[one for one in found if one.name == own and one.state is not State.ERASED])
+    return Tenants(items=found[:limit], next=cursor_of(found[limit - 1].name) if len(found) > limit else None)
+
+
+@routes.post("/tenants", response_model=Tenant, status_code=201, summary="Writes a tenant down, as a draft")
+async def tenant_create(request: Request, body: NewTenant, key: Key = None) -> Response:
+    """Nothing is made on its cluster yet."""
+    made = await verbs_of(request).tenant_create(body)
+    return tagged(request, made, made.version, 201, location=f"/v1/tenants/{made.name}")
+
+
+@routes.post(
+    "/onboard",
+    response_model=Onboarded | Rehearsed,
+    status_code=201,
+    summary="Create, provision, grant and activate in one",
+)
+async def tenant_onboard(
+    request: Request, body: Onboard, key: Key = None, dry_run: DryRun = False
+) -> Response:
+    """The password is in this answer alone."""
+    if dry_run:
+        return await rehearsed(request, lambda verbs: verbs.tenant_onboard(body.tenant, body.access))
+    done = await verbs_of(request).tenant_onboard(body.tenant, body.access)
+    return answer_of(done, 201, location=f"/v1/tenants/{done.tenant.name}")
+
+
+@routes.get("/tenants/{tenant}", response_model=Tenant, summary="One tenant")
+async def tenant_get(request: Request, tenant: TenantPath) -> Response:
+    found = await verbs_of(request).tenant_get(tenant)
+    return tagged(request, found, found.version)
+
+
+@routes.get(
+    "/tenants/{tenant}/details",
+    response_model=TenantDetails,
+    summary="All about one: values, access, its job",
+)
+async def tenant_show(request: Request, tenant: TenantPath) -> Any:
+    return answer_of(await verbs_of(request).tenant_show(tenant))
+
+
+@routes.patch("/tenants/{tenant}", response_model=Tenant, summary="Changes what a tenant has")
+async def tenant_set(
+    request: Request, tenant: TenantPath, body: TenantPatch, if_match: IfMatch = None
+) -> Response:
+    """Proxies have it within a second."""
+    changed = await verbs_of(request).tenant_set(
+        tenant,
+        plan=body.plan,
+        labels=body.labels,
+        sni=body.sni,
+        spec=body.spec,
+        version=version_of(request),
+    )
+    return tagged(request, changed, changed.version)
+
+
+@routes.delete("/tenants/{tenant}", response_model=Tenant, summary="Deletes a tenant, with a time of grace")
+async def tenant_delete(
+    request: Request,
+    tenant: TenantPath,
+    reason: str = "",
+    grace_s: Annotated[float | None, Query(ge=0, le=315_360_000)] = None,
+) -> Response:
+    """Its logins are refused from now on; it is erased once its grace is over."""
+    return answer_of(await verbs_of(request).tenant_delete(tenant, reason, grace_s))
+
+
+@routes.post(
+    "/tenants/{tenant}/provision",
+    response_model=Tenant | Rehearsed,
+    responses=STARTED,
+    summary="Makes its schema, roles and rights",
+)
+async def tenant_provision(
+    request: Request, tenant: TenantPath, key: Key = None, prefer: Prefer = None, dry_run: DryRun = False
+) -> Response:
+    if dry_run:
+        return await rehearsed(request, lambda verbs: verbs.tenant_provision(tenant))
+    return await started(request, lambda verbs: verbs.tenant_provision(tenant))
+
+
+@routes.post("/tenants/{tenant}/activate", response_model=Tenant, summary="Lets its logins in")
+async def tenant_activate(request: Request, tenant: TenantPath, key: Key = None) -> Response:
+    return answer_of(await verbs_of(request).tenant_activate(tenant))
+
+
+@routes.post("/tenants/{tenant}/suspend", response_model=Tenant, summary="Refuses its logins")
+async def tenant_suspend(
+    request: Request, tenant: TenantPath, body: Reason | None = None, key: Key = None
+) -> Response:
+    """Those who are connected may stay for its grace time."""
+    return answer_of(await verbs_of(request).tenant_suspend(tenant, body.reason if body else ""))
+
+
+@routes.post("/tenants/{tenant}/resume", response_model=Tenant, summary="Lets its logins in again")
+async def tenant_resume(request: Request, tenant: TenantPath, key: Key = None) -> Response:
+    return answer_of(await verbs_of(request).tenant_resume(tenant))
+
+
+@routes.post("/tenants/{tenant}/rename", response_model=Tenant, summary="Changes what clients call it")
+async def tenant_rename(request: Request, tenant: TenantPath, body: Rename, key: Key = None) -> Response:
+    renamed = await verbs_of(request).tenant_rename(tenant, body.name)
+    return answer_of(renamed, location=f"/v1/tenants/{renamed.name}")
+
+
+@routes.post("/tenants/{tenant}/restore", response_model=Tenant, summary="Takes a deletion back")
+async def tenant_restore(request: Request, tenant: TenantPath, key: Key = None) -> Response:
+    """It is suspended then."""
+    return answer_of(await verbs_of(request).tenant_restore(tenant))

@@ -1,0 +1,150 @@
+"""The client is a Door as the verbs are, and the command line works by it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+
+import pytest
+
+from tenant_proxy.api.client import Client
+from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.catalog.records import Level, Plan, Spec
+from tenant_proxy.catalog.states import State
+from tenant_proxy.cli import main
+from tenant_proxy.lifecycle.door import Door
+from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+from tenant_proxy.lifecycle.verbs import Verbs
+
+#: of files where the command runs, or of an administrator beside the servers
+NOT_BY_THE_API = {
+    "archive_show",
+    "erasure_record",
+    "migrate",
+    "migrate_status",
+    "tenant_adopt",
+    "tenant_clone",
+    "tenant_erase",
+    "tenant_export",
+    "tenant_import",
+    "tenant_move",
+    "tenant_move_confirm",
+    "tenant_scan",
+    "usage_customers",
+}
+
+
+def test_it_has_the_methods_of_the_verbs():
+    names = {name for name, _ in inspect.getmembers(Door, inspect.isfunction) if not name.startswith("_")}
+    for name in names:
+        for other in (Client, Verbs):
+            wanted = list(inspect.signature(getattr(Door, name)).parameters.values())
+            found = inspect.signature(getattr(other, name)).parameters
+            for one in wanted:
+                assert found[one.name].default == one.default or one.name == "self", f"{other} {name} {one}"
+    missing = {
+        name
+        for name, _ in inspect.getmembers(Verbs, inspect.iscoroutinefunction)
+        if not name.startswith("_") and name not in names
+    }
+    assert missing == NOT_BY_THE_API
+
+
+async def test_a_life_by_the_client(api, town):
+    client = api.client()
+    await client.plan_put(Plan(name="standard", spec=Spec(max_clients=5)))
+    onboarded = await client.tenant_onboard(
+        NewTenant(name="acme", plan="standard", labels={"a": "b"}), NewAccess(login="alice")
+    )
+    password = onboarded.granted.password
+    with town.connect("alice", password) as conn:
+        conn.execute("CREATE TABLE orders (id int)")
+    assert (await client.tenant_show("acme")).effective["max_clients"].value == 5
+    found = await client.tenant_list(states=[State.ACTIVE], labels={"a": "b"}, prefix="ac", limit=5)
+    assert [one.name for one in found] == ["acme"]
+    assert (await client.tenant_set("acme", spec={"max_clients": 3})).spec.max_clients == 3
+    assert (await client.tenant_provision("acme")).state is State.ACTIVE
+    granted = await client.access_grant("acme", NewAccess(login="bob", level=Level.READONLY))
+    assert granted.access.level is Level.READONLY
+    assert len(await client.access_list(tenant="acme")) == 2
+    assert (await client.access_rotate("bob")).retires_at is not None
+    assert (await client.login_set("bob", max_clients=3)).max_clients == 3
+    await client.role_put("acme", "clerk", {"orders": ["select"]})
+    assert [one.name for one in await client.role_list("acme")] == ["clerk"]
+    await client.role_delete("acme", "clerk")
+    await client.access_revoke("acme", "bob")
+    assert (await client.tenant_suspend("acme", "unpaid")).reason == "unpaid"
+    await client.tenant_resume("acme")
+    await client.tenant_rename("acme", "anvil")
+    await client.tenant_delete("anvil", grace_s=60.0)
+    assert (await client.tenant_restore("anvil")).state is State.SUSPENDED
+    job = (await client.job_list(limit=1))[0]
+    assert await client.job_show(job.id) == job
+    assert await client.job_resume(job.id) == job
+    assert (await client.audit_verify()).ok
+    made = await client.token_create("ci", "reader")
+    assert [one.name for one in await client.token_list() if one.id == made.token.id] == ["ci"]
+    await client.token_revoke("ci")
+    await client.close()
+
+
+async def test_failures_come_as_they_are(api, town):
+    client = api.client()
+    with pytest.raises(Failure, match='no tenant "acme"') as missing:
+        await client.tenant_get("acme")
+    assert missing.value.code == "not_found"
+    await client.tenant_create(NewTenant(name="acme"))
+    with pytest.raises(Failure) as conflict:
+        await client.tenant_activate("acme")
+    with pytest.raises(Failure) as same:
+        await api.verbs.tenant_activate("acme")
+    assert conflict.value.to_json() == same.value.to_json()
+    with town.connect() as conn:
+        conn.execute("CREATE SCHEMA acme")
+    with pytest.raises(Failure) as failed:
+        await client.tenant_provision("acme")
+    assert failed.value.job is not None
+    assert "adopt" in failed.value.hint
+    with pytest.raises(Failure) as forbidden:
+        await api.client("reader").tenant_create(NewTenant(name="beta"))
+    assert forbidden.value.code == "forbidden"
+    with pytest.raises(Failure, match="can't be reached"):
+        await Client("http://127.0.0.1:1", "x").plan_list()
+    with pytest.raises(Failure, match="token"):
+        await Client(api.url, "x").plan_list()
+    with pytest.raises(Failure, match="address"):
+        Client("ftp://x", "x")
+
+
+async def test_the_command_line_by_url(api, monkeypatch, capsys, tmp_path):
+    monkeypatch.delenv("TENANT_PROXY_CONFIG", raising=False)
+    monkeypatch.setenv("TENANT_PROXY_URL", api.url)
+    monkeypatch.setenv("TENANT_PROXY_TOKEN", api.tokens["admin"])
+
+    async def run(command: str, status: int = 0) -> str:
+        found = await asyncio.to_thread(main, command.split())
+        said = capsys.readouterr()
+        assert found == status, said.out + said.err
+        return said.out + said.err if status else said.out
+
+    assert "CREATE SCHEMA" in await run("tenant onboard acme --dry-run")
+    assert (await run("tenant onboard acme")).startswith("postgresql://acme:")
+    assert "acme" in await run("tenant list")
+    assert json.loads(await run("tenant show acme --json"))["tenant"]["state"] == "active"
+    assert "the log is whole" in await run("audit verify")
+    assert "done" in await run("job list")
+    made = (await run("token create ci --role reader")).strip()
+    assert made.startswith("tpx_")
+    assert "never" in await run("token list")
+    monkeypatch.setenv("TENANT_PROXY_TOKEN", made)
+    assert "may not" in await run("tenant suspend acme", 1)
+    (tmp_path / "t.yaml").write_text("plans: [{name: big}]\ntenants: [{name: beta, plan: big}]\n")
+    monkeypatch.setenv("TENANT_PROXY_TOKEN", api.tokens["admin"])
+    await run(f"apply -f {tmp_path / 't.yaml'} --yes")
+    assert "beta" in await run("tenant list --plan big")
+    assert "good no longer" in await run("token revoke ci --yes")
+    monkeypatch.delenv("TENANT_PROXY_TOKEN")
+    assert "there is no token" in await run("tenant list", 2)
+    monkeypatch.delenv("TENANT_PROXY_URL")
+    assert "--url" in await run("tenant list", 2)

@@ -1,0 +1,124 @@
+"""The API is what its OpenAPI document says: each example, and nonsense at each of its operations."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tenant_proxy.api.app import bare_document
+from tenant_proxy.api.examples import STORY
+from tenant_proxy.api.permissions import MATRIX
+from tests.api.conftest import Reply
+from tests.api.schema import problems
+
+DOCUMENT = json.loads(json.dumps(bare_document()))
+OPERATIONS = {
+    operation["operationId"]: (method.upper(), path, operation)
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+}
+
+
+def check(name: str, reply: Reply) -> None:
+    """The status is one that is declared, and the body what is declared for it."""
+    _, _, operation = OPERATIONS[name]
+    declared = operation["responses"].get(str(reply.status))
+    assert declared is not None, f"{name} answers {reply.status}: {reply.text}"
+    if reply.status in (204, 304):
+        assert reply.text == ""
+        return
+    media = reply.headers["content-type"].split(";")[0]
+    assert media in declared["content"], f"{name}: {media}"
+    if media.endswith("json"):
+        assert problems(reply.json, declared["content"][media]["schema"], DOCUMENT) == []
+
+
+def test_what_the_document_is():
+    assert DOCUMENT["openapi"].startswith("3.1")
+    assert set(OPERATIONS) == set(MATRIX)
+    assert {one.operation for one in STORY} == set(OPERATIONS)
+    for name, (_, _, operation) in OPERATIONS.items():
+        assert operation["summary"], name
+        assert "401" in operation["responses"]
+        body = operation.get("requestBody")
+        if body is not None:
+            example = body["content"]["application/json"]["example"]
+            assert problems(example, body["content"]["application/json"]["schema"], DOCUMENT) == []
+
+
+async def test_the_examples(api, town):
+    for one in STORY:
+        reply = await api.ask(one.method, one.path, one.body, **one.headers)
+        assert reply.status == one.status, f"{one.operation}: {reply.text}"
+        check(one.operation, reply)
+        if one.operation == "tenant_provision":
+            with town.connect() as conn:
+                conn.execute("SET ROLE acme_owner; CREATE TABLE acme.orders (id int)")
+
+
+NONSENSE = ("x" * 70, "ü", "\0", "%2e%2e", "-1", "0", "99999999999999999999", "a b", '"', "acme")
+BODIES: tuple[bytes, ...] = (
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"{}",
+    b'{"name": 1}',
+    b'{"name": "\\u0000", "reason": "\\u0000", "login": "\\u0000"}',
+    b'{"name": "a", "reason": "\\ud800", "login": "\\ud800"}',
+    b'{"spec": {"pool": {"nonsense": 1}}, "grants": {"": []}}',
+    b'{"name": "a", "nonsense": true}',
+    b"\xff\xfe",
+)
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+async def test_nonsense_is_refused_as_declared(api, name):
+    method, path, operation = OPERATIONS[name]
+    parameters = operation.get("parameters", [])
+    in_path = [one["name"] for one in parameters if one["in"] == "path"]
+    asked: list[tuple[str, bytes | None]] = []
+    for value in NONSENSE:
+        filled = path
+        for one in in_path:
+            filled = filled.replace(f"{{{one}}}", quote(value, safe=""))
+        asked.append((filled, b"{}" if "requestBody" in operation else None))
+    usual = path
+    for one in in_path:
+        usual = usual.replace(f"{{{one}}}", "1")
+    for one in parameters:
+        if one["in"] == "query":
+            asked += [(f"{usual}?{one['name']}={quote(value, safe='')}", b"{}") for value in NONSENSE]
+    if "requestBody" in operation:
+        asked += [(usual, body) for body in BODIES]
+    for target, body in asked:
+        reply = await api.ask(method, target, raw=body)
+        assert reply.status < 500, f"{name} {target} {body!r}: {reply.text}"
+        if "%2F" not in target:
+            check_or_malformed(name, reply)
+    reply = await api.ask(method, usual, token=None)
+    check(name, reply)
+    assert reply.status == 401
+    assert reply.headers["www-authenticate"].startswith("Bearer")
+
+
+def check_or_malformed(name: str, reply: Reply) -> None:
+    if reply.status in (400, 405):
+        assert reply.headers["content-type"] == "application/problem+json"
+    else:
+        check(name, reply)
+
+
+async def test_errors_that_are_none_of_an_operation(api):
+    for method, path, status in (("GET", "/nowhere", 404), ("POST", "/v1/whoami", 405), ("GET", "/v1", 404)):
+        reply = await api.ask(method, path)
+        assert reply.status == status
+        assert reply.headers["content-type"] == "application/problem+json"
+        assert problems(reply.json, {"$ref": "#/components/schemas/Problem"}, DOCUMENT) == []
+    assert (await api.ask("PUT", "/v1/tenants")).headers["allow"]
+    document: Any = (await api.ask("GET", "/openapi.json", token=None)).json
+    assert document == DOCUMENT
+    assert (await api.ask("POST", "/v1/tenants", raw=b" " * (2 << 20))).status == 413

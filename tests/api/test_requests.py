@@ -1,0 +1,138 @@
+"""What requests have in common: tags, keys, pages, jobs, and that secrets are said once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from tenant_proxy.catalog.records import Plan
+from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+
+
+async def test_tags(api):
+    made = await api.ask("POST", "/v1/tenants", {"name": "acme"})
+    tag = made.headers["etag"]
+    assert made.headers["location"] == "/v1/tenants/acme"
+    assert (await api.ask("GET", "/v1/tenants/acme", If_None_Match=tag)).status == 304
+    changed = await api.ask("PATCH", "/v1/tenants/acme", {"labels": {"a": "b"}}, If_Match=tag)
+    assert changed.status == 200
+    assert changed.headers["etag"] != tag
+    late = await api.ask("PATCH", "/v1/tenants/acme", {"labels": {"a": "c"}}, If_Match=tag)
+    assert (late.status, late.json["code"]) == (412, "stale")
+    assert (await api.ask("PATCH", "/v1/tenants/acme", {}, If_Match="nonsense")).status == 412
+    plan = await api.ask("PUT", "/v1/plans/p", {}, If_None_Match="*")
+    assert plan.status == 200
+    assert (await api.ask("PUT", "/v1/plans/p", {}, If_None_Match="*")).status == 412
+    assert (await api.ask("PUT", "/v1/plans/p", {"description": "x"}, If_Match='"99"')).status == 412
+
+
+async def test_the_same_key_is_the_same_request(api):
+    await api.verbs.tenant_create(NewTenant(name="acme"))
+    await api.verbs.tenant_provision("acme")
+    body = {"login": "alice", "password": "correct horse"}
+    first = await api.ask("POST", "/v1/tenants/acme/access", body, Idempotency_Key="k1")
+    again = await api.ask("POST", "/v1/tenants/acme/access", body, Idempotency_Key="k1")
+    assert (first.status, again.status) == (201, 201)
+    assert again.headers["idempotency-replayed"] == "true"
+    # but a password is said once, and kept nowhere
+    assert first.json["password"] == "correct horse"
+    assert first.json["dsn"].startswith("postgresql://alice:")
+    assert again.json == {**first.json, "password": None, "dsn": again.json["dsn"]}
+    assert again.json["dsn"].startswith("postgresql://alice@")
+    async with api.verbs.context.store.read() as connection:
+        rows = await connection.fetch("SELECT * FROM idempotency")
+        jobs = await connection.fetch("SELECT * FROM job")
+    assert "horse" not in json.dumps([dict(row) for row in [*rows, *jobs]], default=str)
+    other = await api.ask("POST", "/v1/tenants/acme/access", {"login": "bob"}, Idempotency_Key="k1")
+    assert (other.status, other.json["code"]) == (422, "invalid")
+    # a key is its caller's
+    assert (await api.ask("POST", "/v1/tenants", {"name": "x"}, "reader", Idempotency_Key="k1")).status == 403
+    assert (await api.ask("POST", "/v1/tenants", {"name": "x"}, Idempotency_Key="x" * 300)).status == 422
+
+
+async def test_what_failed_may_be_tried_again_with_its_key(api):
+    assert (await api.ask("POST", "/v1/tenants/acme/activate", Idempotency_Key="k")).status == 404
+    await api.verbs.tenant_create(NewTenant(name="acme"))
+    await api.verbs.tenant_provision("acme")
+    assert (await api.ask("POST", "/v1/tenants/acme/activate", Idempotency_Key="k")).status == 200
+
+
+async def test_two_at_once_with_one_key(api):
+    asked = [api.ask("POST", "/v1/tenants", {"name": "acme"}, Idempotency_Key="k") for _ in range(5)]
+    replies = await asyncio.gather(*asked)
+    assert {reply.status for reply in replies} <= {201, 409}
+    assert len(await api.verbs.audit_log(kind="tenant")) == 1
+
+
+async def test_pages(api):
+    for number in range(7):
+        await api.verbs.tenant_create(NewTenant(name=f"t{number}"))
+    names: list[str] = []
+    cursor = ""
+    for _ in range(4):
+        page = (await api.ask("GET", f"/v1/tenants?limit=3{cursor}")).json
+        names += [one["name"] for one in page["items"]]
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={page['next']}"
+    assert names == [f"t{number}" for number in range(7)]
+    client = api.client()
+    assert len(await client.audit_log(limit=5)) == 5
+    assert [one.id for one in await client.audit_log(before=4)] == [3, 2, 1]
+    assert (await api.ask("GET", "/v1/audit?cursor=!")).status == 422
+
+
+async def test_long_work_is_a_job(api, town):
+    await api.verbs.tenant_create(NewTenant(name="acme"))
+    begun = await api.ask("POST", "/v1/tenants/acme/provision", Idempotency_Key="k")
+    assert begun.status == 202
+    place = begun.headers["location"]
+    events = await api.ask("GET", f"{place}/events")
+    last = json.loads(events.text.strip().split("data: ")[-1].split("\n")[0])
+    assert last["state"] == "done"
+    assert events.headers["content-type"].startswith("text/event-stream")
+    assert (await api.ask("GET", place)).json["state"] == "done"
+    assert (await api.ask("GET", "/v1/tenants/acme")).json["state"] == "ready"
+    assert (await api.ask("POST", "/v1/tenants/acme/provision", Idempotency_Key="k")).json["id"] == last["id"]
+    # what is refused before a job begins is refused at once
+    assert (await api.ask("POST", "/v1/tenants/nobody/provision")).status == 404
+    # a job that fails says so
+    with town.connect() as conn:
+        conn.execute("CREATE SCHEMA beta")
+    await api.verbs.tenant_create(NewTenant(name="beta"))
+    failed = await api.ask("POST", "/v1/tenants/beta/provision", Prefer="wait=30")
+    assert (failed.status, failed.json["code"]) == (409, "exists")
+    assert "adopt" in failed.json["hint"]
+    assert failed.json["job"]
+
+
+async def test_rehearsals(api):
+    body = {"tenant": {"name": "acme"}, "access": {"login": "acme"}}
+    reply = await api.ask("POST", "/v1/onboard?dry_run=true", body)
+    assert any("CREATE SCHEMA" in one for one in reply.json["sql"])
+    assert await api.verbs.tenant_list() == []
+
+
+async def test_secrets_are_not_in_what_is_refused(api):
+    reply = await api.ask("POST", "/v1/tenants/acme/access", {"login": 5, "password": ["hunter2"]})
+    assert reply.status == 422
+    assert "hunter2" not in reply.text
+    assert {one["at"] for one in reply.json["errors"]} == {"body.login", "body.password"}
+
+
+async def test_who_asked_is_in_the_log(api):
+    await api.client().plan_put(Plan(name="p"))
+    assert (await api.verbs.audit_log(kind="plan"))[0].actor == "token:admin"
+
+
+async def test_the_catalog_away(api, town):
+    await api.verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="acme"))
+    name = town.catalog_dsn.rsplit("/", 1)[1]
+    with town.pg.connect(database="postgres") as conn:
+        conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        reply = await api.ask("GET", "/v1/tenants")
+        assert reply.status == 503, reply.text
+        assert reply.headers["retry-after"]
+        conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert (await api.ask("GET", "/v1/tenants")).status == 200
