@@ -54,7 +54,8 @@ LAYERS: dict[str, set[str]] = {
     "catalog": BASE | {"auth"},
     "lifecycle": BASE | {"config", "auth", "net.tls", "catalog", "guard", "tenancy.space"},
     "api": BASE | {"catalog", "lifecycle"},
-    "control": BASE | {"hub", "tenancy", "config", "auth", "net.tls", "usage_shm", "catalog", "lifecycle"},
+    "control": BASE
+    | {"hub", "tenancy", "config", "auth", "net.tls", "usage_shm", "catalog", "lifecycle", "api"},
     "devel": set(),
     # these put the others together
     "worker": {"*"},

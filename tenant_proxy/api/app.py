@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -97,29 +100,37 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-async def serve(context: Context, address: str, port: int) -> None:
-    """Until SIGTERM or SIGINT; jobs that are not at their end then are gone on with by who finds them."""
+class _Unsignalled(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the process's, which does other things too."""
+        yield
+
+
+async def serve(context: Context, address: str, port: int, *, signals: bool = True) -> None:
+    """Until SIGTERM or SIGINT, or cancelled; jobs that are not at their end are gone on with by who finds
+    them.  OSError where it can't listen there.
+    """
     app = create_app(context)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=address,
-            port=port,
-            lifespan="off",
-            ws="none",
-            http="h11",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=MAX_REQUESTS,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=STOP_GRACE_S,
-        )
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, port), family=family)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        http="h11",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=MAX_REQUESTS,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_GRACE_S,
     )
     log.info("the API listens", addr=f"{address}:{port}")
     try:
-        await server.serve()
+        await (uvicorn.Server if signals else _Unsignalled)(config).serve([listener])
     finally:
+        listener.close()
         await app.state.api.stop()
 
 

@@ -177,6 +177,32 @@ class Client:
     async def tenant_restore(self, name: str) -> Tenant:
         return await self._record(Tenant, "POST", _tenant(name, "restore"))
 
+    async def tenant_clone(
+        self,
+        name: str,
+        new: str,
+        *,
+        cluster: str | None = None,
+        database: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        accept: bool = False,
+    ) -> Job:
+        body = {"name": new, "cluster": cluster, "database": database, "labels": labels, "accept": accept}
+        return await self._job(_tenant(name, "clone"), body)
+
+    async def tenant_move(self, name: str, cluster: str) -> Job:
+        return await self._job(_tenant(name, "move"), {"cluster": cluster})
+
+    async def tenant_move_confirm(self, name: str) -> Job | None:
+        done = await self._work("POST", _tenant(name, "move/confirm"))
+        return done if done is None or isinstance(done, Job) else _parsed(Job, done)
+
+    async def tenant_erase(self, name: str, *, at_once: bool = False, cascade: bool = False) -> Job:
+        return await self._job(_tenant(name, "erase"), {"at_once": at_once, "cascade": cascade})
+
+    async def erasure_record(self, name: str) -> dict[str, Any]:
+        return dict((await self._ask("GET", f"/erasures/{_part(name)}")).body)
+
     async def tenant_onboard(self, new: NewTenant, access: NewAccess) -> Onboarded:
         body = {"tenant": _given(new), "access": _given(access)}
         return await self._record(Onboarded, "POST", "/onboard", body, tried=True)
@@ -255,8 +281,8 @@ class Client:
     async def job_undo(self, number: int) -> Job:
         return await self._job(f"/jobs/{number}/undo", undo=True)
 
-    async def _job(self, path: str, *, undo: bool = False) -> Job:
-        done = await self._work("POST", path, undo=undo)
+    async def _job(self, path: str, body: Any = None, *, undo: bool = False) -> Job:
+        done = await self._work("POST", path, body, undo=undo)
         return done if isinstance(done, Job) else _parsed(Job, done)
 
     # --- the log
@@ -348,9 +374,11 @@ class Client:
                 break
         return found
 
-    async def _work(self, method: str, path: str, *, undo: bool = False) -> Job | Any:
+    async def _work(self, method: str, path: str, body: Any = None, *, undo: bool = False) -> Job | Any:
         """The answer, or the ended job that the server went on with; what failed is a Failure."""
-        answer = await self._ask(method, path, headers={"Prefer": f"wait={_WAIT_S}"}, tried=not undo)
+        answer = await self._ask(
+            method, path, body, headers={"Prefer": f"wait={_WAIT_S}"}, tried=path.endswith("/provision")
+        )
         if answer.status != 202:
             return answer.body
         job, polls = _parsed(Job, answer.body), 0

@@ -30,6 +30,15 @@ T = TypeVar("T")
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_WAIT_S: Final = 60.0
 
+#: what a catalog says, or does not, whose server is being stopped or started
+_AWAY: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.InterfaceError,
+    OSError,
+)
+
 log = get_logger("api")
 
 
@@ -84,6 +93,8 @@ class Guarded(APIRoute):
                 response = problem(413, "too_large", f"the body has more than {MAX_BODY_BYTES} bytes")
             except Failure as failure:
                 response = problem_of(failure)
+            except _AWAY:
+                response = problem_of(Failure("unavailable", "the catalog can't be reached"))
             except Exception as error:  # the place is enough to find it; the text may hold what it should not
                 log.error("internal error", reason=type(error).__name__, place=_place(error))
                 response = problem(500, "internal", "please report it; the log says where it was")
@@ -192,7 +203,7 @@ def tagged(request: Request, record: Record, version: int, status: int = 200, **
     return response
 
 
-async def started(request: Request, verb: Callable[[Verbs], Awaitable[Record]]) -> Response:
+async def started(request: Request, verb: Callable[[Verbs], Awaitable[Record | None]]) -> Response:
     """The verb's answer, if it is there at once or within `Prefer: wait=SECONDS`; else 202 and its job."""
     api: Api = request.app.state.api
     verbs = verbs_of(request)
@@ -204,7 +215,8 @@ async def started(request: Request, verb: Callable[[Verbs], Awaitable[Record]]) 
     if not task.done():
         await asyncio.wait((task,), timeout=_wait_s(request))
     if task.done():
-        return answer_of(task.result())
+        done = task.result()
+        return Response(status_code=204) if done is None else answer_of(done)
     job = begun.result()
     return answer_of(job, 202, location=f"/v1/jobs/{job.id}")
 

@@ -32,6 +32,8 @@ def serve(config: ConfigOption) -> None:
         asyncio.run(run())
     except Failure as failure:
         fail(failure)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
 
 
 @api_app.command()

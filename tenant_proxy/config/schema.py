@@ -439,10 +439,10 @@ class Jwt(Section):
 
 
 class Api(Section):
-    """The REST API of the tenants' life, as `tenant-proxy api serve` has it; it needs a catalog."""
+    """The REST API of the tenants' life; it needs a catalog."""
 
     enabled: bool = False
-    """Whether there is one."""
+    """Whether this proxy has one; `tenant-proxy api serve` has it without a proxy."""
     address: str = "127.0.0.1"
     """Where it listens."""
     port: Port = 9128

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tenant_proxy import hub
 from tenant_proxy.config.schema import Config
 from tenant_proxy.config.transport import from_transport
+from tenant_proxy.control import api
 from tenant_proxy.control.accounts import Accounts
 from tenant_proxy.control.caretaker import Caretaker
 from tenant_proxy.control.follow import Follower
@@ -50,6 +51,7 @@ class Control:
         self._accounting: asyncio.Task[None] | None = None
         self._caretaker: Caretaker | None = None
         self._caretaking: asyncio.Task[None] | None = None
+        self._api: asyncio.Task[None] | None = None
         obs_log.configure(self._config.log.level, self._config.log.format)
         client.on("reload", self._on_reload)
         client.on("catalog", self._on_catalog)
@@ -63,6 +65,8 @@ class Control:
             self._client, self._config, self._boot, proxy_name(self._config), self._follower
         )
         self._accounting = asyncio.create_task(self._accounts.run())
+        if self._config.api.enabled:
+            self._api = asyncio.create_task(api.serve(self._config))
         await self._client.call("supervisor", "ready")
         if not self._boot["http_fds"]:
             stopped = asyncio.Event()
@@ -83,7 +87,7 @@ class Control:
         await self._stop()
 
     async def _stop(self) -> None:
-        for task in (self._following, self._accounting, self._caretaking):
+        for task in (self._following, self._accounting, self._caretaking, self._api):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

@@ -35,13 +35,17 @@ class Service:
     verbs: Verbs
     #: role -> secret
     tokens: dict[str, str] = field(default_factory=dict)
+    #: closed at the end
+    clients: list[Client] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, role: str = "admin", **options: Any) -> Client:
-        return Client(self.url, self.tokens[role], **options)
+        made = Client(self.url, self.tokens[role], **options)
+        self.clients.append(made)
+        return made
 
     async def ask(
         self,
@@ -76,6 +80,7 @@ class Service:
 async def serve_api(new_context) -> AsyncIterator[Any]:
     """Call with changes of the configuration for a Service."""
     running: list[tuple[uvicorn.Server, asyncio.Task[None], Any]] = []
+    services: list[Service] = []
 
     async def start(**changes: Any) -> Service:
         context = await new_context(**changes)
@@ -88,9 +93,13 @@ async def serve_api(new_context) -> AsyncIterator[Any]:
         service = Service(listener.getsockname()[1], verbs)
         for role in ("admin", "auditor", "reader"):
             service.tokens[role] = (await verbs.token_create(role, role)).secret
+        services.append(service)
         return service
 
     yield start
+    for service in services:
+        for client in service.clients:
+            await client.close()
     for server, task, app in running:
         server.should_exit = True
         await task

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +16,7 @@ from tenant_proxy.api.permissions import MATRIX
 from tests.api.conftest import Reply
 from tests.api.schema import problems
 
+SCRIPT = Path(__file__).parents[2] / "scripts" / "generate_api_reference.py"
 DOCUMENT = json.loads(json.dumps(bare_document()))
 OPERATIONS = {
     operation["operationId"]: (method.upper(), path, operation)
@@ -122,3 +125,12 @@ async def test_errors_that_are_none_of_an_operation(api):
     document: Any = (await api.ask("GET", "/openapi.json", token=None)).json
     assert document == DOCUMENT
     assert (await api.ask("POST", "/v1/tenants", raw=b" " * (2 << 20))).status == 413
+
+
+def test_the_reference_is_as_generated():
+    spec = importlib.util.spec_from_file_location("generate", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.generated() == module.DOCS.read_text(), "run scripts/generate_api_reference.py"

@@ -17,6 +17,8 @@ BODIES = {
     "tenant_onboard": {"tenant": {"name": "gamma"}, "access": {"login": "gamma"}},
     "tenant_set": {},
     "tenant_rename": {"name": "delta"},
+    "tenant_clone": {"name": "delta"},
+    "tenant_move": {"cluster": "other"},
     "access_grant": {"login": "newcomer"},
     "login_set": {},
     "role_put": {"grants": {}},
@@ -53,7 +55,7 @@ async def test_the_matrix(api):
         for role in Role:
             for of in ("acme", "beta"):
                 target = path.format(
-                    tenant=of, login=of, plan="p", role="clerk", job=jobs[of], token="nobody"
+                    tenant=of, login=of, plan="p", role="clerk", job=jobs[of], token="nobody", name="nobody"
                 )
                 may = role in MATRIX[name]
                 bound = any(one in path for one in ("{tenant}", "{login}", "{job}"))

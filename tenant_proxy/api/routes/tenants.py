@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Query, Request
+from fastapi import Path, Query, Request
 from fastapi.responses import Response
 
 from tenant_proxy.api.cursors import after, cursor_of
@@ -30,8 +30,9 @@ from tenant_proxy.api.routes.common import (
     labels_of,
     router,
 )
-from tenant_proxy.catalog.records import Name, Record, Tenant
+from tenant_proxy.catalog.records import Job, Name, Record, Tenant
 from tenant_proxy.catalog.states import State
+from tenant_proxy.config.schema import PgName
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant, Onboarded, TenantDetails
 
 routes = router("tenants")
@@ -60,6 +61,27 @@ class Rename(Record):
 class Reason(Record):
     reason: str = ""
     """Told to those who are refused."""
+
+
+class Clone(Record):
+    name: Name
+    """Of the new tenant."""
+    cluster: str | None = None
+    database: PgName | None = None
+    labels: dict[str, str | None] | None = None
+    accept: bool = False
+    """Also where something can't be brought along as it is."""
+
+
+class Move(Record):
+    cluster: str
+
+
+class Erase(Record):
+    at_once: bool = False
+    """Before its grace is over."""
+    cascade: bool = False
+    """With objects of others that depend on its own."""
 
 
 class Onboard(Record):
@@ -201,3 +223,70 @@ async def tenant_rename(request: Request, tenant: TenantPath, body: Rename, key:
 async def tenant_restore(request: Request, tenant: TenantPath, key: Key = None) -> Response:
     """It is suspended then."""
     return answer_of(await verbs_of(request).tenant_restore(tenant))
+
+
+# --- whole tenants
+
+
+@routes.post("/tenants/{tenant}/clone", response_model=Job, responses=STARTED, summary="Makes a copy")
+async def tenant_clone(
+    request: Request, tenant: TenantPath, body: Clone, key: Key = None, prefer: Prefer = None
+) -> Response:
+    """With everything that it has now, but its logins."""
+    return await started(
+        request,
+        lambda verbs: verbs.tenant_clone(
+            tenant,
+            body.name,
+            cluster=body.cluster,
+            database=body.database,
+            labels=body.labels,
+            accept=body.accept,
+        ),
+    )
+
+
+@routes.post(
+    "/tenants/{tenant}/move", response_model=Job, responses=STARTED, summary="Moves it to another cluster"
+)
+async def tenant_move(
+    request: Request, tenant: TenantPath, body: Move, key: Key = None, prefer: Prefer = None
+) -> Response:
+    """Where it was, it is kept until that is confirmed."""
+    return await started(request, lambda verbs: verbs.tenant_move(tenant, body.cluster))
+
+
+@routes.post(
+    "/tenants/{tenant}/move/confirm",
+    response_model=Job,
+    responses={**STARTED, 204: {"description": "Nothing was kept."}},
+    summary="Takes away what was kept where it was",
+)
+async def tenant_move_confirm(
+    request: Request, tenant: TenantPath, key: Key = None, prefer: Prefer = None
+) -> Response:
+    return await started(request, lambda verbs: verbs.tenant_move_confirm(tenant))
+
+
+@routes.post(
+    "/tenants/{tenant}/erase",
+    response_model=Job,
+    responses=STARTED,
+    summary="Erases a deleted tenant",
+)
+async def tenant_erase(
+    request: Request, tenant: TenantPath, body: Erase | None = None, key: Key = None, prefer: Prefer = None
+) -> Response:
+    """The job's result is the signed record."""
+    asked = body or Erase()
+    return await started(
+        request, lambda verbs: verbs.tenant_erase(tenant, at_once=asked.at_once, cascade=asked.cascade)
+    )
+
+
+@routes.get("/erasures/{name}", response_model=dict[str, Any], summary="The record of an erasure")
+async def erasure_record(
+    request: Request, name: Annotated[str, Path(description="What the tenant was called.", examples=["acme"])]
+) -> Any:
+    """Of the last tenant of this name that was erased."""
+    return await verbs_of(request).erasure_record(name)
