@@ -64,16 +64,16 @@ class Callers:
         config = self._config
         wanted = jwt.JWTClaimsRegistry(
             leeway=_LEEWAY_S,
-            iss={"essential": True, "value": config.issuer},
-            aud={"essential": True, "value": config.audience},
+            iss={"essential": True, "value": config.issuer or ""},
+            aud={"essential": True, "value": config.audience or ""},
             sub={"essential": True},
             exp={"essential": True},
         )
         try:
             claims: dict[str, Any] = jwt.decode(value, keys, algorithms=_ALGORITHMS).claims
             wanted.validate(claims)
-            role = Role(claims.get(config.role_claim))
-        except (JoseError, ValueError, TypeError):
+            role = Role(claims[config.role_claim])
+        except (JoseError, ValueError, TypeError, KeyError):
             raise Unauthenticated from None
         subject, tenant = claims["sub"], claims.get(config.tenant_claim)
         if not isinstance(subject, str) or not subject.isprintable() or not 0 < len(subject) <= 200:

@@ -59,10 +59,10 @@ async def test_roles_of_claims(api):
         {"tenant_proxy_role": ["admin"]},
         {"tenant_proxy_role": "tenant_admin"},
         {"tenant_proxy_role": "tenant_admin", "tenant_proxy_tenant": "../beta"},
-        {"nbf": int(time.time()) + 600},
+        {"nbf": 1 << 40},
         {"key": OTHER},
     ],
-    ids=str,
+    ids=lambda changes: next(iter(changes)),
 )
 async def test_what_is_not_good(api, changes):
     assert (await api.ask("GET", "/v1/whoami", token=token(**changes))).status == 401
