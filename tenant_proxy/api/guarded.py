@@ -14,6 +14,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from tenant_proxy.api.callers import Callers, Unauthenticated
 from tenant_proxy.api.once import once, request_hash
@@ -130,7 +131,9 @@ async def _answer(
             return problem_of(failure)
         except RequestValidationError as error:
             return wrong_values(error.errors())
-        except (asyncpg.DataError, UnicodeError):
+        except HTTPException as error:  # of a body that is not even text
+            return problem(error.status_code, "malformed", "the body can't be read")
+        except (asyncpg.DataError, UnicodeError, OverflowError):
             return problem(422, "invalid", "there is a value that PostgreSQL can't hold")
 
     key = request.headers.get("idempotency-key")

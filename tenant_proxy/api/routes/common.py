@@ -34,11 +34,13 @@ Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the 
 _PROBLEM: dict[str, Any] = {"model": Problem, "content": {MEDIA_TYPE: {}}}
 #: what any of them may answer
 PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body can't be read.", **_PROBLEM},
     401: {"description": "No token, or none that is good.", **_PROBLEM},
     403: {"description": "The role may not do that.", **_PROBLEM},
     404: {"description": "There is no such thing.", **_PROBLEM},
     409: {"description": "Its state does not allow it, or a job is at work on it.", **_PROBLEM},
     412: {"description": "It was changed meanwhile.", **_PROBLEM},
+    413: {"description": "The body is too large.", **_PROBLEM},
     422: {"description": "What was asked for is not possible in itself.", **_PROBLEM},
     502: {"description": "A PostgreSQL server refused it.", **_PROBLEM},
     503: {"description": "A server can't be reached.", **_PROBLEM},

@@ -222,7 +222,7 @@ async def usage_show(
 @routes.get("/usage/invoices", response_model=Invoices, summary="What a month comes to; nobody is charged")
 async def usage_invoices(
     request: Request,
-    month: Annotated[str, Query(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$", examples=["2026-11"])],
+    month: Annotated[str, Query(pattern="^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])$", examples=["2026-11"])],
     tenant: Annotated[list[str], Query(description="May be given again; all if not.")] = [],  # noqa: B006
 ) -> Any:
     return Invoices(items=await verbs_of(request).usage_invoices(month, _of(request, tenant)))
