@@ -24,6 +24,7 @@ BODIES = {
     "role_put": {"grants": {}},
     "token_create": {"name": "one", "role": "reader"},
 }
+QUERIES = {"usage_show": "?since=2026-11-01T00:00:00Z&until=2026-12-01T00:00:00Z"}
 #: what can't do harm when it may be done; the rest is only tried where it must be refused
 HARMLESS = {
     name for name in MATRIX if name.endswith(("_list", "_list_all", "_get", "_show", "_log", "_verify"))
@@ -64,7 +65,7 @@ async def test_the_matrix(api):
                 if may and name not in HARMLESS:
                     authorize(Principal("x", role, "acme" if role is Role.TENANT_ADMIN else None), name, None)
                     continue
-                reply = await api.ask(method, target, BODIES.get(name), role.value)
+                reply = await api.ask(method, target + QUERIES.get(name, ""), BODIES.get(name), role.value)
                 wanted = (200, 404) if may else (403,)
                 assert reply.status in wanted, f"{role} {method} {target}: {reply.status} {reply.text}"
     assert {tenant.name for tenant in await verbs.tenant_list()} == {"acme", "beta"}
