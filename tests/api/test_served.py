@@ -12,7 +12,7 @@ from tenant_proxy.catalog import tokens
 from tests.wire_client import wait_until
 
 
-def test_a_proxy_serves_it(own_proxy, catalog_dsn):
+def test_a_proxy_serves_it(catalog_dsn, own_proxy):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     own_proxy(catalog={"dsn": {"value": catalog_dsn}}, api={"enabled": True, "port": port})
