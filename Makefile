@@ -2,7 +2,8 @@
 #
 #   make demo            embedded PostgreSQL, two tenants, the proxy, a tour; stays up   (ONCE=1: exits)
 #   make test            every test but the long ones     (ARGS="-k scram" goes to pytest; "-n 0": one by one)
-#   make soak, fuzz      the long ones     (SECONDS=3600: each of our parsers is fuzzed as long)
+#   make soak, fuzz      the long ones     (SECONDS=3600: each of our parsers is fuzzed as long;
+#                        STEPS=, CANCELS=: of the leak hunter, of the cancel storm)
 #   make bench           the load tests                   (ARGS goes to python -m loadtests)
 #   make lint            ruff and mypy
 #   make format          ruff format
@@ -25,6 +26,9 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 ARGS ?=
 ONCE ?=
 SECONDS ?= 60
+STEPS ?= 1000000
+CANCELS ?= 100000
+EXAMPLES ?= 2000
 
 CYTHON_SOURCES := setup.py $(shell find tenant_proxy -name '*.pyx' -o -name '*.pxd')
 BUILD_EXT := $(PY) setup.py -q build_ext --inplace --parallel $(JOBS)
@@ -94,6 +98,9 @@ test: compile .stamps/packages
 
 soak: compile .stamps/packages
 	$(PY) -m pytest -m soak --timeout 7200 $(ARGS)
+	TP_LEAK_STEPS=$(STEPS) TP_CANCELS=$(CANCELS) TP_SETTINGS_EXAMPLES=$(EXAMPLES) \
+	$(PY) -m pytest --timeout 0 $(ARGS) tests/e2e/test_leaks.py tests/e2e/test_settings_machine.py \
+	  tests/adversity/test_cancel_storm.py
 
 fuzz: compile .stamps/packages
 	FUZZ_SECONDS=$(SECONDS) $(PY) -m pytest -m fuzz --timeout 7200 $(ARGS)

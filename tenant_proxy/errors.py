@@ -445,6 +445,19 @@ def queue_full(tenant: str, limit: int) -> ProxyError:
     )
 
 
+def too_many_pins(tenant: str, limit: int) -> ProxyError:
+    return ProxyError(
+        "53300",
+        "too many clients keep a database connection of their own",
+        detail=f'Tenant "{tenant}" may have {limit} clients with temporary tables, LISTEN, session advisory '
+        "locks, WITH HOLD cursors or SQL PREPARE.",
+        hint="End sessions that have such, or send DISCARD ALL in them; an operator can raise the tenant's "
+        "pool.max_pins.",
+        source=Source.PROXY,
+        reason="too_many_pins",
+    )
+
+
 def query_timeout(seconds: float) -> ProxyError:
     return ProxyError(
         "57014",

@@ -46,6 +46,17 @@ class Effect(enum.IntFlag):
     ENDS = 1 << 15
     #: makes the tenant's data more: refused to one that is over its storage
     GROWS = 1 << 16
+    #: EXECUTE: names a prepared statement, perhaps one that the client has made by Parse (`Verdict.executes`)
+    EXECUTES = 1 << 17
+    #: RESET ALL, and nothing else that sets or tells a setting: a shared backend goes back to what the client
+    #: began with
+    RESETS = 1 << 18
+    # BEGIN, START TRANSACTION, COMMIT (END), ROLLBACK (ABORT), alone in their text: where nothing else comes
+    # between no server is needed
+    BEGINS = 1 << 19
+    STARTS = 1 << 20
+    COMMITS = 1 << 21
+    ROLLS_BACK = 1 << 22
 
 
 class Edit(NamedTuple):
@@ -100,6 +111,8 @@ class Verdict:
     #: (number of a parameter from 1, what its value names): judged when it is bound.  The kinds are those of
     #: `guard.bound`
     bound: tuple[tuple[int, str], ...] = ()
+    #: names of prepared statements that EXECUTE names
+    executes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

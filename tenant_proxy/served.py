@@ -11,7 +11,7 @@ from typing import Any
 
 from tenant_proxy.config.schema import Config, Isolation
 from tenant_proxy.obs.log import get_logger
-from tenant_proxy.pool.budget import CODE_COUNTERS
+from tenant_proxy.pool.budget import CODE_COUNTERS, PINS
 from tenant_proxy.shm import MAX_TENANTS
 from tenant_proxy.tenancy.records import code_name
 from tenant_proxy.tenancy.registry import group_name
@@ -129,5 +129,5 @@ class Indexes:
 
 
 def _of_tenant(name: str, code: str | None) -> list[str]:
-    names = [f"tenant:{name}", f"clients of tenant:{name}"]
+    names = [f"tenant:{name}", f"clients of tenant:{name}", f"{PINS}:{name}"]
     return names + [f"{what}:{code}" for what in CODE_COUNTERS] if code is not None else names

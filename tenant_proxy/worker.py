@@ -42,6 +42,7 @@ from tenant_proxy.relay.leaving import Leaving
 from tenant_proxy.relay.limit_hooks import LimitHooks
 from tenant_proxy.relay.login import Admission, Attempt, Logins
 from tenant_proxy.relay.mailbox import Mailbox
+from tenant_proxy.relay.pins import UNREAD, Pins
 from tenant_proxy.relay.pools import Pools
 from tenant_proxy.relay.session import ServerInfo, Session
 from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask_sql, too_large
@@ -89,6 +90,7 @@ class Worker:
         self.code = Code(self)
         self.switches: dict[SwitchKey, bytes] = {}
         self.pools = Pools(self)
+        self.pins = Pins()
         self.logins = Logins(self)
         self.dialer = Dialer(self)
         self.cancels = Cancels(self)
@@ -363,6 +365,7 @@ class Hooks(SharedHooks, LimitHooks):
         worker.judging.judges.forget(client)
         worker.budget.give_back_client(session.places)
         worker.code.on_client_gone(client)
+        worker.pins.drop(client)
         if worker.state.config.log.disconnections:
             log.info(
                 "client disconnected",
@@ -537,9 +540,16 @@ class Hooks(SharedHooks, LimitHooks):
             return False
         return judging.deallocate_tag(names)
 
-    def on_pinned(self, session: Session, scope: int, sql: bytes) -> None:
-        reason = self._worker.judging.pin_reason(scope, sql)
+    def on_pinned(self, client: int, session: Session, scope: int, sql: bytes) -> None:
+        reason = self._worker.judging.pin_reason(scope, sql) if sql else UNREAD
+        self._worker.pins.add(client, session.tenant, reason)
         log.info("client pinned to its server", tenant=session.tenant, user=session.user, reason=reason)
+
+    def too_many_pins(self, session: Session) -> bytes:
+        assert session.pool is not None
+        error = errors.too_many_pins(session.tenant, session.pool.tenant.pool.max_pins)
+        self._worker.count_error(session.tenant, error)
+        return error.to_message()
 
     # --- servers ---
 
@@ -618,11 +628,41 @@ class Hooks(SharedHooks, LimitHooks):
         if name is not None and value is not None and name not in TRANSACTION_SETTINGS:
             self._asked[server][name] = value
 
-    def on_ask_done(self, server: int) -> int:
+    def on_ask_done(self, server: int, session: Session | None) -> tuple[int, int]:
         settings = self._asked.pop(server)
         if too_large(settings):
             raise ValueError("a client's settings are too large to be carried from server to server")
-        return self._worker.settings.intern(settings)
+        table = self._worker.settings
+        had = table.intern(settings)
+        if session is None or not session.application_name or "application_name" in settings:
+            return had, had
+        # RESET has led back to what the server was opened with, which was not with the client's name
+        return had, table.intern({**settings, "application_name": session.application_name})
+
+    # --- what a session is left as ---
+
+    def reset_edits(self, scope: int, sql: bytes) -> list[tuple[int, int, bytes]]:
+        return self._worker.judging.reset_edits(scope, sql)
+
+    def execute(
+        self, client: int, scope: int, sql: bytes
+    ) -> tuple[list[tuple[int, int, bytes]], list[bytes]] | None:
+        """Edits that give EXECUTE the names that servers know the client's statements by, and its own."""
+        judging = self._worker.judging
+        names = judging.executes(scope, sql, client)
+        known = self._worker.engine.client_statements(client, [name.encode() for name in names])
+        if not known:
+            return None
+        renamed = {name.decode(): server.decode() for name, server in known.items()}
+        return judging.execute_edits(scope, sql, renamed), list(known)
+
+    def on_defined(self, pool: int) -> None:
+        """Definitions have changed in the schema of a pool's tenant."""
+        record = self._worker.pools.get(pool)
+        assert record is not None
+        for one in self._worker.pools:
+            if not one.is_group and one.tenant.code == record.tenant.code:
+                self._worker.engine.pool_defined(one.id)
 
 
 def _engine_limits(config: Config) -> dict[str, int | bool]:

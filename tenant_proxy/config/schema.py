@@ -237,6 +237,12 @@ class Pool(Section):
     """A backend older than this is closed when it is free."""
     server_lifetime_jitter: Annotated[float, Field(ge=0, le=0.9)] = 0.1
     """Each backend's lifetime is shortened by a random part of up to this, as a fraction."""
+    max_pins: Count = 0
+    """Clients of the tenant that may keep a backend between transactions, for temporary tables, LISTEN and
+    the like (transaction mode); the next one's statement gets 53300."""
+    defer_begin: bool = True
+    """In transaction mode a BEGIN takes no backend: the first statement behind it does, and the transaction's
+    times count from there."""
     max_prepared_statements: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Protocol-level prepared statements kept per backend (LRU) in transaction mode."""
     reset_query: str = "DISCARD ALL"

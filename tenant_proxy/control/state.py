@@ -57,7 +57,7 @@ class ControlState:
         async with self._scraping:
             status = await self._hub.call("supervisor", "status", timeout_s=SCRAPE_TIMEOUT_S)
             answers = await self._hub.call(
-                "workers", "snapshot", {"what": ["counters", "tenants", "pools"]}, SCRAPE_TIMEOUT_S
+                "workers", "snapshot", {"what": ["counters", "tenants", "pools", "pins"]}, SCRAPE_TIMEOUT_S
             )
             names = [tenant.name for tenant in self._config.tenants]
             if self.follower is not None:

@@ -48,7 +48,7 @@ STATEMENTS: Final[Mapping[str, Statement]] = {
     "DiscardStmt": Statement(0),
     "DeallocateStmt": Statement(int(Effect.DEALLOCATES)),
     "PrepareStmt": Statement(0),
-    "ExecuteStmt": Statement(_OPAQUE),
+    "ExecuteStmt": Statement(_OPAQUE | int(Effect.EXECUTES)),
     "ListenStmt": Statement(0),
     "UnlistenStmt": Statement(0),
     "NotifyStmt": Statement(_W),

@@ -37,7 +37,8 @@ _RULES: Final[Mapping[str, Rule]] = {
     **sharing.RULES,
 }
 _MULTI: Final = int(Effect.MULTI)
-_ENDS: Final = int(Effect.ENDS)
+_RESETS: Final = int(Effect.RESETS)
+_ALONE: Final = int(Effect.BEGINS | Effect.STARTS | Effect.COMMITS | Effect.ROLLS_BACK)
 
 
 class Judgement(Walk):
@@ -163,16 +164,19 @@ class Guard:
         except Refusal as refusal:
             return _rejected(refusal, Effect(w.effects))
         if len(tree) > 1:
-            w.effects = (w.effects | _MULTI) & ~_ENDS
+            w.effects = w.effects & ~_ALONE | _MULTI
         if w.stored or w.bound:
             sharing.settle(w)
-        if not (w.deallocates or w.settings or w.pin_reason or edits or w.bound):
+        if w.effects & _RESETS:
+            sharing.settle_reset(w, tree)
+        if not (w.deallocates or w.executes or w.settings or w.pin_reason or edits or w.bound):
             return _allowed(w.effects, w.exact)
         return Verdict(
             Action.ALLOW,
             Effect(w.effects),
             exact=w.exact,
             deallocates=tuple(w.deallocates),
+            executes=tuple(w.executes),
             settings=tuple(w.settings),
             pin_reason=w.pin_reason,
             edits=edits,

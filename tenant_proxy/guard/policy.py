@@ -7,8 +7,8 @@ could give one text different verdicts must have different ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from tenant_proxy.config.schema import Policy
 from tenant_proxy.settings_policy import SYSTEM_SCHEMAS, TEMP_SCHEMA, client_encoding_codec
@@ -47,6 +47,10 @@ class GuardScope:
     space: str = ""
     #: settings that statements may not change
     locked: frozenset[str] = frozenset()
+    #: prepared statements that the server knows by other names
+    statements: Mapping[str, str] = field(default_factory=dict, hash=False)
+    #: whether RESET ALL resets; else it is turned to a RESET that does nothing
+    resets: bool = True
 
     @classmethod
     def build(

@@ -34,6 +34,9 @@ _RESTRICTED: Final = frozenset({"view", "foreign-table"})
 #: white space in lists of settings
 _SPACE: Final = " \t\n\r\f\v"
 
+#: nobody has it, and what resets it does nothing
+NO_SETTING: Final = "tenant_proxy.none"
+
 #: SET TRANSACTION's own, which end with the transaction
 _TRANSACTION: Final = "TRANSACTION"
 
@@ -47,6 +50,8 @@ def variable_set(w: Walk, body: Body, *, stored: bool = False) -> bool:
     if kind == "VAR_RESET_ALL":
         if not stored:
             w.set(["*"])
+        if not w.scope.resets:
+            w.rename(("all",), NOWHERE, NO_SETTING, keyword="RESET")
         return True
     if kind == "VAR_SET_MULTI":
         # SET TRANSACTION …, SET SESSION CHARACTERISTICS AS TRANSACTION …; arguments are fixed words, but

@@ -9,11 +9,11 @@ as code is looked at too: where that may do what no statement on a shared backen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tenant_proxy.guard import bound, catalogs
-from tenant_proxy.guard.walk import Body, Rule, Walk
+from tenant_proxy.guard.walk import Body, Rule, Walk, strings
 from tenant_proxy.model import Effect
 from tenant_proxy.settings_policy import IDENTITY_SETTINGS, canonical_name
 
@@ -30,6 +30,7 @@ RISKS: Final = int(
     | Effect.DDL
     | Effect.DEALLOCATES
     | Effect.DISCARDS_ALL
+    | Effect.RESETS
 )
 
 _SHARED: Final = frozenset(
@@ -63,7 +64,11 @@ _OWN_ONLY: Final = frozenset({"idle_session_timeout"})
 _LATER: Final = frozenset({bound.SETTING, bound.QUERY})
 
 #: a shared backend has other values to go back to than a login's
-_RESETS: Final = frozenset({"VAR_RESET", "VAR_RESET_ALL", "VAR_SET_DEFAULT", "VAR_SET_CURRENT"})
+_RESETS: Final = frozenset({"VAR_RESET", "VAR_SET_DEFAULT", "VAR_SET_CURRENT"})
+
+#: beside RESET ALL in one text: what drivers send when a connection goes back to their pool
+_BESIDE_RESET: Final = frozenset({"ClosePortalStmt", "UnlistenStmt"})
+_UNLOCKS: Final = "pg_advisory_unlock_all"
 
 
 def note(w: Walk, tag: str, body: Body) -> None:
@@ -77,6 +82,9 @@ def note(w: Walk, tag: str, body: Body) -> None:
         or (tag.startswith("Variable") and canonical_name(body.get("name", "")) in IDENTITY_SETTINGS)
     ):
         w.effects |= _ESCALATES
+    elif tag == "VariableSetStmt" and body["kind"] == "VAR_RESET_ALL":
+        # elsewhere than in a text of its own it is one of `_RESETS`
+        w.effects |= int(Effect.RESETS)
     if tag == "ExplainStmt":
         for inner, inner_body in body["query"].items():
             note(w, inner, inner_body)
@@ -90,6 +98,22 @@ def settle(w: Walk) -> None:
         w.effects |= _ESCALATES
     if w.stored & RISKS and (w.effects & _CODE or w.runs_code):
         w.effects |= _ESCALATES | _UNPROVEN
+
+
+def settle_reset(w: Walk, tree: Sequence[Mapping[str, Any]]) -> None:
+    """At the end of a text with RESET ALL: whether the settings may be reset before it runs."""
+    for statement in tree:
+        ((tag, body),) = statement["stmt"].items()
+        if not (tag in _BESIDE_RESET or body.get("kind") == "VAR_RESET_ALL" or _unlocks(tag, body)):
+            w.effects = w.effects & ~int(Effect.RESETS) | _ESCALATES
+
+
+def _unlocks(tag: str, body: Body) -> bool:
+    """SELECT pg_advisory_unlock_all(), and no more."""
+    if tag != "SelectStmt" or any(body.get(key) for key in body.keys() - {"targetList", "op", "limitOption"}):
+        return False
+    calls = [target["ResTarget"].get("val", {}).get("FuncCall", {}) for target in body["targetList"]]
+    return all(strings(call.get("funcname", ()))[-1:] == [_UNLOCKS] and "args" not in call for call in calls)
 
 
 def dynamic(w: Walk) -> None:

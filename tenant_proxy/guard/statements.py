@@ -107,10 +107,17 @@ def _transaction(w: Walk, body: Body) -> bool:
         )
     if w.scope.locked:
         settings.transaction_modes(w, body.get("options", ()))
-    w.effects |= int(Effect.XACT_CONTROL)
-    if body["kind"] in _ENDS and not body.get("chain"):
-        w.effects |= int(Effect.ENDS)
+    w.effects |= int(Effect.XACT_CONTROL) | _ALONE.get(body["kind"], 0) * ("chain" not in body)
     return True
+
+
+#: what a transaction begins and ends with (`judge` takes it away where there is more in the text)
+_ALONE: Final = {
+    "TRANS_STMT_BEGIN": int(Effect.BEGINS),
+    "TRANS_STMT_START": int(Effect.STARTS),
+    "TRANS_STMT_COMMIT": int(Effect.COMMITS),
+    "TRANS_STMT_ROLLBACK": int(Effect.ROLLS_BACK),
+}
 
 
 def _declare_cursor(w: Walk, body: Body) -> None:
@@ -171,8 +178,12 @@ def _discard(w: Walk, body: Body) -> bool:
 
 def _execute(w: Walk, body: Body) -> None:
     """The statement was judged by PREPARE; what it does is not known here, nor what it sets."""
-    _not_the_pools(w, body["name"])
+    name = body["name"]
+    _not_the_pools(w, name)
     w.effects |= STATEMENTS["ExecuteStmt"].effects
+    w.executes.append(name)
+    if name in w.scope.statements:
+        w.rename((name,), NOWHERE, w.scope.statements[name], keyword="EXECUTE")
     w.set(["*"])
 
 
@@ -213,9 +224,9 @@ def _explain(w: Walk, body: Body) -> bool:
     runs = analyze is not None and option_text(analyze) not in _FALSE
     if runs:
         w.walk_node(body["query"])
-    elif w.walk_later(body["query"]) & int(Effect.OPAQUE):
+    else:
         # planning may run functions that are declared immutable
-        w.effects |= int(Effect.OPAQUE)
+        w.effects |= w.walk_later(body["query"]) & int(Effect.OPAQUE | Effect.EXECUTES)
     w.effects |= _READS
     return True
 

@@ -76,6 +76,7 @@ class Walk:
         "depth",
         "effects",
         "exact",
+        "executes",
         "filtered",
         "fixed",
         "here",
@@ -106,6 +107,7 @@ class Walk:
         self.runs_code = False
         self.pin_reason = ""
         self.deallocates: list[str] = []
+        self.executes: list[str] = []
         self.settings: list[str] = []
         #: location that refusals inside a nested text are told at, or NOWHERE outside of one
         self.fixed = NOWHERE

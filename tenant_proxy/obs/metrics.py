@@ -106,6 +106,18 @@ SERIES = (
     ),
     Series("servers_max", "gauge", "Server connections that the pools may open.", ("tenant",)),
     Series("servers_pinned", "gauge", "Server connections bound to one client's session.", ("tenant",)),
+    Series("pins", "gauge", "Clients that keep a server between transactions, by why.", ("tenant", "reason")),
+    Series("pins_total", "counter", "Times that a client came to keep its server.", ("tenant", "reason")),
+    Series("oldest_pin_seconds", "gauge", "How long one has kept its server.", ("tenant", "reason")),
+    Series("switches_total", "counter", "Times that a shared server was made the tenant's.", ("tenant",)),
+    Series("affinity_hits_total", "counter", "Times that a shared server was its already.", ("tenant",)),
+    Series(
+        "escalations_total",
+        "counter",
+        "Transactions with shared isolation on servers of the tenant's own, by why"
+        " (statement, transaction, code, refused).",
+        ("tenant", "reason"),
+    ),
     Series("transactions_total", "counter", "Transactions.", ("tenant",)),
     Series("queries_total", "counter", "Queries.", ("tenant",)),
     Series("received_bytes_total", "counter", "Bytes received from clients.", ("tenant",)),
@@ -144,6 +156,9 @@ SERIES = (
     Series("prepared_evictions_total", "counter", "Prepared statements closed to make room."),
 )
 
+#: gauges of which the workers' largest counts, not the sum
+_LARGEST = frozenset({"longest_wait_seconds", "oldest_pin_seconds"})
+
 _BY_NAME = {series.name: series for series in SERIES}
 
 
@@ -173,6 +188,15 @@ def flatten(snapshot: dict[str, Any], labels: TenantLabels, reasons: Words) -> F
         flat.count(
             row["count"], "errors_total", labels.of(row["tenant"]), row["sqlstate_class"], row["source"]
         )
+    for row in counters.get("pins", ()):
+        flat.count(
+            row["count"], "pins_total", labels.of(row["tenant"]), reasons.of("pins_total", row["reason"])
+        )
+    for row in snapshot.get("pins") or ():
+        pin = labels.of(row["tenant"]), reasons.of("pins", row["reason"])
+        flat.gauge(1, "pins", *pin)
+        oldest: Key = ("oldest_pin_seconds", *pin)
+        flat.gauges[oldest] = max(flat.gauges.get(oldest, 0), row["age_s"])
     for row in snapshot.get("tenants") or ():
         _flatten_tenant(flat, row, labels.of(row["tenant"]))
     for row in snapshot.get("pools") or ():
@@ -222,8 +246,12 @@ def _flatten_tenant(flat: Flat, row: dict[str, Any], tenant: str) -> None:
         ("received_bytes_total", "bytes_in"),
         ("sent_bytes_total", "bytes_out"),
         ("transaction_seconds_total", "xact_us"),
+        ("switches_total", "switches"),
+        ("affinity_hits_total", "kept"),
     ):
         flat.count(row.get(source, 0), name, tenant)
+    for reason, count in (row.get("escalated") or {}).items():
+        flat.count(count, "escalations_total", tenant, reason)
     for name, sum_us, hist in (
         ("query_seconds", "query_us", "query_hist"),
         ("wait_seconds", "wait_us", "wait_hist"),
@@ -387,7 +415,7 @@ class Aggregate:
         gauges: dict[Key, float] = {}
         for worker in self._gauges.values():
             for key, value in worker.items():
-                if key[0] == "longest_wait_seconds":
+                if key[0] in _LARGEST:
                     gauges[key] = max(gauges.get(key, 0), value)
                 else:
                     gauges[key] = gauges.get(key, 0) + value

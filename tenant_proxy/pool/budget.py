@@ -23,6 +23,8 @@ _INT = struct.Struct("=i")
 #: of each tenant with shared backends: times that its code may have changed, shared backends that run for
 #: it, and backends of its own on which its code may be changing (relay.lanes)
 CODE_COUNTERS = ("code", "sharing", "coding")
+#: of each tenant: clients that keep a backend between transactions
+PINS = "pins"
 
 
 class Budget:

@@ -75,6 +75,7 @@ cdef struct Stmt:
     uint32_t effects            # the verdict's bits
     uint32_t size
     uint8_t interned            # findable in its pool's table
+    uint32_t generation         # of its pool, when it was made
     uint32_t scope              # of an unnamed one: what it was judged in
     Rewrite *rewrite            # of an unnamed one: the client's own text, if it was changed
     char *body                  # the Parse message from the query on: query, NUL, parameter types
@@ -116,11 +117,12 @@ cdef enum:
     ACT_DISCARD = 32            # taken to discard all statements; if it fails, it is not known which are left
     ACT_REWRITTEN = 64          # the text was changed on its way: `rewrite` leads back
     ACT_AHEAD = 128             # with ACT_SKIP: a switch, and the client's bytes are behind it already
+    ACT_BEGIN = 256             # with ACT_SKIP: opens a transaction that the client believes open; its error is told
 
 # A request whose replies are outstanding.
 cdef struct Outstanding:
     uint8_t request             # Request
-    uint8_t action              # ACT_…
+    uint16_t action             # ACT_…
     void *arg                   # R_PARSE: Stmt* (reference); ACT_REFUSED, or R_QUERY with ACT_FAKE: bytes (reference)
     uint64_t name_hash          # R_PARSE: of the client's name for it
     Rewrite *rewrite            # with ACT_REWRITTEN (reference)
@@ -193,6 +195,7 @@ cdef struct Pool:
     int64_t *pace               # when its tenant's next statement is due, by the clock in us; NULL: no limit
     int64_t pace_us             # between two statements
     int64_t pace_burst_us       # so far ahead of the clock it may be
+    uint8_t defers              # BEGIN takes no server
     uint8_t begins_own          # explicit transactions begin on a server of its own
     uint8_t known               # Known, as of `known_mark`
     int32_t known_mark
@@ -226,6 +229,9 @@ cdef struct Pool:
     int32_t waiting
     int32_t queue_limit
     int32_t pinned
+    int32_t max_pins            # 0: none
+    int32_t pins_index          # shared counter: pinned clients of the tenant
+    uint32_t generation         # grows as definitions change: statements prepared before are not found again
     uint32_t max_prepared
     uint32_t last_startup       # startup_id of the client that came last; 0: none yet
     Server *idle_first          # most recently used
@@ -290,6 +296,12 @@ cdef struct Client:
     uint8_t key[32]             # secret of its BackendKeyData
     uint32_t startup_id         # interned set of settings that its server must have been opened with
     uint32_t settings_id        # interned set of settings that it changed since
+    uint32_t reset_id           # … and what RESET ALL leads back to
+    uint8_t begun_failed        # a statement was refused since
+    uint8_t answered            # the message that comes next has had its answer, an error
+    uint32_t begun_size
+    char *begun                 # Query message of a BEGIN that no server has had yet, or NULL
+    uint8_t tells               # it is told what its next server's settings are: they are not those it has seen
     uint64_t stream_left        # bytes of the message in hand that are still to come
     PtrMap stmts                # name hash -> ClientStmt*
     Stmt *unnamed
@@ -331,6 +343,7 @@ cdef struct Server:
     uint8_t told_fatal          # a FATAL error went to the client: nothing more need be said at the end
     uint8_t failed              # a request of the proxy's own got an error
     uint8_t coded               # counted under its pool's coded_index
+    uint8_t defines             # definitions are being changed in its transaction
     uint8_t touched             # of a group: something was written, sequences may have been used
     Pool *tenant                # of a group: whose it is now, NULL while nobody's
     Pool *last                  # … whose it was last, also while nobody's
@@ -372,9 +385,9 @@ cdef void wait_push(Pool *p, Client *c) noexcept nogil
 cdef void wait_remove(Pool *p, Client *c) noexcept nogil
 cdef Client *wait_pick(Pool *p, uint32_t startup_id, uint64_t now_us, uint64_t patience_us) noexcept nogil
 # outstanding requests
-cdef int ring_push(Ring *r, uint8_t request, uint8_t action, void *arg, uint64_t name_hash) noexcept nogil
+cdef int ring_push(Ring *r, uint8_t request, uint16_t action, void *arg, uint64_t name_hash) noexcept nogil
 cdef void ring_mark(Ring *r, Rewrite *rewrite) noexcept nogil
-cdef int ring_push_front(Ring *r, uint8_t request, uint8_t action) noexcept nogil
+cdef int ring_push_front(Ring *r, uint8_t request, uint16_t action) noexcept nogil
 cdef Outstanding *ring_head(Ring *r) noexcept nogil
 cdef Outstanding *ring_at(Ring *r, uint32_t i) noexcept nogil
 cdef void ring_pop(Ring *r) noexcept nogil

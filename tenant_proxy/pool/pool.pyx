@@ -105,7 +105,7 @@ cdef Client *wait_pick(Pool *p, uint32_t startup_id, uint64_t now_us, uint64_t p
 # --- outstanding requests -----------------------------------------------------
 
 
-cdef int ring_push(Ring *r, uint8_t request, uint8_t action, void *arg, uint64_t name_hash) noexcept nogil:
+cdef int ring_push(Ring *r, uint8_t request, uint16_t action, void *arg, uint64_t name_hash) noexcept nogil:
     cdef Outstanding *items
     cdef Outstanding *o
     cdef uint32_t i, cap
@@ -130,7 +130,7 @@ cdef int ring_push(Ring *r, uint8_t request, uint8_t action, void *arg, uint64_t
     return 0
 
 
-cdef int ring_push_front(Ring *r, uint8_t request, uint8_t action) noexcept nogil:
+cdef int ring_push_front(Ring *r, uint8_t request, uint16_t action) noexcept nogil:
     # before all that is outstanding; it makes room by a place at the end, which falls away
     cdef Outstanding *o
     if ring_push(r, request, action, NULL, 0) != 0:

@@ -89,6 +89,8 @@ cdef int ahead_ready(Relay e, Server *s) noexcept nogil:
         s.failed = 0
         s.close_needed = 1
     s.ahead = AHEAD_NONE
+    if s.client != NULL:
+        s.client.tells = 0
     s.kept_size = 0
     if s.kept_cap > KEPT_LEFT:
         free(s.kept)

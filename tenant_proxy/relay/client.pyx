@@ -16,22 +16,26 @@ from tenant_proxy.pool.pool cimport (
     ring_mark, ring_push,
 )
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
+from tenant_proxy.relay.begins cimport without_server
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ENDS, EFF_ESCALATES, EFF_REWRITES, GONE, JUDGING, TERMINATED,
+    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ENDS, EFF_ESCALATES, EFF_EXECUTES, EFF_RESETS, EFF_REWRITES,
+    EFF_SETTINGS, GONE, JUDGING, TERMINATED,
     V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal,
     up_admin_message, up_deallocate, up_judge_function, up_judged,
-    up_login_message, up_refuse_size, up_startup,
+    up_login_message, up_refuse_size, up_reset, up_startup,
 )
 from tenant_proxy.relay.entry cimport enter_message, enter_startup
 from tenant_proxy.relay.extended cimport on_bind, on_name, on_parse, on_whole
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
 from tenant_proxy.relay.pacing cimport PACE_HELD, PACE_REFUSED, pace_check
 from tenant_proxy.relay.pairing cimport client_end, maybe_release
+from tenant_proxy.relay.preparing cimport executed
 from tenant_proxy.relay.requests cimport (
-    ENDED, HOLD, apply_effects, burst_flush, burst_forward, judge, no_server, refuse_extended, refuse_query,
+    ENDED, HOLD, apply_effects, burst_flush, burst_forward, judge, may_pin, no_server, refuse_extended, refuse_query,
     server_of, skip,
     stream, tell_ready, violation,
 )
+from tenant_proxy.relay.resets cimport discarded, reset_effects
 from tenant_proxy.relay.rewriting cimport rewritten, write_query
 from tenant_proxy.relay.server cimport drain_fakes
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
@@ -212,6 +216,13 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
         return violation(e, c, V_LENGTH, 0)
     total = <size_t> length + 1
     s = c.server
+    if c.answered:
+        # by the error of the BEGIN ahead of it
+        c.answered = 0
+        if code == F_QUERY or code == F_FUNCTION_CALL:
+            tell_ready(e, c)
+            return skip(c, total)
+        c.phase = CL_SKIP_TO_SYNC
     if (code == F_SYNC or code == F_FLUSH) and total != 5:
         return violation(e, c, V_FORMAT, 0)
     if code == F_TERMINATE:
@@ -294,7 +305,13 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     effects = judge(e, c, p + 5, size)
     if not effects & EFF_ALLOWED:
         return no_server(c) if effects else refuse_query(e, c, b, total)
+    if without_server(e, c, effects, p, total) or (effects & EFF_DISCARDS_ALL and discarded(e, c, effects)):
+        return total
+    if not may_pin(e, c, effects):
+        return refuse_query(e, c, b, total)
     if c.pool.group != NULL:
+        if effects & EFF_RESETS:
+            effects = reset_effects(e, c, effects)
         lane = lane_check(e, c, effects)
         if lane != LANE_GOES:
             return no_server(c) if lane == LANE_HELD else refuse_query(e, c, b, total)
@@ -303,7 +320,15 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
-    if effects & EFF_REWRITES:
+    if effects & EFF_EXECUTES and c.stmts.count:
+        r = executed(e, c, b, s, p + 5, size, b"", 1, 1)
+    if r != NULL:
+        pass
+    elif effects & EFF_RESETS and s.pool.is_group:
+        r = up_reset(e, c, p + 5, size)
+        if r == NULL:
+            return refuse_query(e, c, b, total)
+    elif effects & EFF_REWRITES:
         r = rewritten(e, c, p + 5, size, b"", 1)
         if r == NULL:
             return refuse_query(e, c, b, total)
@@ -318,6 +343,8 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         if how == 2:
             server_forget_all(s)
             s.close_needed = 1
+    if effects & EFF_RESETS and not s.pool.is_group:
+        effects |= EFF_SETTINGS
     apply_effects(e, c, s, effects, p + 5, size)
     s.unnamed_id = 0
     client_drop_unnamed(c)
@@ -345,6 +372,8 @@ cdef ssize_t on_function_call(Relay e, Client *c, Burst *b, char *p, size_t n, s
     effects = up_judge_function(e, c, read_u32(p + 5))
     if not effects:
         c.pool.rejected += 1
+        return refuse_query(e, c, b, total)
+    if not may_pin(e, c, effects):
         return refuse_query(e, c, b, total)
     # what a function called by its number does is not followed
     if c.pool.group != NULL:

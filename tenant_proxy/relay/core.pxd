@@ -30,6 +30,12 @@ cdef enum:
     EFF_COPIES = 16384
     EFF_ENDS = 32768
     EFF_GROWS = 65536
+    EFF_EXECUTES = 131072
+    EFF_RESETS = 262144
+    EFF_BEGINS = 524288
+    EFF_STARTS = 1048576
+    EFF_COMMITS = 2097152
+    EFF_ROLLS_BACK = 4194304
     EFF_ALLOWED = 0x80000000        # the statement may run
 
 cdef enum:
@@ -190,6 +196,7 @@ cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil
 cdef void up_refuse_growth(Relay e, Client *c) noexcept nogil
 cdef void up_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil
 cdef void up_refuse_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil
+cdef void up_too_many_pins(Relay e, Client *c) noexcept nogil
 cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil
 cdef void up_existing_statement(Relay e, const char *name, size_t n) noexcept nogil
@@ -210,6 +217,12 @@ cdef void up_unread(Relay e, Client *c) noexcept nogil
 cdef int up_quiesce(Relay e, Client *c) noexcept nogil
 cdef void up_switch_failed(Relay e, Client *c, const char *data, size_t n) noexcept nogil
 cdef int up_ask_settings(Relay e, Server *s) noexcept nogil
+cdef object up_execute(Relay e, Client *c, const char *sql, size_t n)
+cdef Rewrite *up_reset(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
+cdef Rewrite *rewrite_by(
+    Client *c, places, const char *sql, size_t n, const char *tail, size_t tail_size
+) except NULL
+cdef void up_defined(Relay e, Pool *p) noexcept nogil
 cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
 cdef bint up_error(Relay e, Server *s, const char *data, size_t n, Rewrite *rewrite) noexcept nogil
 cdef bint up_notice(Relay e, Server *s, const char *data, size_t n, Rewrite *rewrite) noexcept nogil

@@ -61,7 +61,6 @@ cdef class Relay(Reactor):
 
 
 cdef void up_startup(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
-    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_startup(c.link.id, data[:n])
@@ -70,7 +69,6 @@ cdef void up_startup(Relay e, Client *c, const char *data, size_t n) noexcept no
 
 
 cdef void up_login_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
-    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_login_message(c.link.id, data[5:n])
@@ -79,7 +77,6 @@ cdef void up_login_message(Relay e, Client *c, const char *data, size_t n) noexc
 
 
 cdef void up_entry(Relay e, Client *c, bytes packet, bytes first, bytes nonce, bytes body) noexcept:
-    e.called_us = e.now_us
     try:
         e.hooks.on_entry(c.link.id, packet, first, nonce, body)
     except Exception:
@@ -95,7 +92,6 @@ cdef void up_entered(Relay e, Client *c) noexcept nogil:
 
 
 cdef void up_admin_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
-    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_admin_message(c.link.id, data[0], data[5:n])
@@ -154,7 +150,6 @@ cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept n
                 result = e.hooks.judge(session_of(e, c), c.pool.scope | c.codec_bits, sql[:n], c.link.id)
             if result is None:
                 c.judging = JUDGING
-                e.called_us = e.now_us
                 e.pause(&c.link)
                 return 0
             if isinstance(result, bytes):
@@ -167,7 +162,6 @@ cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept n
 
 
 cdef void up_judged(Relay e, Client *c) noexcept nogil:
-    e.called_us = e.now_us
     c.judging = 0
     with gil:
         try:
@@ -180,19 +174,13 @@ cdef Rewrite *up_rewrite(
     Relay e, Client *c, const char *sql, size_t n, const char *tail, size_t tail_size
 ) noexcept nogil:
     # of a text that the cache does not hold; NULL: refused, and `refusal` holds the ErrorResponse
-    cdef Edits *edits = NULL
-    cdef Rewrite *r = NULL
     with gil:
         try:
-            result = e.hooks.edits(c.pool.scope | c.codec_bits, sql[:n], c.link.id)
-            edits = edits_pack(result)
-            r = rewrite_new(edits, c.pool.scope | c.codec_bits, sql, n, NULL, 0, tail, tail_size)
-            if r == NULL:
-                raise ValueError("edits do not fit the statement")
+            places = e.hooks.edits(c.pool.scope | c.codec_bits, sql[:n], c.link.id)
+            return rewrite_by(c, places, sql, n, tail, tail_size)
         except Exception:
             e.refusal = e.hooks.bug_message()
-        free(edits)
-    return r
+            return NULL
 
 
 cdef bint up_parameter_types(
@@ -261,6 +249,11 @@ cdef void up_refuse_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil:
         e.refusal = e.hooks.refuse_pace(session_of(e, c), wait_us)
 
 
+cdef void up_too_many_pins(Relay e, Client *c) noexcept nogil:
+    with gil:
+        e.refusal = e.hooks.too_many_pins(session_of(e, c))
+
+
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil:
     with gil:
         e.refusal = e.hooks.missing_statement(name[:n])
@@ -269,6 +262,44 @@ cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nog
 cdef void up_existing_statement(Relay e, const char *name, size_t n) noexcept nogil:
     with gil:
         e.refusal = e.hooks.existing_statement(name[:n])
+
+
+cdef object up_execute(Relay e, Client *c, const char *sql, size_t n):
+    # (edits, names) where EXECUTE names statements that the client has made by Parse, else None
+    try:
+        return e.hooks.execute(c.link.id, c.pool.scope | c.codec_bits, sql[:n])
+    except Exception:
+        e.log.exception("reading EXECUTE")
+        return None
+
+
+cdef Rewrite *up_reset(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
+    # the text with a RESET that does nothing in place of RESET ALL; NULL: `refusal` holds an ErrorResponse
+    with gil:
+        try:
+            return rewrite_by(c, e.hooks.reset_edits(c.pool.scope | c.codec_bits, sql[:n]), sql, n, b"", 1)
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+            return NULL
+
+
+cdef Rewrite *rewrite_by(
+    Client *c, places, const char *sql, size_t n, const char *tail, size_t tail_size
+) except NULL:
+    cdef Edits *edits = edits_pack(places)
+    cdef Rewrite *r = rewrite_new(edits, c.pool.scope | c.codec_bits, sql, n, NULL, 0, tail, tail_size)
+    free(edits)
+    if r == NULL:
+        raise ValueError("edits do not fit the statement")
+    return r
+
+
+cdef void up_defined(Relay e, Pool *p) noexcept nogil:
+    with gil:
+        try:
+            e.hooks.on_defined(p.id)
+        except Exception:
+            e.log.exception("noting changed definitions")
 
 
 cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
@@ -289,7 +320,7 @@ cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept n
 cdef void up_pinned(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
     with gil:
         try:
-            e.hooks.on_pinned(session_of(e, c), c.pool.scope | c.codec_bits, sql[:n])
+            e.hooks.on_pinned(c.link.id, session_of(e, c), c.pool.scope | c.codec_bits, sql[:n])
         except Exception:
             e.log.exception("counting a pin")
 
@@ -298,7 +329,6 @@ cdef void up_pinned(Relay e, Client *c, const char *sql, size_t n) noexcept nogi
 
 
 cdef void up_demand(Relay e, Pool *p) noexcept nogil:
-    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_demand(p.id)
@@ -307,7 +337,6 @@ cdef void up_demand(Relay e, Pool *p) noexcept nogil:
 
 
 cdef void up_server_connected(Relay e, Server *s) noexcept nogil:
-    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_server_connected(s.link.id)
@@ -316,7 +345,6 @@ cdef void up_server_connected(Relay e, Server *s) noexcept nogil:
 
 
 cdef void up_server_message(Relay e, Server *s, const char *data, size_t n) noexcept nogil:
-    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_server_message(s.link.id, data[0] & 255, data[5:n] if n > 5 else b"")
@@ -505,12 +533,13 @@ cdef void up_ask_row(Relay e, Server *s, const char *data, size_t n) noexcept no
 cdef int up_ask_done(Relay e, Server *s, Client *c) noexcept nogil:
     with gil:
         try:
+            session = session_of(e, c) if c != NULL else None
             if s.pool.is_group:
-                s.settings_id = e.hooks.on_ask_shared_done(s.link.id, s.tenant.id, s.startup_id)
+                s.settings_id, wanted = e.hooks.on_ask_shared_done(s.link.id, s.tenant.id, s.startup_id, session)
             else:
-                s.settings_id = e.hooks.on_ask_done(s.link.id)
+                s.settings_id, wanted = e.hooks.on_ask_done(s.link.id, session)
             if c != NULL:
-                c.settings_id = s.settings_id
+                c.settings_id = wanted
             return 0
         except Exception:
             e.log.exception("reading settings")

@@ -34,7 +34,7 @@ from tenant_proxy.relay.pairing cimport (
 )
 from tenant_proxy.relay.server cimport server_bytes, server_drained, server_eof, server_free
 from tenant_proxy.relay.statements cimport (
-    client_drop_unnamed, client_find, client_forget, client_forget_all, hash_bytes,
+    NAME_BYTES, client_drop_unnamed, client_find, client_forget, client_forget_all, hash_bytes, server_name,
 )
 from tenant_proxy.wire.buf cimport buf_append
 from tenant_proxy.wire.consts cimport XACT_IDLE
@@ -181,7 +181,7 @@ cdef class Engine(Groups):
         self.own_session(c, session)
         c.pool = p
         c.startup_id = startup_id
-        c.settings_id = settings_id
+        c.settings_id = c.reset_id = settings_id
         c.minor = minor
         c.tracks = not p.session_mode
         c.pinned = p.session_mode
@@ -255,6 +255,25 @@ cdef class Engine(Groups):
         """Forgets the client's prepared statements of these names (None: all); True if all were known."""
         cdef Client *c = self.client(id)
         return c != NULL and forget_statements(self, c, names)
+
+    def client_statements(self, uint64_t id, names):
+        """Of these names those that the client has made by Parse, and what servers know them by."""
+        cdef Client *c = self.client(id)
+        cdef ClientStmt *cs
+        cdef char text[NAME_BYTES]
+        cdef bytes name
+        cdef size_t k
+        cdef dict found = {}
+        for name in names if c != NULL else ():
+            cs = client_find(c, hash_bytes(self.seed, name, len(name)), name, len(name))
+            if cs != NULL:
+                k = server_name(cs.stmt, text)
+                found[name] = text[:k]
+        return found
+
+    def pool_defined(self, uint32_t id):
+        """Definitions have changed: what is prepared from here on must not meet plans of before."""
+        self.pool(id).generation += 1
 
     def find_cancel(self, int32_t pid, bytes key):
         """(server id, its info) of the statement that this cancel key may stop, None if none runs, or
@@ -369,9 +388,10 @@ cdef class Engine(Groups):
     def pool_update(self, uint32_t id, *, uint32_t scope, int guard_mode, bint session_mode, int max, int min,
                     int queue_limit, bint fail_when_down, uint32_t max_prepared, bytes reset_query,
                     queue_timeout_s, query_timeout_s, idle_in_transaction_timeout_s, client_idle_timeout_s,
-                    server_idle_timeout_s, connect_timeout_s, bint translates=False, bytes prefix=b"", bytes own=b""):
+                    server_idle_timeout_s, connect_timeout_s, int max_pins=0, int pins_index=-1, bint defers=False, bint translates=False, bytes prefix=b"", bytes own=b""):
         """Sets a pool's limits.  `reset_query` is a complete Query message or empty; `guard_mode` 0 enforce,
-        1 observe, 2 off.  The pool mode of clients that are already in does not change.
+        1 observe, 2 off.  The pool mode of clients that are already in does not change.  `pins_index` is the
+        shared counter of the tenant's pinned clients, of whom there may be `max_pins`.  `defers`: BEGIN takes no server.
 
         `translates`: servers' messages may need names turned back.  `prefix` is what channels begin with on the
         server, `own` the schema that clients call public; empty for none.
@@ -384,6 +404,9 @@ cdef class Engine(Groups):
         p.queue_limit = queue_limit
         p.fail_when_down = fail_when_down
         p.max_prepared = max_prepared
+        p.max_pins = max_pins
+        p.defers = defers
+        p.pins_index = pins_index
         self.pool_names(id, scope, translates, prefix, own)
         p.retired = 0
         free(p.reset_query)

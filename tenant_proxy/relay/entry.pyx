@@ -419,7 +419,7 @@ cdef bint enter(Relay e, Client *c, Exchange *x, const uint8_t *signature) noexc
     c.admitted = a
     c.pool = p
     c.startup_id = a.startup_id
-    c.settings_id = a.settings_id
+    c.settings_id = c.reset_id = a.settings_id
     c.minor = x.minor
     c.tracks = 1
     p.clients += 1

@@ -14,13 +14,14 @@ from tenant_proxy.pool.pool cimport (
 )
 from tenant_proxy.relay.core cimport (
     BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BOUND, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
-    EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
+    EFF_EXECUTES, EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
     up_deallocate, up_existing_statement, up_missing_statement, up_parameter_types,
     up_refuse_size,
 )
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
+from tenant_proxy.relay.preparing cimport ensure_known, executed, make_room, write_close, write_named, write_parse
 from tenant_proxy.relay.requests cimport (
-    HOLD, apply_effects, burst_forward, burst_write, judge, no_server, refuse_extended, server_of, stream,
+    HOLD, apply_effects, burst_forward, burst_write, judge, may_pin, no_server, refuse_extended, server_of, stream,
     unless_it_grows, violation,
 )
 from tenant_proxy.relay.rewriting cimport (
@@ -85,7 +86,11 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
-    if effects & EFF_REWRITES:
+    if effects & EFF_EXECUTES and c.stmts.count:
+        r = executed(e, c, b, s, sql, size, tail, end - tail, 0)
+    if r != NULL:
+        pass
+    elif effects & EFF_REWRITES:
         r = rewritten(e, c, sql, size, tail, end - tail)
         if r == NULL:
             return refuse_extended(e, c, b, total)
@@ -221,68 +226,9 @@ cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, 
     return total
 
 
-cdef void write_parse(Relay e, Burst *b, const char *name, size_t name_len, const char *body, size_t size) noexcept nogil:
-    cdef char m[5]
-    m[0] = b'P'
-    put_u32(&m[1], <uint32_t> (4 + name_len + 1 + size))
-    burst_write(e, b, m, 5)
-    burst_write(e, b, name, name_len)
-    burst_write(e, b, b"", 1)
-    burst_write(e, b, body, size)
-
-
-cdef void write_named(Relay e, Burst *b, Stmt *t) noexcept nogil:
-    cdef char name[NAME_BYTES]
-    cdef size_t k = server_name(t, name)
-    write_parse(e, b, name, k, t.body, t.size)
-
-
-cdef void write_close(Relay e, Burst *b, Server *s, Stmt *t) noexcept nogil:
-    cdef char m[6 + NAME_BYTES]
-    cdef size_t k = server_name(t, &m[6]) + 1
-    m[0] = b'C'
-    put_u32(&m[1], <uint32_t> (5 + k))
-    m[5] = b'S'
-    burst_write(e, b, m, 6 + k)
-    ring_push(&s.ring, R_CLOSE, ACT_SKIP, NULL, 0)
-
-
 cdef inline size_t statement_bytes(Relay e) noexcept nogil:
     # that the named statements of a client may hold
     return e.max_statement if e.max_statement > LEAST_STATEMENT_BYTES else LEAST_STATEMENT_BYTES
-
-
-cdef void make_room(Relay e, Client *c, Burst *b, Server *s) noexcept nogil:
-    # at the bound, the least recently used statement leaves the server
-    cdef Stmt *t
-    while s.stmts.count >= c.pool.max_prepared and s.oldest != NULL:
-        t = s.oldest.stmt
-        write_close(e, b, s, t)
-        server_forget(s, t)
-        c.pool.prepared_evictions += 1
-
-
-cdef bint ensure_known(Relay e, Client *c, Burst *b, Server *s, Stmt *t, Rewrite *r, bint unnamed) noexcept nogil:
-    # the server gets the statement ahead of its use if it does not have it
-    if unnamed:
-        if s.unnamed_id == t.id:
-            return True
-        write_parse(e, b, b"", 0, t.body, t.size)
-        s.unnamed_id = t.id
-        ring_push(&s.ring, R_PARSE, ACT_SKIP, NULL, t.id)
-    elif not server_knows(s, t):
-        make_room(e, c, b, s)
-        if server_learn(s, t) != 0:
-            return False
-        write_named(e, b, t)
-        t.refs += 1
-        ring_push(&s.ring, R_PARSE, ACT_SKIP, t, 0)
-    else:
-        return True
-    ring_mark(&s.ring, r)
-    c.pool.server_parses += 1
-    s.batch_open = 1
-    return True
 
 
 cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total) noexcept nogil:
@@ -296,6 +242,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     cdef ClientStmt *cs
     cdef Stmt *t
     cdef Rewrite *r
+    cdef Rewrite *plain
     cdef int how
     cdef char m[5 + NAME_BYTES]
     if not c.tracks and not c.rewrites.count:
@@ -336,6 +283,8 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if t == NULL and not (c.pinned and name_len):
         up_missing_statement(e, name, name_len)
         return refuse_extended(e, c, b, total)
+    if t != NULL and not may_pin(e, c, t.effects):
+        return refuse_extended(e, c, b, total)
     if c.pool.group != NULL:
         lane = lane_check(e, c, t.effects if t != NULL else 0)
         if lane != LANE_GOES:
@@ -364,6 +313,11 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         ring_push(&s.ring, R_BIND, 0, NULL, 0)
         return stream(e, c, b, p, n, total)
     r = cs.rewrite if cs != NULL else t.rewrite
+    if t.effects & EFF_EXECUTES and r != NULL:
+        # what it names was made known to the server that it was parsed on
+        plain = executed(e, c, b, s, r.text, r.size, b"", 1, 0)
+        if plain != NULL:
+            rewrite_unref(plain)
     if not ensure_known(e, c, b, s, t, r, name_len == 0):
         return violation(e, c, V_MEMORY, 0)
     apply_effects(e, c, s, t.effects, t.body if r == NULL else r.text, t.size if r == NULL else r.size)

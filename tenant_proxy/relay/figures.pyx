@@ -70,6 +70,7 @@ cdef class Figures(Entry):
                 if l.kind == KIND_CLIENT:
                     numbers.add((<Client *> l).startup_id)
                     numbers.add((<Client *> l).settings_id)
+                    numbers.add((<Client *> l).reset_id)
                 elif l.kind == KIND_SERVER:
                     numbers.add((<Server *> l).startup_id)
                     numbers.add((<Server *> l).settings_id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from tenant_proxy import errors
@@ -37,6 +37,7 @@ _ACTIONS = {GuardMode.ENFORCE: "reject", GuardMode.OBSERVE: "observe", GuardMode
 #: what a statement may do that the guard could not read, and that is let through
 UNKNOWN_EFFECTS = Effect.WRITES | Effect.SETTINGS | Effect.OPAQUE
 MAX_CUSTOM_SETTINGS = 100
+MAX_RESETS = 2_000
 
 UTF8: Final = "utf_8"
 #: in place of a codec: for client encodings that the guard can't read
@@ -74,6 +75,8 @@ class Judging:
         #: tenant -> settings of unknown extensions (app.user) that its statements change.  Not per session: a
         #: verdict that the cache has is not asked here again
         self._custom: dict[str, frozenset[str]] = {}
+        #: drivers say few texts when a connection goes back to their pool
+        self._resets: dict[tuple[int, bytes], list[PlaceEdit]] = {}
         #: (tenant, action, reason) -> statements
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.violations = Violations()
@@ -238,6 +241,26 @@ class Judging:
             return self._last[2]
         scope = self._scope(scope_id)
         return encoded(self._verdict_now(scope, sql, client).edits, sql, scope.codec)
+
+    def executes(self, scope_id: int, sql: bytes, client: int) -> tuple[str, ...]:
+        """The prepared statements that a text which is let through names in EXECUTE."""
+        return self._verdict_now(self._scope(scope_id), sql, client).executes
+
+    def execute_edits(self, scope_id: int, sql: bytes, names: Mapping[str, str]) -> list[PlaceEdit]:
+        """The edits of such a text, where servers know statements by other names."""
+        scope = dataclasses.replace(self._scope(scope_id), statements=names)
+        return encoded(self._guard.judge(scope, sql).edits, sql, scope.codec)
+
+    def reset_edits(self, scope_id: int, sql: bytes) -> list[PlaceEdit]:
+        """The edits of a text with Effect.RESETS that make it reset nothing."""
+        key = scope_id, sql
+        found = self._resets.get(key)
+        if found is None:
+            scope = dataclasses.replace(self._scope(scope_id), resets=False)
+            if len(self._resets) >= MAX_RESETS:
+                self._resets.clear()
+            found = self._resets[key] = encoded(self._guard.judge(scope, sql).edits, sql, scope.codec)
+        return found
 
     def judge_function(self, session: Session, scope_id: int, oid: int) -> int | bytes:
         """A FunctionCall by its function's OID."""

@@ -66,7 +66,7 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
         up_unread(e, c)
         e.pause(&c.link)
         return LANE_HELD
-    elif p.begins_own and effects & EFF_XACT_CONTROL:
+    elif p.begins_own and (effects & EFF_XACT_CONTROL or c.begun != NULL):
         why = ESC_TRANSACTION
     elif not is_proven(e, p):
         why = ESC_CODE

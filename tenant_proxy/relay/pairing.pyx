@@ -18,6 +18,7 @@ from tenant_proxy.pool.pool cimport (
     SV_LOGIN, Client, Pool, Server, count_wait, idle_pick, idle_push, idle_remove, ring_push, usage_bill,
     usage_leave, wait_pick, wait_push, wait_remove,
 )
+from tenant_proxy.relay.begins cimport forget_begun
 from tenant_proxy.relay.core cimport (
     CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, OUTGROWN, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
     SETTINGS_FAILED, TERMINATED, UNCLEAN, Relay, up_ahead, up_ask_settings, up_client_gone, up_demand, up_fail_client,
@@ -164,6 +165,11 @@ cdef void note_tenant(Server *s, Pool *p) noexcept nogil:
         map_add(&s.served, p.home_key, s)
 
 
+cdef void count_pin(Relay e, Pool *p, int n) noexcept nogil:
+    p.pinned += n
+    count_shared(e, p.pins_index, n)
+
+
 cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil:
     s.client = NULL
     c.server = NULL
@@ -198,6 +204,7 @@ cdef void settled(Relay e, Server *s) noexcept nogil:
     c.phase = CL_ACTIVE
     c.refitting = 0
     c.pool.doubted = 0
+    c.tells = 0
     e.unpause(&c.link)
 
 
@@ -389,7 +396,7 @@ cdef void keep_together(Relay e, Server *s) noexcept nogil:
         s.close_needed = 1
     elif not c.pinned:
         c.pinned = 1
-        c.pool.pinned += 1
+        count_pin(e, c.pool, 1)
         up_pinned(e, c, b"", 0)
 
 
@@ -465,13 +472,14 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
     elif c.queued:
         wait_remove(c.pool, c)
     client_forget_all_of(c)
+    forget_begun(c)
     if c.pool != NULL:
         c.pool.clients -= 1
         c.pool.bytes_in += c.link.bytes_in
         c.pool.bytes_out += c.link.bytes_out
         usage_leave(c)
         if c.pinned and not c.pool.session_mode:
-            c.pool.pinned -= 1
+            count_pin(e, c.pool, -1)
     if not entry_gone(e, c):
         up_client_gone(e, c, reason)
     if s != NULL:

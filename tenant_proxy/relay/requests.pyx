@@ -11,12 +11,14 @@ from tenant_proxy.pool.pool cimport (
     ACT_REFUSED, CL_CLOSING, CL_SKIP_TO_SYNC, R_PARSE, R_QUERY, Client, Server, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_BOUND, EFF_DISCARDS_ALL, EFF_GROWS, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_SETTINGS,
-    EFF_XACT_CONTROL, JUDGING, PROTOCOL, Burst, Relay, keep_refusal, send_refusal, up_judge, up_pinned, up_refuse_growth,
-    up_violation,
+    EFF_ALLOWED, EFF_BEGINS, EFF_BOUND, EFF_COMMITS, EFF_DDL, EFF_DISCARDS_ALL, EFF_GROWS, EFF_PINS, EFF_READS,
+    EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, EFF_STARTS, EFF_XACT_CONTROL, JUDGING, PROTOCOL, Burst, Relay,
+    keep_refusal, send_refusal, up_judge, up_pinned, up_refuse_growth, up_too_many_pins, up_violation,
 )
+from tenant_proxy.relay.begins cimport begin_on, status_without
 from tenant_proxy.relay.lanes cimport lane_check
-from tenant_proxy.relay.pairing cimport client_end, obtain
+from tenant_proxy.relay.marks cimport counted
+from tenant_proxy.relay.pairing cimport client_end, count_pin, obtain
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
 from tenant_proxy.wire.consts cimport XACT_IDLE, put_u32
 
@@ -95,8 +97,7 @@ cdef void tell_ready(Relay e, Client *c) noexcept nogil:
     cdef char m[6]
     m[0] = b'Z'
     put_u32(&m[1], 5)
-    m[5] = XACT_IDLE
-    c.xact_status = XACT_IDLE
+    m[5] = c.xact_status = status_without(c)
     e.send(&c.link, m, 6)
 
 
@@ -135,6 +136,16 @@ cdef uint32_t unless_it_grows(Relay e, Client *c, uint32_t effects) noexcept nog
     return 0
 
 
+cdef bint may_pin(Relay e, Client *c, uint32_t effects) noexcept nogil:
+    # Whether the client may keep its server for what the statement leaves there; if not, `refusal` says so.
+    if not effects & EFF_PINS or c.pinned or not c.pool.max_pins:
+        return True
+    if counted(e, c.pool.pins_index) < c.pool.max_pins:
+        return True
+    up_too_many_pins(e, c)
+    return False
+
+
 cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const char *sql, size_t n) noexcept nogil:
     # what the statement will leave on the server, if it succeeds
     if effects & (EFF_SETTINGS | EFF_PINS | EFF_DISCARDS_ALL):
@@ -144,11 +155,16 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
             s.dirty = 1
             if not c.pinned:
                 c.pinned = 1
-                c.pool.pinned += 1
+                count_pin(e, c.pool, 1)
                 up_pinned(e, c, sql, n)
         if effects & EFF_DISCARDS_ALL:
             server_forget_all(s)
-    if effects & ~<uint32_t> (EFF_READS | EFF_XACT_CONTROL | EFF_REWRITES | EFF_BOUND | EFF_ALLOWED):
+    if effects & EFF_DDL and c.tracks:
+        # what is prepared from here on must not meet plans of before: now in its own transaction, later in others
+        c.pool.generation += 1
+        s.defines = 1
+    if effects & ~<uint32_t> (EFF_READS | EFF_XACT_CONTROL | EFF_REWRITES | EFF_BOUND | EFF_ALLOWED | EFF_BEGINS
+                              | EFF_STARTS | EFF_COMMITS | EFF_ROLLS_BACK):
         # currval, lastval and the like stay behind in session mode
         if c.pool.session_mode:
             s.dirty = 1
@@ -164,6 +180,7 @@ cdef ssize_t refuse_query(Relay e, Client *c, Burst *b, size_t total) noexcept n
     client_drop_unnamed(c)
     if in_peace(c):
         send_refusal(e, &c.link)
+        c.begun_failed = 1
         tell_ready(e, c)
     else:
         s.unnamed_id = 0
@@ -182,6 +199,7 @@ cdef ssize_t refuse_extended(Relay e, Client *c, Burst *b, size_t total) noexcep
     cdef Server *s = c.server
     if in_peace(c):
         send_refusal(e, &c.link)
+        c.begun_failed = 1
         c.phase = CL_SKIP_TO_SYNC
     else:
         keep_refusal(e, &error)
@@ -197,12 +215,17 @@ cdef ssize_t refuse_extended(Relay e, Client *c, Burst *b, size_t total) noexcep
 
 
 cdef Server *server_of(Relay e, Client *c) noexcept nogil:
-    if c.server != NULL:
-        return c.server
-    if c.pool.group != NULL:
-        lane_check(e, c, 0)
-        return c.server
-    return obtain(e, c)
+    cdef Server *s = c.server
+    if s == NULL:
+        if c.pool.group != NULL:
+            lane_check(e, c, 0)
+            s = c.server
+        else:
+            s = obtain(e, c)
+    if s != NULL and c.begun != NULL:
+        begin_on(e, c, s)
+        return NULL
+    return s
 
 
 cdef ssize_t no_server(Client *c) noexcept nogil:

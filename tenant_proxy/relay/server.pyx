@@ -4,25 +4,26 @@ Messages that a client is owed are forwarded as one run of the buffer, however m
 what the proxy asked for itself is cut out of it.  Large messages go through in pieces.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy
 
 from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    ACT_AHEAD, ACT_ASK, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
+    ACT_AHEAD, ACT_ASK, ACT_BEGIN, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
     R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
     SV_LOGIN, Client, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
 from tenant_proxy.relay.ahead cimport ahead_ready, ask_again, part
+from tenant_proxy.relay.begins cimport begun
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
-    send_refusal, up_ask_done, up_ask_row, up_encoding, up_error, up_notice, up_server_connected,
+    send_refusal, up_ask_done, up_ask_row, up_defined, up_encoding, up_error, up_notice, up_server_connected,
     up_server_message, up_switch_failed,
 )
 from tenant_proxy.relay.pairing cimport (
-    keep_together, make_available, maybe_release, server_end, settled, switch_undone,
+    count_pin, keep_together, make_available, maybe_release, server_end, settled, switch_undone,
 )
 from tenant_proxy.relay.rewriting cimport names_own, prefix_of_channel
 from tenant_proxy.relay.statements cimport (
@@ -114,7 +115,7 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
         whole = n - pos >= total
         if not whole:
             if code == B_ROW_DESCRIPTION or code == B_FUNCTION_RESULT or (
-                    code == B_NOTIFICATION and (not whose(s).prefix_size or total > CHANNEL_LIMIT)):
+                    code == B_NOTIFICATION and total > CHANNEL_LIMIT):
                 # may be large, and only its head matters
                 pass
             elif total > WHOLE_LIMIT:
@@ -147,7 +148,7 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
                 part(e, s)
                 if s.phase == SV_CLOSING:
                     return -1
-            if s.ring.count == 0 and (s.xact_status == XACT_IDLE or s.phase == SV_CLEANING):
+            if s.ring.count == 0 and (s.xact_status == XACT_IDLE or s.phase == SV_CLEANING or is_awaited(s)):
                 forward(e, s, data, sent, pos)
                 sent = pos
                 done = True
@@ -190,6 +191,15 @@ cdef inline bint is_owed(Server *s) noexcept nogil:
     cdef Client *c = s.client
     return c != NULL and (c.pinned or s.ring.count > 0 or s.batch_open or s.xact_status != XACT_IDLE
                           or (c.stream_left > 0 and not c.skip_stream))
+
+
+cdef inline bint is_awaited(Server *s) noexcept nogil:
+    # by a client that waits for its settings, or for a BEGIN
+    return s.client != NULL and s.client.phase == CL_WAITING
+
+
+cdef inline bint is_told(Server *s) noexcept nogil:
+    return s.client != NULL and s.client.tells
 
 
 cdef int broken(Relay e, Server *s, char *data, size_t sent, size_t pos) noexcept nogil:
@@ -250,7 +260,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
     # 1: to the client; 0: dropped; -1: the server broke the protocol or has ended.
     # What lies before `pos` is forwarded first where the order matters.
     cdef Outstanding *o = ring_head(&s.ring)
-    cdef uint8_t action = o.action if o != NULL else 0
+    cdef uint16_t action = o.action if o != NULL else 0
     cdef char status
     cdef int keep = 1
     if code == B_ERROR:
@@ -259,7 +269,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
         server_end(e, s, SETTINGS_FAILED)
         return -1
     if code == B_NOTICE or code == B_PARAMETER_STATUS:
-        keep = is_owed(s) and not (action & ACT_SKIP)
+        keep = is_owed(s) and not (action & ACT_SKIP and not (code == B_PARAMETER_STATUS and is_told(s)))
         if keep and code == B_NOTICE:
             if (whose(s).translates and names_own(whose(s), data + pos, total)) or action & ACT_REWRITTEN:
                 keep = turn_back(e, s, data, pos, total, sent, o.rewrite if action & ACT_REWRITTEN else NULL)
@@ -267,6 +277,9 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             up_encoding(e, s.client, data + pos + 21, total - 22)
     elif code == B_NOTIFICATION:
         keep = s.client != NULL and s.client.pinned
+        if keep and whole and s.pid == <int32_t> read_u32(data + pos + 5):
+            # its own, by the process id that it knows as its own
+            put_u32(data + pos + 5, <uint32_t> s.client.pid)
         if keep and whole and prefix_of_channel(whose(s), data + pos, total):
             tell_notification(e, s, data, pos, total, sent)
             keep = 0
@@ -291,6 +304,9 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             keep = 0
             if action & ACT_AHEAD and ahead_ready(e, s) != 0:
                 return -1
+            if action & ACT_BEGIN:
+                begun(s, s.failed)
+                s.failed = 0
             if action & ACT_SYNC and (s.failed or status != XACT_IDLE):
                 forward(e, s, data, sent[0], pos)
                 sent[0] = pos
@@ -303,10 +319,12 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
                 if s.failed or up_ask_done(e, s, s.client) != 0:
                     keep_together(e, s)
                 s.failed = 0
+            elif not action & ACT_SYNC and s.client != NULL:
+                s.failed = 0
         else:
             finish_query(e, s, status)
             if action & ACT_DISCARD:
-                unpin(s)
+                unpin(e, s)
     elif code == B_COMMAND_COMPLETE or code == B_EMPTY_QUERY or code == B_SUSPENDED:
         if o.request == R_EXECUTE:
             answered(s)
@@ -389,13 +407,13 @@ cdef void tell_notification(Relay e, Server *s, char *data, size_t pos, size_t t
         e.pause(&s.link)
 
 
-cdef void unpin(Server *s) noexcept nogil:
+cdef void unpin(Relay e, Server *s) noexcept nogil:
     # DISCARD ALL has taken away what the client had on its server alone, if nothing has followed.
     cdef Client *c = s.client
     if (c != NULL and c.tracks and c.pinned and s.ring.count == 0 and s.xact_status == XACT_IDLE
             and not s.close_needed):
         c.pinned = 0
-        c.pool.pinned -= 1
+        count_pin(e, c.pool, -1)
         s.dirty = 0
 
 
@@ -412,6 +430,9 @@ cdef void finish_query(Relay e, Server *s, char status) noexcept nogil:
     c.request_us = e.now_us if s.ring.count else 0
     c.active_us = e.now_us
     if status == XACT_IDLE:
+        if s.defines:
+            s.defines = 0
+            up_defined(e, p)
         p.xacts += 1
         p.usage.xacts += 1
         p.xact_us += e.now_us - c.xact_start_us
@@ -450,7 +471,7 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
     cdef Outstanding *head = ring_head(&s.ring)
     cdef void *refusal = NULL
     cdef Client *c = s.client
-    cdef uint8_t action = head.action if head != NULL else 0
+    cdef uint16_t action = head.action if head != NULL else 0
     cdef bint turned = up_error(e, s, data + pos, total, head.rewrite if action & ACT_REWRITTEN else NULL)
     s.copy_in = s.copied = 0
     if action & ACT_DISCARD:
@@ -458,6 +479,15 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
     if head != NULL and head.action & ACT_REFUSED:
         refusal = head.arg
         head.arg = NULL
+    elif action & ACT_BEGIN:
+        if s.told_fatal:
+            # nothing of the client's has run, so another server is tried
+            s.told_fatal = 0
+            forward(e, s, data, sent[0], pos)
+            sent[0] = pos
+            return 0
+        # else it is the answer to the statement that waits
+        s.failed = 1
     elif action & ACT_SKIP and head.request == R_QUERY:
         # the proxy's own statement failed, which is nothing to tell a client
         s.failed = 1

@@ -132,13 +132,15 @@ class SharedHooks:
 
     # --- settings ---
 
-    def on_ask_done(self, server: int) -> int:
-        """The number of the settings that a server was found to have."""
+    def on_ask_done(self, server: int, session: Session | None) -> tuple[int, int]:
+        """The numbers of the settings that a server was found to have, and of those that its client has."""
         raise NotImplementedError
 
-    def on_ask_shared_done(self, server: int, pool: int, startup_id: int) -> int:
+    def on_ask_shared_done(
+        self, server: int, pool: int, startup_id: int, session: Session | None
+    ) -> tuple[int, int]:
         """As on_ask_done; what the switch itself has set is no setting of the client's."""
         record = self._worker.pools.get(pool)
         assert record is not None
         self._asked[server] = switch.changed(self._asked[server], self._switched(record, startup_id))
-        return self.on_ask_done(server)
+        return self.on_ask_done(server, session)

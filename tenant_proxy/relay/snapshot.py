@@ -26,11 +26,14 @@ _SUMMED = (
     "server_parses",
     "binds",
     "rejected",
+    "switches",
+    "kept",
 )
 
 
 def take(worker: Worker, what: list[str]) -> dict[str, Any]:
-    """The parts named in `what`: counters, pools, tenants, lanes, clients, servers, stats, violations."""
+    """The parts named in `what`: counters, pools, tenants, lanes, clients, servers, pins, stats,
+    violations."""
     worker.engine.poke()
     figures = worker.engine.pool_figures()
     parts: dict[str, Any] = {}
@@ -47,6 +50,8 @@ def take(worker: Worker, what: list[str]) -> dict[str, Any]:
         parts["lanes"] = [_lane(worker, one) for one in tenants if _record(worker, one["id"]).shared]
     if "clients" in what:
         parts["clients"] = [_client(row) for row in worker.engine.client_rows()]
+    if "pins" in what:
+        parts["pins"] = _pins(worker)
     if "violations" in what:
         parts["violations"] = worker.judging.violations.rows()
         parts["violations_kept"] = {"dropped": worker.judging.violations.dropped}
@@ -86,6 +91,10 @@ def _counters(worker: Worker, figures: list[dict[str, Any]]) -> dict[str, Any]:
         ],
         "guard_cache": {**cache, "parse_us_sum": worker.parse_us},
         "judges": worker.judging.judges.state(),
+        "pins": [
+            {"tenant": tenant, "reason": reason, "count": count}
+            for (tenant, reason), count in worker.pins.counts.items()
+        ],
         "errors": [
             {"tenant": tenant, "sqlstate_class": sqlstate, "source": source, "count": count}
             for (tenant, sqlstate, source), count in worker.error_counts.items()
@@ -184,7 +193,14 @@ def _tenants(worker: Worker, figures: list[dict[str, Any]]) -> list[dict[str, An
             "clients_waiting": sum(one["cl_waiting"] for one in own),
             "servers": sum(one["total"] for one in own),
             "servers_active": sum(one["sv_active"] for one in own),
+            "shared_active": sum(one["shared_active"] for one in own),
+            "shared_waiting": sum(one["shared_waiting"] for one in own),
+            "pinned": sum(one["pinned"] for one in own),
         }
+        row["escalated"] = {
+            why: sum(one["escalated"][at] for one in own) for at, why in enumerate(_ESCALATIONS)
+        }
+        row["escalations"] = sum(row["escalated"].values())
         row |= {name: sum(one[name] for one in own) for name in _SUMMED}
         for hist in ("wait_hist", "query_hist"):
             row[hist] = [sum(column) for column in zip(*(one[hist] for one in own), strict=True)] or [0] * 16
@@ -240,6 +256,26 @@ def _client(row: tuple[Any, ...]) -> dict[str, Any]:
         "tx_status": status,
         "pinned": pinned,
     }
+
+
+def _pins(worker: Worker) -> list[dict[str, Any]]:
+    """Clients in transaction mode that keep a server, and why."""
+    clients = {row[0]: row for row in worker.engine.client_rows() if row[8]}
+    pids = {row[0]: row[12] for row in worker.engine.server_rows()}
+    now = time.time()
+    rows = []
+    for number, pin in worker.pins.keep(set(clients)).items():
+        client = _client(clients[number])
+        rows.append(
+            {
+                **client,
+                "reason": pin.reason,
+                "since_us": int(pin.since * 1e6),
+                "age_s": max(0, int(now - pin.since)),
+                "remote_pid": pids.get(client["link"], 0),
+            }
+        )
+    return rows
 
 
 def _server(worker: Worker, row: tuple[Any, ...]) -> dict[str, Any]:

@@ -73,6 +73,7 @@ cdef Stmt *stmt_new(Relay e, Pool *p, const char *body, size_t n, uint32_t effec
     t.effects = effects
     t.size = <uint32_t> n
     t.interned = 0
+    t.generation = p.generation
     t.scope = 0
     t.rewrite = NULL
     t.body = <char *> t + sizeof(Stmt)
@@ -88,6 +89,10 @@ cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t ef
     while slot != NULL:
         t = <Stmt *> slot.value
         if t.size == n and memcmp(t.body, body, n) == 0:
+            if t.generation != p.generation:
+                # servers that know it may have planned it before definitions were changed, and would say so
+                stmt_retire(t)
+                break
             t.refs += 1
             t.effects |= effects
             p.prepared_hits += 1

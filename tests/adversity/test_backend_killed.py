@@ -45,7 +45,7 @@ def test_all_that_are_idle_at_once(proxies, superuser):
     proxy = proxies(pool={"mode": "transaction", "max": 4})
     clients = [proxy.wire() for _ in range(4)]
     for c in clients:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
     for c in clients:
         c.query("COMMIT")
     superuser.execute(TERMINATE_ALL)
@@ -93,7 +93,7 @@ def test_during_a_statement(each_mode, superuser):
     """The backend's own FATAL reaches the client, then the connection ends."""
     with each_mode.wire() as c:
         pid = c.value("SELECT pg_backend_pid()")
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         pid = c.value("SELECT pg_backend_pid()")
         c.send(query("SELECT pg_sleep(15)"))
         wait_until(lambda: active(superuser, pid), "the statement runs")
@@ -113,7 +113,7 @@ def active(superuser, pid) -> bool:
 
 def test_in_a_transaction(each_mode, superuser):
     with each_mode.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         terminate(superuser, c.value("SELECT pg_backend_pid()"))
         (error,) = errors(c.until_end())
         assert (error["S"], error["C"]) == ("FATAL", "57P01")
@@ -131,7 +131,7 @@ def test_in_session_mode_while_idle(proxy, superuser):
 
 def test_during_copy_in(each_mode, superuser):
     with each_mode.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         pid = c.value("SELECT pg_backend_pid()")
         c.send(query("COPY scratch FROM STDIN"), copy_data(b"1\tone\n"))
         c.until("G")
@@ -144,7 +144,7 @@ def test_during_copy_in(each_mode, superuser):
 
 def test_during_a_large_result(each_mode, superuser):
     with each_mode.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         pid = c.value("SELECT pg_backend_pid()")
         c.send(query("SELECT repeat('x', 1000) FROM generate_series(1, 10000000)"))
         c.until("D")
@@ -157,7 +157,7 @@ def test_in_a_pipeline(each_mode, superuser):
     """What was answered is answered; the rest gets the error, and nothing runs twice."""
     superuser.execute("TRUNCATE acme.scratch")
     with each_mode.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         pid = c.value("SELECT pg_backend_pid()")
         c.send(
             parse("SELECT pg_sleep(15)"), bind(), execute(), SYNC,
@@ -185,7 +185,7 @@ def test_a_crash_of_one_backend_restarts_the_server(own_pg, own_proxy):
         own_pg, pool={"mode": "transaction", "when_down": "wait", "retry_min_s": 0.05, "retry_max_s": 0.2}
     )
     with proxy.wire() as c, proxy.wire() as busy:
-        busy.query("BEGIN")
+        busy.query("BEGIN; SELECT 1")
         os.kill(int(busy.value("SELECT pg_backend_pid()") or 0), signal.SIGKILL)
         said = errors(busy.until_end())
         assert [error["S"] for error in said] == ["FATAL"]
@@ -210,12 +210,12 @@ def test_the_pool_refills(own_pg, own_proxy, mode):
         for _ in range(5):
             for _ in range(2):
                 with proxy.wire() as c:
-                    c.query("BEGIN")
+                    c.query("BEGIN; SELECT 1")
                     terminate(superuser, c.value("SELECT pg_backend_pid()"))
                     c.until_end()
         clients = [proxy.wire(), proxy.wire()]
         for c in clients:
-            c.query("BEGIN")
+            c.query("BEGIN; SELECT 1")
             assert c.value("SELECT 1") == "1"
             c.terminate()
         wait_until(lambda: superuser.execute(COUNT).fetchone()[0] <= 2, "no more backends than may be")

@@ -69,7 +69,7 @@ def test_only_its_own_statement(proxies, superuser):
 
 def test_in_a_transaction(each_mode, superuser):
     with each_mode.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         c.send(query(SLEEP))
         sleeping(superuser)
         c.cancel()
@@ -121,7 +121,7 @@ def test_of_a_client_that_waits_in_the_queue(proxies, superuser):
     """There is nothing to forward: the statement must not run, or must be cancelled when it does."""
     proxy = proxies(pool={"mode": "transaction", "max": 1, "queue_timeout_s": 20})
     with proxy.wire() as holder, proxy.wire() as waiter:
-        holder.query("BEGIN")
+        holder.query("BEGIN; SELECT 1")
         waiter.send(query("SELECT 'ran'"))
         wait_until(lambda: any(int(p["cl_waiting"]) for p in proxy.admin("SHOW POOLS")), "it waits")
         waiter.cancel()

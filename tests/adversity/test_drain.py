@@ -45,7 +45,7 @@ def test_a_running_statement_finishes(draining):
 
 def test_a_transaction_may_finish(draining):
     with draining.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         c.query("SELECT 1")
         draining.terminate()
         assert c.value("SELECT 'still in it'") == "still in it"
@@ -65,7 +65,7 @@ def test_idle_clients_are_told(draining):
 
 def test_who_does_not_finish_in_time_is_told(draining):
     with draining.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         start = time.monotonic()
         draining.terminate()
         assert sqlstates(c.until_end()) == ["57P01"]
@@ -87,7 +87,7 @@ def test_a_statement_that_does_not_finish_in_time_is_cancelled(own_proxy, own_pg
 
 def test_new_clients_are_refused(draining):
     with draining.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         draining.terminate()
         wait_until(lambda: refused(draining), "nobody comes in any more", 5)
         c.query("COMMIT")
@@ -107,7 +107,7 @@ def refused(proxy: Proxy) -> bool:
 def test_session_mode_clients_may_go_on_until_the_time_is_up(own_proxy):
     proxy = own_proxy(timeouts={"drain_s": 3})
     with proxy.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         proxy.terminate()
         assert c.value("SELECT 1") == "1"
         c.query("COMMIT")
@@ -118,7 +118,7 @@ def test_session_mode_clients_may_go_on_until_the_time_is_up(own_proxy):
 def test_sigint_stops_at_once(own_proxy, own_pg):
     proxy = own_proxy(own_pg, timeouts={"drain_s": 60})
     with proxy.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         start = time.monotonic()
         assert proxy.process is not None
         proxy.process.send_signal(signal.SIGINT)
@@ -130,7 +130,7 @@ def test_sigint_stops_at_once(own_proxy, own_pg):
 def test_a_second_sigterm_does_not_wait(own_proxy):
     proxy = own_proxy(timeouts={"drain_s": 60})
     with proxy.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         start = time.monotonic()
         proxy.terminate()
         time.sleep(0.3)

@@ -116,7 +116,7 @@ def test_restart_in_session_mode(own_pg, own_proxy):
 def test_crash(own_pg, own_proxy):
     proxy = own_proxy(own_pg, pool={"mode": "transaction", **QUICK})
     with proxy.wire() as idle, proxy.wire() as busy:
-        busy.query("BEGIN")
+        busy.query("BEGIN; SELECT 1")
         busy.send(query("SELECT pg_sleep(30)"))
         own_pg.kill()
         said = errors(busy.until_end())

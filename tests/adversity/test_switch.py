@@ -268,7 +268,7 @@ def test_the_backend_is_killed(stepped, pg, relay, point, told):
         [parse(INSERT), bind(), execute(), SYNC],
         [parse(INSERT, "s"), SYNC, bind(name="s"), execute(), SYNC, query("SELECT 1")],
         [parse("SELECT 1", "s"), close_statement("s"), SYNC, query(INSERT)],
-        [query("BEGIN"), query(INSERT), query("COMMIT")],
+        [query("BEGIN; SELECT 1"), query(INSERT), query("COMMIT")],
         [query(f"{INSERT} /* {'long' * 20_000} */")],
     ],
     ids=["unnamed", "named", "closed", "transaction", "long"],

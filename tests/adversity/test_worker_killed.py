@@ -101,7 +101,7 @@ def test_its_backends_are_gone_and_its_share_of_the_pool_is_free(own_pg, own_pro
     # the whole maximum can be had again: the dead workers' counts are cleared
     again = [proxy.wire() for _ in range(3)]
     for c in again:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         assert c.value("SELECT 1") == "1"
     for c in again:
         c.terminate()

@@ -175,7 +175,7 @@ def test_the_console_while_the_pool_is_exhausted(proxies):
     """It needs no backend, so it answers when nothing else does."""
     proxy = proxies(pool={"mode": "transaction", "max": 1, "queue_timeout_s": 20})
     with proxy.wire() as holder, proxy.wire() as waiter:
-        holder.query("BEGIN")
+        holder.query("BEGIN; SELECT 1")
         waiter.send(b"Q\0\0\0\x0dSELECT 1\0")
         assert proxy.admin("SHOW POOLS")
         holder.query("COMMIT")

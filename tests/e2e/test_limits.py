@@ -39,7 +39,7 @@ def waiting(proxy: Proxy) -> int:
 def test_queue_timeout_in_transaction_mode(proxies):
     proxy = proxies(pool={"mode": "transaction", "max": 1, "queue_timeout_s": 0.5})
     with proxy.wire() as holder, proxy.wire() as waiter:
-        holder.query("BEGIN")
+        holder.query("BEGIN; SELECT 1")
         start = time.monotonic()
         waiter.send(query("SELECT 1"))
         said = final_error(waiter)
@@ -65,7 +65,7 @@ def test_queue_timeout_in_session_mode(proxies):
 def test_queue_limit(proxies):
     proxy = proxies(pool={"mode": "transaction", "max": 1, "queue_limit": 2, "queue_timeout_s": 20})
     with proxy.wire() as holder:
-        holder.query("BEGIN")
+        holder.query("BEGIN; SELECT 1")
         waiters = [proxy.wire() for _ in range(2)]
         for waiter in waiters:
             waiter.send(query("SELECT 1"))
@@ -84,7 +84,7 @@ def test_a_client_that_leaves_the_queue(proxies, superuser):
     superuser.execute("TRUNCATE acme.scratch")
     proxy = proxies(pool={"mode": "transaction", "max": 1})
     with proxy.wire() as holder:
-        holder.query("BEGIN")
+        holder.query("BEGIN; SELECT 1")
         waiter = proxy.wire()
         waiter.send(query("INSERT INTO scratch VALUES (1)"))
         wait_until(lambda: waiting(proxy) == 1, "it waits")
@@ -98,7 +98,7 @@ def test_tenants_have_pools_of_their_own(proxies):
     """A tenant that takes all it may have leaves the other's untouched."""
     proxy = proxies(pool={"mode": "transaction", "max": 1, "queue_timeout_s": 20})
     with proxy.wire("acme_app") as greedy, proxy.wire("beta_app") as other:
-        greedy.query("BEGIN")
+        greedy.query("BEGIN; SELECT 1")
         assert other.value("SELECT item FROM orders WHERE id = 1") == "bolt"
         greedy.query("COMMIT")
 
@@ -154,7 +154,7 @@ def test_idle_backends_are_closed(own_proxy, own_pg):
 def test_old_backends_are_closed_when_they_are_free(own_proxy, own_pg):
     proxy = own_proxy(own_pg, pool={"mode": "transaction", "max": 1, "server_lifetime_s": 1})
     with proxy.wire() as c:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         first = c.value("SELECT pg_backend_pid()")
         c.query("SELECT pg_sleep(1.2)")
         assert c.value("SELECT pg_backend_pid()") == first
@@ -198,7 +198,7 @@ def test_client_idle_timeout(proxies):
     with proxy.wire() as idler:
         assert final_error(idler)["C"] == "57P05"
     with proxy.wire() as in_transaction:
-        in_transaction.query("BEGIN")
+        in_transaction.query("BEGIN; SELECT 1")
         in_transaction.query("SELECT pg_sleep(0.8)")
         assert in_transaction.value("SELECT 'a statement is not idleness'")
 

@@ -120,7 +120,7 @@ def test_pass_through_opens_more_backends_while_the_first_are_busy(proxies, supe
     proxy = proxies(users=users_with({"verifier": {"value": verifier}}), pool={"mode": "transaction"})
     clients = [proxy.wire() for _ in range(4)]
     for c in clients:
-        c.query("BEGIN")
+        c.query("BEGIN; SELECT 1")
         assert c.value("SELECT current_user") == "acme_app"
     assert len({c.value("SELECT pg_backend_pid()") for c in clients}) == 4
     for c in clients:

@@ -41,7 +41,7 @@ def test_counts_of_all_workers(own_proxy, workers):
 def test_what_is_there_now(own_proxy):
     proxy = own_proxy(pool={"mode": "transaction", "max": 1, "queue_timeout_s": 20})
     holder, waiter = proxy.wire(), proxy.wire()
-    holder.query("BEGIN")
+    holder.query("BEGIN; SELECT 1")
     waiter.send(query("SELECT 1"))
     wait_until(lambda: proxy.metric("tenant_proxy_clients_waiting", tenant="acme") == 1, "one waits")
     assert proxy.metric("tenant_proxy_clients", tenant="acme") == 2

@@ -40,7 +40,7 @@ def test_a_new_tenant_and_login(running):
 
 def test_clients_stay_connected(running):
     clients = [running.wire() for _ in range(4)]
-    clients[0].query("BEGIN")
+    clients[0].query("BEGIN; SELECT 1")
     clients[1].query("SET my.flag = 'kept'")
     running.reload(merged(running.config, {"pool": {"max": 17}}))
     assert clients[0].xact_status == "T"
@@ -169,7 +169,7 @@ def test_a_changed_pool_size(running):
         merged(running.config, {"pool": {"mode": "transaction", "max": 1, "queue_timeout_s": 0.5}})
     )
     with running.wire() as holder, running.wire() as waiter:
-        holder.query("BEGIN")
+        holder.query("BEGIN; SELECT 1")
         waiter.send(b"Q\0\0\0\x0dSELECT 1\0")
         assert sqlstates(waiter.until_end()) == ["57P03"]
 

@@ -72,7 +72,7 @@ def test_a_transaction_keeps_its_backend(few):
 def test_a_client_waits_for_a_backend_and_is_served_in_turn(few):
     proxy = few(1)
     holder, *waiters = [proxy.wire() for _ in range(4)]
-    holder.query("BEGIN")
+    holder.query("BEGIN; SELECT 1")
     for number, waiter in enumerate(waiters):
         waiter.send(query(f"SELECT {number}"))
         wait_until(partial(waits, proxy, number + 1), "one more client waits")

@@ -255,7 +255,7 @@ class Rig:
     def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool) -> bytes | bool:
         return False
 
-    def on_pinned(self, session: object, scope: int, sql: bytes) -> None:
+    def on_pinned(self, client: int, session: object, scope: int, sql: bytes) -> None:
         self.pinned.append(sql.decode())
 
     # --- hooks: servers
@@ -305,5 +305,9 @@ class Rig:
         assert value is not None
         self.asked[name] = value
 
-    def on_ask_done(self, server: int) -> int:
-        return self.settings.intern(self.asked)
+    def on_ask_done(self, server: int, session: object) -> tuple[int, int]:
+        number = self.settings.intern(self.asked)
+        return number, number
+
+    def on_defined(self, pool: int) -> None:
+        self.engine.pool_defined(pool)

@@ -234,7 +234,8 @@ class Hooks:
         if first == "DEALLOCATE":
             effects |= Effect.DEALLOCATES
         if words == "DISCARD ALL":
-            effects |= Effect.DEALLOCATES | Effect.DISCARDS_ALL | Effect.SETTINGS
+            # as if it were not alone, so that it is always the server's to answer
+            effects |= Effect.DEALLOCATES | Effect.DISCARDS_ALL | Effect.SETTINGS | Effect.MULTI
         return int(effects) | ALLOWED
 
     def on_judged(self, client: int) -> None:
@@ -272,7 +273,7 @@ class Hooks:
             return wire.complete("DEALLOCATE")
         return False
 
-    def on_pinned(self, session: Session, scope: int, sql: bytes) -> None:
+    def on_pinned(self, client: int, session: Session, scope: int, sql: bytes) -> None:
         self.pinned += 1
 
     # --- servers
@@ -323,8 +324,12 @@ class Hooks:
         assert value is not None
         self.asked[server][name] = value
 
-    def on_ask_done(self, server: int) -> int:
-        return self.stage.settings.intern(self.asked.pop(server))
+    def on_ask_done(self, server: int, session: Session) -> tuple[int, int]:
+        number = self.stage.settings.intern(self.asked.pop(server))
+        return number, number
+
+    def on_defined(self, pool: int) -> None:
+        self.stage.engine.pool_defined(pool)
 
 
 class Peer:

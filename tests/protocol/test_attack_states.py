@@ -169,7 +169,8 @@ def test_an_eviction_that_the_server_skipped_costs_it_its_place(make_rig):
 @pytest.mark.parametrize("how", ["simple", "unnamed", "named"])
 def test_discard_all_that_fails_costs_the_server_its_place(make_rig, how):
     rig = make_rig()
-    rig.verdicts["DISCARD ALL"] = r.ALLOWED | Effect.DEALLOCATES | Effect.DISCARDS_ALL
+    # not alone in its text, so that it is the server's to answer
+    rig.verdicts["DISCARD ALL"] = r.ALLOWED | Effect.DEALLOCATES | Effect.DISCARDS_ALL | Effect.MULTI
     mine = rig.client()
     mine.send(r.parse("SELECT 1", "a"), r.SYNC)
     rig.server().send(r.PARSED, r.IDLE)
@@ -188,7 +189,7 @@ def test_discard_all_that_fails_costs_the_server_its_place(make_rig, how):
 @pytest.mark.parametrize("how", ["simple", "unnamed", "named"])
 def test_after_discard_all_statements_are_parsed_anew(make_rig, how):
     rig = make_rig(servers=2)
-    rig.verdicts["DISCARD ALL"] = r.ALLOWED | Effect.DEALLOCATES | Effect.DISCARDS_ALL
+    rig.verdicts["DISCARD ALL"] = r.ALLOWED | Effect.DEALLOCATES | Effect.DISCARDS_ALL | Effect.MULTI
     first, mine = rig.client(), rig.client()
     first.send(r.parse("SELECT 1", "a"), r.SYNC)
     rig.server().send(r.PARSED, r.IDLE)

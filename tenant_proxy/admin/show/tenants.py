@@ -35,11 +35,19 @@ COLUMNS: list[Column] = [
     ("total_query_time", INT8, lambda row: row["query_us"]),
     ("total_wait_time", INT8, lambda row: row["wait_us"]),
     ("total_rejected", INT8, lambda row: row["rejected"]),
+    # on backends that tenants share
+    ("shared_active", INT4),
+    ("shared_waiting", INT4),
+    ("total_switches", INT8, lambda row: row.get("switches", 0)),
+    ("total_affinity_hits", INT8, lambda row: row.get("kept", 0)),
+    ("total_escalations", INT8, lambda row: row.get("escalations", 0)),
+    ("pins", INT4, lambda row: row.get("pinned", 0)),
 ]
 
 _COUNTED = (
     "clients", "clients_waiting", "servers", "servers_active", "xacts", "queries", "bytes_in", "bytes_out",
-    "xact_us", "query_us", "wait_us", "rejected",
+    "xact_us", "query_us", "wait_us", "rejected", "shared_active", "shared_waiting", "switches", "kept",
+    "escalations", "pinned",
 )  # fmt: skip
 
 

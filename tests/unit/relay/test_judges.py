@@ -55,6 +55,7 @@ def test_every_field_of_a_verdict_survives():
         "listen",
         (Edit(1, 2, "x"), Edit(4, 5, "é")),
         ((1, "class"), (2, "setting")),
+        ("d",),
     )
     assert load(dump(whole)) == whole
     assert load(dump(whole)).edits[0].text == "x"

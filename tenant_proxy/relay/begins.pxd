@@ -1,0 +1,13 @@
+# BEGIN takes no server: the first statement behind it does.
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t
+
+from tenant_proxy.pool.pool cimport Client, Server
+from tenant_proxy.relay.core cimport Relay
+
+cdef bint without_server(Relay e, Client *c, uint32_t effects, const char *message, size_t n) noexcept nogil
+cdef char status_without(Client *c) noexcept nogil
+cdef void begin_on(Relay e, Client *c, Server *s) noexcept nogil
+cdef void begun(Server *s, bint failed) noexcept nogil
+cdef void forget_begun(Client *c) noexcept nogil

@@ -1,0 +1,90 @@
+"""A BEGIN takes no server: it is answered here, and sent to a server ahead of the first statement behind it.
+
+So a transaction in which nothing happens holds none.  What a transaction's times are (now() and the like) is
+the server's to say, hence counted from its first statement.  The first statement waits until the server has
+begun: were both sent in one write, and BEGIN failed, it would run outside of a transaction.
+"""
+
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from tenant_proxy.pool.pool cimport ACT_BEGIN, ACT_SKIP, CL_WAITING, R_QUERY, Client, Server, ring_push
+from tenant_proxy.relay.core cimport EFF_BEGINS, EFF_COMMITS, EFF_ROLLS_BACK, EFF_STARTS, Relay
+from tenant_proxy.wire.consts cimport XACT_FAILED, XACT_IDLE, XACT_OPEN
+
+cdef enum:
+    BEGIN_LIMIT = 1024              # a longer one is the server's to read
+
+cdef enum:
+    ALONE = EFF_BEGINS | EFF_STARTS | EFF_COMMITS | EFF_ROLLS_BACK
+
+
+cdef bint without_server(Relay e, Client *c, uint32_t effects, const char *message, size_t n) noexcept nogil:
+    # Answers a BEGIN, or what ends a transaction in which nothing has happened; `message` is the Query.
+    if not effects & ALONE or not c.pool.defers or not c.tracks or c.server != NULL:
+        return False
+    if c.begun == NULL:
+        if not effects & (EFF_BEGINS | EFF_STARTS) or n > BEGIN_LIMIT:
+            return False
+        c.begun = <char *> malloc(n)
+        if c.begun == NULL:
+            return False
+        memcpy(c.begun, message, n)
+        c.begun_size = <uint32_t> n
+        c.begun_failed = 0
+        if effects & EFF_BEGINS:
+            answer(e, c, b"C\0\0\0\x0aBEGIN\0Z\0\0\0\5T", 17)
+        else:
+            answer(e, c, b"C\0\0\0\x16START TRANSACTION\0Z\0\0\0\5T", 29)
+        return True
+    if effects & EFF_COMMITS and not c.begun_failed:
+        answer(e, c, b"C\0\0\0\x0bCOMMIT\0Z\0\0\0\5I", 18)
+    elif effects & (EFF_COMMITS | EFF_ROLLS_BACK):
+        answer(e, c, b"C\0\0\0\x0dROLLBACK\0Z\0\0\0\5I", 20)
+    else:
+        return False
+    forget_begun(c)
+    c.pool.xacts += 1
+    return True
+
+
+cdef void answer(Relay e, Client *c, const char *message, size_t n) noexcept nogil:
+    c.xact_status = message[n - 1]
+    c.pool.queries += 1
+    e.send(&c.link, message, n)
+
+
+cdef char status_without(Client *c) noexcept nogil:
+    # of the transaction of a client that has no server
+    if c.begun == NULL:
+        return XACT_IDLE
+    return XACT_FAILED if c.begun_failed else XACT_OPEN
+
+
+cdef void begin_on(Relay e, Client *c, Server *s) noexcept nogil:
+    # With the burst, of which it is the first: the client had no server before.  Its next message waits.
+    ring_push(&s.ring, R_QUERY, ACT_SKIP | ACT_BEGIN, NULL, 0)
+    e.batch_add(c.begun, c.begun_size)
+    if c.begun_failed:
+        # and as nothing but its end may run in it, the server is brought to see it so
+        ring_push(&s.ring, R_QUERY, ACT_SKIP, NULL, 0)
+        e.batch_add(b"Q\0\0\0\x1eSELECT refused_by_proxy()\0", 31)
+    s.unnamed_id = 0
+    s.may_rest = 0
+    c.phase = CL_WAITING
+    e.pause(&c.link)
+
+
+cdef void begun(Server *s, bint failed) noexcept nogil:
+    # the server has answered the BEGIN
+    cdef Client *c = s.client
+    if c != NULL:
+        forget_begun(c)
+        c.answered = failed
+
+
+cdef void forget_begun(Client *c) noexcept nogil:
+    free(c.begun)
+    c.begun = NULL
+    c.begun_failed = 0

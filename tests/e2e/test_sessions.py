@@ -1,0 +1,188 @@
+"""A session is a session: what drivers count on that spans transactions, on dedicated and shared backends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import psycopg
+import pytest
+
+from tests.e2e.test_shared import backend_of, is_shared, provide, shared_config, shares_again
+from tests.fix_proxy import Proxy
+from tests.pg_server import Server
+from tests.wire_client import SYNC, bind, describe_statement, execute, parse, rows, sqlstates, types
+
+
+@pytest.fixture(params=["dedicated", "shared"])
+def each_isolation(request: pytest.FixtureRequest, proxies: Callable[..., Proxy], pg: Server) -> Proxy:
+    """Transaction mode, several backends, so that a client meets another one now and then."""
+    if request.param == "dedicated":
+        return proxies(pool={"mode": "transaction", "max": 3})
+    provide(pg)
+    proxy = proxies(**shared_config(pg, 3))
+    with proxy.wire() as client:
+        shares_again(pg, client)
+    return proxy
+
+
+@pytest.fixture
+def shared(each_isolation: Proxy, request: pytest.FixtureRequest) -> Proxy:
+    if request.node.callspec.params["each_isolation"] != "shared":
+        pytest.skip("about shared backends")
+    return each_isolation
+
+
+# --- RESET ALL, DISCARD ALL ---------------------------------------------------------------
+
+#: what asyncpg says when a connection goes back to its pool
+RELEASE = "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
+
+
+@pytest.mark.parametrize("text", ["RESET ALL", "reset /* all */ all;", RELEASE, f"{RELEASE} RESET ALL"])
+def test_reset_all(each_isolation, text):
+    with each_isolation.wire(application_name="mine", options="-c work_mem=5MB") as c:
+        for sql in ("SET work_mem = '9MB'", "SET TimeZone = 'Asia/Tokyo'", "SET application_name = 'other'"):
+            c.query(sql)
+        assert c.value("SHOW work_mem") == "9MB"
+        said = c.query(text)
+        assert sqlstates(said) == []
+        told = [m.body.split(b"\0")[:2] for m in said if m.type == "S"]
+        assert [b"TimeZone", b"UTC"] in told
+        assert [m.body for m in said if m.type == "C"][-1] == b"RESET\0"
+        assert c.value("SHOW work_mem") == "5MB"
+        assert c.value("SHOW TimeZone") == "UTC"
+        assert c.value("SHOW application_name") == "mine"
+        # with nothing to reset
+        assert sqlstates(c.query(text)) == []
+        assert c.value("SHOW work_mem") == "5MB"
+
+
+def test_reset_all_keeps_to_shared_backends(shared, pg):
+    with shared.wire() as c:
+        c.query("SET work_mem = '9MB'")
+        for _ in range(3):
+            c.query(RELEASE)
+            assert is_shared(pg, backend_of(c))
+        before = shared.admin("SHOW LANES")[0]["escalated_statement"]
+        c.query(RELEASE)
+        assert shared.admin("SHOW LANES")[0]["escalated_statement"] == before
+
+
+def test_reset_all_beside_what_sets_or_tells_settings(each_isolation):
+    with each_isolation.wire() as c:
+        c.query("SET work_mem = '9MB'")
+        assert rows(c.query("SHOW work_mem; RESET ALL; SHOW work_mem")) == [("9MB",), ("4MB",)]
+        c.query("RESET ALL; SET work_mem = '8MB'")
+        assert c.value("SHOW work_mem") == "8MB"
+        c.query("SET work_mem = '7MB'; RESET ALL")
+        assert c.value("SHOW work_mem") == "4MB"
+        c.query("BEGIN; SET LOCAL work_mem = '6MB'")
+        c.query("ROLLBACK")
+
+
+def test_discard_all(each_isolation):
+    with each_isolation.wire() as c:
+        c.ask(parse("SELECT 1", "s"), SYNC)
+        said = c.query("DISCARD ALL")
+        assert types(said) == "CZ"
+        assert said[0].body == b"DISCARD ALL\0"
+        assert sqlstates(c.ask(bind(name="s"), execute(), SYNC)) == ["26000"]
+        c.query("SET work_mem = '9MB'")
+        c.query("DISCARD ALL")
+        assert c.value("SHOW work_mem") == "4MB"
+
+
+async def test_a_pool_of_asyncpg(each_isolation):
+    async with asyncpg.create_pool(each_isolation.url(), min_size=2, max_size=4) as pool:
+
+        async def work(number: int) -> None:
+            async with pool.acquire() as conn:
+                assert await conn.fetchval("SHOW my.number") in (None, "") if number < 0 else True
+                await conn.execute(f"SET my.number = '{number}'")
+                assert await conn.fetchval("SELECT current_setting('my.number')") == str(number)
+                assert await conn.fetchval("SELECT item FROM orders WHERE id = $1", 1) == "anvil"
+
+        await asyncio.gather(*(work(number) for number in range(30)))
+
+
+# --- EXECUTE and DEALLOCATE of statements that were made by Parse -----------------------------
+
+
+def test_execute_of_a_statement_of_the_protocol(each_isolation):
+    with each_isolation.wire() as c, each_isolation.wire() as other:
+        c.ask(parse("SELECT item FROM orders WHERE id = $1", "one", [23]), SYNC)
+        c.ask(parse("SELECT 2", "Two"), SYNC)
+        other.ask(parse("SELECT 'others'", "one"), SYNC)
+        for _ in range(3):
+            assert rows(c.query("EXECUTE one(2)")) == [("rocket",)]
+            assert rows(c.query('EXECUTE "Two"; EXECUTE one(1)')) == [("2",), ("anvil",)]
+            assert rows(other.query("EXECUTE one")) == [("others",)]
+        assert rows(c.ask(parse("EXECUTE one(3)"), bind(), execute(), SYNC)) == [("spring",)]
+        c.ask(parse("EXECUTE one(3)", "named"), SYNC)
+        for _ in range(3):
+            assert rows(c.ask(bind(name="named"), execute(), SYNC)) == [("spring",)]
+        c.query("BEGIN")
+        assert rows(c.query("EXECUTE one(2)")) == [("rocket",)]
+        assert sqlstates(c.query("EXECUTE one(1, 2)")) == ["42601"]
+        assert sqlstates(c.query("EXECUTE one(1)")) == ["25P02"]
+        c.query("ROLLBACK")
+        assert sqlstates(c.query("DEALLOCATE one")) == []
+        assert sqlstates(c.query("EXECUTE one(1)")) == ["26000"]
+        assert rows(other.query("EXPLAIN (COSTS off) EXECUTE one")) == [("Result",)]
+
+
+# --- definitions change --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(pg: Server) -> Any:
+    with pg.connect() as conn:
+        conn.execute("CREATE TABLE acme.changing (a int, b int); INSERT INTO acme.changing VALUES (1, 2)")
+        conn.execute("ALTER TABLE acme.changing OWNER TO acme_app")
+        yield
+        conn.execute("DROP TABLE IF EXISTS acme.changing")
+
+
+def test_what_is_prepared_after_a_definition_changed_knows_it(each_isolation, table):
+    """As in a session of its own: a Parse never meets a plan of before."""
+    star = "SELECT * FROM changing"
+    with each_isolation.wire() as c, each_isolation.wire() as other:
+        for client in (c, other):
+            client.ask(parse(star, "before"), SYNC)
+            assert rows(client.ask(bind(name="before"), execute(), SYNC)) == [("1", "2")]
+        c.query("ALTER TABLE changing ALTER COLUMN b TYPE text")
+        for number, client in enumerate((c, other)):
+            name = f"s{number}"
+            said = client.ask(parse(star, name), describe_statement(name), bind(name=name), execute(), SYNC)
+            assert sqlstates(said) == []
+            assert rows(said) == [("1", "2")]
+        c.query("BEGIN")
+        c.query("ALTER TABLE changing ADD c int")
+        assert rows(c.ask(parse(star, "inside"), bind(name="inside"), execute(), SYNC)) == [("1", "2", None)]
+        assert sqlstates(other.query("SELECT 1")) == []
+        c.query("ROLLBACK")
+        assert rows(c.ask(parse(star, "after"), bind(name="after"), execute(), SYNC)) == [("1", "2")]
+
+
+def test_parameters_of_what_is_prepared_anew(each_isolation, table):
+    insert = "INSERT INTO changing (a) VALUES ($1)"
+    with each_isolation.wire() as c, each_isolation.wire() as other:
+        said = other.ask(parse(insert, "s"), describe_statement("s"), SYNC)
+        assert said[1].body.endswith((23).to_bytes(4, "big"))
+        c.query("ALTER TABLE changing ALTER COLUMN a TYPE date USING NULL")
+        said = other.ask(parse(insert, "t"), describe_statement("t"), SYNC)
+        assert said[1].body.endswith((1082).to_bytes(4, "big"))
+
+
+# --- notifications ---------------------------------------------------------------------------------
+
+
+def test_a_notification_of_ones_own_has_the_process_id_that_one_knows(each_isolation):
+    with psycopg.connect(each_isolation.dsn(), autocommit=True) as conn:
+        conn.execute("LISTEN news")
+        conn.execute("NOTIFY news, 'mine'")
+        (notice,) = conn.notifies(timeout=5, stop_after=1)
+        assert (notice.payload, notice.pid) == ("mine", conn.pgconn.backend_pid)
