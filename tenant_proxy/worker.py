@@ -26,10 +26,10 @@ from tenant_proxy.config.schema import Config, Log
 from tenant_proxy.config.transport import from_transport
 from tenant_proxy.errors import ProxyError, Source
 from tenant_proxy.hub import HubClient, die_with_parent
-from tenant_proxy.model import Effect, StartupRequest
+from tenant_proxy.model import StartupRequest
 from tenant_proxy.obs.log import configure, get_logger
 from tenant_proxy.pool.budget import Budget
-from tenant_proxy.relay import judging, snapshot
+from tenant_proxy.relay import snapshot
 from tenant_proxy.relay.cancel import Cancels
 from tenant_proxy.relay.code import Code
 from tenant_proxy.relay.core import Reason
@@ -42,9 +42,10 @@ from tenant_proxy.relay.leaving import Leaving
 from tenant_proxy.relay.limit_hooks import LimitHooks
 from tenant_proxy.relay.login import Admission, Attempt, Logins
 from tenant_proxy.relay.mailbox import Mailbox
-from tenant_proxy.relay.pins import UNREAD, Pins
+from tenant_proxy.relay.pins import Pins
 from tenant_proxy.relay.pools import Pools
 from tenant_proxy.relay.session import ServerInfo, Session
+from tenant_proxy.relay.session_hooks import SessionHooks
 from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask_sql, too_large
 from tenant_proxy.relay.shared_hooks import SharedHooks, SwitchKey
 from tenant_proxy.relay.state import State
@@ -328,7 +329,7 @@ class Worker:
         return {"found": known}
 
 
-class Hooks(SharedHooks, LimitHooks):
+class Hooks(SharedHooks, LimitHooks, SessionHooks):
     """What the engine asks of Python; names are those of relay.core's upcalls."""
 
     def __init__(self, worker: Worker) -> None:
@@ -520,37 +521,6 @@ class Hooks(SharedHooks, LimitHooks):
     def existing_statement(self, name: bytes) -> bytes:
         return errors.prepared_statement_exists(name.decode("utf-8", "replace")).to_message()
 
-    def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool) -> bytes | bool:
-        """The CommandComplete of a DEALLOCATE that concerns only statements of the protocol.  False when the
-        server has to see it; True when it then loses the pool's statements too."""
-        verdict = self._worker.judging.deallocates(scope, sql, client)
-        names = verdict.deallocates
-        engine = self._worker.engine
-        if "*" in names:
-            engine.client_forget_statements(client, None)
-            if verdict.effects & Effect.DISCARDS_ALL:
-                return False
-            if pinned or verdict.effects & Effect.MULTI:
-                return True
-            return judging.deallocate_tag(names)
-        if verdict.effects & Effect.MULTI or not names:
-            return False
-        if not engine.client_forget_statements(client, [name.encode() for name in names]):
-            # made by SQL PREPARE on the client's own server, or not at all
-            return False
-        return judging.deallocate_tag(names)
-
-    def on_pinned(self, client: int, session: Session, scope: int, sql: bytes) -> None:
-        reason = self._worker.judging.pin_reason(scope, sql) if sql else UNREAD
-        self._worker.pins.add(client, session.tenant, reason)
-        log.info("client pinned to its server", tenant=session.tenant, user=session.user, reason=reason)
-
-    def too_many_pins(self, session: Session) -> bytes:
-        assert session.pool is not None
-        error = errors.too_many_pins(session.tenant, session.pool.tenant.pool.max_pins)
-        self._worker.count_error(session.tenant, error)
-        return error.to_message()
-
     # --- servers ---
 
     def on_demand(self, pool: int) -> None:
@@ -638,31 +608,6 @@ class Hooks(SharedHooks, LimitHooks):
             return had, had
         # RESET has led back to what the server was opened with, which was not with the client's name
         return had, table.intern({**settings, "application_name": session.application_name})
-
-    # --- what a session is left as ---
-
-    def reset_edits(self, scope: int, sql: bytes) -> list[tuple[int, int, bytes]]:
-        return self._worker.judging.reset_edits(scope, sql)
-
-    def execute(
-        self, client: int, scope: int, sql: bytes
-    ) -> tuple[list[tuple[int, int, bytes]], list[bytes]] | None:
-        """Edits that give EXECUTE the names that servers know the client's statements by, and its own."""
-        judging = self._worker.judging
-        names = judging.executes(scope, sql, client)
-        known = self._worker.engine.client_statements(client, [name.encode() for name in names])
-        if not known:
-            return None
-        renamed = {name.decode(): server.decode() for name, server in known.items()}
-        return judging.execute_edits(scope, sql, renamed), list(known)
-
-    def on_defined(self, pool: int) -> None:
-        """Definitions have changed in the schema of a pool's tenant."""
-        record = self._worker.pools.get(pool)
-        assert record is not None
-        for one in self._worker.pools:
-            if not one.is_group and one.tenant.code == record.tenant.code:
-                self._worker.engine.pool_defined(one.id)
 
 
 def _engine_limits(config: Config) -> dict[str, int | bool]:

@@ -13,6 +13,7 @@ COUNTERS: dict[str, Any] = {
     "cancels": {"forwarded": 2, "unmatched": 1},
     "guard": [{"tenant": "acme", "action": "reject", "reason": "cross_schema", "count": 3}],
     "guard_cache": {"hits": 90, "misses": 10, "entries": 9, "evictions": 1, "parse_us_sum": 500},
+    "pins": [{"tenant": "acme", "reason": "listen", "count": 5}],
     "errors": [{"tenant": "acme", "sqlstate_class": "42", "source": "server", "count": 4}],
     "prepared": {"hits": 20, "misses": 2, "evictions": 1}, "handoffs": 7,
     "rss_bytes": 50_000_000, "cpu_us": 1_500_000, "uptime_s": 60, "draining": False,
@@ -25,6 +26,7 @@ def tenant(name: str, queries: int = 100, **values: Any) -> dict[str, Any]:
         "bytes_in": 1000, "bytes_out": 2000,
         "xact_us": 3_000_000, "query_us": 2_000_000, "wait_us": 1_000_000,
         "wait_hist": [1] * 16, "query_hist": [queries] + [0] * 15,
+        "switches": 4, "kept": 9, "escalated": {"statement": 1, "transaction": 0, "code": 2, "refused": 0},
     } | values  # fmt: skip
 
 
@@ -51,6 +53,7 @@ class Proxy:
                 "counters": COUNTERS,
                 "tenants": [tenant(n) for n in tenants],
                 "pools": [pool(n) for n in tenants],
+                "pins": [{"tenant": n, "reason": "listen", "age_s": 7} for n in tenants],
             }
             for slot in range(workers)
         }

@@ -1,0 +1,77 @@
+"""What the engine asks of Python about what clients leave in their sessions: a part of worker.Hooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenant_proxy import errors
+from tenant_proxy.model import Effect
+from tenant_proxy.obs.log import get_logger
+from tenant_proxy.relay.judging import deallocate_tag
+from tenant_proxy.relay.pins import UNREAD
+from tenant_proxy.relay.session import Session
+
+if TYPE_CHECKING:
+    from tenant_proxy.worker import Worker
+
+log = get_logger("worker")
+
+
+class SessionHooks:
+    """Upcalls for pins, RESET ALL, EXECUTE and definitions; names are those of relay.core's."""
+
+    _worker: Worker
+
+    def on_pinned(self, client: int, session: Session, scope: int, sql: bytes) -> None:
+        reason = self._worker.judging.pin_reason(scope, sql) if sql else UNREAD
+        self._worker.pins.add(client, session.tenant, reason)
+        log.info("client pinned to its server", tenant=session.tenant, user=session.user, reason=reason)
+
+    def too_many_pins(self, session: Session) -> bytes:
+        assert session.pool is not None
+        error = errors.too_many_pins(session.tenant, session.pool.tenant.pool.max_pins)
+        self._worker.count_error(session.tenant, error)
+        return error.to_message()
+
+    def reset_edits(self, scope: int, sql: bytes) -> list[tuple[int, int, bytes]]:
+        return self._worker.judging.reset_edits(scope, sql)
+
+    def execute(
+        self, client: int, scope: int, sql: bytes
+    ) -> tuple[list[tuple[int, int, bytes]], list[bytes]] | None:
+        """Edits that give EXECUTE the names that servers know the client's statements by, and its own."""
+        judging = self._worker.judging
+        names = judging.executes(scope, sql, client)
+        known = self._worker.engine.client_statements(client, [name.encode() for name in names])
+        if not known:
+            return None
+        renamed = {name.decode(): server.decode() for name, server in known.items()}
+        return judging.execute_edits(scope, sql, renamed), list(known)
+
+    def on_defined(self, pool: int) -> None:
+        """Definitions have changed in the schema of a pool's tenant."""
+        record = self._worker.pools.get(pool)
+        assert record is not None
+        for one in self._worker.pools:
+            if not one.is_group and one.tenant.code == record.tenant.code:
+                self._worker.engine.pool_defined(one.id)
+
+    def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool) -> bytes | bool:
+        """The CommandComplete of a DEALLOCATE that concerns only statements of the protocol.  False when the
+        server has to see it; True when it then loses the pool's statements too."""
+        verdict = self._worker.judging.deallocates(scope, sql, client)
+        names = verdict.deallocates
+        engine = self._worker.engine
+        if "*" in names:
+            engine.client_forget_statements(client, None)
+            if verdict.effects & Effect.DISCARDS_ALL:
+                return False
+            if pinned or verdict.effects & Effect.MULTI:
+                return True
+            return deallocate_tag(names)
+        if verdict.effects & Effect.MULTI or not names:
+            return False
+        if not engine.client_forget_statements(client, [name.encode() for name in names]):
+            # made by SQL PREPARE on the client's own server, or not at all
+            return False
+        return deallocate_tag(names)
