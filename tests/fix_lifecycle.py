@@ -29,6 +29,8 @@ class Town:
     pg: Server
     database: str
     catalog_dsn: str
+    #: roles of the cluster that were there before
+    strangers: frozenset[str] = frozenset()
 
     def config(self, **changes: Any) -> dict[str, Any]:
         """For `Config`, or as a file."""
@@ -46,10 +48,9 @@ class Town:
         return self.pg.connect(user, password, database or self.database)
 
     def roles(self) -> set[str]:
+        """Those that came after the town."""
         with self.connect() as conn:
-            return {
-                name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_'")
-            } - {"postgres", "acme_app", "beta_app", ADMIN}
+            return _roles(conn) - self.strangers
 
     def schemas(self) -> set[str]:
         query = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$|^public$'"
@@ -78,6 +79,10 @@ class Town:
         return [name for (name,) in conn.execute(query)]
 
 
+def _roles(conn: psycopg.Connection) -> set[str]:
+    return {name for (name,) in conn.execute("SELECT rolname FROM pg_roles")}
+
+
 def make_town(pg: Server, catalog_dsn: str) -> Town:
     town = Town(pg, f"town_{next(_numbers)}", catalog_dsn)
     with pg.connect(database="postgres") as conn:
@@ -89,6 +94,7 @@ def make_town(pg: Server, catalog_dsn: str) -> Town:
             END $$"""
         )
         conn.execute(f"CREATE DATABASE {town.database} OWNER {ADMIN}")
+        town.strangers = frozenset(_roles(conn))
     return town
 
 

@@ -7,6 +7,7 @@ a second.  `own_proxy(…)` gives one that only this test has, to stop, reload a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -173,7 +174,8 @@ class Proxy:
         tree = [self.process.pid]
         for pid in tree:
             for path in Path(f"/proc/{pid}/task").glob("*/children"):
-                tree += [int(child) for child in path.read_text().split()]
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may just have ended
+                    tree += [int(child) for child in path.read_text().split()]
         return tree
 
     def worker_pids(self) -> list[int]:

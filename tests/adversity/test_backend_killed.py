@@ -146,7 +146,8 @@ def test_during_a_large_result(each_mode, superuser):
     with each_mode.wire() as c:
         c.query("BEGIN; SELECT 1")
         pid = c.value("SELECT pg_backend_pid()")
-        c.send(query("SELECT repeat('x', 1000) FROM generate_series(1, 10000000)"))
+        # slower than we read: a server that is ended while it waits to send says nothing more
+        c.send(query("SELECT repeat('x', 1000), pg_sleep(0.001) FROM generate_series(1, 10000000)"))
         c.until("D")
         superuser.execute("SELECT pg_terminate_backend(%s)", [int(pid or 0)])
         replies = c.until_end()

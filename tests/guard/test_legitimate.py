@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Self
+from typing import Self, TypeGuard
 
 import pytest
 
@@ -71,8 +71,23 @@ def said(reply: Message) -> Said:
     return (reply.type, reply.body)
 
 
+def is_array(value: object) -> TypeGuard[bytes]:
+    return isinstance(value, bytes) and value[:1] == b"{" and value[-1:] == b"}"
+
+
 def in_order(sql: str, answer: list[Said]) -> list[Said]:
-    """With its rows sorted, if the statement leaves open how they come."""
+    """With its rows sorted, and arrays' elements, if the statement leaves open how they come."""
+    if "array_agg(" in sql:
+        answer = [
+            (
+                line[0],
+                *(
+                    b",".join(sorted(value[1:-1].split(b","))) if is_array(value) else value
+                    for value in line[1:]
+                ),
+            )
+            for line in answer
+        ]
     if "order by" in sql.lower() or ";" in sql:
         return answer
     places = [at for at, line in enumerate(answer) if line[0] == "D"]

@@ -64,8 +64,10 @@ def test_nothing_opens_and_no_catalog_is_left(scope: GuardScope):
             assert hidden.action is not Action.ALLOW or (scope.public_is_own and "public" in sql), sql
             continue
         if hidden.action is not Action.ALLOW:
-            # a call that can't be turned
-            assert (hidden.reason, hidden.rule) == ("function", "function"), (sql, hidden)
+            # a call that can't be turned, or a name that is only known when it runs
+            assert hidden.reason == "function" or (
+                scope.public_is_own and hidden.reason == "rewriting" and "||" in sql
+            ), (sql, hidden)
             continue
         turned += bool(hidden.edits)
         tree = parse(applied(sql, hidden))

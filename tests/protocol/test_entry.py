@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -222,6 +223,19 @@ def warm_up(one: OneWorker, *packets: bytes) -> None:
 Talk = Callable[[OneWorker], list[Any]]
 
 
+def without_chance(said: list[Any]) -> list[Any]:
+    """A message that is spoilt in the middle of the server's nonce is spoilt at any character."""
+    at_a_character = (
+        rb'DAttribute expected, but found invalid character "[^"]*"|DExpected character "=" for attribute "."'
+    )
+    return [
+        [(kind, re.sub(at_a_character, b"D...", body)) for kind, body in item]
+        if isinstance(item, list)
+        else item
+        for item in said
+    ]
+
+
 def same(both: tuple[OneWorker, OneWorker], talk: Talk) -> list[Any]:
     """Both say the same, and count the same."""
     answers, counts = [], []
@@ -229,7 +243,7 @@ def same(both: tuple[OneWorker, OneWorker], talk: Talk) -> list[Any]:
         before = one.figures()
         answers.append(talk(one))
         counts.append({name: value - before.get(name, 0) for name, value in one.figures().items()})
-    assert answers[0] == answers[1]
+    assert without_chance(answers[0]) == without_chance(answers[1])
     assert {k: v for k, v in counts[0].items() if v} == {k: v for k, v in counts[1].items() if v}
     return answers[0]
 
