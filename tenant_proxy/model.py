@@ -42,8 +42,6 @@ class Effect(enum.IntFlag):
     UNPROVEN = 1 << 13
     #: takes CopyData: what is sent behind it is read as data
     COPIES = 1 << 14
-    #: COMMIT or ROLLBACK, alone: no transaction is open afterwards, whether or not it succeeds
-    ENDS = 1 << 15
     #: makes the tenant's data more: refused to one that is over its storage
     GROWS = 1 << 16
     #: EXECUTE: names a prepared statement, perhaps one that the client has made by Parse (`Verdict.executes`)

@@ -18,7 +18,6 @@ _CURSOR_HOLD: Final = 0x20  # CURSOR_OPT_HOLD (parsenodes.h)
 #: names of prepared statements on servers (relay/statements.pyx)
 _POOLS_STATEMENT: Final = re.compile(r"tp_(\d+|none|refused)")
 
-_ENDS: Final = {"TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK"}
 _TWO_PHASE: Final = {"TRANS_STMT_PREPARE", "TRANS_STMT_COMMIT_PREPARED", "TRANS_STMT_ROLLBACK_PREPARED"}
 
 #: DefElem's argument as a boolean (defGetBoolean): no argument, or one of these

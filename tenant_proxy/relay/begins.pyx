@@ -46,12 +46,14 @@ cdef bint without_server(Relay e, Client *c, uint32_t effects, const char *messa
         return False
     forget_begun(c)
     c.pool.xacts += 1
+    c.pool.usage.xacts += 1
     return True
 
 
 cdef void answer(Relay e, Client *c, const char *message, size_t n) noexcept nogil:
     c.xact_status = message[n - 1]
     c.pool.queries += 1
+    c.pool.usage.queries += 1
     e.send(&c.link, message, n)
 
 

@@ -18,8 +18,8 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
 from tenant_proxy.relay.begins cimport without_server
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ENDS, EFF_ESCALATES, EFF_EXECUTES, EFF_RESETS, EFF_REWRITES,
-    EFF_SETTINGS, GONE, JUDGING, TERMINATED,
+    EFF_ALLOWED, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_EXECUTES, EFF_RESETS,
+    EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, GONE, JUDGING, TERMINATED,
     V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal,
     up_admin_message, up_deallocate, up_judge_function, up_judged,
     up_login_message, up_refuse_size, up_reset, up_startup,
@@ -315,7 +315,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         lane = lane_check(e, c, effects)
         if lane != LANE_GOES:
             return no_server(c) if lane == LANE_HELD else refuse_query(e, c, b, total)
-        if effects & EFF_ENDS:
+        if effects & (EFF_COMMITS | EFF_ROLLS_BACK):
             c.server.may_rest = 1
     s = server_of(e, c)
     if s == NULL:

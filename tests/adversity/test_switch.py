@@ -233,6 +233,7 @@ def happens(
             assert found == [("acme_app",)]
             if goes_on:
                 assert acme.value("SELECT current_user || ' ' || current_schema()") == "acme_app acme"
+        conn.execute("DELETE FROM acme.scratch WHERE id = 77")
     return told
 
 

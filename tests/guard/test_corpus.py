@@ -52,7 +52,10 @@ def test_allowed(sql, group):
     if group.get("pins"):
         wanted |= Effect.PINS
     # which backends it may run on is tested in tests/unit/guard/test_judge.py
-    ignored = Effect.READS | Effect.WRITES | Effect.ESCALATES | Effect.UNPROVEN | Effect.COPIES | Effect.ENDS
+    ignored = Effect.READS | Effect.WRITES | Effect.ESCALATES | Effect.UNPROVEN | Effect.COPIES
+    ignored |= (
+        Effect.BEGINS | Effect.STARTS | Effect.COMMITS | Effect.ROLLS_BACK | Effect.EXECUTES | Effect.RESETS
+    )
     # … and what takes room there, too
     ignored |= Effect.GROWS
     if Effect.DDL not in wanted:
