@@ -53,9 +53,10 @@ LAYERS: dict[str, set[str]] = {
     # the tenants' life (decision 14): each may import those before it
     "catalog": BASE | {"auth"},
     "lifecycle": BASE | {"config", "auth", "net.tls", "catalog", "guard", "tenancy.space"},
-    "api": BASE | {"catalog", "lifecycle"},
+    "web": set(),
+    "api": BASE | {"catalog", "lifecycle", "web"},
     "control": BASE
-    | {"hub", "tenancy", "config", "auth", "net.tls", "usage_shm", "catalog", "lifecycle", "api"},
+    | {"hub", "tenancy", "config", "auth", "net.tls", "usage_shm", "catalog", "lifecycle", "api", "web"},
     "devel": set(),
     # these put the others together
     "worker": {"*"},

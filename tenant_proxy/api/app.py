@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import tenant_proxy
+from tenant_proxy import web
 from tenant_proxy.api.callers import Callers
 from tenant_proxy.api.examples import BODIES
 from tenant_proxy.api.guarded import Api
@@ -100,13 +99,6 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-class _Unsignalled(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are the process's, which does other things too."""
-        yield
-
-
 async def serve(context: Context, address: str, port: int, *, signals: bool = True) -> None:
     """Until SIGTERM or SIGINT, or cancelled; jobs that are not at their end are gone on with by who finds
     them.  OSError where it can't listen there.
@@ -114,21 +106,10 @@ async def serve(context: Context, address: str, port: int, *, signals: bool = Tr
     app = create_app(context)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.create_server((address, port), family=family)
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        ws="none",
-        http="h11",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=MAX_REQUESTS,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=STOP_GRACE_S,
-    )
+    config = web.config_of(app, connections=MAX_REQUESTS, keep_alive_s=KEEP_ALIVE_S, grace_s=STOP_GRACE_S)
     log.info("the API listens", addr=f"{address}:{port}")
     try:
-        await (uvicorn.Server if signals else _Unsignalled)(config).serve([listener])
+        await (uvicorn.Server if signals else web.Server)(config).serve([listener])
     finally:
         listener.close()
         await app.state.api.stop()

@@ -16,7 +16,7 @@ from tenant_proxy.cli.output import console, error, print_json, print_problems
 from tenant_proxy.config.load import load
 from tenant_proxy.config.problems import ConfigError
 from tenant_proxy.config.schema import Cluster
-from tenant_proxy.net.tls import server_context
+from tenant_proxy.net.tls import asyncpg_ssl
 from tenant_proxy.shims import install as shims
 from tenant_proxy.shims.generate import UnsupportedServer
 
@@ -60,13 +60,12 @@ class Target:
             )
         assert self.cluster is not None
         tls = self.cluster.tls
-        context = server_context(tls)
         return await asyncpg.connect(
             host=self.cluster.host,
             port=self.cluster.port,
             user=self.user,
             database=self.cluster.database,
-            ssl="prefer" if tls.mode == "prefer" else context if context is not None else False,
+            ssl=asyncpg_ssl(tls),
             direct_tls=tls.negotiation == "direct",
             timeout=_TIMEOUT_S,
             statement_cache_size=0,

@@ -23,7 +23,8 @@ from tenant_proxy.cli import service
 from tenant_proxy.cli.catalogs import Catalogs, read_catalogs
 from tenant_proxy.config.schema import Catalogs as CatalogPolicy
 from tenant_proxy.config.schema import Cluster, Config
-from tenant_proxy.net.tls import server_context
+from tenant_proxy.lifecycle.sql import ident
+from tenant_proxy.net.tls import asyncpg_ssl
 from tenant_proxy.settings_policy import CLIENT_ENCODINGS, client_encoding_codec
 from tenant_proxy.shims import install as shims
 from tenant_proxy.shims.generate import UnsupportedServer
@@ -167,7 +168,6 @@ async def _run(check: _Check) -> None:
 async def _connect(
     cluster: Cluster, user: str, password: str | None, database: str
 ) -> asyncpg.Connection[asyncpg.Record]:
-    context = server_context(cluster.tls)
     return await asyncpg.connect(
         host=cluster.host,
         port=cluster.port,
@@ -176,7 +176,7 @@ async def _connect(
         password=password or "",
         passfile=os.devnull,
         database=database,
-        ssl="prefer" if cluster.tls.mode == "prefer" else context if context is not None else False,
+        ssl=asyncpg_ssl(cluster.tls),
         direct_tls=cluster.tls.negotiation == "direct",
         timeout=_TIMEOUT_S,
         command_timeout=3 * _TIMEOUT_S,
@@ -246,7 +246,7 @@ async def _try_auth_query(check: _Check) -> None:
     auth = check.cluster.auth_query
     if not auth.enabled:
         return
-    user = _ident(auth.user)
+    user = ident(auth.user)
     password = auth.password.reveal() if auth.password is not None else None
     try:
         connection = await _connect(
@@ -283,7 +283,7 @@ def _text(error: Exception) -> str:
 def _judge_logins(check: _Check, catalogs: Catalogs | None) -> None:
     for attempt in check.attempts:
         login, error = attempt.login, attempt.error
-        name, role = login.server_user, _ident(login.server_user)
+        name, role = login.server_user, ident(login.server_user)
         tenant = ", ".join(tenant.name for tenant in attempt.tenants)
         if not attempt.tried:
             text = f'login "{login.name}" has only a verifier, so logging in as "{name}" was not tried'
@@ -305,7 +305,7 @@ def _judge_logins(check: _Check, catalogs: Catalogs | None) -> None:
 
 def _judge_refusal(check: _Check, tenant: str, name: str, error: Exception) -> None:
     """A login that failed although, as far as is known, its role is there."""
-    role, database = _ident(name), _ident(check.cluster.database)
+    role, database = ident(name), ident(check.cluster.database)
     text = _text(error)
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         sql = f"CREATE DATABASE {database};"
@@ -337,7 +337,7 @@ async def _judge_service(
             connection.terminate()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             text = f'the service login "{user}" is refused: {_text(error)}'
-            check.found("error", "", "service_login", text, f"ALTER ROLE {_ident(user)} PASSWORD '…';")
+            check.found("error", "", "service_login", text, f"ALTER ROLE {ident(user)} PASSWORD '…';")
     runs_as = {
         (tenant.name, tenant.role or attempt.login.server_user): tenant
         for attempt in check.attempts
@@ -408,7 +408,7 @@ def _judge_roles(check: _Check, catalogs: Catalogs) -> None:
             if 0 <= limit < tenant.pool.max:
                 name, wanted = attempt.login.server_user, tenant.pool.max
                 text = f'role "{name}" may have {limit} connections, pool.max is {wanted}'
-                sql = f"ALTER ROLE {_ident(name)} CONNECTION LIMIT {wanted};"
+                sql = f"ALTER ROLE {ident(name)} CONNECTION LIMIT {wanted};"
                 check.found("warning", tenant.name, "connection_limit", text, sql)
 
 
@@ -424,20 +424,20 @@ def _judge_power(check: _Check, catalogs: Catalogs, tenant: TenantInfo, name: st
     ):
         if has:
             text = f'DANGEROUS: the role "{name}" is {word}: PostgreSQL keeps nothing from it'
-            check.found("warning", tenant.name, word.lower(), text, f"ALTER ROLE {_ident(name)} NO{word};")
+            check.found("warning", tenant.name, word.lower(), text, f"ALTER ROLE {ident(name)} NO{word};")
     for powerful in sorted(catalogs.member_of(name) & _POWERFUL_ROLES):
         text = f'DANGEROUS: the role "{name}" is a member of "{powerful}", which reaches beyond a tenant'
-        check.found("warning", tenant.name, "powerful_role", text, f"REVOKE {powerful} FROM {_ident(name)};")
+        check.found("warning", tenant.name, "powerful_role", text, f"REVOKE {powerful} FROM {ident(name)};")
 
 
 def _judge_membership(check: _Check, catalogs: Catalogs, tenant: TenantInfo, login: str) -> None:
     assert tenant.role is not None
     if tenant.role not in catalogs.roles:
         text = f'the role "{tenant.role}" does not exist'
-        check.found("error", tenant.name, "role_missing", text, f"CREATE ROLE {_ident(tenant.role)} NOLOGIN;")
+        check.found("error", tenant.name, "role_missing", text, f"CREATE ROLE {ident(tenant.role)} NOLOGIN;")
     elif login in catalogs.roles and not catalogs.may_become(login, tenant.role):
         text = f'"{login}" is not a member of the role "{tenant.role}", so it can\'t set it'
-        sql = f"GRANT {_ident(tenant.role)} TO {_ident(login)};"
+        sql = f"GRANT {ident(tenant.role)} TO {ident(login)};"
         check.found("error", tenant.name, "not_a_member", text, sql)
 
 
@@ -447,10 +447,10 @@ def _judge_schemas(check: _Check, catalogs: Catalogs) -> None:
         for tenant in attempt.tenants:
             logins[tenant.name].append(attempt.login.server_user)
     for tenant in check.tenants:
-        schema = _ident(tenant.schema)
+        schema = ident(tenant.schema)
         roles = [tenant.role] if tenant.role is not None else list(dict.fromkeys(logins[tenant.name]))
         if tenant.schema not in catalogs.schemas:
-            owner = f" AUTHORIZATION {_ident(roles[0])}" if roles else ""
+            owner = f" AUTHORIZATION {ident(roles[0])}" if roles else ""
             text = f'the schema "{tenant.schema}" does not exist'
             check.found("error", tenant.name, "schema_missing", text, f"CREATE SCHEMA {schema}{owner};")
             continue
@@ -459,11 +459,11 @@ def _judge_schemas(check: _Check, catalogs: Catalogs) -> None:
                 continue
             if not catalogs.has_right(name, tenant.schema, "USAGE"):
                 text = f'role "{name}" has no USAGE on schema "{tenant.schema}"'
-                sql = f"GRANT USAGE ON SCHEMA {schema} TO {_ident(name)};"
+                sql = f"GRANT USAGE ON SCHEMA {schema} TO {ident(name)};"
                 check.found("error", tenant.name, "no_usage", text, sql)
             if not catalogs.has_right(name, tenant.schema, "CREATE"):
                 text = f'role "{name}" has no CREATE on schema "{tenant.schema}", so it can\'t make tables'
-                sql = f"GRANT CREATE ON SCHEMA {schema} TO {_ident(name)};"
+                sql = f"GRANT CREATE ON SCHEMA {schema} TO {ident(name)};"
                 check.found("warning", tenant.name, "no_create", text, sql)
 
 
@@ -480,7 +480,7 @@ def _judge_reach(check: _Check, catalogs: Catalogs) -> None:
             text = (
                 f'everybody (PUBLIC) has rights on schema "{schema}", so other tenants\' roles have them too'
             )
-            sql = f"REVOKE ALL ON SCHEMA {_ident(schema)} FROM PUBLIC;"
+            sql = f"REVOKE ALL ON SCHEMA {ident(schema)} FROM PUBLIC;"
             check.found("warning", tenant_name, "public_rights", text, sql)
     for name, own in sorted(tenants_of.items()):
         role = catalogs.roles.get(name)
@@ -491,16 +491,16 @@ def _judge_reach(check: _Check, catalogs: Catalogs) -> None:
                 continue
             text = f'role "{name}" of {", ".join(sorted(own))} has rights on "{schema}" of {owners[schema]}'
             if way == name:
-                sql = f"REVOKE ALL ON SCHEMA {_ident(schema)} FROM {_ident(name)};"
+                sql = f"REVOKE ALL ON SCHEMA {ident(schema)} FROM {ident(name)};"
             else:
                 text += f', as a member of "{way}"'
-                sql = f"REVOKE {_ident(way)} FROM {_ident(name)};"
+                sql = f"REVOKE {ident(way)} FROM {ident(name)};"
             check.found("warning", owners[schema], "foreign_rights", text, sql)
     allowed = {name for tenant in check.tenants for name in tenant.policy.allowed_schemas} - owners.keys()
     for schema in sorted(allowed):
         if catalogs.public_has(schema, "CREATE"):
             text = f'everybody (PUBLIC) may create objects in "{schema}", which all tenants share'
-            sql = f"REVOKE CREATE ON SCHEMA {_ident(schema)} FROM PUBLIC;"
+            sql = f"REVOKE CREATE ON SCHEMA {ident(schema)} FROM PUBLIC;"
             check.found("warning", "", "public_create", text, sql)
 
 
@@ -508,8 +508,3 @@ def _roles_of(attempt: _Attempt, tenant: TenantInfo | None = None) -> Iterable[s
     """Roles that a login's statements run as, the login itself included."""
     tenants = attempt.tenants if tenant is None else [tenant]
     return {attempt.login.server_user, *(t.role for t in tenants if t.role is not None)}
-
-
-def _ident(name: str) -> str:
-    """A name as SQL writes it, always quoted."""
-    return '"' + name.replace('"', '""') + '"'

@@ -28,7 +28,7 @@ db_app = typer.Typer(
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Prints the SQL and changes nothing.")]
 Follower = Annotated[
     str | None,
-    typer.Option("--follower", metavar="ROLE", help="Lets this role read what proxies need, no more."),
+    typer.Option("--follower", metavar="ROLE", help="Lets this role read what proxies need, and no more."),
 ]
 
 
@@ -38,31 +38,13 @@ def _group() -> None:
 
 
 @db_app.command()
-def init(
-    config: ConfigOption,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Prints the SQL and changes nothing.")] = False,
-    follower: Annotated[
-        str | None,
-        typer.Option(
-            "--follower", metavar="ROLE", help="Lets this role read what proxies need, and no more."
-        ),
-    ] = None,
-) -> None:
+def init(config: ConfigOption, dry_run: DryRun = False, follower: Follower = None) -> None:
     """Makes the catalog, or brings it up to date.  May be run again at any time."""
     migrate(config, dry_run, follower)
 
 
 @db_app.command()
-def migrate(
-    config: ConfigOption,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Prints the SQL and changes nothing.")] = False,
-    follower: Annotated[
-        str | None,
-        typer.Option(
-            "--follower", metavar="ROLE", help="Lets this role read what proxies need, and no more."
-        ),
-    ] = None,
-) -> None:
+def migrate(config: ConfigOption, dry_run: DryRun = False, follower: Follower = None) -> None:
     """Brings the catalog up to date."""
 
     async def run(connection: Connection) -> None:

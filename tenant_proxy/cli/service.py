@@ -9,6 +9,7 @@ import asyncpg
 
 from tenant_proxy.cli.catalogs import Catalogs
 from tenant_proxy.config.schema import Cluster, Isolation
+from tenant_proxy.lifecycle.sql import ident
 from tenant_proxy.tenancy.registry import TenantInfo
 
 #: how it is reported: severity, tenant, code, message, SQL
@@ -26,10 +27,6 @@ def is_wanted(tenants: Iterable[TenantInfo]) -> bool:
     return any(tenant.isolation is Isolation.SHARED for tenant in tenants)
 
 
-def _ident(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 async def judge(
     observer: asyncpg.Connection[asyncpg.Record],
     catalogs: Catalogs,
@@ -41,7 +38,7 @@ async def judge(
     user = cluster.service.user
     if user is None:
         return  # the file's problem
-    name = _ident(user)
+    name = ident(user)
     role = catalogs.roles.get(user)
     if role is None:
         sql = f"CREATE ROLE {name} LOGIN NOINHERIT PASSWORD '…';"
@@ -70,7 +67,7 @@ async def judge(
     for tenant, other in runs_as:
         if tenant.isolation is not Isolation.SHARED or other not in catalogs.roles or other == user:
             continue
-        grant = f"GRANT {_ident(other)} TO {name}{options};"
+        grant = f"GRANT {ident(other)} TO {name}{options};"
         if not catalogs.may_become(user, other):
             text = f'the service login "{user}" can\'t become "{other}"'
             found("error", tenant.name, "service_not_a_member", text, grant)

@@ -15,6 +15,7 @@ from typing import Final
 
 from tenant_proxy.config.problems import Path, did_you_mean
 from tenant_proxy.config.schema import (
+    ADMIN_DATABASES,
     AuthRule,
     Cluster,
     Config,
@@ -30,9 +31,6 @@ from tenant_proxy.config.schema import (
 )
 from tenant_proxy.config.yaml_nodes import Document
 from tenant_proxy.settings_policy import MAX_IDENTIFIER_BYTES, SYSTEM_SCHEMAS, check_setting, is_setting_name
-
-#: database names that mean the admin console
-ADMIN_DATABASES: Final = ("tenant_proxy", "pgbouncer")
 
 #: sun_path of a unix socket address on Linux, less its NUL
 MAX_SOCKET_PATH_BYTES: Final = 107

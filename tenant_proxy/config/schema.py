@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -23,6 +23,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 #: a name of a role, schema or database: PostgreSQL cuts identifiers at 63 bytes
 PgName = Annotated[str, Field(min_length=1, max_length=63)]
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9_][a-z0-9_-]{0,62}$")]
+
+#: database names that mean the admin console
+ADMIN_DATABASES: Final = ("tenant_proxy", "pgbouncer")
 
 
 class Section(BaseModel):

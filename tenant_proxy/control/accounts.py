@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from tenant_proxy.config.schema import Config
-from tenant_proxy.control.follow import FAILURES, SCHEMA, Follower
+from tenant_proxy.control import catalog
+from tenant_proxy.control.catalog import FAILURES
+from tenant_proxy.control.follow import Follower
 from tenant_proxy.control.meter import LAST_S, PERIOD_S, Meter
 from tenant_proxy.control.storage import Storage, save
 from tenant_proxy.hub import HubClient, HubError
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 log = get_logger("accounts")
-
-CONNECT_S: Final = 10.0
-QUERY_S: Final = 30.0
 
 
 class Accounts:
@@ -101,21 +99,4 @@ class Accounts:
                 await save(self._connect, sizes)
 
     async def _connect(self) -> Connection:
-        dsn = self._config.catalog.dsn
-        if dsn is None:
-            raise ValueError("no catalog is configured")
-        connection: Connection = await asyncpg.connect(
-            dsn.reveal(),
-            timeout=CONNECT_S,
-            command_timeout=QUERY_S,
-            statement_cache_size=0,
-            server_settings={
-                "search_path": SCHEMA,
-                "application_name": "tenant_proxy usage",
-                "timezone": "UTC",
-            },
-        )
-        await connection.set_type_codec(
-            "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads, format="text"
-        )
-        return connection
+        return await catalog.connect(self._config, "tenant_proxy usage", statement_cache_size=0)

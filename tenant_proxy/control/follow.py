@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from tenant_proxy.config.schema import Config
+from tenant_proxy.control import catalog
 from tenant_proxy.control.served_rows import login_row, tenant_row
 from tenant_proxy.hub import HubClient, HubError
 from tenant_proxy.obs.log import get_logger
@@ -33,10 +34,7 @@ if TYPE_CHECKING:
 
 log = get_logger("follow")
 
-SCHEMA: Final = "tenant_proxy"
 CHANNEL: Final = "tenant_proxy"
-CONNECT_S: Final = 10.0
-QUERY_S: Final = 30.0
 #: how long notices gather before the rows are read
 GATHER_S: Final = 0.02
 #: so many names at once are not worth asking for one by one
@@ -52,9 +50,6 @@ FIRST_CHUNK: Final = 2500
 SERVE_S: Final = 60.0
 #: of what can't be used, so many are shown
 MAX_PROBLEMS: Final = 1000
-
-#: what ends a connection, or keeps it from being made
-FAILURES: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
 
 #: "tenants" or "logins"
 Kind = str
@@ -141,7 +136,7 @@ class Follower:
         self.state.error = why
 
     async def _follow(self) -> None:
-        connection = await self._connect()
+        connection = await catalog.connect(self._config, f"tenant_proxy {self._name}")
         try:
             await connection.add_listener(CHANNEL, self._on_notice)
             connection.add_termination_listener(lambda _: self._woken.set())
@@ -157,25 +152,6 @@ class Follower:
             raise ConnectionError("the connection to the catalog was lost")
         finally:
             connection.terminate()
-
-    async def _connect(self) -> Connection:
-        dsn = self._config.catalog.dsn
-        if dsn is None:
-            raise ValueError("no catalog is configured")
-        connection: Connection = await asyncpg.connect(
-            dsn.reveal(),
-            timeout=CONNECT_S,
-            command_timeout=QUERY_S,
-            server_settings={
-                "search_path": SCHEMA,
-                "application_name": f"tenant_proxy {self._name}"[:63],
-                "timezone": "UTC",
-            },
-        )
-        await connection.set_type_codec(
-            "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads, format="text"
-        )
-        return connection
 
     def _on_notice(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         word, _, name = str(payload).partition(" ")

@@ -6,16 +6,13 @@ a restart of this process loses no scrape.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
-from collections.abc import Iterator
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 import tenant_proxy
+from tenant_proxy import web
 from tenant_proxy.control.state import ControlState
 from tenant_proxy.hub import HubError
 
@@ -59,52 +56,24 @@ def create_app(state: ControlState) -> FastAPI:
     return app
 
 
-class _Uvicorn(uvicorn.Server):
-    #: set when it is to stop; None before it serves
-    stopped: asyncio.Event | None = None
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are handled by the process, not by uvicorn."""
-        yield
-
-    async def main_loop(self) -> None:
-        """Looks after itself once a second, not ten times: most of what an idle proxy costs."""
-        self.stopped = asyncio.Event()
-        tick = 0
-        while not await self.on_tick(tick):
-            # counted in tenths of a second
-            tick = (tick + 10) % 864_000
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stopped.wait(), 1)
-
-
 class Server:
     """Serves on sockets that listen already."""
 
     def __init__(self, state: ControlState, sockets: list[socket.socket]) -> None:
         self._sockets = sockets
-        self._uvicorn = _Uvicorn(
-            uvicorn.Config(
+        self._server = web.Server(
+            web.config_of(
                 create_app(state),
-                lifespan="off",
-                ws="none",
-                http="h11",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=STOP_GRACE_S,
+                connections=MAX_CONNECTIONS,
+                keep_alive_s=KEEP_ALIVE_S,
+                grace_s=STOP_GRACE_S,
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             )
         )
 
     async def serve(self) -> None:
         """Until `stop`."""
-        await self._uvicorn.serve(self._sockets)
+        await self._server.serve(self._sockets)
 
     def stop(self) -> None:
-        self._uvicorn.should_exit = True
-        if self._uvicorn.stopped is not None:
-            self._uvicorn.stopped.set()
+        self._server.stop()

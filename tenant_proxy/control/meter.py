@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from tenant_proxy.control.follow import FAILURES
+from tenant_proxy.control.catalog import FAILURES
 from tenant_proxy.hub import HubClient, HubError
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.usage_shm import HOUR_S, Used

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from tenant_proxy.config.schema import Cluster, SecretRef
-from tenant_proxy.control.follow import FAILURES
-from tenant_proxy.net.tls import server_context
+from tenant_proxy.control.catalog import FAILURES
+from tenant_proxy.net.tls import asyncpg_ssl
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.tenancy.records import TenantInfo
 
@@ -130,14 +130,13 @@ def _login(cluster: Cluster) -> tuple[str, SecretRef | None] | None:
 
 
 async def _connect(cluster: Cluster, user: str, password: SecretRef | None) -> Connection:
-    context = server_context(cluster.tls)
     return await asyncpg.connect(
         host=cluster.host,
         port=cluster.port,
         user=user,
         password=password.reveal() if password is not None else "",
         database=cluster.database,
-        ssl="prefer" if cluster.tls.mode == "prefer" else context if context is not None else False,
+        ssl=asyncpg_ssl(cluster.tls),
         direct_tls=cluster.tls.negotiation == "direct",
         timeout=CONNECT_S,
         statement_cache_size=0,

@@ -13,7 +13,7 @@ import asyncpg
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.store import Store
 from tenant_proxy.config.schema import Cluster, Config
-from tenant_proxy.net.tls import server_context
+from tenant_proxy.net.tls import asyncpg_ssl
 
 if TYPE_CHECKING:
     from tenant_proxy.catalog.records import Job, Tenant
@@ -156,7 +156,6 @@ class Context:
                     hint="clusters: [{name: …, admin: {user: …, password: {file: …}}}]",
                 )
             password = cluster.admin.password
-            context = server_context(cluster.tls)
             # nothing is awaited before it is in place: two who ask at once get the same
             self._pools[key] = asyncpg.create_pool(
                 host=cluster.host,
@@ -166,7 +165,7 @@ class Context:
                 password=password.reveal() if password is not None else "",
                 passfile=os.devnull,
                 database=key[1],
-                ssl="prefer" if cluster.tls.mode == "prefer" else context if context is not None else False,
+                ssl=asyncpg_ssl(cluster.tls),
                 direct_tls=cluster.tls.negotiation == "direct",
                 timeout=CONNECT_TIMEOUT_S,
                 min_size=0,

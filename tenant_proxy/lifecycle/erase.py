@@ -27,6 +27,7 @@ from tenant_proxy.lifecycle.export import read_tables
 from tenant_proxy.lifecycle.facts import database_exists
 from tenant_proxy.lifecycle.inventory import Estate, Oids
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
+from tenant_proxy.lifecycle.tools import Database
 
 #: what an erasure does not reach
 STAYS: Final = (
@@ -141,9 +142,7 @@ async def _drop_objects(run: Run) -> None:
 
 async def _drop_roles(run: Run) -> None:
     tenant, estate = await run.tenant(), await _estate(run)
-    database = database_of(run.context, tenant)
-    if tenant.database is not None:
-        database = database.named(run.context.cluster(tenant.cluster).database)
+    database = Database.of(run.context.cluster(tenant.cluster))
     async with failing(tenant.cluster), database.connected() as connection:
         await erasing.forget_statements(connection, run.data["oids"]["roles"])
         await erasing.drop_roles(connection, database, estate.all_roles())
@@ -151,9 +150,7 @@ async def _drop_roles(run: Run) -> None:
 
 async def _scan(run: Run) -> None:
     tenant, estate = await run.tenant(), await _estate(run)
-    database = database_of(run.context, tenant)
-    if tenant.database is not None:
-        database = database.named(run.context.cluster(tenant.cluster).database)
+    database = Database.of(run.context.cluster(tenant.cluster))
     async with failing(tenant.cluster), database.connected() as connection:
         left = await erasing.scan(connection, database, estate, Oids.from_dict(run.data["oids"]))
         if tenant.database is not None:

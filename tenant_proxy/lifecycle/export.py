@@ -20,6 +20,7 @@ from tenant_proxy.lifecycle import archive, inventory, ledger, tools
 from tenant_proxy.lifecycle.archive import Manifest, Table
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.rename import quote_name
+from tenant_proxy.lifecycle.sql import literal
 from tenant_proxy.lifecycle.tools import Database
 
 if TYPE_CHECKING:
@@ -424,12 +425,6 @@ async def _write_large_objects(
             if row["comment"] is not None:
                 out.write(f"COMMENT ON LARGE OBJECT {oid} IS {literal(row['comment'])};\n")
         progress("large objects", len(rows), len(rows))
-
-
-def literal(value: str) -> str:
-    """As quote_literal."""
-    quoted = "'" + value.replace("'", "''").replace("\\", "\\\\") + "'"
-    return f"E{quoted}" if "\\" in value else quoted
 
 
 def quote_parts(name: str) -> str:

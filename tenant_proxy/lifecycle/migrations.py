@@ -27,9 +27,9 @@ from pglast import split
 from pglast.parser import ParseError, parse_sql_json
 
 from tenant_proxy.lifecycle import fleet, ledger
-from tenant_proxy.lifecycle.export import literal
 from tenant_proxy.lifecycle.fleet import Member, Options, Outcome, Report, Worker, WorkFailed
 from tenant_proxy.lifecycle.rename import quote_name
+from tenant_proxy.lifecycle.sql import literal
 from tenant_proxy.lifecycle.tools import Database
 
 if TYPE_CHECKING:

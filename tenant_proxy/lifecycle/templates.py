@@ -29,10 +29,10 @@ from weakref import WeakValueDictionary
 import asyncpg
 
 from tenant_proxy.lifecycle import definitions, export, inventory, ledger, tools
-from tenant_proxy.lifecycle.export import literal
 from tenant_proxy.lifecycle.inventory import Estate, Item
 from tenant_proxy.lifecycle.rename import Finding, Renaming, quote_name, statements
 from tenant_proxy.lifecycle.rights import schema_rights
+from tenant_proxy.lifecycle.sql import literal
 from tenant_proxy.lifecycle.tools import Database
 
 if TYPE_CHECKING:

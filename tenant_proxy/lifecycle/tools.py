@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Self
 import asyncpg
 
 from tenant_proxy.config.schema import Cluster, ServerTls
-from tenant_proxy.net.tls import server_context
+from tenant_proxy.net.tls import asyncpg_ssl
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -74,7 +74,6 @@ class Database:
 
     @asynccontextmanager
     async def connected(self, application: str = "tenant-proxy lifecycle") -> AsyncIterator[Connection]:
-        context = server_context(self.tls)
         connection: Connection = await asyncpg.connect(
             host=self.host,
             port=self.port,
@@ -83,7 +82,7 @@ class Database:
             password=self.password,
             passfile=os.devnull,
             database=self.name,
-            ssl="prefer" if self.tls.mode == "prefer" else context if context is not None else False,
+            ssl=asyncpg_ssl(self.tls),
             direct_tls=self.tls.negotiation == "direct",
             timeout=_CONNECT_TIMEOUT_S,
             statement_cache_size=0,

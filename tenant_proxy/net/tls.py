@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from tenant_proxy.config.schema import ClientTls, ServerTls
 
@@ -155,3 +155,8 @@ def server_context(tls: ServerTls) -> ssl.SSLContext | None:
         context.load_cert_chain(tls.cert, tls.key)
     context.set_alpn_protocols([ALPN])
     return context
+
+
+def asyncpg_ssl(tls: ServerTls) -> ssl.SSLContext | Literal["prefer", False]:
+    """The same for asyncpg, as its argument `ssl`; it knows itself how to prefer."""
+    return "prefer" if tls.mode == "prefer" else server_context(tls) or False

@@ -23,7 +23,7 @@ from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.sharing import is_proven
 from tenant_proxy.model import Action, Effect
-from tenant_proxy.net.tls import server_context
+from tenant_proxy.net.tls import asyncpg_ssl
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.pool.budget import CODE_COUNTERS
 from tenant_proxy.tenancy.registry import TenantInfo
@@ -399,7 +399,6 @@ class Code:
     async def _connection(self, cluster: Cluster) -> asyncpg.Connection[asyncpg.Record]:
         connection = self._connections.get(cluster.name)
         if connection is None or connection.is_closed():
-            context = server_context(cluster.tls)
             password = cluster.service.password
             connection = self._connections[cluster.name] = await asyncpg.connect(
                 host=cluster.host,
@@ -407,7 +406,7 @@ class Code:
                 user=cluster.service.user,
                 password=password.reveal() if password is not None else "",
                 database=cluster.database,
-                ssl="prefer" if cluster.tls.mode == "prefer" else context if context is not None else False,
+                ssl=asyncpg_ssl(cluster.tls),
                 direct_tls=cluster.tls.negotiation == "direct",
                 timeout=QUERY_S,
                 statement_cache_size=0,

@@ -13,7 +13,7 @@ import asyncpg
 
 from tenant_proxy.auth.secret import Secret
 from tenant_proxy.config.schema import Cluster
-from tenant_proxy.net.tls import server_context
+from tenant_proxy.net.tls import asyncpg_ssl
 from tenant_proxy.obs.log import get_logger
 
 log = get_logger("auth_query")
@@ -66,14 +66,13 @@ class Users:
 
     async def _connect(self, cluster: Cluster) -> asyncpg.Connection[asyncpg.Record]:
         auth = cluster.auth_query
-        context = server_context(cluster.tls)
         return await asyncpg.connect(
             host=cluster.host,
             port=cluster.port,
             user=auth.user,
             password=auth.password.reveal() if auth.password is not None else None,
             database=auth.database or cluster.database,
-            ssl="prefer" if cluster.tls.mode == "prefer" else context if context is not None else False,
+            ssl=asyncpg_ssl(cluster.tls),
             timeout=QUERY_S,
             statement_cache_size=0,
             server_settings={"search_path": "", "application_name": "tenant_proxy auth_query"},

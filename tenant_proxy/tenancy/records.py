@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from tenant_proxy.config.schema import (
+    ADMIN_DATABASES,
     Cluster,
     Config,
     GuardMode,
@@ -30,9 +31,6 @@ from tenant_proxy.config.schema import (
 )
 from tenant_proxy.settings_policy import SYSTEM_SCHEMAS, canonical_name, check_setting
 from tenant_proxy.tenancy.space import space_of
-
-#: database names that mean the admin console
-ADMIN_DATABASES = frozenset({"tenant_proxy", "pgbouncer"})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SectionT = TypeVar("SectionT", bound=Section)

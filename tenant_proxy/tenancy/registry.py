@@ -30,10 +30,18 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from tenant_proxy import errors
-from tenant_proxy.config.schema import Cluster, Config, Isolation, MappingRule, PoolMode, merged
+from tenant_proxy.config.schema import (
+    ADMIN_DATABASES,
+    Cluster,
+    Config,
+    Isolation,
+    MappingRule,
+    PoolMode,
+    merged,
+)
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.model import StartupRequest
-from tenant_proxy.tenancy.records import ADMIN_DATABASES, Builder, Served
+from tenant_proxy.tenancy.records import Builder, Served
 from tenant_proxy.tenancy.records import Login as Login
 from tenant_proxy.tenancy.records import TenantInfo as TenantInfo
 
