@@ -14,6 +14,9 @@ NAME_KINDS: Final = frozenset({"relation", "object", "routine", "type", "schema"
 #: behind a kind of name: other overloads take plain text there, so what is no name is let through
 UNSURE: Final = "?"
 
+#: behind a kind of name: an array of such
+ARRAY: Final = "[]"
+
 #: the name of a setting; its value is not known, unless there is a VALUE_OF as well
 SETTING: Final = "setting"
 

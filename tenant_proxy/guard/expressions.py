@@ -258,21 +258,27 @@ def names_in(
     Parameters are judged at Bind.  What else is not constant passes: on a backend that is the tenant's own
     PostgreSQL's grants decide.
     """
-    kind_bound = "" if array else kind + bound.UNSURE if unsure else kind
-    for text, constant, element in w.constants(node, kind_bound):
+    for text, constant, element in w.constants(node, kind + bound.UNSURE if unsure else kind, array=array):
         location = location_of(constant)
-        if array and not element and len(text) <= _MAX_NAME:
-            elements = names.array_elements(text)
-            if elements is None:
-                _malformed(w, text, location)
-            with w.inside(text):
-                for item in elements or ():
-                    judge_name(w, item, kind, location, unsure=unsure)
+        if array and not element:
+            judge_names(w, text, kind, location, unsure=unsure)
         elif w.scope.public_is_own or kind in _NESTED_KINDS:
             with w.inside(text, literal=w.literal(constant)):
                 judge_name(w, text, kind, location, unsure=unsure)
         else:
             judge_name(w, text, kind, location, unsure=unsure)
+
+
+def judge_names(
+    w: Walk, text: str, kind: str, location: int, *, unsure: bool = False, longest: int = _MAX_NAME
+) -> None:
+    """An array of names in a literal."""
+    elements = names.array_elements(text) if len(text) <= longest else None
+    if elements is None:
+        _malformed(w, text[:40], location)
+    with w.inside(text):
+        for item in elements or ():
+            judge_name(w, item, kind, location, unsure=unsure)
 
 
 #: kinds of names that are judged by SQL around them

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Iterable
 
 from tenant_proxy.settings_policy import MAX_IDENTIFIER_BYTES
 
@@ -73,19 +75,54 @@ def array_elements(text: str) -> list[str] | None:
     if len(text) < 2 or text[0] != "{" or text[-1] != "}":
         return None
     inner = text[1:-1]
-    if not inner.strip(_SPACE):
-        return []
     elements: list[str] = []
-    for match in _ELEMENT.finditer(inner):
-        raw = match[1].strip(_SPACE)
-        if raw.startswith('"'):
-            elements.append(re.sub(r"(?s)\\(.)", r"\1", raw[1:-1]))
-        elif raw.upper() != "NULL":
-            elements.append(re.sub(r"(?s)\\(.)", r"\1", raw))
-    # every character belongs to an element or a comma between two
-    if "".join(match[0] for match in _ELEMENT.finditer(inner)) != inner or inner.endswith(","):
+    at = 0
+    while True:
+        match = _ELEMENT.match(inner, at)
+        if match is None:
+            # nothing but white space is an empty array
+            return None if elements or inner.strip(_SPACE) else []
+        quoted, bare, comma = match.groups()
+        if quoted is not None:
+            elements.append(_ESCAPED.sub(r"\1", quoted))
+        elif (bare := bare.strip(_SPACE)).upper() != "NULL":
+            elements.append(_ESCAPED.sub(r"\1", bare))
+        at = match.end()
+        if not comma:
+            return elements
+
+
+_ELEMENT = re.compile(rf'(?s)[{_SPACE}]*+(?:"((?:[^"\\]|\\.)*+)"[{_SPACE}]*+|((?:[^,"{{}}\\]|\\.)++))(,|\Z)')
+_ESCAPED = re.compile(r"(?s)\\(.)")
+
+
+#: types of which an array in binary holds numbers: oid, regproc, regprocedure, regoper, regoperator,
+#: regclass, regtype, regconfig, regdictionary, regnamespace, regrole, regcollation
+_NUMBERS = frozenset({26, 24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191})
+
+
+def binary_array_elements(value: bytes) -> list[bytes] | None:
+    """The texts in an array in binary (array_recv), in all its dimensions; None if it is no such array.
+
+    It begins with how many dimensions it has, at most 6, which no text does.  NULL is left out.
+    """
+    if len(value) < 12 or value[:3] != b"\0\0\0":
         return None
+    dimensions, _, element_type = struct.unpack_from("!iiI", value)
+    if element_type in _NUMBERS:
+        return []
+    elements: list[bytes] = []
+    at = 12 + 8 * dimensions
+    while at + 4 <= len(value):
+        (size,) = struct.unpack_from("!i", value, at)
+        at += 4
+        if size >= 0:
+            elements.append(value[at : at + size])
+            at += size
     return elements
 
 
-_ELEMENT = re.compile(r'(?s)((?:\s*"(?:[^"\\]|\\.)*"\s*)|(?:[^,"{}\\]|\\.)+)(?:,|\Z)')
+def array_literal(elements: Iterable[str]) -> str:
+    """The text of an array of these."""
+    quoted = (element.replace("\\", "\\\\").replace('"', '\\"') for element in elements)
+    return "{" + ",".join(f'"{element}"' for element in quoted) + "}"

@@ -13,6 +13,9 @@ from tenant_proxy.model import Action, Effect, Verdict
 #: what a bound query may do: the relay has been told of the statement around it before it was known
 _QUERY_MAY: Final = Effect.READS | Effect.WRITES | Effect.OPAQUE | Effect.DDL | Effect.MULTI
 
+#: longest array of names, in characters
+_MAX_NAMES: Final = 64 * 1024
+
 
 def values_judged(
     judgement: Callable[[str], Walk],
@@ -45,6 +48,9 @@ def values_judged(
             continue
         elif kind == bound.QUERY:
             meant = _query(w, judge(value), value)
+        elif kind.endswith(bound.ARRAY):
+            expressions.judge_names(w, value, kind.removesuffix(bound.ARRAY), NOWHERE, longest=_MAX_NAMES)
+            continue
         else:
             name_kind = kind.removesuffix(bound.UNSURE)
             expressions.judge_name(w, value, name_kind, NOWHERE, unsure=name_kind != kind)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from tenant_proxy.guard import parse as parser
-from tenant_proxy.guard.bound import is_strict
+from tenant_proxy.guard.bound import ARRAY, is_strict
 from tenant_proxy.guard.nodes import LEAVES, LIST, NODE, NODES, Fields
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.source import NotFound, Pending, Source, quoted_name, quoted_string
@@ -348,12 +348,12 @@ class Walk:
         return True
 
     def constants(
-        self, node: Mapping[str, Any] | None, bound: str = ""
+        self, node: Mapping[str, Any] | None, bound: str = "", *, array: bool = False
     ) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
         """The constant strings that an expression may be: arms of CASE, elements of ARRAY …
 
         With each its expression, and whether it is an element of ARRAY[…].  Parameters that it may be are
-        noted as `bound`.
+        noted as `bound`, if the expression is an `array` as arrays of it.
         """
         stack = [(node, False)]
         while stack:
@@ -369,7 +369,7 @@ class Walk:
                 elif tag == "A_Expr" and body["kind"] == "AEXPR_NULLIF":
                     below = [body.get("lexpr")]
             elif tag == "ParamRef" and bound:
-                self.bind(body, bound)
+                self.bind(body, f"{bound}{ARRAY}" if array and not element else bound)
             elif tag in ("TypeCast", "CollateClause", "NamedArgExpr"):
                 below = [body.get("arg")]
             elif tag in ("CoalesceExpr", "MinMaxExpr"):

@@ -16,6 +16,7 @@ from typing import Final
 from tenant_proxy import errors
 from tenant_proxy.config.schema import Catalogs, GuardMode, Policy
 from tenant_proxy.errors import ClientProtocolError, ProxyError
+from tenant_proxy.guard import bound, names
 from tenant_proxy.guard.cache import VerdictCache
 from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES
@@ -202,6 +203,7 @@ class Judging:
         texts = {number: _text(given.get(number), scope.codec) for number, _ in verdict.bound}
         known = {number: text for number, text in texts.items() if text is not _NO_TEXT}
         kinds = [(number, kind) for number, kind in verdict.bound if number in known]
+        kinds += _binary_arrays(verdict.bound, given, known, scope.codec)
         judged, replaced = self._guard.judge_values(scope, kinds, known)
         if judged.action is Action.REJECT:
             mode = scope.policy.mode
@@ -347,6 +349,26 @@ def _text(value: bytes | None, codec: str) -> str | None:
     except UnicodeDecodeError:
         return _NO_TEXT
     return _NO_TEXT if "\0" in text else text
+
+
+def _binary_arrays(
+    kinds: Iterable[tuple[int, str]],
+    given: Mapping[int, bytes | None],
+    known: dict[int, str | None],
+    codec: str,
+) -> list[tuple[int, str]]:
+    """Kinds of the values that are arrays of names in binary, whose texts are put among the `known`."""
+    found = []
+    for number, kind in kinds:
+        value = given.get(number)
+        if number in known or not value or bound.is_strict(kind):
+            continue
+        elements = names.binary_array_elements(value)
+        if elements is not None:
+            texts = (_text(element, codec) for element in elements)
+            known[number] = names.array_literal(text for text in texts if text and text is not _NO_TEXT)
+            found.append((number, kind.removesuffix(bound.UNSURE).removesuffix(bound.ARRAY) + bound.ARRAY))
+    return found
 
 
 def encoded(edits: Iterable[Edit], sql: bytes, codec: str) -> list[PlaceEdit]:

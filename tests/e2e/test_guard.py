@@ -6,6 +6,8 @@ the guard stands between them.  What the guard says of single statements is in t
 
 from __future__ import annotations
 
+import struct
+
 import asyncpg
 import psycopg
 import pytest
@@ -316,6 +318,34 @@ def test_bound_parameters_count(each_mode):
         # nor through what the parameters name
         c.extended("SELECT nextval($1::regclass)", "beta.numbers")
         c.extended("SELECT $1::regclass", "beta.orders")
+
+
+def array(element_type: int, *elements: bytes | None) -> bytes:
+    """As array_send writes it."""
+    sizes = (-1 if element is None else len(element) for element in elements)
+    body = b"".join(
+        struct.pack("!i", size) + (element or b"") for size, element in zip(sizes, elements, strict=True)
+    )
+    return struct.pack("!iiIii", 1, int(None in elements), element_type, len(elements), 1) + body
+
+
+def test_arrays_of_names_are_judged_in_binary_too(each_mode):
+    text, regclass, text_array = 25, 2205, 1009
+    with each_mode.wire() as client:
+
+        def asked(sql: str, value: bytes, *types: int) -> list[str]:
+            sent = parse(sql, types=types), bind(value, formats=[1]), execute(), SYNC
+            return sqlstates(client.ask(*sent))
+
+        oid = client.value("SELECT 'orders'::regclass::oid")
+        assert asked("SELECT $1::text[]::regclass[]", array(text, b"orders", None)) == []
+        assert asked("SELECT $1::text[]::regclass[]", array(text, b"orders", None, b"beta.orders")) == [
+            "42501"
+        ]
+        assert asked("SELECT $1::regclass[]", array(text, b"beta.orders"), text_array) == ["42501"]
+        # to PostgreSQL one dimension more
+        assert asked("SELECT ARRAY[$1]::regclass[]", array(text, b"beta.orders"), text_array) == ["42501"]
+        assert asked("SELECT $1::regclass[]", array(regclass, struct.pack("!I", int(oid)))) == []
 
 
 def test_parameters_are_what_they_are_read_as(each_mode):
