@@ -78,6 +78,7 @@ cdef class Reactor:
     cdef bint draining_scheduled
     cdef uint8_t waits            # of the last eight waits between rounds, which have brought something
     cdef uint64_t left_us         # when it went back to the loop without waiting; 0: it has waited
+    cdef uint64_t called_us       # when Python was last given something that it may answer later
     cdef uint64_t rounds
     cdef uint64_t frees
 

@@ -25,9 +25,12 @@ from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_
 
 cdef enum:
     EVENTS = 128                 # events taken from epoll at once
-    QUIET_MS = 2                 # how long to wait for more before going back to the loop
+    QUIET_MS = 2                 # how long to wait for more before going back to the loop …
+    LONG_QUIET_MS = 8            # … while no client or server waits for its callbacks
     WAITS_FIT = 3                # … while so many of the last eight waits have brought something
-    STAY_US = 3000               # after this the loop's other callbacks get their turn
+    STAY_US = 3000               # after this the loop's other callbacks get their turn …
+    LONG_STAY_US = 10000         # … likewise
+    CALLED_US = 100000           # one may wait for this long after Python has been told of it
     ACCEPTS = 64                 # connections accepted at once
     UNSENT_BYTES = 8192          # of a link, kept for the end of a round
     READ_BYTES = 16384           # room made for a read into `inb`
@@ -93,10 +96,13 @@ cdef class Reactor:
 
     cdef void run_rounds(self) noexcept nogil:
         cdef uint64_t start = tp_now_us()
+        cdef bint called = start - self.called_us < CALLED_US
+        cdef int patience_ms = QUIET_MS if called else LONG_QUIET_MS
+        cdef uint64_t stay = STAY_US if called else LONG_STAY_US
         cdef int timeout_ms = 0
         cdef int n
         if self.left_us:
-            self.waits = <uint8_t> (self.waits << 1) | (start - self.left_us < QUIET_MS * 1000)
+            self.waits = <uint8_t> (self.waits << 1) | (start - self.left_us < <uint64_t> patience_ms * 1000)
             self.left_us = 0
         while True:
             n = self.run_round(timeout_ms)
@@ -104,9 +110,13 @@ cdef class Reactor:
                 self.waits = <uint8_t> (self.waits << 1) | (n > 0)
             elif n == 0:
                 self.left_us = self.now_us
-            if n <= 0 or self.now_us - start >= STAY_US:
+            if n <= 0 or self.now_us - start >= stay:
                 return
-            timeout_ms = QUIET_MS if tp_bits(self.waits) >= WAITS_FIT else 0
+            if self.called_us >= start:
+                # what Python has begun goes on in the loop
+                patience_ms = QUIET_MS
+                stay = STAY_US
+            timeout_ms = patience_ms if tp_bits(self.waits) >= WAITS_FIT else 0
 
     cdef int run_round(self, int timeout_ms) noexcept nogil:
         cdef epoll_event events[EVENTS]
@@ -168,6 +178,7 @@ cdef class Reactor:
     def poke(self):
         """Runs what Python code has made ready; inside a round that comes at its end anyway."""
         self.tick()
+        self.called_us = self.now_us
         with nogil:
             self.settle()
 

@@ -61,6 +61,7 @@ cdef class Relay(Reactor):
 
 
 cdef void up_startup(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
+    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_startup(c.link.id, data[:n])
@@ -69,6 +70,7 @@ cdef void up_startup(Relay e, Client *c, const char *data, size_t n) noexcept no
 
 
 cdef void up_login_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
+    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_login_message(c.link.id, data[5:n])
@@ -77,6 +79,7 @@ cdef void up_login_message(Relay e, Client *c, const char *data, size_t n) noexc
 
 
 cdef void up_entry(Relay e, Client *c, bytes packet, bytes first, bytes nonce, bytes body) noexcept:
+    e.called_us = e.now_us
     try:
         e.hooks.on_entry(c.link.id, packet, first, nonce, body)
     except Exception:
@@ -92,6 +95,7 @@ cdef void up_entered(Relay e, Client *c) noexcept nogil:
 
 
 cdef void up_admin_message(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
+    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_admin_message(c.link.id, data[0], data[5:n])
@@ -150,6 +154,7 @@ cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept n
                 result = e.hooks.judge(session_of(e, c), c.pool.scope | c.codec_bits, sql[:n], c.link.id)
             if result is None:
                 c.judging = JUDGING
+                e.called_us = e.now_us
                 e.pause(&c.link)
                 return 0
             if isinstance(result, bytes):
@@ -162,6 +167,7 @@ cdef uint32_t up_judge(Relay e, Client *c, const char *sql, size_t n) noexcept n
 
 
 cdef void up_judged(Relay e, Client *c) noexcept nogil:
+    e.called_us = e.now_us
     c.judging = 0
     with gil:
         try:
@@ -329,6 +335,7 @@ cdef void up_pinned(Relay e, Client *c, const char *sql, size_t n) noexcept nogi
 
 
 cdef void up_demand(Relay e, Pool *p) noexcept nogil:
+    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_demand(p.id)
@@ -337,6 +344,7 @@ cdef void up_demand(Relay e, Pool *p) noexcept nogil:
 
 
 cdef void up_server_connected(Relay e, Server *s) noexcept nogil:
+    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_server_connected(s.link.id)
@@ -345,6 +353,7 @@ cdef void up_server_connected(Relay e, Server *s) noexcept nogil:
 
 
 cdef void up_server_message(Relay e, Server *s, const char *data, size_t n) noexcept nogil:
+    e.called_us = e.now_us
     with gil:
         try:
             e.hooks.on_server_message(s.link.id, data[0] & 255, data[5:n] if n > 5 else b"")
