@@ -80,6 +80,9 @@ class _Link:
         self._reader, self._writer = await asyncio.open_unix_connection(sock=sock)
         self._pump = asyncio.create_task(self._read_frames(), name=f"hub {self.name}")
 
+    def fileno(self) -> int:
+        return int(self._writer.get_extra_info("socket").fileno())
+
     def close(self) -> None:
         """Ends the link at once; both sides see end of file."""
         self._writer.close()
@@ -223,6 +226,10 @@ class HubClient:
         "result": …} of those that answered in time (n grows with each start of a worker).
         """
         return await self._link.call(target, method, params or {}, timeout_s)
+
+    def fileno(self) -> int:
+        """The descriptor that calls and answers come from; the loop reads it."""
+        return self._link.fileno()
 
     async def closed(self) -> None:
         """Returns when the supervisor is gone; the process must then exit."""

@@ -15,6 +15,9 @@ from typing import Literal
 
 #: sun_path of sockaddr_un, without the closing NUL (108 on Linux)
 _MAX_UNIX_PATH = 107
+#: How long the kernel keeps a connection that has not sent anything; a client speaks first (docs 54.2.1), so that
+#: nobody is woken for less than its first message.  Where there is no such option all come at once.
+DEFER_S = 1
 
 
 class ListenError(Exception):
@@ -107,6 +110,8 @@ def _open_tcp(family: int, sockaddr: tuple[str, int], backlog: int) -> Listener:
         if family == socket.AF_INET6:
             # Only then may 0.0.0.0 and :: stand side by side.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if hasattr(socket, "TCP_DEFER_ACCEPT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_S)
         sock.setblocking(False)
         sock.bind(sockaddr)
         sock.listen(backlog)

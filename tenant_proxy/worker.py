@@ -122,6 +122,8 @@ class Worker:
         for listener in listeners:
             self.engine.add_listener(listener["fd"], listener["kind"] == "unix")
         loop.add_reader(self.mailbox.fileno(), self.mailbox.on_readable)
+        self.engine.go_back_for(self.mailbox.fileno())
+        self.engine.go_back_for(self.hub.fileno())
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
         self.budget.share(self.engine)
         self.entries.configure()

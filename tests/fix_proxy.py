@@ -173,8 +173,8 @@ class Proxy:
         assert self.process is not None
         tree = [self.process.pid]
         for pid in tree:
-            for path in Path(f"/proc/{pid}/task").glob("*/children"):
-                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may just have ended
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may just have ended
+                for path in Path(f"/proc/{pid}/task").glob("*/children"):
                     tree += [int(child) for child in path.read_text().split()]
         return tree
 

@@ -13,6 +13,7 @@ cdef enum LinkKind:
     KIND_LISTENER = 0
     KIND_CLIENT = 1
     KIND_SERVER = 2
+    KIND_WAKER = 3                # what the loop reads itself
 
 cdef enum:
     SCRATCH_BYTES = 131072        # one read, at most
@@ -31,9 +32,11 @@ cdef struct Link:
     uint8_t unsent                # `out` has not been tried to be sent: it waits for the end of the round
     uint8_t listed                # in the reactor's list of those
     uint8_t shared                # another process may have the descriptor too
+    uint8_t accepts               # of a listener: how many connections are accepted at once
     uint32_t interest             # what epoll is registered for
     uint64_t id                   # never used twice; the handle that Python has
     uint64_t closing_since_ms
+    uint64_t accepted_in          # of a listener: the round behind the last that accepted
     uint64_t bytes_in
     uint64_t bytes_out
     size_t need                   # bytes that the message at the head of `inb` will have, 0 if unknown
@@ -78,6 +81,8 @@ cdef class Reactor:
     cdef bint draining_scheduled
     cdef uint8_t waits            # of the last eight waits between rounds, which have brought something
     cdef uint64_t left_us         # when it went back to the loop without waiting; 0: it has waited
+    cdef Link waker
+    cdef bint woken               # the loop has something to read
     cdef uint64_t called_us       # when Python was last given something that it may answer later
     cdef uint64_t rounds
     cdef uint64_t frees

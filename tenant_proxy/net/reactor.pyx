@@ -26,10 +26,10 @@ from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_
 cdef enum:
     EVENTS = 128                 # events taken from epoll at once
     QUIET_MS = 2                 # how long to wait for more before going back to the loop …
-    LONG_QUIET_MS = 8            # … while no client or server waits for its callbacks
+    LONG_QUIET_MS = 20           # … while no client or server waits for its callbacks
     WAITS_FIT = 3                # … while so many of the last eight waits have brought something
     STAY_US = 3000               # after this the loop's other callbacks get their turn …
-    LONG_STAY_US = 10000         # … likewise
+    LONG_STAY_US = 40000         # … likewise
     CALLED_US = 100000           # one may wait for this long after Python has been told of it
     ACCEPTS = 64                 # connections accepted at once
     UNSENT_BYTES = 8192          # of a link, kept for the end of a round
@@ -110,7 +110,8 @@ cdef class Reactor:
                 self.waits = <uint8_t> (self.waits << 1) | (n > 0)
             elif n == 0:
                 self.left_us = self.now_us
-            if n <= 0 or self.now_us - start >= stay:
+            if n <= 0 or self.woken or self.now_us - start >= stay:
+                self.woken = False
                 return
             if self.called_us >= start:
                 # what Python has begun goes on in the loop
@@ -250,6 +251,9 @@ cdef class Reactor:
         if l.kind == KIND_LISTENER:
             self.accept(l)
             return
+        if l.kind == KIND_WAKER:
+            self.woken = True
+            return
         if l.connecting:
             l.connecting = 0
             self.roles[l.kind].on_drained(self, l)
@@ -273,11 +277,15 @@ cdef class Reactor:
             self.readable(l)
 
     cdef void accept(self, Link *l) noexcept nogil:
+        # One at a time, so that no call ends with EAGAIN; more at once while there are more.
         cdef int fd
         cdef int i
+        cdef Link *new
         if not self.accepting:
             return
-        for i in range(ACCEPTS):
+        l.accepts = l.accepts * 2 if l.accepted_in == self.rounds and l.accepts < ACCEPTS else 1
+        l.accepted_in = self.rounds + 1
+        for i in range(l.accepts):
             fd = tp_accept(l.fd)
             if fd < 0:
                 if errno == EINTR or errno == ECONNABORTED:
@@ -288,8 +296,12 @@ cdef class Reactor:
             # TCP_NODELAY and SO_KEEPALIVE are the listener's, where accepted sockets inherit them
             if not TP_INHERITS and not l.local:
                 tp_nodelay(fd)
-            if self.on_accept(self, fd, l.local) == NULL:
+            new = self.on_accept(self, fd, l.local)
+            if new == NULL:
                 c_close(fd)
+            elif TP_INHERITS and not l.local:
+                # the kernel has kept it until it had something to say (listeners.DEFER_S)
+                self.readable(new)
 
     cdef void rest(self, Link *l) noexcept nogil:
         # connections that can't be accepted would wake us without end
@@ -512,11 +524,21 @@ cdef class Reactor:
 
     # --- for Python -------------------------------------------------------
 
+    def go_back_for(self, int fd):
+        """The loop reads this descriptor: `run` returns to it as soon as there is something to read."""
+        cdef epoll_event ev
+        if self.use_epoll:
+            self.waker.kind = KIND_WAKER
+            ev.events = EPOLLIN
+            ev.data.ptr = &self.waker
+            epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &ev)
+
     def add_listener(self, int fd, bint local):
         """Accepts from this listening socket; returns the link's id."""
         cdef Link *l = <Link *> malloc(sizeof(Link))
         memset(l, 0, sizeof(Link))
         l.local = local
+        l.accepts = 1
         if not local:
             tp_nodelay(fd)
         self.attach(l, fd, KIND_LISTENER)

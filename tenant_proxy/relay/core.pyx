@@ -246,6 +246,7 @@ cdef void up_refuse_growth(Relay e, Client *c) noexcept nogil:
 
 
 cdef void up_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil:
+    e.called_us = e.now_us
     with gil:
         e.hooks.on_pace(c.link.id, wait_us)
 
@@ -486,6 +487,7 @@ cdef void up_escalate(Relay e, Client *c) noexcept nogil:
 
 
 cdef void up_unread(Relay e, Client *c) noexcept nogil:
+    e.called_us = e.now_us
     # the client waits until its tenant's code has been read
     with gil:
         try:

@@ -60,6 +60,32 @@ def test_out_of_descriptors_does_not_spin(make_rig):
             assert rig.engine.open_counts()[0] == 1
 
 
+def test_what_the_loop_reads_ends_a_call_until_it_has_been_read(make_rig):
+    """Else another worker's message would wait as long as clients keep this one busy."""
+    rig = make_rig()
+    theirs, mine = socket.socketpair()
+    with theirs, mine:
+        rig.engine.go_back_for(mine.fileno())
+        assert not wakes(rig)
+        theirs.send(b"x")
+        assert wakes(rig)
+        mine.recv(1)
+        assert not wakes(rig)
+
+
+def test_connections_are_all_accepted_though_one_at_a_time(make_rig):
+    rig = make_rig()
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+        listener.setblocking(False)
+        rig.engine.add_listener(os.dup(listener.fileno()), False)
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(150)]
+        for _ in range(20):
+            rig.pump()
+        assert rig.engine.open_counts()[0] == len(clients)
+        for client in clients:
+            client.close()
+
+
 def test_an_upcall_does_not_settle_in_the_middle_of_a_round(make_rig):
     """A failing connect ends in poke(): what is closed there is still to be dispatched."""
     rig = make_rig(servers=2)

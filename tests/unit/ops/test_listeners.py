@@ -39,6 +39,18 @@ def test_ipv6_can_connect(listen, addresses):
     assert f":{port}" in listeners[-1].address
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_DEFER_ACCEPT"), reason="the system can't keep silent connections")
+def test_nobody_is_woken_for_a_connection_that_says_nothing_yet(listen):
+    port = free_port()
+    [listener] = listen("127.0.0.1", port=port)
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        with pytest.raises(BlockingIOError):
+            listener.sock.accept()
+        client.send(b"x")
+        listener.sock.settimeout(5)
+        listener.sock.accept()[0].close()
+
+
 def test_an_address_named_twice_is_bound_once(listen):
     assert len(listen("127.0.0.1", "127.0.0.1")) == 1
 
