@@ -15,8 +15,8 @@ from typing import Literal
 
 #: sun_path of sockaddr_un, without the closing NUL (108 on Linux)
 _MAX_UNIX_PATH = 107
-#: How long the kernel keeps a connection that has not sent anything; a client speaks first (docs 54.2.1), so that
-#: nobody is woken for less than its first message.  Where there is no such option all come at once.
+#: How long the kernel keeps a connection that has not sent anything: a client speaks first (docs 54.2.1), and
+#: nobody is woken for less than that.  Where there is no such option all come at once.
 DEFER_S = 1
 
 

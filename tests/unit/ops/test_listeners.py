@@ -39,7 +39,7 @@ def test_ipv6_can_connect(listen, addresses):
     assert f":{port}" in listeners[-1].address
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_DEFER_ACCEPT"), reason="the system can't keep silent connections")
+@pytest.mark.skipif(not hasattr(socket, "TCP_DEFER_ACCEPT"), reason="the system can't keep them")
 def test_nobody_is_woken_for_a_connection_that_says_nothing_yet(listen):
     port = free_port()
     [listener] = listen("127.0.0.1", port=port)
