@@ -5,7 +5,7 @@
 #   make soak, fuzz      the long ones     (SECONDS=3600: each of our parsers is fuzzed as long;
 #                        STEPS=, CANCELS=: of the leak hunter, of the cancel storm)
 #   make bench           the load tests                   (ARGS goes to python -m loadtests)
-#   make lint            ruff and mypy
+#   make lint            ruff, mypy, and what Cython says
 #   make format          ruff format
 #   make compile, debug  the Cython modules, optimized or with all checks
 #   make wheel           dist/*.whl; make check-wheel also runs the demo from it
@@ -112,6 +112,7 @@ lint: .stamps/packages
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(PY) -m pytest -q --noconftest -m lint tests/test_source.py
 
 format: .stamps/packages
 	$(VENV)/bin/ruff check --fix .
