@@ -16,7 +16,7 @@ from tenant_proxy.relay.core cimport (
     keep_refusal, send_refusal, up_judge, up_pinned, up_refuse_growth, up_too_many_pins, up_violation,
 )
 from tenant_proxy.relay.begins cimport begin_on, status_without
-from tenant_proxy.relay.lanes cimport lane_check
+from tenant_proxy.relay.lanes cimport LANE_GOES, lane_check
 from tenant_proxy.relay.marks cimport counted
 from tenant_proxy.relay.pairing cimport client_end, count_pin, obtain
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
@@ -218,8 +218,8 @@ cdef Server *server_of(Relay e, Client *c) noexcept nogil:
     cdef Server *s = c.server
     if s == NULL:
         if c.pool.group != NULL:
-            lane_check(e, c, 0)
-            s = c.server
+            # it may have one that is not yet what the client's bytes must find
+            s = c.server if lane_check(e, c, 0) == LANE_GOES else NULL
         else:
             s = obtain(e, c)
     if s != NULL and c.begun != NULL:

@@ -10,7 +10,18 @@ import pytest
 
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
-from tests.wire_client import SYNC, bind, close_statement, execute, parse, query, rows, sqlstates, wait_until
+from tests.wire_client import (
+    SYNC,
+    bind,
+    close_statement,
+    describe_portal,
+    execute,
+    parse,
+    query,
+    rows,
+    sqlstates,
+    wait_until,
+)
 
 SERVICE = {"user": "tenant_proxy_service", "password": {"value": "service-secret"}}
 
@@ -99,6 +110,25 @@ def test_settings_are_their_clients(shared):
         acme.query("ROLLBACK")
         assert beta.value("SELECT 1") == "1"
         assert acme.value("SHOW work_mem") == "7MB"
+
+
+def test_a_message_that_names_no_statement_waits_for_the_switch(shared):
+    """Execute and the like of a client whose settings are still on their way, on either kind of backend."""
+    proxy = shared()
+    with proxy.wire("acme_app") as acme, proxy.wire("acme_app") as other, proxy.wire("beta_app") as beta:
+        for own in (False, True):
+            acme.query("SET app.mark = 'acme'")
+            if own:
+                # on a backend of the tenant's own, so that this is there to be taken
+                acme.query("BEGIN; CREATE TABLE passing (a int); ROLLBACK")
+                other.query("BEGIN; CREATE TABLE passing (a int); ROLLBACK")
+            for first in (execute("none"), describe_portal("none"), close_statement("none")):
+                assert beta.value("SELECT current_user") == "beta_app"
+                assert other.value("SELECT coalesce(current_setting('app.mark', true), '')") == ""
+                replies = acme.ask(
+                    first, parse("SELECT current_setting('app.mark')"), bind(), execute(), SYNC
+                )
+                assert sqlstates(replies) == ["34000"] or rows(replies) == [("acme",)]
 
 
 @pytest.mark.parametrize(
