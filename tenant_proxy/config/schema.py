@@ -221,13 +221,17 @@ class Pool(Section):
     statements_burst: Count = 0
     """So many statements may come at once; if 0 those of a second."""
     when_down: Literal["wait", "fail"] = "fail"
-    """While the server can't be reached clients wait (until queue_timeout_s) or fail at once."""
+    """While the server can't be reached clients wait (until queue_timeout_s) or fail."""
+    down_grace_s: Seconds = 3
+    """With when_down fail: for so long clients wait for a server that has been there, so that its
+    restart goes unnoticed by who has nothing running on it."""
     connect_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 10
     """For a new backend until it is ready for a query."""
     retry_min_s: Annotated[float, Field(gt=0, le=3600)] = 0.25
     """First pause after a failed connect; doubles up to retry_max_s, with jitter."""
     retry_max_s: Annotated[float, Field(gt=0, le=3600)] = 15
-    """Longest pause between two tries."""
+    """Longest pause between two tries after the server has refused a login; one that can't be
+    reached is tried once a second."""
     query_timeout_s: Seconds = 0
     """A query that takes longer is cancelled, and its client gets 57014."""
     idle_in_transaction_timeout_s: Seconds = 0

@@ -1,7 +1,8 @@
 """Opening servers: addresses, TLS, authentication, the greeting; and back-off when it fails.
 
 A pool asks for a server by `on_demand`; the engine then reports each step.  Failures slow down: the
-next try waits, twice as long each time, with jitter; `when_down` says what clients get meanwhile.
+next try waits, twice as long each time, with jitter; `when_down` says what clients get meanwhile.  What
+the server answers is the pool's own matter; that it can't be reached is all pools' (`reach`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tenant_proxy.net.tls import TlsLayer, server_context
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.facts import QUESTIONS, Key, key_of
+from tenant_proxy.relay.reach import Reach
 from tenant_proxy.relay.session import PoolRecord, ServerInfo
 from tenant_proxy.wire import messages
 
@@ -42,18 +44,31 @@ BUDGET_RETRY_S = 0.2
 #: resources, operator, system, bugs.  Any other is about the settings that this client asked for, and told
 #: to it as it is.
 NOT_CLIENTS_FAULT = ("08", "28", "3D", "53", "57", "58", "XX")
+#: it stops, has crashed, or has not started yet
+NOT_THERE = ("57P01", "57P02", "57P03")
+#: why a server is closed by us though its login goes well
+GIVEN_UP = (
+    Reason.SHUTDOWN,
+    Reason.LIFETIME,
+    Reason.EVICTED,
+    Reason.RETIRED,
+    Reason.TOO_MANY,
+    Reason.OUTGROWN,
+)
 
 
 class Opening:
     """One server's login in progress."""
 
-    __slots__ = ("answer", "asked", "auth", "info", "started", "tls")
+    __slots__ = ("answer", "asked", "auth", "heard", "info", "started", "tls")
 
     def __init__(self, info: ServerInfo) -> None:
         self.info = info
         self.auth: ServerAuth | None = None
         self.tls: TlsLayer | None = None
         self.started = time.monotonic()
+        #: the server has answered as PostgreSQL does
+        self.heard = False
         #: how many of `facts.QUESTIONS` it has been asked, and the answer to the last
         self.asked = 0
         self.answer = ""
@@ -66,6 +81,7 @@ class Dialer:
         self._worker = worker
         self._openings: dict[int, Opening] = {}
         self._addresses: dict[tuple[str, int], tuple[float, list[tuple[int, object]]]] = {}
+        self._reaches: dict[tuple[str, int], Reach] = {}
         self._resolving: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._contexts: dict[str, ssl.SSLContext | None] = {}
         self._secrets: dict[tuple[str, str], Secret] = {}
@@ -89,6 +105,12 @@ class Dialer:
             if wait > 0:
                 self._retry_later(pool, wait)
                 return
+            reach = self._reach(pool)
+            if reach.trying:
+                return
+            if reach.wait_s() > 0:
+                self._tell(pool, reach)
+                return
             address = self._address(pool, startup_id)
             if address is None:
                 return
@@ -97,8 +119,27 @@ class Dialer:
                     self._worker.ask_peers_to_release(pool.tenant.cluster.name)
                 self._retry_later(pool, BUDGET_RETRY_S)
                 return
+            reach.trying = reach.failures > 0
             if not self._open(pool, startup_id, address):
                 return
+
+    def _reach(self, pool: PoolRecord) -> Reach:
+        return self._reaches.setdefault(cluster_key(pool.tenant.cluster), Reach())
+
+    def _tell(self, pool: PoolRecord, reach: Reach) -> None:
+        """A pool's server can't be reached for now: its clients wait, or are told as `when_down` says."""
+        engine, wait = self._worker.engine, reach.wait_s()
+        pool.last_error = reach.detail
+        if reach.may_be_back(pool.tenant.pool.down_grace_s):
+            if engine.pool_wanted(pool.id) is not None:
+                self._retry_later(pool, wait)
+            return
+        told: set[int] = set()
+        while (startup_id := engine.pool_wanted(pool.id)) is not None and startup_id not in told:
+            told.add(startup_id)
+            engine.pool_down(pool.id, startup_id, wait)
+        if told:
+            self._retry_later(pool, wait)
 
     def _retry_later(self, pool: PoolRecord, wait_s: float) -> None:
         if pool.retry_handle is None:
@@ -118,7 +159,7 @@ class Dialer:
         key = (cluster.host, cluster.port)
         known = self._addresses.get(key)
         if known is not None and time.monotonic() - known[0] < ADDRESS_S:
-            return known[1][pool.failures % len(known[1])]
+            return self._reach(pool).pick(known[1])
         try:
             found = socket.getaddrinfo(*key, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         except OSError:
@@ -129,13 +170,15 @@ class Dialer:
             return None
         addresses: list[tuple[int, object]] = [(family, address) for family, _, _, _, address in found]
         self._addresses[key] = (time.monotonic() + 1e9, addresses)
-        return addresses[0]
+        return self._reach(pool).pick(addresses)
 
     async def _resolve(self, key: tuple[str, int], pool: PoolRecord, startup_id: int) -> None:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(*key, type=socket.SOCK_STREAM)
         except OSError as error:
-            self._failed(pool, startup_id, f'The host name "{key[0]}" was not found: {error.strerror}.')
+            self._unreached(
+                pool, time.monotonic(), f'The host name "{key[0]}" was not found: {error.strerror}.'
+            )
             return
         self._addresses[key] = (
             time.monotonic(),
@@ -165,7 +208,7 @@ class Dialer:
         if status not in (0, errno.EINPROGRESS):
             sock.close()
             self._worker.budget.give_back(pool.tenant)
-            self._failed(pool, startup_id, f"{_where(info)}: {os.strerror(status)}.")
+            self._unreached(pool, time.monotonic(), f"{_where(info)}: {os.strerror(status)}.")
             return False
         server = self._worker.engine.server_open(
             pool.id, sock.detach(), startup_id, info, family == socket.AF_UNIX
@@ -203,7 +246,7 @@ class Dialer:
             else:
                 self._on_login_message(server, opening, code, body)
         except ProxyError as error:
-            self._fail(server, error.detail or error.message)
+            self._fail(server, error.detail or error.message, there=True)
 
     def _on_tls_answer(self, server: int, opening: Opening, code: int) -> None:
         if code == ord("S"):
@@ -264,6 +307,8 @@ class Dialer:
     def _on_login_message(self, server: int, opening: Opening, code: int, body: bytes) -> None:
         info = opening.info
         assert opening.auth is not None
+        if code != ord("E"):
+            self._heard(opening)
         match chr(code):
             case "R":
                 reply = opening.auth.on_auth(body)
@@ -288,7 +333,7 @@ class Dialer:
             case "N" | "v":
                 pass
             case _:
-                self._fail(server, f"{_where(info)} sent an unexpected message during login.")
+                self._fail(server, f"{_where(info)} sent an unexpected message during login.", there=True)
 
     def _logged_in(self, server: int, opening: Opening) -> None:
         """ReadyForQuery: of the login, or behind an answer."""
@@ -355,6 +400,8 @@ class Dialer:
         sqlstate = fields.get("C", "XX000")
         text = fields.get("M", "no message")
         pool = opening.info.pool
+        if sqlstate not in NOT_THERE:
+            self._heard(opening)
         if not sqlstate.startswith(NOT_CLIENTS_FAULT):
             # the settings that this client asked for
             error = ProxyError(
@@ -370,30 +417,69 @@ class Dialer:
             self._worker.engine.server_end(server, Reason.LOGIN_FAILED)
             return
         detail = f"{_where(opening.info)} answered: {text} (SQLSTATE {sqlstate})."
-        self._fail(server, detail)
+        self._fail(server, detail, there=sqlstate not in NOT_THERE)
 
-    def _fail(self, server: int, detail: str) -> None:
+    def _heard(self, opening: Opening) -> None:
+        """The server is there: other pools need not wait any longer."""
+        if opening.heard:
+            return
+        opening.heard = True
+        if self._reach(opening.info.pool).reached():
+            self._go_on(opening.info.pool.tenant.cluster)
+
+    def _go_on(self, cluster: Cluster) -> None:
+        for pool in self._worker.pools.of_host(cluster_key(cluster)):
+            self._worker.engine.pool_demand(pool.id)
+
+    def _fail(self, server: int, detail: str, *, there: bool = False) -> None:
+        """A login has failed; `there`: by what the server says, not because it can't be reached."""
         opening = self._openings.pop(server, None)
-        if opening is not None:
-            # first, so that the end of this one does not at once open the next
-            self._failed(opening.info.pool, opening.info.startup_id, detail)
+        # first, so that the end of this one does not at once open the next
+        if opening is not None and there:
+            self._failed(opening, detail)
+        elif opening is not None:
+            self._unreached(opening.info.pool, opening.started, detail)
         self._worker.engine.server_end(server, Reason.LOGIN_FAILED)
 
     def on_gone(self, server: int, info: ServerInfo, reason: int) -> None:
         """The engine closed a server: also one whose login was in progress."""
         self._worker.budget.give_back(info.pool.tenant)
-        if self._openings.pop(server, None) is not None:
+        opening = self._openings.pop(server, None)
+        if opening is not None and reason in GIVEN_UP:
+            self._reach(info.pool).trying = False
+            self._go_on(info.pool.tenant.cluster)
+        elif opening is not None:
             what = "timed out" if reason == Reason.CONNECT_FAILED else "closed the connection during login"
-            self._failed(info.pool, info.startup_id, f"{_where(info)}: {what}.")
+            self._unreached(info.pool, opening.started, f"{_where(info)}: {what}.")
 
-    def _failed(self, pool: PoolRecord, startup_id: int, detail: str) -> None:
+    def _failed(self, opening: Opening, detail: str) -> None:
+        pool = opening.info.pool
         settings = pool.tenant.pool
-        self.failures += 1
-        pool.failures += 1
-        pause = min(settings.retry_max_s, settings.retry_min_s * 2 ** min(pool.failures - 1, 16))
-        pause *= random.uniform(0.75, 1.25)
-        pool.retry_at = time.monotonic() + pause
+        if opening.started >= pool.failed_at:
+            # what had begun before tells nothing new
+            pool.failures += 1
+            pause = min(settings.retry_max_s, settings.retry_min_s * 2 ** min(pool.failures - 1, 16))
+            pool.failed_at = time.monotonic()
+            pool.retry_at = pool.failed_at + pause * random.uniform(0.75, 1.25)
+        pause = max(0.0, pool.retry_at - time.monotonic())
         pool.last_error = detail
+        self._note(pool, detail, pause)
+        self._worker.engine.pool_down(pool.id, opening.info.startup_id, pause)
+        self._worker.engine.pool_demand(pool.id)
+        self._worker.engine.poke()
+
+    def _unreached(self, pool: PoolRecord, started: float, detail: str) -> None:
+        """The server could not be reached, which concerns all pools of its cluster."""
+        settings, cluster = pool.tenant.pool, pool.tenant.cluster
+        reach = self._reach(pool)
+        pause = reach.failed(started, detail, settings.retry_min_s, settings.retry_max_s)
+        self._note(pool, detail, pause)
+        for one in self._worker.pools.of_host(cluster_key(cluster)):
+            self._tell(one, reach)
+        self._worker.engine.poke()
+
+    def _note(self, pool: PoolRecord, detail: str, pause: float) -> None:
+        self.failures += 1
         error = errors.server_unavailable(pool.tenant.cluster.name, detail)
         self._worker.count_error(pool.tenant.name, error, Source.SERVER)
         log.warning(
@@ -404,14 +490,12 @@ class Dialer:
             error=detail,
             retry_s=round(pause, 2),
         )
-        self._worker.engine.pool_down(pool.id, startup_id, pause)
-        self._worker.engine.pool_demand(pool.id)
-        self._worker.engine.poke()
 
     def forget(self) -> None:
         """A reload: certificates and addresses are read again."""
         self._contexts.clear()
         self._addresses.clear()
+        self._reaches.clear()
 
 
 def cluster_key(cluster: Cluster) -> tuple[str, int]:

@@ -64,6 +64,8 @@ class PoolRecord:
     #: startup_id -> the server's ParameterStatus messages, in order
     welcomes: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
     failures: int = 0
+    #: by time.monotonic(): when a login was refused last, and when the next may be tried
+    failed_at: float = 0.0
     retry_at: float = 0.0
     #: what the last failure was, for the error's detail
     last_error: str = ""

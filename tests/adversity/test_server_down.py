@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -21,7 +22,7 @@ from tests.wire_client import (
     wait_until,
 )
 
-QUICK = {"retry_min_s": 0.05, "retry_max_s": 0.3, "connect_timeout_s": 2}
+QUICK = {"retry_min_s": 0.05, "retry_max_s": 0.3, "connect_timeout_s": 2, "down_grace_s": 0}
 
 
 def failure(proxy: Proxy) -> dict[str, str]:
@@ -239,3 +240,89 @@ def test_another_clusters_tenants_are_unharmed(own_pg, own_proxy):
         assert failure(proxy)["C"] == "08006"
         with proxy.wire("beta_app") as c:
             assert c.value("SELECT item FROM orders WHERE id = 1") == "bolt"
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_restart_goes_unnoticed_by_who_has_nothing_running(own_pg, own_proxy, mode):
+    """With the defaults: a client that asks meanwhile waits for the server to be back."""
+    proxy = own_proxy(own_pg, pool={"mode": mode})
+    assert works(proxy)
+    with proxy.wire() as idle:
+        if mode == "transaction":
+            assert idle.value("SELECT 1") == "1"
+        own_pg.stop()
+        answers: list[str | None] = []
+
+        def ask() -> None:
+            if mode == "transaction":
+                answers.append(idle.value("SELECT item FROM orders WHERE id = 1"))
+            else:
+                with proxy.wire("beta_app") as c:
+                    answers.append(c.value("SELECT item FROM orders WHERE id = 1"))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        time.sleep(0.5)
+        assert answers == []
+        own_pg.start()
+        thread.join(20)
+        assert answers == ["anvil" if mode == "transaction" else "bolt"]
+
+
+def test_what_is_down_for_longer_is_told(own_pg, own_proxy):
+    proxy = own_proxy(own_pg, pool={"mode": "transaction", "down_grace_s": 0.5})
+    assert works(proxy)
+    own_pg.stop()
+    assert failure(proxy)["C"] == "08006"
+    own_pg.start()
+    wait_until(lambda: works(proxy), "the proxy has found the server")
+
+
+def test_many_openings_that_fail_at_once_are_one_failure(own_pg, own_proxy):
+    """Else a restart under load would be followed by the longest pause, and be an outage of its length."""
+    proxy = own_proxy(own_pg, pool={"mode": "transaction", "max": 8, "down_grace_s": 0})
+    assert works(proxy)
+    own_pg.stop()
+
+    def ask() -> None:
+        with contextlib.suppress(LoginFailed, ConnectionEnded, AssertionError):
+            with proxy.wire() as c:
+                c.value("SELECT 1")
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    own_pg.start()
+    pauses = [float(said) for said in re.findall(r'retry_s"?[=:] *([\d.]+)', proxy.log())]
+    assert pauses
+    assert max(pauses) < 1.3
+    wait_until(lambda: works(proxy), "the proxy has found the server")
+
+
+def test_one_tries_for_all_tenants(own_pg, own_proxy):
+    """A server that is down is down for every pool."""
+    port = free_port()
+    attempts = 0
+    with socket.create_server(("127.0.0.1", port)) as counter:
+
+        def count() -> None:
+            nonlocal attempts
+            with contextlib.suppress(OSError):
+                while True:
+                    conn, _ = counter.accept()
+                    attempts += 1
+                    conn.close()
+
+        threading.Thread(target=count, daemon=True).start()
+        clusters = [{"name": "main", "host": "127.0.0.1", "port": port, "database": "app"}]
+        proxy = own_proxy(own_pg, clusters=clusters, pool={"retry_min_s": 30, "retry_max_s": 30})
+        began = time.monotonic()
+        for user in ("acme_app", "beta_app") * 3:
+            with pytest.raises((LoginFailed, ConnectionEnded)):
+                with proxy.wire(user) as c:
+                    c.value("SELECT 1")
+        took = time.monotonic() - began
+        counter.shutdown(socket.SHUT_RDWR)
+    assert attempts <= 2 + took / 0.75
