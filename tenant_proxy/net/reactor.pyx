@@ -9,7 +9,9 @@ import os
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.errno cimport (
+    EAGAIN, ECONNABORTED, ECONNRESET, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPIPE, errno,
+)
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -462,9 +464,12 @@ cdef class Reactor:
                     return
                 if l.closing:
                     self.close(l)
-                else:
+                    return
+                if errno != EPIPE and errno != ECONNRESET:
                     self.roles[l.kind].on_eof(self, l)
-                return
+                    return
+                # The peer takes no more; what it has said before is still to be read, and then its end.
+                k = buf_len(&l.out)
             buf_consume(&l.out, k)
         if l.closing:
             if buf_len(&l.out) == 0:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import threading
 import time
 
 import pytest
 
+from tests.step_relay import Passage, StepRelay
 from tests.wire_client import (
     SYNC,
     WireClient,
@@ -16,6 +20,7 @@ from tests.wire_client import (
     execute,
     parse,
     query,
+    sqlstates,
     startup,
     types,
     wait_until,
@@ -86,6 +91,41 @@ def test_a_slow_server_holds_its_client_back(own_proxy, own_pg):
         assert sent < 100 * MB
         assert proxy.rss_bytes(worker) - before < 16 * MB
         assert holder.value("SELECT 1") == "1"
+
+
+def test_what_is_answered_before_the_end_reaches_the_client(own_proxy, pg):
+    """The connection is reset while bytes wait for the server: the worker finds that and an answer together."""
+    relay = StepRelay(pg.host, pg.port)
+    cluster = {"name": "main", "host": relay.host, "port": relay.port, "database": "app"}
+    proxy = own_proxy(pg, clusters=[cluster])
+    (worker,) = proxy.worker_pids()
+    insert = "INSERT INTO scratch VALUES (78, 'answered')"
+
+    def cut(passage: Passage) -> None:
+        time.sleep(0.2)  # so much comes that the relay's buffers are full
+        os.kill(worker, signal.SIGSTOP)
+        passage.ask(insert)
+        passage.cut()
+        os.kill(worker, signal.SIGCONT)
+
+    with proxy.wire() as client:
+        client.query("SELECT 1")
+        relay.expect(insert, cut)
+        large = [parse("SELECT length($1::bytea)"), bind(bytes(32 * MB), formats=[1]), execute(), SYNC]
+        sender = threading.Thread(target=try_to_send, args=[client, query(insert), *large])
+        sender.start()
+        replies = client.until_end()
+        sender.join()
+    assert types(replies) == "CZE"
+    assert sqlstates(replies) == ["08006"]
+    relay.close()
+    with pg.connect() as conn:
+        conn.execute("DELETE FROM acme.scratch WHERE id = 78")
+
+
+def try_to_send(client: WireClient, *messages: bytes) -> None:
+    with contextlib.suppress(OSError):
+        client.send(*messages)
 
 
 @pytest.mark.slow

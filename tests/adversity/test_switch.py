@@ -5,6 +5,8 @@ docs/decisions/0012-shared-backends.md says what a switch consists of, and what 
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -284,6 +286,21 @@ def test_what_was_on_its_way_goes_to_another_backend(stepped, pg, relay, message
 def test_the_network_is_cut(stepped, pg, relay, point, told):
     """How far the backend has come is not known, so nothing is tried again."""
     assert happens(stepped, pg, relay, point, cut) == told
+
+
+def test_the_answer_and_the_end_are_found_together(stepped, pg, relay):
+    """The worker reads what the server has answered when the connection has been cut already."""
+    (worker,) = stepped.worker_pids()
+
+    def cut_too(passage: Passage) -> None:
+        passage.cut()
+        os.kill(worker, signal.SIGCONT)
+
+    def hold(_: Passage) -> None:
+        os.kill(worker, signal.SIGSTOP)
+        relay.expect(REST, cut_too)
+
+    assert happens(stepped, pg, relay, STATEMENT, hold) == []
 
 
 @pytest.mark.parametrize("point", [SWITCH, DISARM, STATEMENT, REST])
