@@ -155,6 +155,19 @@ def parse_rollup(text: str) -> tuple[int, int]:
     return found.get("Pss", 0), found.get("Pss_Anon", 0) + found.get("Pss_Shmem", 0)
 
 
+def private_memory(pid: int) -> int:
+    """Bytes that no other process maps; 0 if the process has gone."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(
+        int(line.split()[1]) * 1024
+        for line in text.splitlines()
+        if line.startswith(("Private_Clean", "Private_Dirty"))
+    )
+
+
 def tree_memory(root: int) -> TreeMemory:
     """RSS and PSS of `root` and all below it."""
     page = os.sysconf("SC_PAGE_SIZE")

@@ -76,7 +76,7 @@ class Direct(Target):
         return None
 
 
-class _Started(Target):
+class StartedTarget(Target):
     """A target with a process and a folder of its own."""
 
     def __init__(self, postgres: Postgres, mode: str) -> None:
@@ -152,7 +152,7 @@ def find_pgbouncer() -> str | None:
     return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 
 
-class PgBouncer(_Started):
+class PgBouncer(StartedTarget):
     name = "pgbouncer"
 
     def __init__(self, postgres: Postgres, mode: str) -> None:
@@ -163,6 +163,10 @@ class PgBouncer(_Started):
         self._program = program
         self._version = parse_version(program_version(program))
         self.prepares_in_transactions = self._version >= (1, 21)
+
+    def program(self) -> tuple[str, tuple[int, int]]:
+        """Its path and version."""
+        return self._program, self._version
 
     def _launch(self, service: Service) -> None:
         account = server_account()  # PgBouncer refuses root, as PostgreSQL does
@@ -217,7 +221,7 @@ def secret_variable(tenant: str) -> str:
     return f"LOADTESTS_SECRET_{tenant.upper()}"
 
 
-class TenantProxy(_Started):
+class TenantProxy(StartedTarget):
     name = "proxy"
     guard = "enforce"
 

@@ -111,6 +111,10 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def sock(self) -> socket.socket:
+        return self._sock
+
     def close(self) -> None:
         """Terminate, then close; a connection that has broken meanwhile is closed all the same."""
         try:

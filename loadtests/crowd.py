@@ -1,0 +1,248 @@
+"""Very many tenants with a login each, on few backends: the servers, and a client for all of them.
+
+PgBouncer has a pool a login, and may open so many backends of the database (max_db_connections); tenant_proxy
+shares them (`isolation: shared`).  Both get as many as the scenario says.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import yaml
+
+from loadtests import procfs
+from loadtests.postgres import DATABASE, Login, Postgres
+from loadtests.process import Service, give_to
+from loadtests.targets import PgBouncer, StartedTarget, pgbouncer_ini, proxy_config
+from loadtests.wire import READY_IDLE, Connection, Endpoint, make_verifier, message
+from tenant_proxy.devel.installs import server_account
+from tenant_proxy.devel.postgres import free_port
+
+PREFIX = "many_"
+TABLES = 20
+ROWS = 20
+PASSWORD = "crowd"
+SERVICE = "crowd_service"
+
+FILL = """
+DO $do$ BEGIN
+    EXECUTE format('CREATE ROLE %1$I LOGIN PASSWORD %2$L', {name}, {verifier});
+    EXECUTE format('GRANT %1$I TO {service}; ALTER ROLE %1$I SET search_path = %1$I', {name});
+    EXECUTE format('CREATE SCHEMA %1$I AUTHORIZATION %1$I', {name});
+    FOR n IN 0..{tables} - 1 LOOP
+        EXECUTE format(
+            'CREATE UNLOGGED TABLE %1$I.t%2$s AS SELECT k, %1$L::text AS v FROM generate_series(1, {rows}) k;'
+            'ALTER TABLE %1$I.t%2$s ADD PRIMARY KEY (k); ALTER TABLE %1$I.t%2$s OWNER TO %1$I', {name}, n);
+    END LOOP;
+END $do$
+"""
+
+
+def names(count: int) -> list[str]:
+    return [f"{PREFIX}{number:04}" for number in range(count)]
+
+
+class Crowd:
+    """Tenants on a server: made when they are first asked for, and kept."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.postgres = postgres
+        self.verifier = make_verifier(PASSWORD)
+        self._made = 0
+
+    def provide(self, count: int) -> None:
+        if not self._made:
+            self.postgres.superuser_query(
+                f"CREATE ROLE {SERVICE} LOGIN NOINHERIT PASSWORD '{self.verifier}'", DATABASE
+            )
+        for name in names(count)[self._made :]:
+            sql = FILL
+            for key, value in {
+                "name": f"'{name}'",
+                "verifier": f"'{self.verifier}'",
+                "service": SERVICE,
+                "tables": str(TABLES),
+                "rows": str(ROWS),
+            }.items():
+                sql = sql.replace("{" + key + "}", value)
+            self.postgres.superuser_query(sql, DATABASE)
+        if count > self._made:
+            self._made = count
+            # the tables themselves are small enough for any plan
+            for catalog in ("pg_class", "pg_attribute", "pg_authid", "pg_auth_members", "pg_proc", "pg_type"):
+                self.postgres.superuser_query(f"VACUUM ANALYZE pg_catalog.{catalog}", DATABASE)
+
+    def logins(self, count: int) -> dict[str, Login]:
+        return {name: Login(name, PASSWORD, self.verifier) for name in names(count)}
+
+
+class _CrowdTarget(StartedTarget):
+    """A target for so many of the crowd's tenants, over so many backends."""
+
+    def __init__(self, crowd: Crowd, tenants: int, backends: int) -> None:
+        super().__init__(crowd.postgres, "transaction")
+        self.crowd = crowd
+        self.tenants = tenants
+        self.backends = backends
+
+    def endpoint(self, tenant: str) -> Endpoint:
+        # the start asks as one of the usual tenants, which are not here
+        name = tenant if tenant.startswith(PREFIX) else names(1)[0]
+        return Endpoint("127.0.0.1", self.port, name, PASSWORD, DATABASE)
+
+
+class CrowdPgBouncer(_CrowdTarget):
+    name = "pgbouncer"
+
+    def _launch(self, service: Service) -> None:
+        program, version = PgBouncer(self.crowd.postgres, self.mode).program()
+        account = server_account()
+        users = service.folder / "users.txt"
+        users.write_text(
+            "".join(f'"{x.name}" "{x.verifier}"\n' for x in self.crowd.logins(self.tenants).values())
+        )
+        ini = service.folder / "pgbouncer.ini"
+        text = pgbouncer_ini(
+            port=self.port,
+            server_port=self.crowd.postgres.port,
+            mode=self.mode,
+            users=str(users),
+            version=version,
+        )
+        ini.write_text(text + f"max_db_connections = {self.backends}\n")
+        for path in (service.folder, users, ini):
+            give_to(path, account)
+        service.start([program, str(ini)], account=account)
+
+
+class CrowdProxy(_CrowdTarget):
+    name = "proxy"
+    isolation = "shared"
+
+    def _launch(self, service: Service) -> None:
+        logins = self.crowd.logins(self.tenants)
+        config: dict[str, Any] = proxy_config(
+            port=self.port,
+            metrics_port=free_port(avoid=[self.port]),
+            server_port=self.crowd.postgres.port,
+            mode=self.mode,
+            guard="enforce",
+            logins={},
+        )
+        config["tenants"] = [{"name": name} for name in logins]
+        config["users"] = [
+            {"name": name, "tenant": name, "verifier": {"value": login.verifier}}
+            for name, login in logins.items()
+        ]
+        config["isolation"] = self.isolation
+        cluster = config["clusters"][0]
+        cluster["max_backends"] = 2 * self.backends
+        cluster["service"] = {
+            "user": SERVICE,
+            "password": {"value": PASSWORD},
+            "max_backends": self.backends,
+        }
+        path = service.folder / "tenant_proxy.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        service.start([sys.executable, "-m", "tenant_proxy", "serve", "-c", str(path)])
+
+
+class CrowdDedicated(CrowdProxy):
+    name = "proxy-dedicated"
+    isolation = "dedicated"
+
+
+# --- the client ------------------------------------------------------------------------------
+
+
+class Clients:
+    """Connections of tenants, each with at most one statement under way."""
+
+    def __init__(self, target: _CrowdTarget, tenants: Iterable[str]) -> None:
+        self.tenants = list(tenants)
+        self._connections = [Connection(target.endpoint(name)) for name in self.tenants]
+        self._socks = [one.sock for one in self._connections]
+
+    def close(self) -> None:
+        for one in self._connections:
+            one.close()
+
+    def run(
+        self,
+        seconds: float,
+        in_flight: int,
+        statement: Callable[[int], bytes],
+        count: int = 0,
+    ) -> tuple[list[float], float]:
+        """Latencies in µs, and how long it took; `count` statements if given, else for so long.
+
+        `in_flight` at a time, each by one of the connections that are free, chosen by chance.
+        """
+        free = list(range(len(self._socks)))
+        random.shuffle(free)
+        poll = select.epoll()
+        by_fd = {}
+        for number, sock in enumerate(self._socks):
+            sock.setblocking(False)
+            poll.register(sock.fileno(), select.EPOLLIN)
+            by_fd[sock.fileno()] = number
+        began = [0.0] * len(self._socks)
+        tails = [b""] * len(self._socks)
+        latencies: list[float] = []
+        sent = 0
+        start = time.perf_counter()
+
+        def begin() -> None:
+            nonlocal sent
+            at = random.randrange(len(free))
+            free[at], free[-1] = free[-1], free[at]
+            number = free.pop()
+            began[number] = time.perf_counter()
+            self._socks[number].send(statement(sent))
+            sent += 1
+
+        for _ in range(min(in_flight, len(free))):
+            begin()
+        under_way = min(in_flight, len(self._socks))
+        end = start + seconds
+        while under_way:
+            for fd, _ in poll.poll(10):
+                number = by_fd[fd]
+                data = tails[number] + self._socks[number].recv(65536)
+                tails[number] = data[-6:]
+                if not data.endswith(READY_IDLE):
+                    continue
+                if data[:1] == b"E":
+                    raise OSError(f"{self.tenants[number]}: {data[:200]!r}")
+                now = time.perf_counter()
+                tails[number] = b""
+                latencies.append((now - began[number]) * 1e6)
+                free.append(number)
+                if (sent < count) if count else now < end:
+                    begin()
+                else:
+                    under_way -= 1
+        took = time.perf_counter() - start
+        poll.close()
+        for sock in self._socks:
+            sock.setblocking(True)
+        return latencies, took
+
+
+def point_query(number: int) -> bytes:
+    """One row of one of a tenant's tables, chosen by chance."""
+    return message(b"Q", f"SELECT v FROM t{random.randrange(TABLES)} WHERE k = 7".encode() + b"\0")
+
+
+def first_table(number: int) -> bytes:
+    return message(b"Q", b"SELECT v FROM t0 WHERE k = 7\0")
+
+
+def private_bytes(postgres: Postgres) -> float:
+    """Memory that only one of the server's processes each has, of all that serve connections."""
+    return float(sum(procfs.private_memory(pid) for pid in procfs.tree(postgres.pid) if pid != postgres.pid))
