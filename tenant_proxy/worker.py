@@ -42,6 +42,7 @@ from tenant_proxy.relay.leaving import Leaving
 from tenant_proxy.relay.limit_hooks import LimitHooks
 from tenant_proxy.relay.login import Admission, Attempt, Logins
 from tenant_proxy.relay.mailbox import Mailbox
+from tenant_proxy.relay.peers import Peers
 from tenant_proxy.relay.pins import Pins
 from tenant_proxy.relay.pools import Pools
 from tenant_proxy.relay.session import ServerInfo, Session
@@ -94,6 +95,7 @@ class Worker:
         self.pins = Pins()
         self.logins = Logins(self)
         self.dialer = Dialer(self)
+        self.peers = Peers(self)
         self.cancels = Cancels(self)
         self.users = Users()
         self.budget = Budget(boot["shm_fd"], self.slot, self.workers, boot["tenant_indexes"])
@@ -282,14 +284,6 @@ class Worker:
         self.handovers += 1
         self.engine.client_end(client, Reason.HANDED_OVER)
         return True
-
-    def release_idle(self, cluster: str) -> None:
-        """A peer has no budget left on a cluster."""
-        self.engine.evict_idle(self.pools.of_cluster(cluster))
-        self.engine.poke()
-
-    def ask_peers_to_release(self, cluster: str) -> None:
-        self.mailbox.broadcast_release(cluster)
 
     # --- the hub's questions -------------------------------------------------------------
 

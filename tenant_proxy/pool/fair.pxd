@@ -9,6 +9,9 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from tenant_proxy.pool.pool cimport Client, Pool, Server
 
+cdef enum:
+    PATIENCE_US = 10000         # who waits longer than this gets any server, whoever is at home there
+
 cdef void share_join(Pool *p, Pool *g, uint32_t weight, int reserved, int most) noexcept nogil
 cdef void share_push(Pool *p, Client *c) noexcept nogil
 cdef void share_remove(Pool *p, Client *c) noexcept nogil
@@ -18,6 +21,6 @@ cdef uint64_t share_begin(Pool *p) noexcept nogil
 cdef void share_end(Pool *p, uint64_t guessed_us, uint64_t took_us) noexcept nogil
 cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id) noexcept nogil
 cdef uint64_t home_key(uint64_t tenant) noexcept nogil
-cdef bint is_home(Pool *g, Pool *p, int32_t slot) noexcept nogil
+cdef bint is_choosy(Pool *g, Server *s) noexcept nogil
 cdef void slot_take(Pool *g, Server *s) noexcept nogil
 cdef void slot_leave(Pool *g, Server *s) noexcept nogil

@@ -1,10 +1,11 @@
 """Start-time fair queueing over the pools that share a group's servers: pure decisions."""
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from tenant_proxy.pool.pool cimport HOMES, Client, Pool, Server, Share
+from tenant_proxy.wire.ptrmap cimport map_get
 
 cdef enum:
     SCALE = 65536               # of virtual time: microseconds × SCALE / weight
@@ -13,8 +14,6 @@ cdef enum:
     USUAL_WEIGHT = 100
     FIRST_GUESS_US = 1000
     LONGEST_US = 1000000        # more than this of one turn is not held against a pool
-    #: who waits longer than this gets any server, whoever is at home there
-    PATIENCE_US = 20000
     LOOK = 64                   # members that are looked at for one who is at home
 
 
@@ -99,6 +98,13 @@ cdef inline int32_t unfilled(Share *s) noexcept nogil:
     return s.reserved - s.active if s.active < s.reserved else 0
 
 
+cdef inline void note_wants(Pool *g, Share *s) noexcept nogil:
+    cdef uint8_t wants = s.active > 0 or s.waiting > 0
+    if wants != s.wants:
+        s.wants = wants
+        g.wanting += 1 if wants else -1
+
+
 cdef void share_join(Pool *p, Pool *g, uint32_t weight, int reserved, int most) noexcept nogil:
     # A pool becomes a member, or its limits change.  A group's own share has the sums: `active` servers, and
     # places that are `reserved` and not taken.
@@ -129,6 +135,7 @@ cdef void share_push(Pool *p, Client *c) noexcept nogil:
     c.queued = 1
     s.waiting += 1
     g.waiting += 1
+    note_wants(g, s)
     if s.waiting == 1:
         if s.active == 0 and s.tag < g.share.tag:
             s.tag = g.share.tag
@@ -150,6 +157,7 @@ cdef void share_remove(Pool *p, Client *c) noexcept nogil:
     c.queued = 0
     s.waiting -= 1
     g.waiting -= 1
+    note_wants(g, s)
     if s.waiting == 0:
         leave(g, s)
 
@@ -171,9 +179,11 @@ cdef bint share_may_start(Pool *p) noexcept nogil:
 
 cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us) noexcept nogil:
     # The pool whose turn it is, NULL if nobody may have a server; `server` is the one that has come free.  Within
-    # the credit, the pool that it ran for last goes before those that it is a home of, and they before all others.
+    # the credit, the pool that it ran for last goes first, then who has waited long, then those that it suits.
+    # One that has served many already waits for one that it suits, while nobody has waited for long.
     cdef Share *s
     cdef Share *own
+    cdef Share *fits = NULL
     cdef uint64_t limit
     cdef int32_t i
     if g.heap_size[1]:
@@ -190,13 +200,17 @@ cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us) noexcept nogil:
         own = &server.last.share
         if own.at and own.tag <= limit:
             return server.last
-    if now_us - s.first.request_us > PATIENCE_US:
+    if server.slot < 0 or now_us - s.first.request_us > PATIENCE_US:
         return s.pool
     for i in range(g.heap_size[0] if g.heap_size[0] < LOOK else LOOK):
         own = g.heap[0][i]
-        if own.tag <= limit and is_home(g, own.pool, server.slot):
+        if own.tag <= limit and now_us - own.first.request_us > PATIENCE_US:
             return own.pool
-    return s.pool
+        if (fits == NULL or own.tag < fits.tag) and suits(g, own.pool, server):
+            fits = own
+    if fits != NULL and (fits.tag <= limit or is_choosy(g, server)):
+        return fits.pool
+    return NULL if is_choosy(g, server) else s.pool
 
 
 cdef uint64_t share_begin(Pool *p) noexcept nogil:
@@ -211,6 +225,7 @@ cdef uint64_t share_begin(Pool *p) noexcept nogil:
     g.share.reserved += unfilled(s)
     g.share.active += 1
     s.tag += virtual(s, s.hold_us)
+    note_wants(g, s)
     enter(g, s)
     return s.hold_us
 
@@ -225,6 +240,7 @@ cdef void share_end(Pool *p, uint64_t guessed_us, uint64_t took_us) noexcept nog
     s.active -= 1
     g.share.reserved += unfilled(s)
     g.share.active -= 1
+    note_wants(g, s)
     enter(g, s)
 
 
@@ -232,7 +248,7 @@ cdef void share_end(Pool *p, uint64_t guessed_us, uint64_t took_us) noexcept nog
 
 
 cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id) noexcept nogil:
-    # As it is > the same tenant's > its last one > of the others the one that is most its home.
+    # As it is > the same tenant's > its last one > of those that suit it the one that is most its home.
     cdef Server *s = g.idle_first
     cdef Server *same = NULL
     cdef Server *last = NULL
@@ -255,7 +271,7 @@ cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings
     s = g.idle_first
     while s != NULL:
         score = affinity(p, s.slot)
-        if home == NULL or score > best:
+        if (home == NULL or score > best) and (not is_choosy(g, s) or suits(g, p, s)):
             home = s
             best = score
         s = s.older
@@ -280,6 +296,16 @@ cdef uint64_t home_key(uint64_t tenant) noexcept nogil:
 
 cdef inline uint64_t affinity(Pool *p, int32_t slot) noexcept nogil:
     return mixed(p.home_key + <uint64_t> (slot + 1) * <uint64_t> 0x9E3779B97F4A7C15)
+
+
+cdef bint is_choosy(Pool *g, Server *s) noexcept nogil:
+    # It has read the catalogs for so many that what room is left is for those that it suits.
+    return g.tenants_limit > 0 and <int64_t> s.served.count * 5 >= <int64_t> g.tenants_limit * 2
+
+
+cdef bint suits(Pool *g, Pool *p, Server *s) noexcept nogil:
+    # whether it has read the catalogs for the tenant already, or should
+    return map_get(&s.served, p.home_key) != NULL or is_home(g, p, s.slot)
 
 
 cdef bint is_home(Pool *g, Pool *p, int32_t slot) noexcept nogil:

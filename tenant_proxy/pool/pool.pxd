@@ -12,7 +12,7 @@ from tenant_proxy.wire.ptrmap cimport PtrMap
 
 cdef enum:
     BUCKETS = 16                # of the histograms: upper bounds in pool.pyx
-    HOMES = 3                   # servers that are a tenant's home
+    HOMES = 2                   # servers that are a tenant's home
     PREFIX_BYTES = 16           # room for what the tenant's channels begin with on the server
 
 cpdef enum ClientPhase:
@@ -161,6 +161,7 @@ cdef struct Share:
     uint32_t weight
     int32_t at                  # place in the heap it is in, from 1; 0: in none
     uint8_t urgent              # which heap
+    uint8_t wants               # has a server or waits for one
     uint64_t tag                # virtual time up to which it has been served
     uint64_t hold_us            # how long it keeps a server, a moving mean
 
@@ -213,6 +214,9 @@ cdef struct Pool:
     Server **slots              # of a group: its servers by their numbers, with gaps
     int32_t slots_size
     uint32_t slots_changed      # counts changes of `slots`
+    int32_t wanting             # … pools of it that have a server or wait for one
+    uint8_t patient             # … somebody waits for a home though others are idle, and is looked after soon
+    int32_t yielding            # … servers that other workers are to have when they are at rest
     int32_t tenants_limit       # … a server that has served more tenants than this is closed; 0: none is
     uint64_t outgrown_us        # … when one last was
     Pool *group                 # where shared servers come from; NULL: it has only its own

@@ -41,6 +41,10 @@ LONGEST_PAUSE_S: Final = 60.0
 QUIET_S: Final = 10.0
 QUIET_POLL_S: Final = 0.02
 
+#: transactions that were open before it is read are waited for
+OLD_S: Final = 1.0
+OLD_POLL_S: Final = 0.02
+
 CODE, SHARING, CODING = CODE_COUNTERS
 
 #: extensions whose functions in C run no SQL of their callers'
@@ -64,9 +68,9 @@ RISKY_OIDS: Final = frozenset(
 FIRST_USER_OID: Final = 16384
 
 _OPEN = """
-SELECT EXISTS (
-  SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-   WHERE l.locktype = 'virtualxid' AND l.granted AND a.usename = ANY ($1::pg_catalog.text[]))
+SELECT l.virtualtransaction
+  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'virtualxid' AND l.granted AND a.usename = ANY ($1::pg_catalog.text[])
 """
 
 #: why the service login must not be shared by tenants, if so
@@ -312,15 +316,27 @@ class Code:
 
     # --- reading ------------------------------------------------------------------------
 
+    async def _old_ones_end(self, connection: asyncpg.Connection[asyncpg.Record], logins: list[str]) -> bool:
+        """Waits a while for the transactions that are open now, which may have changed code unseen: those of
+        workers that have died too.  What begins later and may change code is counted."""
+        old = {row[0] for row in await connection.fetch(_OPEN, logins)}
+        end = time.monotonic() + OLD_S
+        while old:
+            if time.monotonic() > end:
+                return False
+            await asyncio.sleep(OLD_POLL_S)
+            old &= {row[0] for row in await connection.fetch(_OPEN, logins)}
+        return True
+
     async def _ask(self, tenant: TenantInfo, known: Knowledge) -> str:
         connection = await self._connection(tenant.cluster)
         schemas = [tenant.schema, *tenant.policy.allowed_schemas]
+        if not await self._old_ones_end(connection, self._writers(tenant)):
+            return "transactions are open"
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             unfit = await connection.fetchval(_UNFIT)
             if unfit:
                 return f"the service login is {unfit}"
-            if await connection.fetchval(_OPEN, self._writers(tenant)):
-                return "transactions are open"
             functions = await connection.fetch(_FUNCTIONS, schemas)
             called = {row["f"] for row in await connection.fetch(_CALLED, schemas)}
             for role in self._roles(tenant):

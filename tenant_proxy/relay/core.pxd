@@ -77,7 +77,8 @@ cpdef enum Reason:
     RETIRED = 24                    # a reload took its pool away
     TOO_MANY = 25
     OUTGROWN = 26                   # has served so many tenants that it has grown fat
-    REASONS = 27
+    YIELDED = 27                    # another worker needs it more
+    REASONS = 28
 
 cdef struct Burst:
     # What one burst of a client's bytes sends to its server: first Relay.batch (what was copied or
@@ -210,6 +211,7 @@ cdef void up_ask_row(Relay e, Server *s, const char *data, size_t n) noexcept no
 cdef int up_ask_done(Relay e, Server *s, Client *c) noexcept nogil
 cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil
 cdef int up_switch(Relay e, Server *s, Client *c) noexcept nogil
+cdef void up_patience(Relay e, Pool *g) noexcept nogil
 cdef int up_ahead(Relay e, Client *c) noexcept nogil
 cdef void up_escalate(Relay e, Client *c) noexcept nogil
 cdef void up_unread(Relay e, Client *c) noexcept nogil

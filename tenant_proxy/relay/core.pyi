@@ -30,6 +30,7 @@ class Reason(enum.IntEnum):
     RETIRED = 24
     TOO_MANY = 25
     OUTGROWN = 26
-    REASONS = 27
+    YIELDED = 27
+    REASONS = 28
 
 class Relay(Reactor): ...

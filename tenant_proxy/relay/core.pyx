@@ -457,6 +457,15 @@ cdef int up_switch(Relay e, Server *s, Client *c) noexcept nogil:
             return -1
 
 
+cdef void up_patience(Relay e, Pool *g) noexcept nogil:
+    # `group_patience` is to be called soon
+    with gil:
+        try:
+            e.hooks.on_patience(g.id)
+        except Exception:
+            e.log.exception("waiting for a server")
+
+
 cdef int up_ahead(Relay e, Client *c) noexcept nogil:
     # has the client's switch at hand in its pool: it is that of most of the pool's clients; -1: failed
     cdef Pool *p = c.pool

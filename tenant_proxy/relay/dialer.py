@@ -95,7 +95,8 @@ class Dialer:
         """Opens what the pool wants, as far as its back-off and the cluster's budget allow."""
         engine = self._worker.engine
         pool = self._worker.pools.get(pool_id)
-        if pool is None:
+        if pool is None or (pool.is_group and pool.retry_handle is not None):
+            # what keeps it from opening more is known, and looked at again soon
             return
         while True:
             startup_id = engine.pool_wanted(pool_id)
@@ -116,7 +117,7 @@ class Dialer:
                 return
             if not self._worker.budget.take(pool.tenant):
                 if not engine.evict_idle(self._worker.pools.neighbours(pool)):
-                    self._worker.ask_peers_to_release(pool.tenant.cluster.name)
+                    self._worker.peers.ask(pool)
                 self._retry_later(pool, BUDGET_RETRY_S)
                 return
             reach.trying = reach.failures > 0
@@ -444,6 +445,7 @@ class Dialer:
     def on_gone(self, server: int, info: ServerInfo, reason: int) -> None:
         """The engine closed a server: also one whose login was in progress."""
         self._worker.budget.give_back(info.pool.tenant)
+        self._worker.peers.on_gone(info.pool, reason)
         opening = self._openings.pop(server, None)
         if opening is not None and reason in GIVEN_UP:
             self._reach(info.pool).trying = False

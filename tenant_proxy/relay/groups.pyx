@@ -4,11 +4,11 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from tenant_proxy.pool.fair cimport home_key, share_join
-from tenant_proxy.pool.pool cimport Pool, Usage
-from tenant_proxy.relay.core cimport SERVER_UNAVAILABLE, Relay
+from tenant_proxy.pool.pool cimport SV_ACTIVE, Pool, Server, Usage, idle_remove
+from tenant_proxy.relay.core cimport SERVER_UNAVAILABLE, YIELDED, Relay
 from tenant_proxy.relay.figures cimport Figures
 from tenant_proxy.relay.marks cimport counted
-from tenant_proxy.relay.pairing cimport client_fail
+from tenant_proxy.relay.pairing cimport client_fail, make_available, server_end, wait_patiently
 from tenant_proxy.wire.ptrmap cimport map_get
 
 
@@ -66,6 +66,36 @@ cdef class Groups(Figures):
         p.is_group = 1
         p.last_startup = startup_id
         p.tenants_limit = tenants_limit
+
+    def group_patience(self, uint32_t id):
+        """Gives idle servers to those who have waited for their homes for long."""
+        cdef Pool *p = find_pool(self, id)
+        cdef Server *s
+        cdef int i
+        p.patient = 0
+        self.tick()
+        for i in range(p.idle_count):
+            s = p.idle_last
+            if s == NULL or not p.heap_size[0]:
+                break
+            # those that are left idle come to the front
+            idle_remove(p, s)
+            s.phase = SV_ACTIVE
+            make_available(self, s)
+        wait_patiently(self, p)
+
+    def group_needs(self, uint32_t id):
+        """(servers of every phase, pools of the group that have one or wait for one)"""
+        cdef Pool *p = find_pool(self, id)
+        return p.total - p.yielding, p.wanting
+
+    def group_yield(self, uint32_t id):
+        """Closes one of the group's servers, for another worker: an idle one, or the next that is at rest."""
+        cdef Pool *p = find_pool(self, id)
+        if p.idle_last != NULL:
+            server_end(self, p.idle_last, YIELDED)
+        else:
+            p.yielding += 1
 
     def forget_switches(self):
         """What makes servers tenants' is composed anew."""

@@ -1,4 +1,4 @@
-"""Between workers: connections for their tenant's home worker, and cancel requests.
+"""Between workers: connections for their tenant's home worker, cancel requests, and wishes for backends.
 
 Each worker slot has one SOCK_SEQPACKET socket that the supervisor keeps open, so what is sent to a
 worker that is being restarted waits for its successor.  A message is one packet; a connection
@@ -24,6 +24,7 @@ log = get_logger("mailbox")
 CONNECTION = b"C"
 CANCEL = b"X"
 RELEASE = b"R"
+RELEASED = b"r"
 
 MAX_PACKET = 65536
 #: packets taken before other callbacks of the loop get their turn
@@ -62,9 +63,16 @@ class Mailbox:
         """
         return self._broadcast(CANCEL + packet, fd)
 
-    def broadcast_release(self, cluster: str) -> bool:
-        """Asks the other workers to give up an idle backend of a cluster."""
-        return self._broadcast(RELEASE + cluster.encode())
+    def broadcast_release(self, wish: bytes) -> bool:
+        """Asks the other workers to give up a backend (relay.peers)."""
+        return self._broadcast(RELEASE + wish)
+
+    def send_released(self, slot: int, cluster: str) -> None:
+        """Tells a worker that it may have what it has asked for."""
+        try:
+            self._senders[slot].send(RELEASED + cluster.encode())
+        except OSError:
+            log.warning("a worker's mailbox is full", worker=slot)
 
     def _broadcast(self, packet: bytes, fd: int | None = None) -> bool:
         asked = False
@@ -103,6 +111,8 @@ class Mailbox:
             request = messages.read_startup(data)
             self._worker.cancels.on_handed_over(request.pid, request.key, fds.pop() if fds else None)
         elif kind == RELEASE:
-            self._worker.release_idle(data.decode())
+            self._worker.peers.on_wish(data)
+        elif kind == RELEASED:
+            self._worker.peers.on_released(data.decode())
         for fd in fds:
             os.close(fd)

@@ -11,6 +11,7 @@ cdef enum:
 cdef Server *obtain(Relay e, Client *c) noexcept nogil
 cdef void queue_up(Relay e, Client *c) noexcept nogil
 cdef void demand(Relay e, Pool *p) noexcept nogil
+cdef void wait_patiently(Relay e, Pool *g) noexcept nogil
 cdef void settled(Relay e, Server *s) noexcept nogil
 cdef void make_available(Relay e, Server *s) noexcept nogil
 cdef void keep_together(Relay e, Server *s) noexcept nogil

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from tenant_proxy.net.reactor cimport Link
 from tenant_proxy.pool.fair cimport (
-    share_begin, share_end, share_may_start, share_next, share_pick, share_push, share_remove, slot_leave,
+    is_choosy, share_begin, share_end, share_may_start, share_next, share_pick, share_push, share_remove, slot_leave,
 )
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, AHEAD_DUE, AHEAD_NONE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
@@ -21,8 +21,8 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.begins cimport forget_begun
 from tenant_proxy.relay.core cimport (
     CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, OUTGROWN, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
-    SETTINGS_FAILED, TERMINATED, UNCLEAN, Relay, up_ahead, up_ask_settings, up_client_gone, up_demand, up_fail_client,
-    up_greet, up_pinned, up_server_gone, up_switch, up_sync_settings,
+    SETTINGS_FAILED, TERMINATED, UNCLEAN, YIELDED, Relay, up_ahead, up_ask_settings, up_client_gone, up_demand, up_fail_client,
+    up_greet, up_patience, up_pinned, up_server_gone, up_switch, up_sync_settings,
 )
 from tenant_proxy.relay.entry cimport entry_gone
 from tenant_proxy.relay.marks cimport count_shared
@@ -224,18 +224,26 @@ cdef void queue_up(Relay e, Client *c) noexcept nogil:
         c.phase = CL_WAITING
     if p.is_group:
         share_push(c.pool, c)
+        wait_patiently(e, p)
     else:
         wait_push(p, c)
     e.pause(&c.link)
     demand(e, p)
 
 
+cdef void wait_patiently(Relay e, Pool *g) noexcept nogil:
+    # who waits though servers are idle is looked after when it has waited long
+    if not g.patient and g.idle_last != NULL and g.heap_size[0]:
+        g.patient = 1
+        up_patience(e, g)
+
+
 cdef void demand(Relay e, Pool *p) noexcept nogil:
     if p.waiting <= p.opening:
         return
     if p.is_group:
-        # an idle server fits everybody: who waits beside one has reached a limit of its own
-        if p.total < p.max and p.idle_last == NULL:
+        # An idle server fits everybody, unless it is choosy: who waits beside one has reached a limit of its own.
+        if p.total < p.max and (p.idle_last == NULL or is_choosy(p, p.idle_last)):
             up_demand(e, p)
         return
     if p.total >= p.max and p.idle_last != NULL:
@@ -266,6 +274,10 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
             if has_outgrown(e, s):
                 server_end(e, s, OUTGROWN)
                 return
+            if p.yielding:
+                p.yielding -= 1
+                server_end(e, s, YIELDED)
+                return
             c = share_first(e, s)
         else:
             c = wait_pick(p, s.startup_id, e.now_us, PATIENCE_US)
@@ -277,6 +289,8 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
             s.phase = SV_IDLE
             s.idle_since_us = e.now_us
             idle_push(p, s)
+            if p.is_group:
+                wait_patiently(e, p)
             return
         if tp_hung_up(c.link.fd):
             # waiting, it is not read, so its end went unnoticed: what it has asked for is not run

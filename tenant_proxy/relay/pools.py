@@ -209,6 +209,10 @@ class Pools:
         cluster = pool.tenant.cluster.name
         return [one.id for one in self if one.tenant.cluster.name == cluster and one is not pool]
 
+    def group_of(self, cluster: str) -> PoolRecord | None:
+        """The pool of the backends that a cluster's tenants share, if it has been made."""
+        return next((one for one in self if one.is_group and one.tenant.cluster.name == cluster), None)
+
     def of_cluster(self, cluster: str) -> list[int]:
         return [one.id for one in self if one.tenant.cluster.name == cluster]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -69,7 +70,7 @@ class PoolRecord:
     retry_at: float = 0.0
     #: what the last failure was, for the error's detail
     last_error: str = ""
-    retry_handle: object | None = None
+    retry_handle: asyncio.TimerHandle | None = None
     #: what turns the names in its servers' messages back
     names: Names = AS_THEY_ARE
 

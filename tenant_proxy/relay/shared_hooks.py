@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,9 @@ log = get_logger("shared")
 
 #: messages that make shared servers tenants', kept
 MAX_SWITCHES: Final = 20_000
+
+#: a little more than pool.fair's PATIENCE_US
+PATIENCE_S: Final = 0.0105
 
 #: pool, startup settings, settings, and how it is made: see `switch_sql`; None: ahead of the client's bytes
 SwitchKey = tuple[int, int, int, tuple[bool, bool, bool] | None]
@@ -99,6 +103,13 @@ class SharedHooks:
         error = errors.escalated(record.tenant.name)
         worker.count_error(record.tenant.name, error)
         return error.to_message()
+
+    def on_patience(self, group: int) -> None:
+        asyncio.get_running_loop().call_later(PATIENCE_S, self._patience_over, group)
+
+    def _patience_over(self, group: int) -> None:
+        self._worker.engine.group_patience(group)
+        self._worker.engine.poke()
 
     def on_unread(self, client: int, pool: int) -> None:
         record = self._worker.pools.get(pool)
