@@ -1,4 +1,4 @@
-"""A relay to a server that passes simple queries on one at a time, and lets something happen before one."""
+"""A relay to a server that passes queries and batches on one at a time; something may happen before one."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class Passage:
                 fault(self)
                 self._relay.happened.set()
         self._server.sendall(head + body)
-        # one after the other, so that the fault falls between two
-        return head[:1] != b"Q" or self._answered.acquire(timeout=WAIT_S)
+        # One after the other, so that the fault falls between two: each of these has a ReadyForQuery.
+        return head[:1] not in b"QS" or self._answered.acquire(timeout=WAIT_S)
 
     def _back(self) -> None:
         started = False

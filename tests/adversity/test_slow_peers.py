@@ -94,7 +94,7 @@ def test_a_slow_server_holds_its_client_back(own_proxy, own_pg):
 
 
 def test_what_is_answered_before_the_end_reaches_the_client(own_proxy, pg):
-    """The connection is reset while bytes wait for the server: the worker finds that and an answer together."""
+    """The connection is reset while bytes wait for the server: that and an answer are found together."""
     relay = StepRelay(pg.host, pg.port)
     cluster = {"name": "main", "host": relay.host, "port": relay.port, "database": "app"}
     proxy = own_proxy(pg, clusters=[cluster])
