@@ -430,7 +430,14 @@ class Dialer:
 
     def _go_on(self, cluster: Cluster) -> None:
         for pool in self._worker.pools.of_host(cluster_key(cluster)):
-            self._worker.engine.pool_demand(pool.id)
+            self.look_now(pool)
+
+    def look_now(self, pool: PoolRecord) -> None:
+        """What kept a pool from opening servers may be gone."""
+        if pool.retry_handle is not None:
+            pool.retry_handle.cancel()
+            pool.retry_handle = None
+        self._worker.engine.pool_demand(pool.id)
 
     def _fail(self, server: int, detail: str, *, there: bool = False) -> None:
         """A login has failed; `there`: by what the server says, not because it can't be reached."""

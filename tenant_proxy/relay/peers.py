@@ -66,14 +66,11 @@ class Peers:
 
     def on_released(self, cluster: str) -> None:
         """A backend that this worker has asked for is its to open."""
-        engine = self._worker.engine
         for pool in self._worker.pools.of_cluster(cluster):
             record = self._worker.pools.get(pool)
-            if record is not None and record.retry_handle is not None and record.is_group:
-                record.retry_handle.cancel()
-                record.retry_handle = None
-            engine.pool_demand(pool)
-        engine.poke()
+            if record is not None:
+                self._worker.dialer.look_now(record)
+        self._worker.engine.poke()
 
 
 def is_due(total: int, wanting: int, other_total: int, other_wanting: int) -> bool:
