@@ -445,11 +445,34 @@ def queue_full(tenant: str, limit: int) -> ProxyError:
     )
 
 
+def too_many_channels(limit: int) -> ProxyError:
+    return ProxyError(
+        "54000",
+        "too many channels",
+        detail=f"Through the proxy a client in transaction mode can listen to {limit} channels.",
+        hint="Use UNLISTEN for those that are not needed, or tell them apart by the payload.",
+        source=Source.PROXY,
+        reason="too_many_channels",
+    )
+
+
+def notifications_lost() -> ProxyError:
+    return ProxyError(
+        "57P01",
+        "terminating connection because notifications may have been lost",
+        detail="The proxy's connection to the server that listened for this client has ended.",
+        hint="Connect again, LISTEN, and then look for what was missed.",
+        severity="FATAL",
+        source=Source.SERVER,
+        reason="notifications_lost",
+    )
+
+
 def too_many_pins(tenant: str, limit: int) -> ProxyError:
     return ProxyError(
         "53300",
         "too many clients keep a database connection of their own",
-        detail=f'Tenant "{tenant}" may have {limit} clients with temporary tables, LISTEN, session advisory '
+        detail=f'Tenant "{tenant}" may have {limit} clients with temporary tables, session advisory '
         "locks, WITH HOLD cursors or SQL PREPARE.",
         hint="End sessions that have such, or send DISCARD ALL in them; an operator can raise the tenant's "
         "pool.max_pins.",

@@ -55,7 +55,7 @@ def load(data: bytes) -> Verdict:
     values["effects"] = Effect(values["effects"])
     values["edits"] = tuple(Edit(*edit) for edit in values["edits"])
     values["bound"] = tuple(map(tuple, values["bound"]))
-    for name in ("deallocates", "settings", "executes"):
+    for name in ("deallocates", "settings", "executes", "listens"):
         values[name] = tuple(values[name])
     return Verdict(**values)
 

@@ -55,6 +55,10 @@ class Effect(enum.IntFlag):
     STARTS = 1 << 20
     COMMITS = 1 << 21
     ROLLS_BACK = 1 << 22
+    #: LISTEN: where the proxy does not listen for the client, it pins (`Verdict.listens`)
+    LISTENS = 1 << 23
+    #: UNLISTEN or pg_listening_channels(): of a client for which the proxy listens not the server's to answer
+    CHANNELS = 1 << 24
 
 
 class Edit(NamedTuple):
@@ -111,6 +115,10 @@ class Verdict:
     bound: tuple[tuple[int, str], ...] = ()
     #: names of prepared statements that EXECUTE names
     executes: tuple[str, ...] = ()
+    #: names of channels that LISTEN names, as they are on the server
+    listens: tuple[str, ...] = ()
+    #: "L", "U" or "N" for each LISTEN, UNLISTEN and NOTIFY: to an ear, all of them go as NOTIFY
+    tags: str = ""
 
 
 @dataclass(frozen=True, slots=True)

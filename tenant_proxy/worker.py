@@ -34,6 +34,8 @@ from tenant_proxy.relay.cancel import Cancels
 from tenant_proxy.relay.code import Code
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.dialer import Dialer
+from tenant_proxy.relay.ear_hooks import EarHooks
+from tenant_proxy.relay.ears import Ears
 from tenant_proxy.relay.engine import Engine
 from tenant_proxy.relay.entries import Entries, home_of
 from tenant_proxy.relay.facts import Facts
@@ -93,6 +95,7 @@ class Worker:
         self.switches: dict[SwitchKey, bytes] = {}
         self.pools = Pools(self)
         self.pins = Pins()
+        self.ears = Ears(self)
         self.logins = Logins(self)
         self.dialer = Dialer(self)
         self.peers = Peers(self)
@@ -142,6 +145,7 @@ class Worker:
             if pool.tenant.pool.min and not self.draining:
                 self.dialer.on_demand(pool.id)
         self.code.sweep()
+        self.ears.sweep()
         self.leaving.sweep()
         if self.settings.wants_collection():
             self._collect_settings()
@@ -325,7 +329,7 @@ class Worker:
         return {"found": known}
 
 
-class Hooks(SharedHooks, LimitHooks, SessionHooks):
+class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks):
     """What the engine asks of Python; names are those of relay.core's upcalls."""
 
     def __init__(self, worker: Worker) -> None:
@@ -363,6 +367,7 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks):
         worker.budget.give_back_client(session.places)
         worker.code.on_client_gone(client)
         worker.pins.drop(client)
+        worker.ears.forget(client)
         if worker.state.config.log.disconnections:
             log.info(
                 "client disconnected",
@@ -526,12 +531,14 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks):
         self._worker.dialer.on_connected(server)
 
     def on_server_message(self, server: int, code: int, body: bytes) -> None:
-        self._worker.dialer.on_message(server, code, body)
+        if not self._worker.ears.on_message(server, code, body):
+            self._worker.dialer.on_message(server, code, body)
 
     def on_server_gone(self, server: int, pool: int, info: ServerInfo, reason: int) -> None:
         self._asked.pop(server, None)
         self._greetings.pop(server, None)
         self._worker.dialer.on_gone(server, info, reason)
+        self._worker.ears.on_gone(server, reason)
         log.debug(
             "server closed",
             server=server,

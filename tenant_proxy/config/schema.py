@@ -245,8 +245,8 @@ class Pool(Section):
     server_lifetime_jitter: Annotated[float, Field(ge=0, le=0.9)] = 0.1
     """Each backend's lifetime is shortened by a random part of up to this, as a fraction."""
     max_pins: Count = 0
-    """Clients of the tenant that may keep a backend between transactions, for temporary tables, LISTEN and
-    the like (transaction mode); the next one's statement gets 53300."""
+    """Clients of the tenant that may keep a backend between transactions, for temporary tables, session locks
+    and the like (transaction mode); the next one's statement gets 53300."""
     defer_begin: bool = True
     """In transaction mode a BEGIN takes no backend: the first statement behind it does, and the transaction's
     times count from there."""

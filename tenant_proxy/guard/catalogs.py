@@ -15,8 +15,8 @@ from typing import Final
 import tenant_proxy.shims.names as shims
 from tenant_proxy.guard import names
 from tenant_proxy.guard.functions import CATALOG_RELATIONS
-from tenant_proxy.guard.source import VALUES, NotFound, Source, Token, quoted_name
-from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk
+from tenant_proxy.guard.source import VALUES, NotFound, Source, Token
+from tenant_proxy.guard.walk import Body, Rule, Walk
 
 #: schemas whose objects are turned to others
 SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
@@ -26,11 +26,8 @@ _OF_ONE: Final = frozenset(
     name for name, counts in {**shims.FUNCTIONS, **shims.PUBLIC_FUNCTIONS}.items() if 1 in counts
 )
 
-#: longest name of a channel, in bytes: the tenant's space and a dot stand before it
-_MAX_CHANNEL: Final = 63 - 14
 
-
-def _turns(w: Walk, what: str, location: int) -> bool:
+def turns(w: Walk, what: str, location: int) -> bool:
     """Whether names are turned; refuses where they ought to be and can't."""
     scope = w.scope
     if scope.hide_missing:
@@ -53,7 +50,7 @@ def relation(w: Walk, parts: list[str], location: int) -> None:
     name = parts[-1]
     if name in shims.PLAIN_RELATIONS or (len(parts) == 1 and name in w.shadowed):
         return
-    if _turns(w, f"relation {name}", location):
+    if turns(w, f"relation {name}", location):
         if name not in shims.RELATIONS:
             _unknown(w, name, location)
         _turn(w, parts, len(parts) - 2, name, location)
@@ -71,7 +68,7 @@ def _turn(w: Walk, parts: list[str], schema: int, name: str, location: int) -> N
 
 def information(w: Walk, parts: list[str], location: int) -> None:
     name = parts[-1]
-    if name in shims.INFORMATION_PLAIN or not _turns(w, f"relation {name}", location):
+    if name in shims.INFORMATION_PLAIN or not turns(w, f"relation {name}", location):
         return
     if name not in shims.INFORMATION_RELATIONS:
         _unknown(w, name, location)
@@ -152,7 +149,7 @@ def copied(w: Walk, body: Body) -> bool:
         turned = shims.CATALOG
     else:
         return False
-    if not _turns(w, f"relation {name}", location):
+    if not turns(w, f"relation {name}", location):
         return False
     source = w.tokens
     first = source.index(source.character(location))
@@ -231,7 +228,7 @@ def function(w: Walk, parts: list[str], count: int, location: int) -> None:
     name = parts[-1]
     if len(parts) > 1 and parts[-2] != "pg_catalog":
         return
-    if not _is_turned(w, name, count) or not _turns(w, f"function {name}", location):
+    if not _is_turned(w, name, count) or not turns(w, f"function {name}", location):
         return
     if len(parts) > 1:
         w.rename(parts, location, shims.CATALOG, part=len(parts) - 2)
@@ -261,46 +258,16 @@ def refuse_attribute(w: Walk, name: str, location: int) -> None:
     )
 
 
-def _range_function(w: Walk, body: Body) -> None:
-    w.row_functions = True
-
-
 def _value_function(w: Walk, body: Body) -> bool:
     """CURRENT_SCHEMA without parentheses."""
     if body["op"] == "SVFOP_CURRENT_SCHEMA" and _is_turned(w, "current_schema", 0):
         location = body.get("location", 0)
-        if _turns(w, "function current_schema", location):
+        if turns(w, "function current_schema", location):
             w.rename(["current_schema"], location, f"{shims.CATALOG}.current_schema()")
     return True
 
 
-# --- channels -----------------------------------------------------------------------------------------
-
-
-def channel(keyword: str) -> Rule:
-    """LISTEN, UNLISTEN and NOTIFY: channels are the tenant's own."""
-
-    def rule(w: Walk, body: Body) -> bool:
-        name = body.get("conditionname")
-        if name is not None and _turns(w, f"channel {name}", NOWHERE):
-            if len(name.encode("utf-8", "surrogatepass")) > _MAX_CHANNEL:
-                w.refuse(
-                    "channel",
-                    "channel name too long",
-                    sqlstate="22023",
-                    detail=f"Through the proxy a channel's name has at most {_MAX_CHANNEL} bytes.",
-                    name=name,
-                )
-            w.rename([name], NOWHERE, quoted_name(f"{w.scope.space}.{name}"), keyword=keyword)
-        return True
-
-    return rule
-
-
 RULES: Final[Mapping[str, Rule]] = {
     "LockingClause": _locking,
-    "RangeFunction": _range_function,
     "SQLValueFunction": _value_function,
-    "UnlistenStmt": channel("UNLISTEN"),
-    "NotifyStmt": channel("NOTIFY"),
 }

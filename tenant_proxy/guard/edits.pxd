@@ -2,6 +2,9 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+cdef enum:
+    TAGS = 30
+
 # One place, and what stands there instead.
 cdef struct Edit:
     uint32_t start
@@ -24,6 +27,9 @@ cdef struct Rewrite:
     uint32_t result_size  # without the tail
     uint32_t count
     bint bound  # values of its parameters are judged
+    uint8_t tags_size  # see model.Verdict.tags; 0: tags of its statements go as they are
+    uint8_t tag_at  # which comes next
+    char tags[TAGS]
     Edit *edits  # places in `text`
     char *text  # the client's own
     char *result  # what the server gets, and behind it the tail as it was given

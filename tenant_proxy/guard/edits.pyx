@@ -183,6 +183,7 @@ cdef Rewrite *rewrite_new(
     r.size = <uint32_t> size
     r.count = edits.count
     r.bound = False
+    r.tags_size = r.tag_at = 0
     r.edits = <Edit *> (r + 1)
     r.text = <char *> (r.edits + edits.count)
     r.result = r.text + size

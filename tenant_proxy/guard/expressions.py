@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from tenant_proxy.guard import bound, catalogs, functions, names, settings
+from tenant_proxy.guard import bound, catalogs, channels, functions, names, settings
 from tenant_proxy.guard.functions import ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
 from tenant_proxy.guard.source import quoted_name
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, location_of, strings
@@ -99,7 +99,8 @@ def _func_call(w: Walk, body: Body) -> None:
             return
     names, arguments, location = strings(parts), body.get("args", ()), body.get("location", 0)
     call(w, names, arguments, location)
-    catalogs.function(w, names, len(arguments), location)
+    if not channels.listening(w, names, location):
+        catalogs.function(w, names, len(arguments), location)
 
 
 def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], location: int) -> None:

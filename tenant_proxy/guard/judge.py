@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from tenant_proxy.guard import catalogs, definitions, expressions, own_public, sharing, statements
+from tenant_proxy.guard import catalogs, channels, definitions, expressions, own_public, sharing, statements
 from tenant_proxy.guard.bound import is_strict
 from tenant_proxy.guard.effects import REFUSED, SERVER_SAYS, STATEMENTS
 from tenant_proxy.guard.functions import FUNCTIONS, OIDS
@@ -34,6 +34,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     **statements.RULES,
     **definitions.RULES,
     **catalogs.RULES,
+    **channels.RULES,
     **sharing.RULES,
 }
 _MULTI: Final = int(Effect.MULTI)
@@ -169,7 +170,7 @@ class Guard:
             sharing.settle(w)
         if w.effects & _RESETS:
             sharing.settle_reset(w, tree)
-        if not (w.deallocates or w.executes or w.settings or w.pin_reason or edits or w.bound):
+        if not (w.deallocates or w.executes or w.settings or w.pin_reason or edits or w.bound or w.listens):
             return _allowed(w.effects, w.exact)
         return Verdict(
             Action.ALLOW,
@@ -178,9 +179,11 @@ class Guard:
             deallocates=tuple(w.deallocates),
             executes=tuple(w.executes),
             settings=tuple(w.settings),
-            pin_reason=w.pin_reason,
+            pin_reason=w.pin_reason or ("listen" if w.listens else ""),
             edits=edits,
             bound=tuple(w.bound),
+            listens=tuple(w.listens),
+            tags=w.tags,
         )
 
     def judge_values(

@@ -7,11 +7,23 @@ could give one text different verdicts must have different ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tenant_proxy.config.schema import Policy
 from tenant_proxy.settings_policy import SYSTEM_SCHEMAS, TEMP_SCHEMA, client_encoding_codec
+
+
+class Ear(Protocol):
+    """What listens for a client (relay.ears)."""
+
+    @property
+    def channels(self) -> Sequence[str]:
+        """Names of the channels that it listens to, as the client knows them."""
+
+    def message(self, what: str, channel: str) -> str:
+        """The statement that tells it of a LISTEN ("L") or UNLISTEN ("U"; of "": all) when it commits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,8 @@ class GuardScope:
     locked: frozenset[str] = frozenset()
     #: prepared statements that the server knows by other names
     statements: Mapping[str, str] = field(default_factory=dict, hash=False)
+    #: what listens in the place of the client whose text it is, if something does
+    ear: Ear | None = field(default=None, hash=False)
     #: whether RESET ALL resets; else it is turned to a RESET that does nothing
     resets: bool = True
 

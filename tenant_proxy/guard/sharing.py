@@ -47,6 +47,7 @@ _SHARED: Final = frozenset(
         "VariableSetStmt",
         "VariableShowStmt",
         "DeallocateStmt",
+        "ListenStmt",
         "UnlistenStmt",
         "NotifyStmt",
         "ConstraintsSetStmt",

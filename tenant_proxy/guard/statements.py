@@ -186,14 +186,6 @@ def _execute(w: Walk, body: Body) -> None:
     w.set(["*"])
 
 
-def _listen(w: Walk, body: Body) -> bool:
-    w.pin("listen")
-    return bool(_listens(w, body))
-
-
-_listens: Final = catalogs.channel("LISTEN")
-
-
 def _constraints_set(w: Walk, body: Body) -> bool:
     for item in body.get("constraints", ()):
         relation(w, item["RangeVar"], write=True)
@@ -311,7 +303,6 @@ RULES: Final[Mapping[str, Rule]] = {
     "DeallocateStmt": _deallocate,
     "PrepareStmt": _prepare,
     "ExecuteStmt": _execute,
-    "ListenStmt": _listen,
     "ConstraintsSetStmt": _constraints_set,
     "LockStmt": _relations_written,
     "TruncateStmt": _relations_written,

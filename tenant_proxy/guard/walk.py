@@ -81,6 +81,7 @@ class Walk:
         "fixed",
         "here",
         "in_code",
+        "listens",
         "pin_reason",
         "row_functions",
         "runs_code",
@@ -89,8 +90,10 @@ class Walk:
         "shadowed",
         "source",
         "stored",
+        "tags",
         "taken_as_text",
         "text",
+        "unnamed",
     )
 
     #: node -> its fields and rule; filled by judge.py
@@ -129,6 +132,11 @@ class Walk:
         self.binds = True
         #: see `Verdict.bound`
         self.bound: list[tuple[int, str]] = []
+        #: names of channels that LISTEN names, on the server; and see `Verdict.tags`
+        self.listens: list[str] = []
+        self.tags = ""
+        #: locations of function calls whose results have no name but the function's (channels.py)
+        self.unnamed: set[int] = set()
         #: number and location of those of which the exact text counts
         self.taken_as_text: set[tuple[int, int]] = set()
 

@@ -109,6 +109,9 @@ SERIES = (
     Series("pins", "gauge", "Clients that keep a server between transactions, by why.", ("tenant", "reason")),
     Series("pins_total", "counter", "Times that a client came to keep its server.", ("tenant", "reason")),
     Series("oldest_pin_seconds", "gauge", "How long one has kept its server.", ("tenant", "reason")),
+    Series("listeners", "gauge", "Clients in transaction mode that the proxy listens for.", ("tenant",)),
+    Series("notifications_total", "counter", "Notifications that these were told.", ("tenant",)),
+    Series("listening_servers", "gauge", "Server connections that listen for them."),
     Series("switches_total", "counter", "Times that a shared server was made the tenant's.", ("tenant",)),
     Series("affinity_hits_total", "counter", "Times that a shared server was its already.", ("tenant",)),
     Series(
@@ -192,6 +195,11 @@ def flatten(snapshot: dict[str, Any], labels: TenantLabels, reasons: Words) -> F
         flat.count(
             row["count"], "pins_total", labels.of(row["tenant"]), reasons.of("pins_total", row["reason"])
         )
+    for tenant, number in counters.get("notifications", {}).items():
+        flat.count(number, "notifications_total", labels.of(tenant))
+    for tenant, number in counters.get("listeners", {}).items():
+        flat.gauge(number, "listeners", labels.of(tenant))
+    flat.gauge(counters.get("listening_servers", 0), "listening_servers")
     for row in snapshot.get("pins") or ():
         pin = labels.of(row["tenant"]), reasons.of("pins", row["reason"])
         flat.gauge(1, "pins", *pin)

@@ -40,20 +40,24 @@ class Budget:
         """Shows the engine the counters, for those that it takes places for itself."""
         engine.entry_share(self._map, ROW_BYTES // COUNTER_BYTES, self._slot, self._rows)
 
-    def take(self, tenant: TenantInfo) -> bool:
-        """A place for one more backend, of the tenant and of its cluster; False if there is none."""
+    def take(self, tenant: TenantInfo, *, ear: bool = False) -> bool:
+        """A place for one more backend, of the tenant and of its cluster; False if there is none.
+
+        One that listens for others (`ear`) is of the cluster alone.
+        """
         cluster = tenant.cluster
         if not self._take("cluster:" + cluster.name, cluster.max_backends):
             return False
-        if not self._take("tenant:" + tenant.name, tenant.pool.max):
+        if not ear and not self._take("tenant:" + tenant.name, tenant.pool.max):
             self._add("cluster:" + cluster.name, -1)
             return False
         return True
 
-    def give_back(self, tenant: TenantInfo) -> None:
+    def give_back(self, tenant: TenantInfo, *, ear: bool = False) -> None:
         """Returns what one `take` took."""
         self._add("cluster:" + tenant.cluster.name, -1)
-        self._add("tenant:" + tenant.name, -1)
+        if not ear:
+            self._add("tenant:" + tenant.name, -1)
 
     def take_client(self, limits: Mapping[str, int]) -> str | None:
         """A place for one more client under each of these names; 0 is no limit.

@@ -8,6 +8,7 @@ from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
 
 from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link
+from tenant_proxy.wire.buf cimport Buf
 from tenant_proxy.wire.ptrmap cimport PtrMap
 
 cdef enum:
@@ -35,6 +36,7 @@ cpdef enum ServerPhase:
     SV_CLEANING = 4             # runs the reset query
     SV_CANCELING = 5            # clean, but a cancel request for it is still on its way
     SV_CLOSING = 6
+    SV_LISTENING = 7            # an ear: what it says is for Python (relay.ears)
 
 cdef enum Lane:
     LANE_OWN = 0                # servers logged in as the tenant's own role
@@ -305,6 +307,8 @@ cdef struct Client:
     uint8_t answered            # the message that comes next has had its answer, an error
     uint32_t begun_size
     char *begun                 # Query message of a BEGIN that no server has had yet, or NULL
+    uint8_t listens             # … in transaction mode, by an ear
+    Buf notes                   # NotificationResponses that it is told when its transaction has ended
     uint8_t tells               # it is told what its next server's settings are: they are not those it has seen
     uint64_t stream_left        # bytes of the message in hand that are still to come
     PtrMap stmts                # name hash -> ClientStmt*
@@ -354,6 +358,9 @@ cdef struct Server:
     uint8_t ahead               # Ahead
     uint8_t refused             # it ended instead of becoming its client's tenant's: nothing of the client's has run
     uint8_t arming              # it becomes nobody's behind the statement in hand
+    uint8_t notified            # relay.hearing
+    uint8_t hearing             # its client's ear is asked whether it has heard all
+    uint8_t heard               # … and has: the ReadyForQuery that waits may go
     uint8_t may_rest            # nothing asked for since the last switch leaves a transaction open
     uint8_t changes             # how often its tenant changes, a moving mean: 255 always, 0 never
     int32_t slot                # its number in its group, -1: none

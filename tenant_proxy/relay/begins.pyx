@@ -10,6 +10,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from tenant_proxy.pool.pool cimport ACT_BEGIN, ACT_SKIP, CL_WAITING, R_QUERY, Client, Server, ring_push
+from tenant_proxy.relay.hearing cimport tell_notes
 from tenant_proxy.relay.core cimport EFF_BEGINS, EFF_COMMITS, EFF_ROLLS_BACK, EFF_STARTS, Relay
 from tenant_proxy.wire.consts cimport XACT_FAILED, XACT_IDLE, XACT_OPEN
 
@@ -54,7 +55,11 @@ cdef void answer(Relay e, Client *c, const char *message, size_t n) noexcept nog
     c.xact_status = message[n - 1]
     c.pool.queries += 1
     c.pool.usage.queries += 1
-    e.send(&c.link, message, n)
+    # a ReadyForQuery is its end
+    e.send(&c.link, message, n - 6)
+    if c.xact_status == XACT_IDLE:
+        tell_notes(e, c)
+    e.send(&c.link, message + n - 6, 6)
 
 
 cdef char status_without(Client *c) noexcept nogil:

@@ -18,14 +18,17 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
 from tenant_proxy.relay.begins cimport without_server
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_EXECUTES, EFF_RESETS,
-    EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, GONE, JUDGING, TERMINATED,
+    EFF_ALLOWED, EFF_CHANNELS, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_EXECUTES, EFF_LISTENS,
+    EFF_RESETS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, GONE, JUDGING, TERMINATED,
     V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal,
     up_admin_message, up_deallocate, up_judge_function, up_judged,
     up_login_message, up_refuse_size, up_reset, up_startup,
 )
 from tenant_proxy.relay.entry cimport enter_message, enter_startup
 from tenant_proxy.relay.extended cimport on_bind, on_name, on_parse, on_whole
+from tenant_proxy.relay.hearing cimport (
+    LISTEN_GOES, LISTEN_HELD, for_ear, heard_before, listen_check,
+)
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
 from tenant_proxy.relay.pacing cimport PACE_HELD, PACE_REFUSED, pace_check
 from tenant_proxy.relay.pairing cimport client_end, maybe_release
@@ -305,6 +308,10 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     effects = judge(e, c, p + 5, size)
     if not effects & EFF_ALLOWED:
         return no_server(c) if effects else refuse_query(e, c, b, total)
+    if effects & (EFF_LISTENS | EFF_CHANNELS):
+        how = listen_check(e, c, p + 5, size, &effects, False)
+        if how != LISTEN_GOES:
+            return no_server(c) if how == LISTEN_HELD else refuse_query(e, c, b, total)
     if without_server(e, c, effects, p, total) or (effects & EFF_DISCARDS_ALL and discarded(e, c, effects)):
         return total
     if not may_pin(e, c, effects):
@@ -318,9 +325,13 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         if effects & (EFF_COMMITS | EFF_ROLLS_BACK):
             c.server.may_rest = 1
     s = server_of(e, c)
-    if s == NULL:
+    if s == NULL or (c.listens and not heard_before(e, c, s, effects)):
         return no_server(c)
-    if effects & EFF_EXECUTES and c.stmts.count:
+    if effects & (EFF_LISTENS | EFF_CHANNELS):
+        r = for_ear(e, c, s, effects, p + 5, size, b"", 1)
+        if r == NULL:
+            return refuse_query(e, c, b, total)
+    elif effects & EFF_EXECUTES and c.stmts.count:
         r = executed(e, c, b, s, p + 5, size, b"", 1, 1)
     if r != NULL:
         pass
@@ -381,7 +392,7 @@ cdef ssize_t on_function_call(Relay e, Client *c, Burst *b, char *p, size_t n, s
         if lane != LANE_GOES:
             return no_server(c) if lane == LANE_HELD else refuse_query(e, c, b, total)
     s = server_of(e, c)
-    if s == NULL:
+    if s == NULL or (c.listens and not heard_before(e, c, s, effects)):
         return no_server(c)
     apply_effects(e, c, s, effects, NULL, 0)
     ring_push(&s.ring, R_FUNCTION, 0, NULL, 0)

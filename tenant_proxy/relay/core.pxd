@@ -35,7 +35,14 @@ cdef enum:
     EFF_STARTS = 1048576
     EFF_COMMITS = 2097152
     EFF_ROLLS_BACK = 4194304
+    EFF_LISTENS = 8388608
+    EFF_CHANNELS = 16777216
     EFF_ALLOWED = 0x80000000        # the statement may run
+
+cdef enum:
+    #: of a statement that does no more than these say, which leaves nothing behind and notifies nobody
+    NO_NEWS = (EFF_READS | EFF_XACT_CONTROL | EFF_REWRITES | EFF_BOUND | EFF_BEGINS | EFF_STARTS | EFF_COMMITS
+               | EFF_ROLLS_BACK)
 
 cdef enum:
     # Client.judging
@@ -78,7 +85,8 @@ cpdef enum Reason:
     TOO_MANY = 25
     OUTGROWN = 26                   # has served so many tenants that it has grown fat
     YIELDED = 27                    # another worker needs it more
-    REASONS = 28
+    DEAF = 28                       # did not read its notifications
+    REASONS = 29
 
 cdef struct Burst:
     # What one burst of a client's bytes sends to its server: first Relay.batch (what was copied or
@@ -218,6 +226,12 @@ cdef void up_unread(Relay e, Client *c) noexcept nogil
 cdef int up_quiesce(Relay e, Client *c) noexcept nogil
 cdef void up_switch_failed(Relay e, Client *c, const char *data, size_t n) noexcept nogil
 cdef int up_ask_settings(Relay e, Server *s) noexcept nogil
+cdef int up_listen(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
+cdef Rewrite *up_ear_edits(
+    Relay e, Client *c, const char *sql, size_t n, const char *tail, size_t tail_size, bint resets
+) noexcept nogil
+cdef void up_hear(Relay e, Client *c, Server *s) noexcept nogil
+cdef void up_unlisten(Relay e, Client *c) noexcept nogil
 cdef object up_execute(Relay e, Client *c, const char *sql, size_t n)
 cdef Rewrite *up_reset(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
 cdef Rewrite *rewrite_by(

@@ -31,6 +31,7 @@ class Reason(enum.IntEnum):
     TOO_MANY = 25
     OUTGROWN = 26
     YIELDED = 27
-    REASONS = 28
+    DEAF = 28
+    REASONS = 29
 
 class Relay(Reactor): ...

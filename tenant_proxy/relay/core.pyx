@@ -14,7 +14,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
 from tenant_proxy.guard.cache cimport MAX_TEXT_BYTES
-from tenant_proxy.guard.edits cimport Edits, Rewrite, edits_pack, rewrite_new
+from tenant_proxy.guard.edits cimport TAGS, Edits, Rewrite, edits_pack, rewrite_new
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport ACT_ASK, ACT_SKIP, ACT_SYNC, R_QUERY, Client, Pool, Server, ring_push
 from tenant_proxy.wire.ptrmap cimport map_free
@@ -288,6 +288,64 @@ cdef Rewrite *up_reset(Relay e, Client *c, const char *sql, size_t n) noexcept n
         except Exception:
             e.refusal = e.hooks.bug_message()
             return NULL
+
+
+cdef int up_listen(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
+    # hearing.LISTEN_…, and 3 where the client has to keep its server for it
+    with gil:
+        try:
+            result = e.hooks.listen(c.link.id, session_of(e, c), c.pool.scope | c.codec_bits, sql[:n])
+            if isinstance(result, bytes):
+                e.refusal = result
+                return 2
+            if result == 0:
+                c.listens = 1
+            return <int> result
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+            return 2
+
+
+cdef Rewrite *up_ear_edits(
+    Relay e, Client *c, const char *sql, size_t n, const char *tail, size_t tail_size, bint resets
+) noexcept nogil:
+    # a text that names channels for the client's ear; NULL: `refusal` holds an ErrorResponse
+    cdef Rewrite *r
+    with gil:
+        try:
+            places, tags = e.hooks.ear_edits(
+                c.link.id, session_of(e, c), c.pool.scope | c.codec_bits, sql[:n], bool(resets)
+            )
+            if len(tags) > TAGS:
+                raise ValueError("too many LISTEN and NOTIFY in one text")
+            r = rewrite_by(c, places, sql, n, tail, tail_size)
+            r.tags_size = <uint8_t> len(tags)
+            memcpy(r.tags, PyBytes_AS_STRING(<bytes> tags), len(tags))
+            return r
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+            return NULL
+
+
+cdef void up_hear(Relay e, Client *c, Server *s) noexcept nogil:
+    # `heard` follows, unless `hearing` is taken back
+    with gil:
+        try:
+            if not e.hooks.hear(c.link.id, s.link.id, s.ring.count <= 1):
+                s.hearing = 0
+        except Exception:
+            s.hearing = 0
+            e.hooks.on_bug(c.link.id)
+
+
+cdef void up_unlisten(Relay e, Client *c) noexcept nogil:
+    # DISCARD ALL
+    c.listens = 0
+    with gil:
+        try:
+            e.hooks.unlisten(c.link.id)
+        except Exception:
+            e.hooks.on_bug(c.link.id)
 
 
 cdef Rewrite *rewrite_by(

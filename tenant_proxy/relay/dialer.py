@@ -115,8 +115,9 @@ class Dialer:
             address = self._address(pool, startup_id)
             if address is None:
                 return
-            if not self._worker.budget.take(pool.tenant):
-                if not engine.evict_idle(self._worker.pools.neighbours(pool)):
+            if not self._worker.budget.take(pool.tenant, ear=pool.is_ear):
+                neighbours = self._worker.pools.neighbours(pool)
+                if not (engine.evict_idle(neighbours) or self._worker.ears.release(pool.tenant.cluster.name)):
                     self._worker.peers.ask(pool)
                 self._retry_later(pool, BUDGET_RETRY_S)
                 return
@@ -208,7 +209,7 @@ class Dialer:
         status = sock.connect_ex(target)  # type: ignore[arg-type]
         if status not in (0, errno.EINPROGRESS):
             sock.close()
-            self._worker.budget.give_back(pool.tenant)
+            self._worker.budget.give_back(pool.tenant, ear=pool.is_ear)
             self._unreached(pool, time.monotonic(), f"{_where(info)}: {os.strerror(status)}.")
             return False
         server = self._worker.engine.server_open(
@@ -375,6 +376,10 @@ class Dialer:
         log.debug(
             "server connected", server=server, tenant=pool.tenant.name, user=pool.server_user, pid=info.pid
         )
+        if pool.is_ear:
+            self._worker.engine.server_listens(server, info.pid)
+            self._worker.ears.on_ready(server, info)
+            return
         self._worker.engine.server_ready(server, info.pid, expires_us)
 
     def look_again(self) -> None:
@@ -451,7 +456,7 @@ class Dialer:
 
     def on_gone(self, server: int, info: ServerInfo, reason: int) -> None:
         """The engine closed a server: also one whose login was in progress."""
-        self._worker.budget.give_back(info.pool.tenant)
+        self._worker.budget.give_back(info.pool.tenant, ear=info.pool.is_ear)
         self._worker.peers.on_gone(info.pool, reason)
         opening = self._openings.pop(server, None)
         if opening is not None and reason in GIVEN_UP:

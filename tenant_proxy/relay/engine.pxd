@@ -3,9 +3,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from tenant_proxy.pool.pool cimport Client, Pool, Server
-from tenant_proxy.relay.groups cimport Groups
+from tenant_proxy.relay.listening cimport Listening
 
-cdef class Engine(Groups):
+cdef class Engine(Listening):
     cdef Client *client(self, uint64_t id) noexcept
     cdef Server *server(self, uint64_t id) noexcept
     cdef Pool *pool(self, uint32_t id) noexcept

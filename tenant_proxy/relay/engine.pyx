@@ -28,7 +28,8 @@ from tenant_proxy.relay.core cimport (
 from tenant_proxy.relay.entry cimport cancel_key, entry_free, greeted
 from tenant_proxy.relay.figures cimport is_busy
 from tenant_proxy.relay.overdue cimport client_overdue, server_overdue
-from tenant_proxy.relay.groups cimport Groups, fail_members
+from tenant_proxy.relay.groups cimport fail_members
+from tenant_proxy.relay.listening cimport Listening
 from tenant_proxy.relay.pairing cimport (
     client_end, client_fail, demand, make_available, obtain, server_end, settled,
 )
@@ -70,7 +71,7 @@ cdef void note_encoding(Relay e, Client *c, bytes greeting):
         up_encoding(e, c, value, len(value))
 
 
-cdef class Engine(Groups):
+cdef class Engine(Listening):
     """The data plane of one worker.  Not thread-safe: everything happens in the loop's thread."""
 
     def __init__(self, hooks, VerdictCache verdicts, *, max_statement_bytes, send_buffer_bytes, max_clients,

@@ -13,10 +13,13 @@ from tenant_proxy.pool.pool cimport (
     ring_mark, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BOUND, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
-    EFF_EXECUTES, EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
-    up_deallocate, up_existing_statement, up_missing_statement, up_parameter_types,
+    BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
+    EFF_EXECUTES, EFF_LISTENS, EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
+    up_deallocate, up_ear_edits, up_existing_statement, up_missing_statement, up_parameter_types,
     up_refuse_size,
+)
+from tenant_proxy.relay.hearing cimport (
+    LISTEN_GOES, LISTEN_HELD, for_ear, heard_before, listen_check, listens_still,
 )
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
 from tenant_proxy.relay.preparing cimport ensure_known, executed, make_room, write_close, write_named, write_parse
@@ -79,6 +82,10 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if effects & EFF_BOUND and end - tail > 3 and not up_parameter_types(e, c, sql, size, tail + 3, end - tail - 3):
         c.pool.rejected += 1
         return refuse_extended(e, c, b, total)
+    if effects & (EFF_LISTENS | EFF_CHANNELS):
+        lane = listen_check(e, c, sql, size, &effects, True)
+        if lane != LISTEN_GOES:
+            return no_server(c) if lane == LISTEN_HELD else refuse_extended(e, c, b, total)
     if c.pool.group != NULL:
         lane = lane_check(e, c, effects)
         if lane != LANE_GOES:
@@ -86,7 +93,11 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
-    if effects & EFF_EXECUTES and c.stmts.count:
+    if effects & (EFF_LISTENS | EFF_CHANNELS):
+        r = for_ear(e, c, s, effects, sql, size, tail, end - tail)
+        if r == NULL:
+            return refuse_extended(e, c, b, total)
+    elif effects & EFF_EXECUTES and c.stmts.count:
         r = executed(e, c, b, s, sql, size, tail, end - tail, 0)
     if r != NULL:
         pass
@@ -285,12 +296,16 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         return refuse_extended(e, c, b, total)
     if t != NULL and not may_pin(e, c, t.effects):
         return refuse_extended(e, c, b, total)
+    if t != NULL and t.effects & EFF_LISTENS:
+        how = listens_still(e, c, cs.rewrite if cs != NULL else t.rewrite)
+        if how != LISTEN_GOES:
+            return no_server(c) if how == LISTEN_HELD else refuse_extended(e, c, b, total)
     if c.pool.group != NULL:
         lane = lane_check(e, c, t.effects if t != NULL else 0)
         if lane != LANE_GOES:
             return no_server(c) if lane == LANE_HELD else refuse_extended(e, c, b, total)
     s = server_of(e, c)
-    if s == NULL:
+    if s == NULL or (c.listens and t != NULL and not heard_before(e, c, s, t.effects)):
         return no_server(c)
     how = BIND_AS_IS
     if t != NULL and t.effects & EFF_BOUND:
@@ -404,7 +419,12 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
     if not effects & EFF_ALLOWED:
         return -1 if effects else 0
     t.effects |= effects
-    if effects & EFF_REWRITES:
+    if before != NULL and before.tags_size:
+        # for the client's ear, whatever the rules
+        r = up_ear_edits(e, c, sql, size, types, tail, True)
+        if r == NULL:
+            return 0
+    elif effects & EFF_REWRITES:
         r = rewritten(e, c, sql, size, types, tail)
         if r == NULL:
             return 0

@@ -5,7 +5,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from tenant_proxy.net.reactor cimport KIND_CLIENT, KIND_SERVER, Link
 from tenant_proxy.pool.pool cimport (
     BUCKETS, ESCALATIONS, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_PARTING, CL_SKIP_TO_SYNC,
-    CL_STARTUP, CL_WAITING, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LOGIN,
+    CL_STARTUP, CL_WAITING, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE, SV_LISTENING,
+    SV_LOGIN,
     Client, Pool, Server,
 )
 from tenant_proxy.relay.core cimport REASONS, get_object, session_of
@@ -21,7 +22,7 @@ CLIENT_STATES = {
 }
 SERVER_STATES = {
     SV_CONNECT: "login", SV_LOGIN: "login", SV_IDLE: "idle", SV_ACTIVE: "active", SV_CLEANING: "tested",
-    SV_CANCELING: "being_canceled", SV_CLOSING: "closing",
+    SV_CANCELING: "being_canceled", SV_CLOSING: "closing", SV_LISTENING: "listening",
 }
 
 
@@ -116,7 +117,7 @@ cdef class Figures(Entry):
                     "wait_hist": [p.wait_hist[k] for k in range(BUCKETS)],
                     "query_hist": [p.query_hist[k] for k in range(BUCKETS)],
                     "cl_active": 0, "cl_waiting": 0, "sv_active": 0, "sv_idle": 0, "sv_login": 0, "sv_tested": 0,
-                    "sv_being_canceled": 0, "maxwait_us": 0,
+                    "sv_being_canceled": 0, "sv_listening": 0, "maxwait_us": 0,
                 }
         if self.links.slots == NULL:
             return list(figures.values())

@@ -20,7 +20,7 @@ from tenant_proxy.guard import bound, names
 from tenant_proxy.guard.cache import VerdictCache
 from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES
-from tenant_proxy.guard.policy import GuardScope
+from tenant_proxy.guard.policy import Ear, GuardScope
 from tenant_proxy.model import Action, Edit, Effect, Verdict
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.judges import Judges
@@ -252,6 +252,18 @@ class Judging:
         """The edits of such a text, where servers know statements by other names."""
         scope = dataclasses.replace(self._scope(scope_id), statements=names)
         return encoded(self._guard.judge(scope, sql).edits, sql, scope.codec)
+
+    def listens(self, scope_id: int, sql: bytes, client: int) -> tuple[str, ...]:
+        """The channels that a text which is let through names in LISTEN, as they are on the server."""
+        return self._verdict_now(self._scope(scope_id), sql, client).listens
+
+    def ear_edits(
+        self, scope_id: int, sql: bytes, ear: Ear, *, resets: bool
+    ) -> tuple[list[PlaceEdit], bytes]:
+        """The edits of a text that names channels, for the ear of its client, and `Verdict.tags`."""
+        scope = dataclasses.replace(self._scope(scope_id), ear=ear, resets=resets)
+        verdict = self._guard.judge(scope, sql)
+        return encoded(verdict.edits, sql, scope.codec), verdict.tags.encode()
 
     def reset_edits(self, scope_id: int, sql: bytes) -> list[PlaceEdit]:
         """The edits of a text with Effect.RESETS that make it reset nothing."""

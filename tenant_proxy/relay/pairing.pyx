@@ -25,10 +25,12 @@ from tenant_proxy.relay.core cimport (
     up_greet, up_patience, up_pinned, up_server_gone, up_switch, up_sync_settings,
 )
 from tenant_proxy.relay.entry cimport entry_gone
+from tenant_proxy.relay.hearing cimport NOTIFIED, tell_notes
 from tenant_proxy.relay.marks cimport count_shared
 from tenant_proxy.relay.replay cimport clear_ring, replay_drop, replay_take
 from tenant_proxy.relay.rewriting cimport forget_rewrites
 from tenant_proxy.relay.statements cimport client_drop_unnamed, client_forget_all, server_forget_all
+from tenant_proxy.wire.buf cimport buf_free, buf_len
 from tenant_proxy.wire.consts cimport XACT_IDLE, put_u32
 from tenant_proxy.wire.ptrmap cimport map_add, map_get
 
@@ -173,6 +175,12 @@ cdef void count_pin(Relay e, Pool *p, int n) noexcept nogil:
 cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil:
     s.client = NULL
     c.server = NULL
+    s.hearing = s.heard = 0
+    if s.notified:
+        # its next client does not know of it
+        s.notified = NOTIFIED
+    if buf_len(&c.notes) and not (s.stream_left and s.relaying):
+        tell_notes(e, c)
     usage_bill(s, c.pool, e.now_us)
     if s.pool.is_group:
         share_end(c.pool, s.guessed_us, e.now_us - s.assigned_us if e.now_us > s.assigned_us else 0)
@@ -419,7 +427,7 @@ cdef void maybe_release(Relay e, Server *s) noexcept nogil:
     if s.coded and c != NULL and at_rest(s):
         s.coded = 0
         count_shared(e, c.pool.coded_index, -1)
-    if c == NULL or c.pinned or not at_rest(s) or (c.stream_left and not c.skip_stream):
+    if c == NULL or c.pinned or not at_rest(s) or (c.stream_left and not c.skip_stream) or s.hearing:
         return
     if s.settings_changed:
         s.settings_changed = 0
@@ -487,6 +495,7 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
         wait_remove(c.pool, c)
     client_forget_all_of(c)
     forget_begun(c)
+    buf_free(&c.notes)
     if c.pool != NULL:
         c.pool.clients -= 1
         c.pool.bytes_in += c.link.bytes_in

@@ -48,7 +48,7 @@ class Peers:
         cluster, slot = wish["cluster"], int(wish["slot"])
         engine = self._worker.engine
         group = self._worker.pools.group_of(cluster)
-        if engine.evict_idle(self._worker.pools.of_cluster(cluster)):
+        if engine.evict_idle(self._worker.pools.of_cluster(cluster)) or self._worker.ears.release(cluster):
             self._worker.mailbox.send_released(slot, cluster)
         elif group is not None and wish["wanting"]:
             total, wanting = engine.group_needs(group.id)

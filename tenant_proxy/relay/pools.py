@@ -32,12 +32,15 @@ class Pools:
         self._worker = worker
         self._by_key: dict[Key, PoolRecord] = {}
         self._by_id: dict[int, PoolRecord] = {}
+        #: the pool whose servers it listens beside -> an ear's
+        self._ears: dict[int, PoolRecord] = {}
+        self._ears_by_id: dict[int, PoolRecord] = {}
 
     def __iter__(self) -> Iterator[PoolRecord]:
         return iter(self._by_id.values())
 
     def get(self, pool_id: int) -> PoolRecord | None:
-        return self._by_id.get(pool_id)
+        return self._by_id.get(pool_id) or self._ears_by_id.get(pool_id)
 
     def of(
         self, route: Route, keys: ScramKeys | None, *, replication: bool, by_previous: bool = False
@@ -127,6 +130,32 @@ class Pools:
             self._group_limits(record)
         record.password = service.password.reveal() if service.password is not None else None
         return record
+
+    def ear_of(self, record: PoolRecord) -> PoolRecord:
+        """The pool of the ear of a pool's clients."""
+        base = self._group(record.tenant.cluster) if record.shared else record
+        ear = self._ears.get(base.id)
+        if ear is None:
+            ear = PoolRecord(
+                id=0,
+                tenant=base.tenant,
+                server_user=base.server_user,
+                password=None,
+                is_ear=True,
+                base=base.id,
+            )
+            ear.id = self._worker.engine.pool_open(**self._limits(ear))
+            self._ears[base.id] = self._ears_by_id[ear.id] = ear
+        ear.keys, ear.password = base.keys, base.password
+        return ear
+
+    def _renew_ears(self) -> None:
+        """After a reload: where the clients' servers are elsewhere now, nothing is heard of there."""
+        for base_id, ear in self._ears.items():
+            base = self._by_id[base_id]
+            if _opened_by(base.tenant)[0] != ear.tenant.cluster:
+                self._worker.ears.leave(ear.id)
+            ear.tenant, ear.keys, ear.password = base.tenant, base.keys, base.password
 
     def _group_limits(self, record: PoolRecord) -> None:
         worker = self._worker
@@ -235,6 +264,7 @@ class Pools:
             self._renew(registry, record)
             if key_of(record.tenant.cluster) in wanting:
                 engine.expire_servers(record.id)
+        self._renew_ears()
 
     def update(self, registry: Registry, tenants: Iterable[str]) -> None:
         """As `reload`, of these tenants alone."""
@@ -242,6 +272,7 @@ class Pools:
         for record in list(self):
             if record.tenant.name in names:
                 self._renew(registry, record)
+        self._renew_ears()
 
     def meter(self) -> None:
         """After a change of which tenants are over their storage."""

@@ -11,11 +11,11 @@ from tenant_proxy.pool.pool cimport (
     ACT_REFUSED, CL_CLOSING, CL_SKIP_TO_SYNC, R_PARSE, R_QUERY, Client, Server, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_BEGINS, EFF_BOUND, EFF_COMMITS, EFF_DDL, EFF_DISCARDS_ALL, EFF_GROWS, EFF_PINS, EFF_READS,
-    EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, EFF_STARTS, EFF_XACT_CONTROL, JUDGING, PROTOCOL, Burst, Relay,
+    EFF_ALLOWED, EFF_DDL, EFF_DISCARDS_ALL, EFF_GROWS, EFF_PINS, EFF_SETTINGS, JUDGING, NO_NEWS, PROTOCOL, Burst, Relay,
     keep_refusal, send_refusal, up_judge, up_pinned, up_refuse_growth, up_too_many_pins, up_violation,
 )
 from tenant_proxy.relay.begins cimport begin_on, status_without
+from tenant_proxy.relay.hearing cimport NOTIFIED
 from tenant_proxy.relay.lanes cimport LANE_GOES, lane_check
 from tenant_proxy.relay.marks cimport counted
 from tenant_proxy.relay.pairing cimport client_end, count_pin, obtain
@@ -163,8 +163,9 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
         # what is prepared from here on must not meet plans of before: now in its own transaction, later in others
         c.pool.generation += 1
         s.defines = 1
-    if effects & ~<uint32_t> (EFF_READS | EFF_XACT_CONTROL | EFF_REWRITES | EFF_BOUND | EFF_ALLOWED | EFF_BEGINS
-                              | EFF_STARTS | EFF_COMMITS | EFF_ROLLS_BACK):
+    if effects & ~<uint32_t> (NO_NEWS | EFF_ALLOWED):
+        if not s.notified:
+            s.notified = NOTIFIED
         # currval, lastval and the like stay behind in session mode
         if c.pool.session_mode:
             s.dirty = 1

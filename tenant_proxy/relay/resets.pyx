@@ -9,6 +9,7 @@ from libc.stdint cimport uint32_t
 from tenant_proxy.pool.pool cimport Client, Server
 from tenant_proxy.relay.core cimport (
     EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_MULTI, EFF_RESETS, EFF_SETTINGS, Relay,
+    up_unlisten,
 )
 from tenant_proxy.relay.marks cimport is_proven
 from tenant_proxy.relay.requests cimport tell_ready
@@ -22,6 +23,8 @@ cdef bint discarded(Relay e, Client *c, uint32_t effects) noexcept nogil:
         return False
     client_forget_all(c)
     client_drop_unnamed(c)
+    if c.listens:
+        up_unlisten(e, c)
     e.send(&c.link, b"C\0\0\0\x10DISCARD ALL\0", 17)
     tell_ready(e, c)
     return True

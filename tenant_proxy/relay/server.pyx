@@ -13,15 +13,16 @@ from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
     ACT_AHEAD, ACT_ASK, ACT_BEGIN, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
     R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
-    SV_LOGIN, Client, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
+    SV_LISTENING, SV_LOGIN, Client, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
 from tenant_proxy.relay.ahead cimport ahead_ready, ask_again, part
 from tenant_proxy.relay.begins cimport begun
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
     send_refusal, up_ask_done, up_ask_row, up_defined, up_encoding, up_error, up_notice, up_server_connected,
-    up_server_message, up_switch_failed,
+    up_server_message, up_switch_failed, up_unlisten,
 )
+from tenant_proxy.relay.hearing cimport NOTIFIED_OWN, hears_first, tell_notes, tell_tag
 from tenant_proxy.relay.pairing cimport (
     count_pin, keep_together, make_available, maybe_release, server_end, settled, switch_undone,
 )
@@ -61,12 +62,12 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
     cdef bint whole
     cdef bint done = False          # nothing is outstanding any more
     s.link.need = 0
-    if s.phase == SV_CONNECT or s.phase == SV_LOGIN:
+    if s.phase == SV_CONNECT or s.phase == SV_LOGIN or s.phase == SV_LISTENING:
         r = login_bytes(e, s, data, n, &pos)
         if r != 0:
             return -1
         used[0] = pos
-        if pos == n or s.phase == SV_LOGIN or s.phase == SV_CONNECT:
+        if pos == n or s.phase == SV_LOGIN or s.phase == SV_CONNECT or s.phase == SV_LISTENING:
             return 0
         sent = pos
     while pos < n:
@@ -123,6 +124,9 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
             else:
                 s.link.need = total
                 break
+        if code == B_READY and s.notified == NOTIFIED_OWN and hears_first(e, s, data[pos + 5]):
+            # what its client has notified itself comes first
+            break
         r = server_message(e, s, code, data, pos, total, whole, &sent)
         if r < 0:
             return broken(e, s, data, sent, pos) if s.phase != SV_CLOSING else -1
@@ -226,7 +230,7 @@ cdef int login_bytes(Relay e, Server *s, char *data, size_t n, size_t *used) noe
         if s.phase == SV_CLOSING:
             return -1
         used[0] = pos
-    while pos < n and s.phase == SV_LOGIN:
+    while pos < n and (s.phase == SV_LOGIN or s.phase == SV_LISTENING):
         if n - pos < 5:
             break
         length = read_u32(data + pos + 1)
@@ -323,9 +327,15 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
                 s.failed = 0
         else:
             finish_query(e, s, status)
+            if status == XACT_IDLE and s.client != NULL and buf_len(&s.client.notes):
+                forward(e, s, data, sent[0], pos)
+                sent[0] = pos
+                tell_notes(e, s.client)
             if action & ACT_DISCARD:
                 unpin(e, s)
     elif code == B_COMMAND_COMPLETE or code == B_EMPTY_QUERY or code == B_SUSPENDED:
+        if action & ACT_REWRITTEN and o.rewrite.tags_size and tell_tag(e, s, o.rewrite, data, pos, total, sent):
+            action |= ACT_SKIP
         if o.request == R_EXECUTE:
             answered(s)
         elif o.request != R_QUERY:
@@ -410,6 +420,8 @@ cdef void tell_notification(Relay e, Server *s, char *data, size_t pos, size_t t
 cdef void unpin(Relay e, Server *s) noexcept nogil:
     # DISCARD ALL has taken away what the client had on its server alone, if nothing has followed.
     cdef Client *c = s.client
+    if c != NULL and c.listens:
+        up_unlisten(e, c)
     if (c != NULL and c.tracks and c.pinned and s.ring.count == 0 and s.xact_status == XACT_IDLE
             and not s.close_needed):
         c.pinned = 0

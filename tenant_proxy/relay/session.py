@@ -58,6 +58,9 @@ class PoolRecord:
     shared: bool = False
     #: its servers are those
     is_group: bool = False
+    #: its one server is an ear's, for the pools whose servers are `base`'s
+    is_ear: bool = False
+    base: int = 0
     #: names of the settings that its clients can't change
     locked: frozenset[str] = frozenset()
     #: for replication connections: without the guard, which can't read their commands

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import socket
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.relay.session import PoolRecord, ServerInfo, Session
@@ -32,10 +32,10 @@ _SUMMED = (
 
 
 def take(worker: Worker, what: list[str]) -> dict[str, Any]:
-    """The parts named in `what`: counters, pools, tenants, lanes, clients, servers, pins, stats,
-    violations."""
+    """The parts named in `what`: counters, pools, tenants, lanes, clients, servers, pins, listeners,
+    stats, violations."""
     worker.engine.poke()
-    figures = worker.engine.pool_figures()
+    figures = [one for one in worker.engine.pool_figures() if not _record(worker, one["id"]).is_ear]
     parts: dict[str, Any] = {}
     if "counters" in what:
         parts["counters"] = _counters(worker, figures)
@@ -52,6 +52,8 @@ def take(worker: Worker, what: list[str]) -> dict[str, Any]:
         parts["clients"] = [_client(row) for row in worker.engine.client_rows()]
     if "pins" in what:
         parts["pins"] = _pins(worker)
+    if "listeners" in what:
+        parts["listeners"] = _listeners(worker)
     if "violations" in what:
         parts["violations"] = worker.judging.violations.rows()
         parts["violations_kept"] = {"dropped": worker.judging.violations.dropped}
@@ -95,6 +97,9 @@ def _counters(worker: Worker, figures: list[dict[str, Any]]) -> dict[str, Any]:
             {"tenant": tenant, "reason": reason, "count": count}
             for (tenant, reason), count in worker.pins.counts.items()
         ],
+        "listeners": dict(Counter(one.session.tenant for one in worker.ears.listeners())),
+        "notifications": dict(worker.ears.notifications),
+        "listening_servers": worker.ears.connections,
         "errors": [
             {"tenant": tenant, "sqlstate_class": sqlstate, "source": source, "count": count}
             for (tenant, sqlstate, source), count in worker.error_counts.items()
@@ -276,6 +281,22 @@ def _pins(worker: Worker) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _listeners(worker: Worker) -> list[dict[str, Any]]:
+    """Clients for which the proxy listens."""
+    clients = {row[0]: row for row in worker.engine.client_rows()}
+    return [
+        {
+            **_client(clients[one.id]),
+            "channels": len(one.active),
+            "channel": one.channels[0],
+            "notifications": one.told,
+            "listener_pid": one.ear.pid,
+        }
+        for one in worker.ears.listeners()
+        if one.id in clients
+    ]
 
 
 def _server(worker: Worker, row: tuple[Any, ...]) -> dict[str, Any]:

@@ -322,7 +322,7 @@ def test_a_temporary_table_of_one_transaction_pins_no_longer(few):
 
 
 def test_listen(few):
-    """Pins; the notification arrives although the client is idle."""
+    """The notification arrives although the client is idle (more in test_listen.py)."""
     proxy = few(2)
     with proxy.wire() as listener, proxy.wire() as other:
         listener.query("LISTEN news")

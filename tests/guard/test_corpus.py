@@ -49,13 +49,16 @@ def test_allowed(sql, group):
     wanted = Effect(0)
     for name in group.get("effects", ()):
         wanted |= Effect[name]
-    if group.get("pins"):
+    if group.get("pins") == "listen":
+        wanted |= Effect.LISTENS
+    elif group.get("pins"):
         wanted |= Effect.PINS
     # which backends it may run on is tested in tests/unit/guard/test_judge.py
     ignored = Effect.READS | Effect.WRITES | Effect.ESCALATES | Effect.UNPROVEN | Effect.COPIES
     ignored |= (
         Effect.BEGINS | Effect.STARTS | Effect.COMMITS | Effect.ROLLS_BACK | Effect.EXECUTES | Effect.RESETS
     )
+    ignored |= Effect.CHANNELS
     # … and what takes room there, too
     ignored |= Effect.GROWS
     if Effect.DDL not in wanted:

@@ -14,6 +14,7 @@ COUNTERS: dict[str, Any] = {
     "guard": [{"tenant": "acme", "action": "reject", "reason": "cross_schema", "count": 3}],
     "guard_cache": {"hits": 90, "misses": 10, "entries": 9, "evictions": 1, "parse_us_sum": 500},
     "pins": [{"tenant": "acme", "reason": "listen", "count": 5}],
+    "listeners": {"acme": 3}, "notifications": {"acme": 12}, "listening_servers": 1,
     "errors": [{"tenant": "acme", "sqlstate_class": "42", "source": "server", "count": 4}],
     "prepared": {"hits": 20, "misses": 2, "evictions": 1}, "handoffs": 7,
     "rss_bytes": 50_000_000, "cpu_us": 1_500_000, "uptime_s": 60, "draining": False,
