@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,13 @@ from tenant_proxy.model import Action, Effect
 from tenant_proxy.net.tls import asyncpg_ssl
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.pool.budget import CODE_COUNTERS
+from tenant_proxy.relay.code_catalogs import (
+    SESSION_USER,
+    Catalogs,
+    Connection,
+    open_transactions,
+    read_catalogs,
+)
 from tenant_proxy.tenancy.registry import TenantInfo
 
 if TYPE_CHECKING:
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
 log = get_logger("code")
 
 QUERY_S: Final = 10.0
+#: tenants whose code is read at once, at most
+AT_ONCE: Final = 128
 #: pause before code that is not proven is read again; doubles up to the longest
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
@@ -67,112 +77,6 @@ RISKY_OIDS: Final = frozenset(
 )
 FIRST_USER_OID: Final = 16384
 
-_OPEN = """
-SELECT l.virtualtransaction
-  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
- WHERE l.locktype = 'virtualxid' AND l.granted AND a.usename = ANY ($1::pg_catalog.text[])
-"""
-
-#: why the service login must not be shared by tenants, if so
-_UNFIT = """
-SELECT CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolbypassrls THEN 'BYPASSRLS'
-            WHEN r.rolcreaterole THEN 'CREATEROLE'
-            WHEN coalesce(m.inherits, r.rolinherit) THEN 'INHERIT' END
-  FROM pg_catalog.pg_roles r
- CROSS JOIN LATERAL (
-   SELECT pg_catalog.bool_or((pg_catalog.to_jsonb(a) ->> 'inherit_option')::pg_catalog.bool)
-     FROM pg_catalog.pg_auth_members a WHERE a.member = r.oid) AS m (inherits)
- WHERE r.rolname = SESSION_USER
-"""
-
-_FUNCTIONS = """
-SELECT p.oid, n.nspname || '.' || p.proname AS name, l.lanname AS language, e.extname AS extension,
-       p.prokind::text,
-       CASE WHEN l.lanname IN ('sql', 'plpgsql') AND p.prokind IN ('f', 'p', 'w')
-            THEN pg_catalog.pg_get_functiondef(p.oid) END AS definition
-  FROM pg_catalog.pg_proc p
-  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-  LEFT JOIN pg_catalog.pg_depend d
-    ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e'
-  LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
- WHERE n.nspname = ANY ($1::pg_catalog.text[])
-"""
-
-#: stands for session_user among the functions that are called
-SESSION_USER: Final = (1 << 32) - 1
-
-
-def _called() -> str:
-    """SQL for the functions that stored expressions, triggers, operators, casts and aggregates call."""
-    trees = (
-        ("pg_rewrite", "ev_class", ("ev_action", "ev_qual")),
-        ("pg_attrdef", "adrelid", ("adbin",)),
-        ("pg_policy", "polrelid", ("polqual", "polwithcheck")),
-        ("pg_trigger", "tgrelid", ("tgqual",)),
-        ("pg_index", "indrelid", ("indexprs", "indpred")),
-        ("pg_partitioned_table", "partrelid", ("partexprs",)),
-        ("pg_statistic_ext", "stxrelid", ("stxexprs",)),
-    )
-    parts = [
-        f"SELECT {column}::pg_catalog.text FROM pg_catalog.{table}"
-        f" WHERE {key} IN (SELECT oid FROM relations) AND {column} IS NOT NULL"
-        for table, key, columns in trees
-        for column in columns
-    ]
-    parts += [
-        f"SELECT {column}::pg_catalog.text FROM pg_catalog.{table}"
-        f" WHERE {key} IN (SELECT oid FROM spaces) AND {column} IS NOT NULL"
-        for table, key, columns in (
-            ("pg_constraint", "connamespace", ("conbin",)),
-            ("pg_proc", "pronamespace", ("proargdefaults", "prosqlbody")),
-            ("pg_type", "typnamespace", ("typdefaultbin",)),
-        )
-        for column in columns
-    ]
-    calls = [
-        "SELECT m[1]::pg_catalog.oid FROM trees,"
-        " pg_catalog.regexp_matches(t, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') m",
-        f"SELECT {SESSION_USER}::pg_catalog.oid FROM trees WHERE t ~ 'SQLVALUEFUNCTION :op 12 '",
-        "SELECT tgfoid FROM pg_catalog.pg_trigger WHERE tgrelid IN (SELECT oid FROM relations)",
-        "SELECT oprcode::pg_catalog.oid FROM pg_catalog.pg_operator"
-        " WHERE oprnamespace IN (SELECT oid FROM spaces)",
-        "SELECT castfunc FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t"
-        " ON t.oid IN (c.castsource, c.casttarget) WHERE t.typnamespace IN (SELECT oid FROM spaces)",
-    ]
-    calls += [
-        f"SELECT a.{column}::pg_catalog.oid FROM pg_catalog.pg_aggregate a JOIN pg_catalog.pg_proc p"
-        " ON p.oid = a.aggfnoid WHERE p.pronamespace IN (SELECT oid FROM spaces)"
-        for column in (
-            *("aggtransfn", "aggfinalfn", "aggcombinefn", "aggserialfn", "aggdeserialfn"),
-            *("aggmtransfn", "aggminvtransfn", "aggmfinalfn"),
-        )
-    ]
-    return (
-        "WITH spaces AS (SELECT oid FROM pg_catalog.pg_namespace"
-        " WHERE nspname = ANY ($1::pg_catalog.text[])),"
-        " relations AS (SELECT c.oid FROM pg_catalog.pg_class c"
-        " WHERE c.relnamespace IN (SELECT oid FROM spaces)),"
-        f" trees (t) AS ({' UNION ALL '.join(parts)})"
-        f" SELECT DISTINCT f FROM ({' UNION ALL '.join(calls)}) AS calls (f)"
-    )
-
-
-_CALLED = _called()
-
-#: what a login of the role would have set (settings that only superusers may set are left out)
-_DEFAULTS = """
-SELECT s.setting FROM pg_catalog.pg_db_role_setting r
-  JOIN pg_catalog.pg_roles o ON o.oid = r.setrole
- CROSS JOIN LATERAL pg_catalog.unnest(r.setconfig) AS s (setting)
-  LEFT JOIN pg_catalog.pg_settings g
-    ON pg_catalog.lower(g.name) = pg_catalog.lower(pg_catalog.split_part(s.setting, '=', 1))
- WHERE o.rolname = $1 AND coalesce(g.context, 'user') = 'user'
-   AND r.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d
-                              WHERE d.datname = pg_catalog.current_database()))
- ORDER BY r.setdatabase
-"""
-
 
 @dataclass(slots=True)
 class Knowledge:
@@ -185,11 +89,41 @@ class Knowledge:
     read: bool = False
     #: role -> settings of its logins
     defaults: dict[str, dict[str, str]] = field(default_factory=dict)
-    task: asyncio.Task[None] | None = None
+    #: it is to be read, or is being read
+    queued: bool = False
     again_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     #: what is done when it has been read
     waiting: list[Callable[[], None]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One tenant whose code is to be read."""
+
+    tenant: TenantInfo
+    known: Knowledge
+    #: the shared counter's sum before anything was looked at
+    mark: int
+    #: its logins on the server, and those by which its code is changed: also of others in its schema
+    logins: frozenset[str]
+    writers: frozenset[str]
+    #: roles that shared backends take for it
+    roles: frozenset[str]
+    #: when it is given up that `old` ends
+    until: float
+    #: transactions that were open then and still are, which may have changed code unseen
+    old: set[str] | None = None
+
+    def is_quiet(self, transactions: Mapping[str, set[str]]) -> bool:
+        """Whether what was open at the first look has ended; what began later and changes code is counted."""
+        now = {one for login in self.writers for one in transactions.get(login, ())}
+        self.old = now if self.old is None else self.old & now
+        return not self.old
+
+    @property
+    def schemas(self) -> list[str]:
+        return [self.tenant.schema, *self.tenant.policy.allowed_schemas]
 
 
 class Code:
@@ -199,8 +133,12 @@ class Code:
         self._worker = worker
         self._guard = Guard()
         self._known: dict[str, Knowledge] = {}
-        self._connections: dict[str, asyncpg.Connection[asyncpg.Record]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._connections: dict[str, Connection] = {}
+        #: cluster -> tenants that are to be read, and who reads them
+        self._queues: dict[str, list[TenantInfo]] = {}
+        self._readers: dict[str, asyncio.Task[None]] = {}
+        #: how many are read at once
+        self._at_once = AT_ONCE
         #: client -> since when it waits to change code
         self._changing: dict[int, float] = {}
 
@@ -212,12 +150,11 @@ class Code:
 
     def doubt(self, tenants: Iterable[str]) -> None:
         """What is known of these tenants is read again."""
-        for name in tenants:
-            known = self._known.get(name)
-            if known is not None:
-                known.again_at = 0.0
-                known.read = False
-                self._tell(name, known)
+        doubted = {name: known for name in tenants if (known := self._known.get(name)) is not None}
+        for known in doubted.values():
+            known.again_at = 0.0
+            known.read = False
+        self._tell(doubted)
 
     def forget(self) -> None:
         """A reload: everything is read again."""
@@ -265,50 +202,135 @@ class Code:
             if tenant is None or tenant.isolation is not Isolation.SHARED:
                 continue
             stale = known.read and known.mark != self._worker.budget.used(f"{CODE}:{tenant.code}")
-            if (stale or known.doubt) and known.task is None and now >= known.again_at:
+            if (stale or known.doubt) and not known.queued and now >= known.again_at:
                 self._begin(tenant, known)
         for client, since in list(self._changing.items()):
             if now - since > 2 * QUIET_S:
                 del self._changing[client]
 
     def _begin(self, tenant: TenantInfo, known: Knowledge) -> None:
-        if known.task is None:
-            known.task = asyncio.get_running_loop().create_task(self._read(tenant, known))
+        if known.queued:
+            return
+        known.queued = True
+        cluster = tenant.cluster
+        self._queues.setdefault(cluster.name, []).append(tenant)
+        if cluster.name not in self._readers:
+            self._readers[cluster.name] = asyncio.get_running_loop().create_task(self._read(cluster))
 
-    async def _read(self, tenant: TenantInfo, known: Knowledge) -> None:
-        budget = self._worker.budget
-        mark = budget.used(f"{CODE}:{tenant.code}")
+    async def _read(self, cluster: Cluster) -> None:
+        """Reads what is queued for a cluster; who comes meanwhile is read together next."""
+        queue = self._queues[cluster.name]
+        visits: list[_Visit] = []
         try:
-            if budget.used(f"{CODING}:{tenant.code}"):
-                doubt = "changing"
-            else:
-                lock = self._locks.setdefault(tenant.cluster.name, asyncio.Lock())
-                async with lock, asyncio.timeout(QUERY_S):
-                    doubt = await self._ask(tenant, known)
-                if mark != budget.used(f"{CODE}:{tenant.code}"):
-                    doubt = "changed while it was read"
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            doubt = f"could not be read: {str(error) or type(error).__name__}"
-            connection = self._connections.pop(tenant.cluster.name, None)
-            if connection is not None:
-                connection.terminate()
+            while queue or visits:
+                visits += self._visits(queue)
+                queue.clear()
+                before = len(visits)
+                visits = await self._look(cluster, visits)
+                if len(visits) == before:
+                    await asyncio.sleep(OLD_POLL_S)
         finally:
-            known.task = None
-        if doubt != known.doubt:
-            log.info("code of a tenant was read", tenant=tenant.name, doubt=doubt or None)
-        known.doubt, known.mark, known.read = doubt, mark, True
-        known.pause_s = min(LONGEST_PAUSE_S, 2 * known.pause_s) if doubt else FIRST_PAUSE_S
-        known.again_at = time.monotonic() + known.pause_s
-        self._tell(tenant.name, known)
-        waiting, known.waiting = known.waiting, []
-        for work in waiting:
-            work()
+            del self._readers[cluster.name]
+            for visit in visits:
+                visit.known.queued = False
+
+    def _visits(self, tenants: list[TenantInfo]) -> list[_Visit]:
+        budget = self._worker.budget
+        users: dict[str, set[str]] = defaultdict(set)
+        roles: dict[str, set[str]] = defaultdict(set)
+        for pool in self._worker.pools:
+            users[pool.tenant.name].add(pool.server_user)
+            roles[pool.tenant.name].add(pool.tenant.role or pool.server_user)
+        registry = self._worker.state.registry
+        found = []
+        for tenant in tenants:
+            logins = registry.logins_of(tenant.name)
+            found.append(
+                _Visit(
+                    tenant=tenant,
+                    known=self.of(tenant.name),
+                    mark=budget.used(f"{CODE}:{tenant.code}"),
+                    logins=registry.roles_of(tenant) | users[tenant.name],
+                    writers=frozenset[str]().union(
+                        *(registry.roles_of(one) | users[one.name] for one in registry.neighbours(tenant))
+                    ),
+                    roles=frozenset(roles[tenant.name])
+                    | {
+                        login.roles.get(tenant.name) or tenant.role or user
+                        for login in logins
+                        for user in login.server_users
+                    },
+                    until=time.monotonic() + OLD_S,
+                )
+            )
+        return found
+
+    async def _look(self, cluster: Cluster, visits: list[_Visit]) -> list[_Visit]:
+        """Reads the code of those that are quiet; returns those that are to be looked at again."""
+        budget = self._worker.budget
+        doubts = {one.tenant.name: "changing" for one in visits if budget.used(f"{CODING}:{one.tenant.code}")}
+        asked = [one for one in visits if one.tenant.name not in doubts]
+        batch = asked
+        found: Catalogs | None = None
+        try:
+            async with asyncio.timeout(QUERY_S):
+                if asked:
+                    connection = await self._connection(cluster)
+                    logins = {login for one in asked for login in one.writers}
+                    transactions = await open_transactions(connection, logins)
+                    batch = [one for one in asked if one.is_quiet(transactions)][: self._at_once]
+                if batch:
+                    found = await read_catalogs(
+                        connection,
+                        {schema for one in batch for schema in one.schemas},
+                        {role for one in batch for role in one.roles},
+                    )
+            self._at_once = min(AT_ONCE, 2 * self._at_once)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            broken = self._connections.pop(cluster.name, None)
+            if broken is not None:
+                broken.terminate()
+            if isinstance(error, TimeoutError) and len(batch) > 1:
+                # one of them may take so long
+                self._at_once = max(1, len(batch) // 8)
+            else:
+                why = f"could not be read: {str(error) or type(error).__name__}"
+                doubts |= {one.tenant.name: why for one in batch}
+        if found is not None:
+            for one in batch:
+                doubts[one.tenant.name] = self._doubt_of(one, found)
+                # judging takes its time, and others are served meanwhile
+                await asyncio.sleep(0)
+        now = time.monotonic()
+        for one in asked:
+            if one.old and now > one.until:
+                doubts.setdefault(one.tenant.name, "transactions are open")
+        self._done([one for one in visits if one.tenant.name in doubts], doubts)
+        return [one for one in visits if one.tenant.name not in doubts]
+
+    def _done(self, visits: list[_Visit], doubts: Mapping[str, str]) -> None:
+        told: dict[str, Knowledge] = {}
+        for visit in visits:
+            tenant, known, doubt = visit.tenant, visit.known, doubts[visit.tenant.name]
+            if visit.mark != self._worker.budget.used(f"{CODE}:{tenant.code}"):
+                doubt = "changed while it was read"
+            if doubt != known.doubt:
+                log.info("code of a tenant was read", tenant=tenant.name, doubt=doubt or None)
+            known.doubt, known.mark, known.read, known.queued = doubt, visit.mark, True, False
+            known.pause_s = min(LONGEST_PAUSE_S, 2 * known.pause_s) if doubt else FIRST_PAUSE_S
+            known.again_at = time.monotonic() + known.pause_s
+            told[tenant.name] = known
+        self._tell(told)
+        for known in told.values():
+            waiting, known.waiting = known.waiting, []
+            for work in waiting:
+                work()
         self._worker.engine.poke()
 
-    def _tell(self, tenant: str, known: Knowledge) -> None:
+    def _tell(self, tenants: Mapping[str, Knowledge]) -> None:
         for record in self._worker.pools:
-            if record.tenant.name == tenant and record.shared:
-                self.tell(record.id, known)
+            if record.shared and record.tenant.name in tenants:
+                self.tell(record.id, tenants[record.tenant.name])
 
     def tell(self, pool: int, known: Knowledge) -> None:
         """What the engine is to think of a pool's tenant: 0 not proven, 1 proven, 2 not read yet."""
@@ -316,83 +338,42 @@ class Code:
 
     # --- reading ------------------------------------------------------------------------
 
-    async def _old_ones_end(self, connection: asyncpg.Connection[asyncpg.Record], logins: list[str]) -> bool:
-        """Waits a while for the transactions that are open now, which may have changed code unseen: those of
-        workers that have died too.  What begins later and may change code is counted."""
-        old = {row[0] for row in await connection.fetch(_OPEN, logins)}
-        end = time.monotonic() + OLD_S
-        while old:
-            if time.monotonic() > end:
-                return False
-            await asyncio.sleep(OLD_POLL_S)
-            old &= {row[0] for row in await connection.fetch(_OPEN, logins)}
-        return True
-
-    async def _ask(self, tenant: TenantInfo, known: Knowledge) -> str:
-        connection = await self._connection(tenant.cluster)
-        schemas = [tenant.schema, *tenant.policy.allowed_schemas]
-        if not await self._old_ones_end(connection, self._writers(tenant)):
-            return "transactions are open"
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            unfit = await connection.fetchval(_UNFIT)
-            if unfit:
-                return f"the service login is {unfit}"
-            functions = await connection.fetch(_FUNCTIONS, schemas)
-            called = {row["f"] for row in await connection.fetch(_CALLED, schemas)}
-            for role in self._roles(tenant):
-                rows = await connection.fetch(_DEFAULTS, role)
-                known.defaults[role] = dict(row["setting"].split("=", 1) for row in rows)
-        scope = self._scope(tenant)
-        own = set()
-        for row in functions:
-            own.add(row["oid"])
-            doubt = self._judge(scope, row)
-            if doubt:
-                return doubt
+    def _doubt_of(self, visit: _Visit, found: Catalogs) -> str:
+        """What is not proven of a tenant's code, "" if all is."""
+        if found.unfit:
+            return f"the service login is {found.unfit}"
+        for role in visit.roles:
+            visit.known.defaults[role] = found.defaults.get(role, {})
+        scope = self._scope(visit)
+        own: set[int] = set()
+        called: set[int] = set()
+        for schema in visit.schemas:
+            called |= found.called.get(schema, set())
+            for row in found.functions.get(schema, ()):
+                own.add(row["oid"])
+                doubt = self._judge(scope, row)
+                if doubt:
+                    return doubt
         if SESSION_USER in called:
             return "an expression names session_user"
         risky = called & RISKY_OIDS
         if risky:
             return f"an expression calls {OIDS[min(risky)][0]}"
-        strange = {oid for oid in called if oid is not None and oid >= FIRST_USER_OID} - own
+        strange = {oid for oid in called if oid >= FIRST_USER_OID} - own
         if strange:
             return f"an expression calls function {min(strange)} of another schema"
         return ""
 
-    def _logins(self, tenant: TenantInfo) -> list[str]:
-        registry = self._worker.state.registry
-        names = set(registry.roles_of(tenant))
-        names |= {pool.server_user for pool in self._worker.pools if pool.tenant.name == tenant.name}
-        return sorted(names)
-
-    def _writers(self, tenant: TenantInfo) -> list[str]:
-        """Logins by which the tenant's code is changed: also those of others in its schema."""
-        tenants = self._worker.state.registry.neighbours(tenant)
-        return [login for one in tenants for login in self._logins(one)]
-
-    def _roles(self, tenant: TenantInfo) -> set[str]:
-        """The roles that shared backends take for it."""
-        roles = {
-            login.roles.get(tenant.name) or tenant.role or user
-            for login in self._worker.state.registry.logins_of(tenant.name)
-            for user in login.server_users
-        }
-        roles |= {
-            pool.tenant.role or pool.server_user
-            for pool in self._worker.pools
-            if pool.tenant.name == tenant.name
-        }
-        return roles
-
-    def _scope(self, tenant: TenantInfo) -> GuardScope:
+    def _scope(self, visit: _Visit) -> GuardScope:
         """As the tenant's, but functions of the schemas that it may read are judged too."""
+        tenant = visit.tenant
         scope = GuardScope.build(
             id=0,
             tenant=tenant.name,
             schema=tenant.schema,
             policy=tenant.policy,
             role=tenant.role,
-            roles=self._logins(tenant),
+            roles=sorted(visit.logins),
         )
         return dataclasses.replace(scope, writable=scope.readable)
 
@@ -412,7 +393,7 @@ class Code:
             return f"function {name} is refused: {verdict.reason}"
         return "" if is_proven(verdict.effects) else f"function {name} is not proven"
 
-    async def _connection(self, cluster: Cluster) -> asyncpg.Connection[asyncpg.Record]:
+    async def _connection(self, cluster: Cluster) -> Connection:
         connection = self._connections.get(cluster.name)
         if connection is None or connection.is_closed():
             password = cluster.service.password

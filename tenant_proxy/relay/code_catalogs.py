@@ -1,0 +1,164 @@
+"""What the server says of tenants' code: of many tenants at once, as a question costs more than its answers.
+
+Each question looks through whole catalogs, whoever is asked about.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import asyncpg
+
+_OPEN = """
+SELECT a.usename::pg_catalog.text AS login, l.virtualtransaction AS transaction
+  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'virtualxid' AND l.granted AND a.usename = ANY ($1::pg_catalog.text[])
+"""
+
+#: why the service login must not be shared by tenants, if so
+_UNFIT = """
+SELECT CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolbypassrls THEN 'BYPASSRLS'
+            WHEN r.rolcreaterole THEN 'CREATEROLE'
+            WHEN coalesce(m.inherits, r.rolinherit) THEN 'INHERIT' END
+  FROM pg_catalog.pg_roles r
+ CROSS JOIN LATERAL (
+   SELECT pg_catalog.bool_or((pg_catalog.to_jsonb(a) ->> 'inherit_option')::pg_catalog.bool)
+     FROM pg_catalog.pg_auth_members a WHERE a.member = r.oid) AS m (inherits)
+ WHERE r.rolname = SESSION_USER
+"""
+
+_FUNCTIONS = """
+SELECT n.nspname::pg_catalog.text AS schema,
+       p.oid, n.nspname || '.' || p.proname AS name, l.lanname AS language, e.extname AS extension,
+       p.prokind::text,
+       CASE WHEN l.lanname IN ('sql', 'plpgsql') AND p.prokind IN ('f', 'p', 'w')
+            THEN pg_catalog.pg_get_functiondef(p.oid) END AS definition
+  FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+  LEFT JOIN pg_catalog.pg_depend d
+    ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e'
+  LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+ WHERE n.nspname = ANY ($1::pg_catalog.text[])
+"""
+
+#: stands for session_user among the functions that are called
+SESSION_USER: Final = (1 << 32) - 1
+
+
+def _called() -> str:
+    """SQL for what stored expressions, triggers, operators, casts and aggregates call: (schema, function)."""
+    trees = (
+        ("pg_rewrite", "ev_class", ("ev_action", "ev_qual")),
+        ("pg_attrdef", "adrelid", ("adbin",)),
+        ("pg_policy", "polrelid", ("polqual", "polwithcheck")),
+        ("pg_trigger", "tgrelid", ("tgqual",)),
+        ("pg_index", "indrelid", ("indexprs", "indpred")),
+        ("pg_partitioned_table", "partrelid", ("partexprs",)),
+        ("pg_statistic_ext", "stxrelid", ("stxexprs",)),
+    )
+    parts = [
+        f"SELECT r.schema, x.{column}::pg_catalog.text FROM pg_catalog.{table} x"
+        f" JOIN relations r ON r.oid = x.{key} WHERE x.{column} IS NOT NULL"
+        for table, key, columns in trees
+        for column in columns
+    ]
+    parts += [
+        f"SELECT s.schema, x.{column}::pg_catalog.text FROM pg_catalog.{table} x"
+        f" JOIN spaces s ON s.oid = x.{key} WHERE x.{column} IS NOT NULL"
+        for table, key, columns in (
+            ("pg_constraint", "connamespace", ("conbin",)),
+            ("pg_proc", "pronamespace", ("proargdefaults", "prosqlbody")),
+            ("pg_type", "typnamespace", ("typdefaultbin",)),
+        )
+        for column in columns
+    ]
+    calls = [
+        "SELECT t.schema, m[1]::pg_catalog.oid FROM trees t,"
+        " pg_catalog.regexp_matches(t.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') m",
+        f"SELECT t.schema, {SESSION_USER}::pg_catalog.oid FROM trees t"
+        " WHERE t.tree ~ 'SQLVALUEFUNCTION :op 12 '",
+        "SELECT r.schema, x.tgfoid FROM pg_catalog.pg_trigger x JOIN relations r ON r.oid = x.tgrelid",
+        "SELECT s.schema, x.oprcode::pg_catalog.oid FROM pg_catalog.pg_operator x"
+        " JOIN spaces s ON s.oid = x.oprnamespace",
+        "SELECT s.schema, c.castfunc FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t"
+        " ON t.oid IN (c.castsource, c.casttarget) JOIN spaces s ON s.oid = t.typnamespace",
+    ]
+    calls += [
+        f"SELECT s.schema, a.{column}::pg_catalog.oid FROM pg_catalog.pg_aggregate a"
+        " JOIN pg_catalog.pg_proc p ON p.oid = a.aggfnoid JOIN spaces s ON s.oid = p.pronamespace"
+        for column in (
+            *("aggtransfn", "aggfinalfn", "aggcombinefn", "aggserialfn", "aggdeserialfn"),
+            *("aggmtransfn", "aggminvtransfn", "aggmfinalfn"),
+        )
+    ]
+    return (
+        "WITH spaces AS (SELECT oid, nspname::pg_catalog.text AS schema FROM pg_catalog.pg_namespace"
+        " WHERE nspname = ANY ($1::pg_catalog.text[])),"
+        " relations AS (SELECT c.oid, s.schema FROM pg_catalog.pg_class c"
+        " JOIN spaces s ON s.oid = c.relnamespace),"
+        f" trees (schema, tree) AS ({' UNION ALL '.join(parts)})"
+        f" SELECT DISTINCT schema, f FROM ({' UNION ALL '.join(calls)}) AS calls (schema, f)"
+    )
+
+
+_CALLED = _called()
+
+#: what logins of the roles would have set (settings that only superusers may set are left out)
+_DEFAULTS = """
+SELECT o.rolname::pg_catalog.text AS role, s.setting FROM pg_catalog.pg_db_role_setting r
+  JOIN pg_catalog.pg_roles o ON o.oid = r.setrole
+ CROSS JOIN LATERAL pg_catalog.unnest(r.setconfig) AS s (setting)
+  LEFT JOIN pg_catalog.pg_settings g
+    ON pg_catalog.lower(g.name) = pg_catalog.lower(pg_catalog.split_part(s.setting, '=', 1))
+ WHERE o.rolname = ANY ($1::pg_catalog.text[]) AND coalesce(g.context, 'user') = 'user'
+   AND r.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d
+                              WHERE d.datname = pg_catalog.current_database()))
+ ORDER BY r.setdatabase
+"""
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@dataclass(slots=True)
+class Catalogs:
+    """What was found in one moment."""
+
+    #: why the service login must not be shared; then nothing else was read
+    unfit: str
+    #: schema -> its functions
+    functions: dict[str, list[asyncpg.Record]]
+    #: schema -> functions that are called where nobody names them
+    called: dict[str, set[int]]
+    #: role -> settings of its logins
+    defaults: dict[str, dict[str, str]]
+
+
+async def open_transactions(connection: Connection, logins: Iterable[str]) -> dict[str, set[str]]:
+    """login -> what it has open."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for login, transaction in await connection.fetch(_OPEN, sorted(logins)):
+        found[login].add(transaction)
+    return found
+
+
+async def read_catalogs(connection: Connection, schemas: Iterable[str], roles: Iterable[str]) -> Catalogs:
+    """All that `relay.code` judges of these schemas and roles."""
+    found = Catalogs("", defaultdict(list), defaultdict(set), defaultdict(dict))
+    wanted = sorted(schemas)
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        found.unfit = await connection.fetchval(_UNFIT) or ""
+        if found.unfit:
+            return found
+        for row in await connection.fetch(_FUNCTIONS, wanted):
+            found.functions[row["schema"]].append(row)
+        for schema, function in await connection.fetch(_CALLED, wanted):
+            if function is not None:
+                found.called[schema].add(function)
+        for role, setting in await connection.fetch(_DEFAULTS, sorted(roles)):
+            name, _, value = setting.partition("=")
+            found.defaults[role][name] = value
+    return found
