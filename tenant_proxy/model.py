@@ -59,6 +59,9 @@ class Effect(enum.IntFlag):
     LISTENS = 1 << 23
     #: UNLISTEN or pg_listening_channels(): of a client for which the proxy listens not the server's to answer
     CHANNELS = 1 << 24
+    #: leaves more in its transaction than what it wrote: a cursor, a lock that was asked for, a setting; or
+    #: reads what its session has done
+    KEEPS = 1 << 25
 
 
 class Edit(NamedTuple):

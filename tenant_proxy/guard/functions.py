@@ -11,7 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, Final
 
@@ -146,6 +146,7 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
     seeds = _Names(listed["effects"]["random_seed"])
     reads_rows = _Names(listed["reads_rows"])
     reviewed = _Names(listed["reviewed"])
+    fleeting = _Names(listed["fleeting"])
     names, queries = listed["names"], listed["queries"]
     result: dict[str, Fact | None] = {}
     known = {*facts["pg_catalog"], *facts["types"], *names, *queries, *refused.plain(), *reviewed.exact}
@@ -170,6 +171,8 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
             turned=name in shims.FUNCTIONS or name in shims.PUBLIC_FUNCTIONS,
         )
         classified = bool(entry.names or entry.queries or entry.effects or entry.sets or name in reviewed)
+        if fact.get("volatility") == "v" and name not in fleeting and not (entry.effects or entry.sets):
+            entry = replace(entry, effects=entry.effects | Effect.KEEPS)
         reason = refused.of(name)
         if not reason and fact.get("privileged"):
             reason = "what PostgreSQL itself keeps from ordinary roles"

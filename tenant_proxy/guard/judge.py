@@ -14,7 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from tenant_proxy.guard import catalogs, channels, definitions, expressions, own_public, sharing, statements
+from tenant_proxy.guard import (
+    catalogs,
+    channels,
+    definitions,
+    expressions,
+    own_public,
+    provided,
+    sharing,
+    statements,
+)
 from tenant_proxy.guard.bound import is_strict
 from tenant_proxy.guard.effects import REFUSED, SERVER_SAYS, STATEMENTS
 from tenant_proxy.guard.functions import FUNCTIONS, OIDS
@@ -37,6 +46,11 @@ _RULES: Final[Mapping[str, Rule]] = {
     **channels.RULES,
     **sharing.RULES,
 }
+#: refused statements of which some forms do nothing but say that it is there
+_PROVIDED: Final[Mapping[str, Callable[[Walk, Mapping[str, Any]], bool]]] = {
+    "CreateSchemaStmt": lambda w, body: own_public.create_schema(w, body) or provided.create_schema(w, body),
+    "CreateExtensionStmt": provided.create_extension,
+}
 _MULTI: Final = int(Effect.MULTI)
 _RESETS: Final = int(Effect.RESETS)
 _ALONE: Final = int(Effect.BEGINS | Effect.STARTS | Effect.COMMITS | Effect.ROLLS_BACK)
@@ -51,7 +65,8 @@ class Judgement(Walk):
         known = STATEMENTS.get(tag)
         sharing.note(self, tag, body)
         if known is None:
-            if tag == "CreateSchemaStmt" and own_public.create_schema(self, body):
+            stands = _PROVIDED.get(tag)
+            if stands is not None and stands(self, body):
                 return
             what, why = REFUSED.get(tag, (tag.removesuffix("Stmt"), "the guard does not know this statement"))
             self.refuse(

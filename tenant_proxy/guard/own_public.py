@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tenant_proxy.guard.provided import only_notice
 from tenant_proxy.guard.source import quoted_name, quoted_string
 from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
 
@@ -30,7 +31,7 @@ def create_schema(w: Walk, body: Body) -> bool:
             sqlstate="42P06",
             hint="It is the tenant's own schema, which the platform has made.",
         )
-    _only_notice(w, 'schema "public" already exists, skipping', "42P06")
+    only_notice(w, 'schema "public" already exists, skipping', "42P06")
     return True
 
 
@@ -46,7 +47,7 @@ def grant(w: Walk, body: Body) -> bool:
     if "grantor" in body:
         w.walk("RoleSpec", body["grantor"])
     if any(role["RoleSpec"]["roletype"] == "ROLESPEC_PUBLIC" for role in body.get("grantees", ())):
-        _only_notice(w, 'privileges of PUBLIC on schema "public" are left as they are', "00000")
+        only_notice(w, 'privileges of PUBLIC on schema "public" are left as they are', "00000")
     else:
         w.check_schema(PUBLIC, NOWHERE, write=True)
     return True
@@ -61,9 +62,3 @@ def set_argument(w: Walk, argument: Mapping[str, Any]) -> None:
         source.replace_token(found[0], quoted_name(w.scope.schema))
     else:
         source.replace_token(source.string_at(at), quoted_string(w.scope.schema))
-
-
-def _only_notice(w: Walk, message: str, sqlstate: str) -> None:
-    """Lets the statement do nothing but say so."""
-    body = f"BEGIN RAISE NOTICE USING MESSAGE = {quoted_string(message)}, ERRCODE = '{sqlstate}'; END"
-    w.tokens.instead = f"DO {quoted_string(body)}"

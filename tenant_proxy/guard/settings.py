@@ -232,8 +232,7 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
                 name="set_config",
             )
         w.bind(_parameter(w, arguments[1]), f"{bound.VALUE_OF}{parameter['number']}")
-        if not _is_true(arguments[2]):
-            w.set(["*"])
+        _set(w, "*", arguments[2])
         return
     name = canonical_name(name)
     value = w.constant(arguments[1], strict="text")
@@ -255,7 +254,13 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
     elif name == _RESTRICTS_VIEWS and value and w.scope.hides:
         _keep_views(w, arguments[1], value)
     _check(w, name, value, location)
-    if not _is_true(arguments[2]):
+    _set(w, name, arguments[2])
+
+
+def _set(w: Walk, name: str, is_local: Mapping[str, Any]) -> None:
+    if _is_true(is_local):
+        w.effects |= int(Effect.KEEPS)
+    else:
         w.set([name])
 
 

@@ -61,6 +61,9 @@ _SHARED: Final = frozenset(
 #: settings by which a client would end a backend that others use next; they are not carried there
 _OWN_ONLY: Final = frozenset({"idle_session_timeout"})
 
+#: statements that read, and leave something in their transaction or depend on what was left
+_KEEPING: Final = frozenset({"DeclareCursorStmt", "ExecuteStmt", "FetchStmt"})
+
 #: what parameters mean that only Bind shows: which setting is changed, which SQL is run
 _LATER: Final = frozenset({bound.SETTING, bound.QUERY})
 
@@ -86,6 +89,8 @@ def note(w: Walk, tag: str, body: Body) -> None:
     elif tag == "VariableSetStmt" and body["kind"] == "VAR_RESET_ALL":
         # elsewhere than in a text of its own it is one of `_RESETS`
         w.effects |= int(Effect.RESETS)
+    if tag in _KEEPING:
+        w.effects |= int(Effect.KEEPS)
     if tag == "ExplainStmt":
         for inner, inner_body in body["query"].items():
             note(w, inner, inner_body)

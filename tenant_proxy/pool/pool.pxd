@@ -200,6 +200,7 @@ cdef struct Pool:
     int64_t pace_burst_us       # so far ahead of the clock it may be
     uint8_t defers              # BEGIN takes no server
     uint8_t begins_own          # explicit transactions begin on a server of its own
+    uint64_t own_until_us       # … and for a while after one of them could run nowhere else
     uint8_t known               # Known, as of `known_mark`
     int32_t known_mark
     int32_t mark_index          # shared counters: times that the tenant's code may have changed
@@ -309,6 +310,8 @@ cdef struct Client:
     char *begun                 # Query message of a BEGIN that no server has had yet, or NULL
     uint8_t listens             # … in transaction mode, by an ear
     Buf notes                   # NotificationResponses that it is told when its transaction has ended
+    uint32_t began_size
+    char *began                 # … that a shared server has had, while nothing but reading has followed, or NULL
     uint8_t tells               # it is told what its next server's settings are: they are not those it has seen
     uint64_t stream_left        # bytes of the message in hand that are still to come
     PtrMap stmts                # name hash -> ClientStmt*
@@ -343,6 +346,7 @@ cdef struct Server:
     uint8_t copied              # … or has, in the statement in hand
     uint8_t skipping            # after an error in the extended protocol, up to Sync
     uint8_t close_needed        # not to be used again
+    uint8_t moving              # was asked whether its client's transaction may begin anew on another
     uint8_t dirty               # state beyond settings that only a reset takes away
     uint8_t settings_changed    # a statement may have changed settings: ask
     uint8_t cancels             # cancel requests on their way

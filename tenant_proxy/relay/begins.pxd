@@ -10,4 +10,6 @@ cdef bint without_server(Relay e, Client *c, uint32_t effects, const char *messa
 cdef char status_without(Client *c) noexcept nogil
 cdef void begin_on(Relay e, Client *c, Server *s) noexcept nogil
 cdef void begun(Server *s, bint failed) noexcept nogil
+cdef void begins_anew(Client *c) noexcept nogil
 cdef void forget_begun(Client *c) noexcept nogil
+cdef void forget_began(Client *c) noexcept nogil

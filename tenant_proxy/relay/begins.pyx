@@ -86,9 +86,27 @@ cdef void begin_on(Relay e, Client *c, Server *s) noexcept nogil:
 cdef void begun(Server *s, bint failed) noexcept nogil:
     # the server has answered the BEGIN
     cdef Client *c = s.client
-    if c != NULL:
-        forget_begun(c)
-        c.answered = failed
+    if c == NULL:
+        return
+    if s.pool.is_group and not failed and not c.begun_failed:
+        c.began = c.begun
+        c.began_size = c.begun_size
+        c.begun = NULL
+    forget_begun(c)
+    c.answered = failed
+
+
+cdef void begins_anew(Client *c) noexcept nogil:
+    # no server has the transaction any more
+    c.begun = c.began
+    c.begun_size = c.began_size
+    c.begun_failed = 0
+    c.began = NULL
+
+
+cdef void forget_began(Client *c) noexcept nogil:
+    free(c.began)
+    c.began = NULL
 
 
 cdef void forget_begun(Client *c) noexcept nogil:

@@ -37,6 +37,7 @@ cdef enum:
     EFF_ROLLS_BACK = 4194304
     EFF_LISTENS = 8388608
     EFF_CHANNELS = 16777216
+    EFF_KEEPS = 33554432
     EFF_ALLOWED = 0x80000000        # the statement may run
 
 cdef enum:

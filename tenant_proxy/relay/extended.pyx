@@ -12,6 +12,7 @@ from tenant_proxy.pool.pool cimport (
     ACT_FAKE, ACT_SKIP, R_BIND, R_CLOSE, R_DESCRIBE, R_EXECUTE, R_PARSE, Client, ClientStmt, Server, Stmt,
     ring_mark, ring_push,
 )
+from tenant_proxy.relay.begins cimport forget_began
 from tenant_proxy.relay.core cimport (
     BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
     EFF_EXECUTES, EFF_LISTENS, EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
@@ -307,6 +308,9 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     s = server_of(e, c)
     if s == NULL or (c.listens and t != NULL and not heard_before(e, c, s, t.effects)):
         return no_server(c)
+    if name - portal > 1 and c.began != NULL:
+        # a portal that may be read on later
+        forget_began(c)
     how = BIND_AS_IS
     if t != NULL and t.effects & EFF_BOUND:
         if total > BOUND_LIMIT:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
-from tenant_proxy.pool.pool cimport Client
+from tenant_proxy.pool.pool cimport Client, Server
 from tenant_proxy.relay.core cimport Relay
 
 cdef enum:
@@ -11,3 +11,4 @@ cdef enum:
     LANE_REFUSED = 2            # `refusal` says why
 
 cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil
+cdef int moved(Relay e, Server *s) noexcept nogil

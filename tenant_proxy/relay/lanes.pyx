@@ -12,24 +12,37 @@ runs there has ended.  The counters are in the workers' shared memory.
 """
 
 from libc.stdint cimport int32_t, uint32_t
+from libc.string cimport strlen
 
 from tenant_proxy.pool.pool cimport (
-    CODE_PROVEN, CODE_UNREAD, ESC_CODE, ESC_REFUSED, ESC_STATEMENT, ESC_TRANSACTION, LANE_OWN, LANE_SHARED, Client, Pool,
-    Server,
+    ACT_SKIP, CL_ACTIVE, CL_IDLE, CL_WAITING, CODE_PROVEN, CODE_UNREAD, ESC_CODE, ESC_REFUSED, ESC_STATEMENT, ESC_TRANSACTION,
+    LANE_OWN, LANE_SHARED, R_QUERY, Client, Pool, Server, ring_push,
 )
+from tenant_proxy.relay.begins cimport begins_anew, forget_began
 from tenant_proxy.relay.core cimport (
-    EFF_COPIES, EFF_DDL, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_MULTI, EFF_OPAQUE, EFF_PINS,
-    EFF_SETTINGS, EFF_UNPROVEN, EFF_XACT_CONTROL, Relay,
+    EFF_ALLOWED, EFF_BOUND, EFF_COPIES, EFF_DDL, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_MULTI,
+    EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_SETTINGS, EFF_UNPROVEN, EFF_XACT_CONTROL, UNCLEAN, Relay,
     up_escalate, up_quiesce, up_unread,
 )
 from tenant_proxy.relay.marks cimport count_shared, counted, is_proven
-from tenant_proxy.relay.pairing cimport give_up, maybe_release, obtain
-from tenant_proxy.wire.consts cimport XACT_IDLE
+from tenant_proxy.relay.pairing cimport give_up, maybe_release, obtain, server_end, unpair
+from tenant_proxy.wire.consts cimport XACT_IDLE, XACT_OPEN, put_u32
 
 cdef enum:
     NOT_SHARED = EFF_ESCALATES | EFF_UNPROVEN | EFF_DDL | EFF_PINS | EFF_DISCARDS_ALL
     #: may leave the server in a transaction or a COPY, or is followed by a question about settings
     MAY_STAY = EFF_XACT_CONTROL | EFF_MULTI | EFF_COPIES | EFF_SETTINGS | EFF_DEALLOCATES
+    #: a transaction of these alone may begin anew elsewhere
+    READING = EFF_READS | EFF_MULTI | EFF_REWRITES | EFF_BOUND | EFF_ALLOWED
+    #: a transaction that could not run on shared servers is seldom the only one (a migration, a test suite):
+    #: others of the tenant begin on its own for so long
+    OWN_FOR_US = 300000000
+
+#: fails if the transaction has written, in a function perhaps, or is to see one snapshot to its end
+cdef const char *MAY_MOVE = (
+    b"SELECT pg_catalog.int4div(1, CASE WHEN pg_catalog.txid_current_if_assigned() IS NULL AND pg_catalog.texteq("
+    b"pg_catalog.current_setting('transaction_isolation'), 'read committed') THEN 1 ELSE 0 END)"
+)
 
 
 cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
@@ -37,10 +50,20 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
     cdef Server *s = c.server
     cdef Pool *p = c.pool
     cdef int why
+    cdef bint begins_own
+    if effects & NOT_SHARED and (c.begun != NULL or (s != NULL and s.xact_status == XACT_OPEN)):
+        p.own_until_us = e.now_us + OWN_FOR_US
     if s != NULL:
         if not s.pool.is_group:
             return check_code(e, c, effects)
-        if not effects & NOT_SHARED and is_proven(e, p):
+        # a client may have kept its server for what it has set there
+        begins_own = (
+            begins_elsewhere(e, p) and effects & EFF_XACT_CONTROL
+            and s.xact_status == XACT_IDLE and not s.batch_open and not s.stream_left
+        )
+        if not effects & NOT_SHARED and not begins_own and is_proven(e, p):
+            if c.began != NULL and (effects & ~<uint32_t> READING or not effects & EFF_READS):
+                forget_began(c)
             if effects & MAY_STAY:
                 s.may_rest = 0
             return LANE_GOES
@@ -55,6 +78,10 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
             # whether it is in a transaction shows when what it has asked for is answered
             e.pause(&c.link)
             return LANE_HELD
+        elif (c.began != NULL and s.xact_status == XACT_OPEN and s.ring.count == 0 and not s.batch_open
+                and not s.stream_left and not s.settings_changed):
+            ask_to_move(e, c, s)
+            return LANE_HELD
         else:
             p.begins_own = 1
             p.escalated[<int> ESC_REFUSED] += 1
@@ -66,7 +93,7 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
         up_unread(e, c)
         e.pause(&c.link)
         return LANE_HELD
-    elif p.begins_own and (effects & EFF_XACT_CONTROL or c.begun != NULL):
+    elif begins_elsewhere(e, p) and (effects & EFF_XACT_CONTROL or c.begun != NULL):
         why = ESC_TRANSACTION
     elif not is_proven(e, p):
         why = ESC_CODE
@@ -106,3 +133,39 @@ cdef int check_code(Relay e, Client *c, uint32_t effects) noexcept nogil:
         s.coded = 1
         count_shared(e, p.coded_index, 1)
     return LANE_GOES
+
+
+cdef inline bint begins_elsewhere(Relay e, Pool *p) noexcept nogil:
+    return p.begins_own or e.now_us < p.own_until_us
+
+
+# --- a transaction that has only read begins anew -------------------------------------------------
+
+
+cdef void ask_to_move(Relay e, Client *c, Server *s) noexcept nogil:
+    cdef char m[5]
+    ring_push(&s.ring, R_QUERY, ACT_SKIP, NULL, 0)
+    m[0] = b'Q'
+    put_u32(&m[1], <uint32_t> (4 + strlen(MAY_MOVE) + 1))
+    e.batch_add(m, 5)
+    e.batch_add(MAY_MOVE, strlen(MAY_MOVE) + 1)
+    s.moving = 1
+    c.phase = CL_WAITING
+    e.pause(&c.link)
+
+
+cdef int moved(Relay e, Server *s) noexcept nogil:
+    # The server has answered.  -1: it has ended, and nothing is left of the transaction there.
+    cdef Client *c = s.client
+    s.moving = 0
+    e.unpause(&c.link)
+    if s.xact_status != XACT_OPEN:
+        # so the statement that waits is refused
+        forget_began(c)
+        c.phase = CL_ACTIVE
+        return 0
+    begins_anew(c)
+    unpair(e, s, c)
+    c.phase = CL_IDLE
+    server_end(e, s, UNCLEAN)
+    return -1

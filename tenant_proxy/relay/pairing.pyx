@@ -18,7 +18,7 @@ from tenant_proxy.pool.pool cimport (
     SV_LOGIN, Client, Pool, Server, count_wait, idle_pick, idle_push, idle_remove, ring_push, usage_bill,
     usage_leave, wait_pick, wait_push, wait_remove,
 )
-from tenant_proxy.relay.begins cimport forget_begun
+from tenant_proxy.relay.begins cimport forget_began, forget_begun
 from tenant_proxy.relay.core cimport (
     CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, OUTGROWN, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
     SETTINGS_FAILED, TERMINATED, UNCLEAN, YIELDED, Relay, up_ahead, up_ask_settings, up_client_gone, up_demand, up_fail_client,
@@ -496,6 +496,7 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
     client_forget_all_of(c)
     forget_begun(c)
     buf_free(&c.notes)
+    forget_began(c)
     if c.pool != NULL:
         c.pool.clients -= 1
         c.pool.bytes_in += c.link.bytes_in
@@ -593,12 +594,12 @@ cdef void server_end(Relay e, Server *s, int reason) noexcept nogil:
             again = c
         elif p.is_group and not c.greeted:
             greet_by_another(e, c)
-        elif c.phase == CL_WAITING and not c.refitting:
+        elif c.phase == CL_WAITING and not c.refitting and not s.moving:
             # its settings did not get there, so nothing else has: perhaps another server takes them
             c.refitting = 1
             c.phase = CL_IDLE
             e.unpause(&c.link)
-        elif p.is_group and c.phase == CL_WAITING:
+        elif p.is_group and c.phase == CL_WAITING and not s.moving:
             client_fail(e, c, SETTINGS_FAILED, 0)
         elif reason != SETTINGS_FAILED and not c.pinned and at_rest(s) and not c.stream_left:
             # nothing of its own has gone there: it gets another server for that

@@ -23,6 +23,7 @@ from tenant_proxy.relay.core cimport (
     up_server_message, up_switch_failed, up_unlisten,
 )
 from tenant_proxy.relay.hearing cimport NOTIFIED_OWN, hears_first, tell_notes, tell_tag
+from tenant_proxy.relay.lanes cimport moved
 from tenant_proxy.relay.pairing cimport (
     count_pin, keep_together, make_available, maybe_release, server_end, settled, switch_undone,
 )
@@ -170,6 +171,8 @@ cdef int let_go(Relay e, Server *s) noexcept nogil:
     # Its last answer is out: to the pool, once all that came with it has been read, which is no one else's.
     if s.ring.count:
         return 0
+    if s.client != NULL and s.moving:
+        return moved(e, s)
     if s.client != NULL and s.client.phase == CL_WAITING:
         settled(e, s)
         if s.client != NULL and s.client.replay != NULL:

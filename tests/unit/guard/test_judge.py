@@ -247,6 +247,27 @@ def test_effects(sql, expected):
 
 
 @pytest.mark.parametrize(
+    ("sql", "keeps"),
+    [
+        ("SELECT random(), clock_timestamp(), now(), pg_backend_pid()", False),
+        ("SHOW work_mem", False),
+        ("SELECT pg_advisory_xact_lock(1)", True),
+        ("SELECT set_config('work_mem', '7MB', true)", True),
+        ("SELECT set_config($1, $2, true)", True),
+        ("SELECT currval('s')", True),
+        ("DECLARE c CURSOR FOR SELECT 1", True),
+        ("FETCH c", True),
+        ("EXPLAIN ANALYZE SELECT pg_try_advisory_xact_lock(1)", True),
+        ("EXECUTE p", True),
+    ],
+)
+def test_what_a_transaction_keeps(sql, keeps):
+    assert bool(effects(sql) & Effect.KEEPS) is keeps
+    # what has other effects does not move anyway
+    assert not effects(sql) & (Effect.WRITES | Effect.SETTINGS)
+
+
+@pytest.mark.parametrize(
     "sql",
     [
         "INSERT INTO t SELECT 1",

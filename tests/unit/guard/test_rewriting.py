@@ -546,6 +546,22 @@ def test_statements_about_schema_public_do_nothing():
     assert refusal("GRANT USAGE ON SCHEMA public TO beta_app", PUBLIC).reason == "role"
 
 
+def test_what_the_platform_makes_is_there_or_it_is_said_when_it_runs():
+    turned = rewritten('SELECT 1; CREATE EXTENSION IF NOT EXISTS "uuid-ossp" WITH SCHEMA public')
+    assert turned.startswith("SELECT 1; DO 'BEGIN\nIF EXISTS (SELECT FROM pg_catalog.pg_extension")
+    assert 'extension "uuid-ossp" already exists, skipping' in turned
+    # the name ends neither its own literal nor the code
+    assert "= ''a''''b'') THEN" in rewritten('CREATE EXTENSION IF NOT EXISTS "a\'b"')
+    assert rewritten("CREATE SCHEMA IF NOT EXISTS acme").startswith("DO ")
+    for sql in (
+        "CREATE EXTENSION hstore",
+        "CREATE SCHEMA acme",
+        "CREATE SCHEMA IF NOT EXISTS beta",
+        "CREATE SCHEMA IF NOT EXISTS acme AUTHORIZATION acme_app",
+    ):
+        assert refusal(sql).sqlstate == "42501", sql
+
+
 def test_public_is_its_own_where_the_tenant_s_schema_is_called_so():
     sql = "SELECT * FROM public.t"
     assert rewritten(sql, scope(schema="public", public_is_own=True)) == sql
