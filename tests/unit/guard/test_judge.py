@@ -258,7 +258,6 @@ def test_effects(sql, expected):
         ("DECLARE c CURSOR FOR SELECT 1", True),
         ("FETCH c", True),
         ("EXPLAIN ANALYZE SELECT pg_try_advisory_xact_lock(1)", True),
-        ("EXECUTE p", True),
     ],
 )
 def test_what_a_transaction_keeps(sql, keeps):
