@@ -18,8 +18,10 @@ from tenant_proxy.api.examples import BODIES
 from tenant_proxy.api.guarded import Api
 from tenant_proxy.api.problems import problem
 from tenant_proxy.api.routes import access, plans, tenants, work
+from tenant_proxy.catalog.records import Record
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.obs.log import get_logger
+from tenant_proxy.texts import describe
 
 log = get_logger("api")
 
@@ -94,6 +96,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
                     response["content"] = {
                         "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
                     }
+    describe(document["components"]["schemas"], Record)
     document["components"]["schemas"].pop("HTTPValidationError", None)
     document["components"]["schemas"].pop("ValidationError", None)
     return document

@@ -6,6 +6,7 @@ Exit status: 0 all is well, 1 problems were found (or the command failed), 2 wro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from importlib import import_module
 from typing import Annotated, Any, Final
 
@@ -49,16 +50,37 @@ class _Commands(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if len(args) > 1 and args[0] in COMMANDS:
+            found = _imported(args[0])
+            if isinstance(found, typer.Typer):
+                # typer makes all commands of a group, which takes longer than to run one
+                named = [one for one in found.registered_commands if _name_of(one) == args[1]]
+                if named:
+                    narrow = copy(found)
+                    narrow.registered_commands = named
+                    return args[0], get_group(narrow), args[1:]
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        module, attribute = COMMANDS[cmd_name]
-        found = getattr(import_module(f"tenant_proxy.cli.{module}"), attribute)
+        found = _imported(cmd_name)
         if isinstance(found, typer.Typer):
             return get_group(found)
         alone = typer.Typer(add_completion=False)
         alone.command(cmd_name)(found)
         return get_command(alone)
+
+
+def _imported(name: str) -> Any:
+    module, attribute = COMMANDS[name]
+    return getattr(import_module(f"tenant_proxy.cli.{module}"), attribute)
+
+
+def _name_of(command: Any) -> str | None:
+    name: str | None = command.name or command.callback.__name__
+    return name
 
 
 app = typer.Typer(

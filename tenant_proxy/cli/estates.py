@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from tenant_proxy.cli.output import ConfigOption, console, error, print_json
-from tenant_proxy.cli.progress import watched
 from tenant_proxy.cli.town import (
     JsonOption,
     LabelOption,
@@ -287,6 +285,8 @@ _WEIGHTS = {"breaks": "bold red", "doubt": "yellow", "note": "dim"}
 
 
 def _print_problems(found: list[Problem]) -> None:
+    from rich.text import Text
+
     made = table("weight", "object", "what", "mended by")
     for one in found:
         made.add_row(Text(one.weight, _WEIGHTS[one.weight]), one.object, one.what, one.mend)
@@ -365,6 +365,8 @@ def verify_erasure(
         ", ".join(f"{count} {kind}" for kind, count in record["removed"].items()) + " were removed, none left"
     )
     if trusted is None:
+        from rich.text import Text
+
         console(stderr=True).print(
             Text("the signature is good; by whose key it was made only --public-key can tell", "yellow"),
             soft_wrap=True,
@@ -387,6 +389,8 @@ def signing_key(
 
 
 def _watched(config: Path, verb: Callable[[Verbs], Awaitable[Any]], as_json: bool) -> Any:
+    from tenant_proxy.cli.progress import watched
+
     with watched(show=not as_json) as watcher:
 
         async def watching(verbs: Verbs) -> Any:
@@ -403,9 +407,9 @@ def _told(job: Job, text: str, as_json: bool) -> None:
     say(text)
     result = job.result or {}
     for finding in result.get("findings", ()):
-        say(Text(f"  look at: {finding['where']}: {finding['what']}", "yellow"))
+        say(f"  look at: {finding['where']}: {finding['what']}", "yellow")
     for note in result.get("notes", ()):
-        say(Text(f"  did not come along: {note}", "yellow"))
+        say(f"  did not come along: {note}", "yellow")
 
 
 def _amount(job: Job) -> str:

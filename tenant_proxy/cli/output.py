@@ -1,4 +1,7 @@
-"""How commands speak: results on stdout, everything else on stderr, colours only at a terminal."""
+"""How commands speak: results on stdout, everything else on stderr, colours only at a terminal.
+
+rich is imported where something is laid out: what prints one line starts sooner without it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from tenant_proxy.config.problems import Problem
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tenant_proxy.config.problems import Problem
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
@@ -35,11 +39,15 @@ _WIDE = 500
 
 def console(*, stderr: bool = False) -> Console:
     """Made when it is used, so that it writes to where stdout is then."""
+    from rich.console import Console
+
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(stderr=stderr, highlight=False, width=None if terminal else _WIDE)
 
 
 def error(message: str) -> None:
+    from rich.text import Text
+
     console(stderr=True).print(Text.assemble(("tenant-proxy: ", "bold red"), message), soft_wrap=True)
 
 
@@ -54,6 +62,8 @@ def print_json(value: Any) -> None:
 
 def print_problems(problems: Iterable[Problem]) -> None:
     """One line each, as compilers do: file:line:column: severity: …"""
+    from rich.text import Text
+
     out = console(stderr=True)
     for problem in problems:
         before, found, after = str(problem).partition(f" {problem.severity}: ")

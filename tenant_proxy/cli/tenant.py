@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from tenant_proxy.catalog.records import Level, Spec, Tenant, parse
 from tenant_proxy.catalog.states import State
@@ -39,6 +38,8 @@ from tenant_proxy.lifecycle.records import NewAccess, NewTenant, TenantDetails
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from rich.text import Text
 
     from tenant_proxy.lifecycle.door import Door
 
@@ -286,6 +287,8 @@ def _print(tenant: Tenant, as_json: bool) -> None:
 
 
 def _sentence(tenant: Tenant) -> Text:
+    from rich.text import Text
+
     said = Text.assemble(f"tenant {tenant.name} is ", state(tenant.state.value))
     if tenant.state is State.DELETING:
         said.append(f", to be erased after {when(tenant.erase_after)}")

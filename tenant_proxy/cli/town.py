@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.cli import remote
 from tenant_proxy.cli.output import console, error, print_json, print_problems
-from tenant_proxy.config.load import load
-from tenant_proxy.config.problems import ConfigError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
     from tenant_proxy.config.schema import Config
     from tenant_proxy.lifecycle.door import Door
     from tenant_proxy.lifecycle.verbs import Verbs
@@ -67,6 +65,9 @@ STATES = {
 
 
 def configuration(path: Path) -> Config:
+    from tenant_proxy.config.load import load
+    from tenant_proxy.config.problems import ConfigError
+
     try:
         return load(path).config
     except ConfigError as failed:
@@ -148,6 +149,8 @@ def fail(failure: Failure, *, as_json: bool = False) -> NoReturn:
     if as_json:
         print_json({"error": failure.to_json()})
     else:
+        from rich.text import Text
+
         error(failure.message)
         out = console(stderr=True)
         if failure.detail:
@@ -167,11 +170,16 @@ def print_sql(statements: Sequence[str], *, as_json: bool = False) -> None:
     )
 
 
-def say(text: str | Text) -> None:
-    console().print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
+def say(text: str | Text, style: str = "") -> None:
+    from rich.text import Text
+
+    console().print(Text(text, style) if isinstance(text, str) else text, soft_wrap=True)
 
 
 def table(*titles: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold")
     for title in titles:
         made.add_column(title, overflow="fold")
@@ -179,10 +187,12 @@ def table(*titles: str) -> Table:
 
 
 def print_table(made: Table, empty: str) -> None:
-    console().print(made) if made.row_count else say(Text(empty, "dim"))
+    console().print(made) if made.row_count else say(empty, "dim")
 
 
 def state(name: str) -> Text:
+    from rich.text import Text
+
     return Text(name, STATES.get(name, ""))
 
 
@@ -264,6 +274,9 @@ def _complete(context: typer.Context, query: str, incomplete: str) -> list[str]:
     path = context.params.get("config") or os.environ.get("TENANT_PROXY_CONFIG")
     if not path:
         return []
+
+    from tenant_proxy.config.load import load
+    from tenant_proxy.config.problems import ConfigError
 
     async def read() -> list[str]:
         from tenant_proxy.catalog.store import Store

@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tenant_proxy.config.reload import When, when_of
-from tenant_proxy.config.schema import Config, Policy, SecretRef
+from tenant_proxy.config.schema import Config, Policy, SecretRef, Section
 from tenant_proxy.config.validate import Shape
+from tenant_proxy.texts import describe, texts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Key:
 
 def json_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of the configuration file."""
-    schema = Config.model_json_schema(by_alias=True)
+    schema = _schema_of(Config)
     tenant = schema["$defs"]["Tenant"]["properties"]
     for key, model in (("pool", "Pool"), ("policy", "Policy")):
         tenant[key] |= {"$ref": f"#/$defs/{model}"}
@@ -56,9 +57,15 @@ def json_schema() -> dict[str, Any]:
 
 def policy_schema() -> dict[str, Any]:
     """The same of a policy file."""
-    schema = Policy.model_json_schema(by_alias=True)
+    schema = _schema_of(Policy)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tenant_proxy policy"}
     return head | schema | head
+
+
+def _schema_of(model: type[Section]) -> dict[str, Any]:
+    schema = model.model_json_schema(by_alias=True)
+    describe(schema.get("$defs", {}) | {model.__name__: schema}, Section)
+    return schema
 
 
 def keys() -> list[Key]:
@@ -79,6 +86,7 @@ def section_text(name: str) -> str:
 
 
 def _keys(model: type[BaseModel], prefix: str) -> Iterator[Key]:
+    texts = texts_of(model)
     for name, field in model.model_fields.items():
         shape = Shape.of(field.annotation, tuple(field.metadata))
         key = f"{prefix}{field.alias or name}"
@@ -93,7 +101,7 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[Key]:
             allowed=_allowed(shape),
             unit=next((u for u in ("s", "bytes") if name.endswith(f"_{u}")), ""),
             when=when_of(key),
-            text=" ".join((field.description or "").split()),
+            text=" ".join(texts.get(name, "").split()),
             secret=shape.model is SecretRef,
         )
         if inner is not None:

@@ -5,7 +5,7 @@ in `_s`, sizes in `_bytes`.  0 switches a time-out or limit off unless its text
 says otherwise.  Secrets are given as `SecretRef` (environment or file), and are
 resolved by `config.load`, never printed.
 
-The text under each key is its description: it becomes the JSON schema's, and a row
+The text under each key is its description: `texts` makes it the JSON schema's, and a row
 of docs/configuration.md.
 """
 
@@ -29,7 +29,7 @@ ADMIN_DATABASES: Final = ("tenant_proxy", "pgbouncer")
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PoolMode(StrEnum):

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+import orjson
 
 from tenant_proxy.config.schema import Config
 from tenant_proxy.control import catalog
@@ -46,7 +46,7 @@ LONGEST_PAUSE_S: Final = 5.0
 #: rows of one call to the workers, who do nothing else while they take them
 CHUNK: Final = 200
 #: … where they have no clients yet that would wait
-FIRST_CHUNK: Final = 2500
+FIRST_CHUNK: Final = 1000
 SERVE_S: Final = 60.0
 #: of what can't be used, so many are shown
 MAX_PROBLEMS: Final = 1000
@@ -94,6 +94,8 @@ class Follower:
         self._noticed_at = 0.0
         self._woken = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+        #: the workers had the catalog's from a process before this one
+        self._restarted = bool(self._marks["tenants"])
         #: set when all was read for the first time
         self.synced = asyncio.Event()
 
@@ -177,14 +179,17 @@ class Follower:
             some.clear()
         everything, self._everything = self._everything, False
         noticed_at, self._noticed_at = self._noticed_at, 0.0
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
+        async with connection.transaction(isolation="repeatable_read", readonly=True), _Beside() as beside:
             tenants = await self._read(connection, "tenants", None if everything else names["tenants"])
+            if everything and not self._marks["tenants"] and not self._marks["logins"]:
+                # at the first start the workers can take them while logins are read
+                beside.start(self._tell(tenants, {}, {"tenants": [], "logins": []}))
             logins = await self._read(connection, "logins", None if everything else names["logins"])
         gone: dict[Kind, list[str]] = {
             "tenants": self._gone("tenants", tenants, None if everything else names["tenants"]),
             "logins": self._gone("logins", logins, None if everything else names["logins"]),
         }
-        changed = await self._tell(tenants, logins, gone)
+        changed = (beside.result or 0) + await self._tell(tenants, logins, gone)
         self.state.changes += changed
         self.state.resyncs += everything
         self.state.tenants, self.state.logins = len(self._marks["tenants"]), len(self._marks["logins"])
@@ -244,7 +249,7 @@ class Follower:
                 if known.get(name) != mark:
                     marks[kind][name] = mark
         parts: list[tuple[Kind, list[str], list[str]]] = []
-        size = CHUNK if self._marks["tenants"] else FIRST_CHUNK
+        size = CHUNK if self.synced.is_set() or self._restarted else FIRST_CHUNK
         for kind in ("logins", "tenants"):
             parts += [(kind, [], some) for some in _chunks(gone[kind], size)]
         for kind in ("tenants", "logins"):
@@ -301,10 +306,33 @@ class Follower:
         }
 
 
+class _Beside:
+    """One piece of work beside a block: it has ended when the block has, and its failure is the block's."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[int] | None = None
+        self.result: int | None = None
+
+    async def __aenter__(self) -> _Beside:
+        return self
+
+    def start(self, work: Coroutine[Any, Any, int]) -> None:
+        self._task = asyncio.create_task(work)
+
+    async def __aexit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if self._task is None:
+            return
+        if failed is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            return
+        self.result = await self._task
+
+
 def _mark(row: Row) -> str:
     """A digest of a row."""
-    text = json.dumps(row, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    text = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(text, digest_size=12).hexdigest()
 
 
 def _chunks(names: Iterable[str], size: int) -> Iterable[list[str]]:

@@ -7,12 +7,12 @@ values: so there is one set of rules for both.  A row that can't be used is left
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
+import orjson
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tenant_proxy.config.schema import (
     ADMIN_DATABASES,
@@ -20,12 +20,14 @@ from tenant_proxy.config.schema import (
     Config,
     GuardMode,
     Isolation,
+    PgName,
     Policy,
     Pool,
     PoolMode,
     SecretRef,
     Section,
     Tenant,
+    TenantName,
     User,
     merged,
 )
@@ -34,6 +36,22 @@ from tenant_proxy.tenancy.space import space_of
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SectionT = TypeVar("SectionT", bound=Section)
+RecordT = TypeVar("RecordT", bound="TenantInfo | Login")
+
+#: who it is: what those that are otherwise alike differ in
+_WHO_TENANT = ("name", "schema", "space")
+_WHO_LOGIN = ("name", "tenants", "roles", "server_user", "verifier")
+_TENANT_NAMES: TypeAdapter[tuple[str, str, str]] = TypeAdapter(
+    tuple[TenantName, PgName, str], config=ConfigDict(strict=True)
+)
+_LOGIN_NAMES: TypeAdapter[tuple[str, list[str], dict[str, str], str, dict[Literal["value"], str]]] = (
+    TypeAdapter(
+        tuple[PgName, list[TenantName], dict[TenantName, PgName], PgName, dict[Literal["value"], str]],
+        config=ConfigDict(strict=True),
+    )
+)
+#: records kept to make others from
+_MAX_ALIKE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +162,9 @@ class Builder:
         self._config = config
         self._clusters = {cluster.name: cluster for cluster in config.clusters}
         self._databases: dict[tuple[str, str], Cluster] = {}
-        self._merged: dict[tuple[type[Section], str], Section] = {}
+        self._merged: dict[tuple[type[Section], bytes], Section] = {}
+        #: what differs in who it is alone is made from it; by all the rest of its row
+        self._alike: dict[bytes, TenantInfo | Login] = {}
         self._secret = _reveal(config.secret)
 
     def tenant(self, tenant: Tenant, space: str | None = None, *, full: bool = False) -> TenantInfo:
@@ -193,22 +213,36 @@ class Builder:
         )
 
     def served_tenant(self, row: Mapping[str, Any]) -> TenantInfo:
-        """Of the catalog; ValueError, fit to be logged, if it can't be used."""
-        given = dict(row)
+        """Of the catalog; ValueError, fit to be logged, if it can't be used.
+
+        Thousands that have the same plan differ in who they are alone, which is then all that is looked at.
+        """
+        key = _canonical({name: value for name, value in row.items() if name not in _WHO_TENANT})
+        alike = self._alike.get(key)
+        if alike is None or not isinstance(alike, TenantInfo):
+            return self._keep_alike(key, self._served_tenant(row))
+        try:
+            name, schema, space = _TENANT_NAMES.validate_python(tuple(map(row.get, _WHO_TENANT)))
+        except ValidationError:
+            return self._served_tenant(row)  # it takes what is left out, and knows what to say
+        info = replace(alike, name=name, schema=schema, space=space)
+        _check_names(info)
+        _check_settings(info)
+        return info
+
+    def _served_tenant(self, row: Mapping[str, Any]) -> TenantInfo:
+        # a default that is a list is copied anew for each, which takes longer than all the rest
+        given: dict[str, Any] = {"logins": [], **row}
         space = given.pop("space", None)
         full = bool(given.pop("over_storage", False))
         tenant = _validate(Tenant, given)
-        schema = tenant.schema_ or tenant.name
-        if tenant.name in ADMIN_DATABASES:
-            raise ValueError("the name is that of the admin console")
-        if schema in SYSTEM_SCHEMAS or schema.startswith("pg_"):
-            raise ValueError(f'"{schema}" is a schema of PostgreSQL itself')
         if tenant.cluster is not None and tenant.cluster not in self._clusters:
             raise ValueError(f'this proxy has no cluster "{tenant.cluster}"')
         try:
             info = self.tenant(tenant, space, full=full)
         except ValidationError as error:
             raise ValueError(_what_is_wrong(error)) from None
+        _check_names(info)
         _check_settings(info)
         if info.isolation is Isolation.SHARED:
             if info.cluster.service.user is None:
@@ -221,7 +255,34 @@ class Builder:
 
     def served_login(self, row: Mapping[str, Any]) -> Login:
         """Of the catalog; it is never an admin of the proxy.  ValueError as above."""
-        user = _validate(User, row)
+        key = _canonical({name: value for name, value in row.items() if name not in _WHO_LOGIN})
+        alike = self._alike.get(key)
+        if alike is None or not isinstance(alike, Login) or "previous" in row or "tenant" in row:
+            return self._keep_alike(key, self._served_login(row))
+        try:
+            name, tenants, roles, server_user, verifier = _LOGIN_NAMES.validate_python(
+                tuple(map(row.get, _WHO_LOGIN))
+            )
+        except ValidationError:
+            return self._served_login(row)
+        return replace(
+            alike,
+            name=name,
+            tenants=tuple(dict.fromkeys(tenants)),
+            roles=roles,
+            server_user=server_user,
+            verifier=verifier["value"],
+            previous_user=server_user,
+        )
+
+    def _keep_alike(self, key: bytes, found: RecordT) -> RecordT:
+        if len(self._alike) >= _MAX_ALIKE:
+            self._alike.clear()
+        self._alike[key] = found
+        return found
+
+    def _served_login(self, row: Mapping[str, Any]) -> Login:
+        user = _validate(User, {"locked_settings": {}, **row})
         if user.admin or user.stats or user.password is not None:
             raise ValueError("logins of the catalog have verifiers, and no rights on the console")
         return self.login(user)
@@ -241,12 +302,24 @@ class Builder:
         """`merged`, once for all who give the same."""
         if not override:
             return base
-        key = type(base), json.dumps(override, sort_keys=True, default=str)
+        key = type(base), _canonical(override)
         known = self._merged.get(key)
         if known is None:
             known = self._merged[key] = merged(base, override)
         assert isinstance(known, type(base))
         return known
+
+
+def _canonical(value: object) -> bytes:
+    """Equal values, equal bytes; as json.dumps would take them."""
+    return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+
+
+def _check_names(tenant: TenantInfo) -> None:
+    if tenant.name in ADMIN_DATABASES:
+        raise ValueError("the name is that of the admin console")
+    if tenant.schema in SYSTEM_SCHEMAS or tenant.schema.startswith("pg_"):
+        raise ValueError(f'"{tenant.schema}" is a schema of PostgreSQL itself')
 
 
 def _check_settings(tenant: TenantInfo) -> None:

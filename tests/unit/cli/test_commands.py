@@ -178,3 +178,11 @@ def test_as_a_module():
         [sys.executable, "-m", "tenant_proxy", "version"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"tenant-proxy {__version__}\n")
+
+
+def test_a_command_imports_what_it_needs_alone():
+    """Nearly all the time that a verb takes is imports."""
+    heavy = ("rich", "fastapi", "uvicorn", "prometheus_client", "pglast", "tenant_proxy.config.crosscheck")
+    code = f"import sys, tenant_proxy.cli.tenant; print([one for one in {heavy} if one in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -55,6 +55,14 @@ async def test_children_call_each_other_through_the_supervisor(exchange):
     assert await control.call("worker:1", "echo", {"text": "grüß"}) == "grüß"
 
 
+async def test_words_that_are_no_text_and_large_numbers_arrive(exchange):
+    """As a client's name that is no UTF-8."""
+    exchange.hub.on("echo", lambda caller, params: params)
+    worker = await exchange.child("worker:0", 0)
+    for value in (b"caf\xe9".decode("utf-8", "surrogateescape"), 1 << 70, -(1 << 63), None, {"1": 2.5}):
+        assert await worker.call("supervisor", "echo", {"value": value}) == {"value": value}
+
+
 async def test_many_calls_at_once_get_their_own_answers(exchange):
     worker = await exchange.child("worker:0", 0)
     control = await exchange.child("control")

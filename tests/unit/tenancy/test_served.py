@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tenant_proxy.config.load import load_text
-from tenant_proxy.tenancy.records import Served
+from tenant_proxy.tenancy.records import Builder, Served
 from tenant_proxy.tenancy.registry import Registry
 
 FILE = """
@@ -128,3 +130,48 @@ def test_a_role_in_place_of_the_tenants_own(registry: Registry):
     assert found.max_clients == 1
     assert registry.tenant_as("beta", None) is registry.tenants["beta"]
     assert registry.tenant_as("nobody", "x") is None
+
+
+_WORDS: st.SearchStrategy[Any] = st.sampled_from(
+    ["beta", "gamma", "pg_x", "pgbouncer", "Bad", "", "x" * 64, "a b", None, 7, []]
+)
+_TENANTS = st.fixed_dictionaries(
+    {"name": _WORDS, "schema": _WORDS, "cluster": st.sampled_from(["main", "nowhere"])},
+    optional={
+        "space": _WORDS,
+        "max_clients": st.sampled_from([0, 5, -1]),
+        "settings": st.sampled_from([{}, {"work_mem": "1MB"}, {"role": "postgres"}]),
+        "policy": st.sampled_from([{}, {"mode": "off"}, {"modee": 1}]),
+        "labels": st.just({"region": "eu"}),
+        "surplus": st.just(1),
+    },
+)
+_LOGINS = st.fixed_dictionaries(
+    {"name": _WORDS, "tenants": st.lists(_WORDS, max_size=2)},
+    optional={
+        "roles": st.sampled_from([{}, {"beta": "beta_rw"}, {"Bad": "x"}, {"beta": None}, []]),
+        "server_user": _WORDS,
+        "verifier": st.sampled_from([{"value": VERIFIER}, {"value": 1}, {"env": "HOME"}, {}, None]),
+        "previous": st.sampled_from([{}, {"verifier": {"value": VERIFIER}, "server_user": "old"}]),
+        "tenant": st.sampled_from(["beta", None]),
+        "admin": st.booleans(),
+        "addresses": st.sampled_from([[], ["10.0.0.0/8"], ["nowhere"]]),
+    },
+)
+
+
+@given(st.lists(_TENANTS, max_size=6), st.lists(_LOGINS, max_size=6))
+def test_what_is_made_of_one_that_is_alike_is_what_its_row_says(tenants: list[Any], logins: list[Any]):
+    config = load_text(FILE, environ={}).config
+    builder = Builder(config)
+
+    def made(what: str, row: Any, builder: Builder) -> object:
+        try:
+            return getattr(builder, what)(row)
+        except ValueError as error:
+            return str(error)
+
+    for what, rows in (("served_tenant", tenants), ("served_login", logins)):
+        # the second time there is one that is alike
+        for row in [*rows, *rows]:
+            assert made(what, row, builder) == made(what, row, Builder(config))
