@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from http import HTTPStatus
 from typing import Any, Final
@@ -15,9 +16,10 @@ import tenant_proxy
 from tenant_proxy import web
 from tenant_proxy.api.callers import Callers
 from tenant_proxy.api.examples import BODIES
-from tenant_proxy.api.guarded import Api
+from tenant_proxy.api.guarded import Api, Failures
 from tenant_proxy.api.problems import problem
-from tenant_proxy.api.routes import access, plans, tenants, work
+from tenant_proxy.api.routes import access, plans, tenants, webhooks, work
+from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Record
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.obs.log import get_logger
@@ -37,7 +39,8 @@ _CODES: Final = {404: "not_found", 405: "method_not_allowed", 400: "malformed"}
 def create_app(context: Context) -> FastAPI:
     """Of an open context; Failure where the keys of JSON Web Tokens can't be read."""
     app = _described()
-    app.state.api = Api(context, Callers(context.store, context.config.api.jwt))
+    config = context.config.api
+    app.state.api = Api(context, Callers(context.store, config.jwt), Failures(config.failures_per_minute))
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> JSONResponse:
@@ -71,7 +74,7 @@ def _described() -> FastAPI:
         openapi_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    for module in (tenants, access, plans, work):
+    for module in (tenants, access, plans, work, webhooks):
         app.include_router(module.routes)
     return app
 
@@ -109,13 +112,27 @@ async def serve(context: Context, address: str, port: int, *, signals: bool = Tr
     app = create_app(context)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.create_server((address, port), family=family)
-    config = web.config_of(app, connections=MAX_REQUESTS, keep_alive_s=KEEP_ALIVE_S, grace_s=STOP_GRACE_S)
-    log.info("the API listens", addr=f"{address}:{port}")
+    config = web.config_of(
+        app, connections=MAX_REQUESTS, keep_alive_s=KEEP_ALIVE_S, grace_s=STOP_GRACE_S, **_tls(context)
+    )
+    log.info("the API listens", addr=f"{address}:{port}", tls=config.is_ssl)
     try:
         await (uvicorn.Server if signals else web.Server)(config).serve([listener])
     finally:
         listener.close()
         await app.state.api.stop()
+
+
+def _tls(context: Context) -> dict[str, str]:
+    api = context.config.api
+    if api.cert is None:
+        return {}
+    if api.key is None:
+        raise Failure("invalid", "api.cert needs api.key beside it")
+    for path in (api.cert, api.key):
+        if not os.access(path, os.R_OK):
+            raise Failure("invalid", f"{path}: can't be read")
+    return {"ssl_certfile": api.cert, "ssl_keyfile": api.key}
 
 
 def bare_document() -> dict[str, Any]:

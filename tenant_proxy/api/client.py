@@ -32,11 +32,14 @@ from tenant_proxy.catalog.records import (
     Record,
     Tenant,
     Token,
+    Webhook,
+    WebhookDelivery,
 )
 from tenant_proxy.catalog.states import State
 from tenant_proxy.lifecycle.records import (
     Granted,
     IssuedToken,
+    IssuedWebhook,
     NewAccess,
     NewTenant,
     Onboarded,
@@ -332,6 +335,25 @@ class Client:
 
     async def token_revoke(self, name: str) -> None:
         await self._ask("DELETE", f"/tokens/{_part(name)}")
+
+    # --- webhooks
+
+    async def webhook_add(self, name: str, url: str, events: list[str] | None = None) -> IssuedWebhook:
+        body = {"name": name, "url": url, "events": events or []}
+        return await self._record(IssuedWebhook, "POST", "/webhooks", body)
+
+    async def webhook_list(self) -> list[Webhook]:
+        return await self._all(Webhook, "/webhooks")
+
+    async def webhook_remove(self, name: str) -> None:
+        await self._ask("DELETE", f"/webhooks/{_part(name)}")
+
+    async def webhook_test(self, name: str) -> WebhookDelivery:
+        return await self._record(WebhookDelivery, "POST", f"/webhooks/{_part(name)}/test")
+
+    async def webhook_deliveries(self, name: str, *, limit: int = 50) -> list[WebhookDelivery]:
+        path = f"/webhooks/{_part(name)}/deliveries"
+        return await self._all(WebhookDelivery, path, {"limit": limit})
 
     # --- requests
 

@@ -103,6 +103,17 @@ STORY: Final = [
     Example("token_create", "POST", "/v1/tokens", 201, {"name": "ci", "role": "reader"}),
     Example("token_list", "GET", "/v1/tokens", 200),
     Example("token_revoke", "DELETE", "/v1/tokens/ci", 204),
+    Example(
+        "webhook_add",
+        "POST",
+        "/v1/webhooks",
+        201,
+        {"name": "audit", "url": "https://hooks.example.invalid/tenants", "events": ["tenant.*"]},
+    ),
+    Example("webhook_list", "GET", "/v1/webhooks", 200),
+    Example("webhook_test", "POST", "/v1/webhooks/audit/test", 200),
+    Example("webhook_deliveries", "GET", "/v1/webhooks/audit/deliveries?limit=5", 200),
+    Example("webhook_remove", "DELETE", "/v1/webhooks/audit", 204),
     Example("plan_delete", "DELETE", "/v1/plans/standard", 409),
 ]
 

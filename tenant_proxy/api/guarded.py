@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -30,6 +32,9 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_WAIT_S: Final = 60.0
+_MINUTE_S: Final = 60.0
+#: that failures are counted of
+_MAX_ADDRESSES: Final = 10_000
 
 #: what a catalog says, or does not, whose server is being stopped or started
 _AWAY: Final = (
@@ -50,6 +55,7 @@ class Api:
 
     context: Context
     callers: Callers
+    failures: Failures
     #: jobs that go on after their request was answered
     working: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -70,6 +76,39 @@ class _TooLarge(Exception):
     pass
 
 
+class _TooMany(Exception):
+    def __init__(self, left_s: float) -> None:
+        super().__init__(left_s)
+        self.left_s = left_s
+
+
+class Failures:
+    """Counts, by address, who guesses tokens: so many a minute, and then nothing is looked up for it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        #: address -> when its minute began, failures since then; the oldest first
+        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def note(self, address: str) -> None:
+        began, count = self._counts.get(address, (time.monotonic(), 0))
+        if time.monotonic() - began >= _MINUTE_S:
+            began, count = time.monotonic(), 0
+        self._counts[address] = (began, count + 1)
+        while len(self._counts) > _MAX_ADDRESSES:
+            self._counts.popitem(last=False)
+
+    def left_s(self, address: str) -> float:
+        """For how long it is refused; not at all if not positive."""
+        began, count = self._counts.get(address, (0.0, 0))
+        if not self._limit or count < self._limit:
+            return 0.0
+        left = began + _MINUTE_S - time.monotonic()
+        if left <= 0:
+            del self._counts[address]
+        return left
+
+
 class Guarded(APIRoute):
     """The name of a route's function is the operation that `permissions` knows."""
 
@@ -81,12 +120,23 @@ class Guarded(APIRoute):
             api: Api = request.app.state.api
             begun = time.monotonic()
             actor = ""
+            address = request.client.host if request.client is not None else ""
             try:
+                if (left := api.failures.left_s(address)) > 0:
+                    raise _TooMany(left)
                 principal = await api.callers.identify(request.headers.get("authorization"))
                 actor = principal.actor
                 authorize(principal, operation, request.path_params.get("tenant"))
                 response = await _answer(api, principal, request, handle)
+            except _TooMany as error:
+                response = problem(
+                    429,
+                    "too_many",
+                    "this address has sent too many requests without a good token",
+                    headers={"Retry-After": str(math.ceil(error.left_s))},
+                )
             except Unauthenticated:
+                api.failures.note(address)
                 challenge = {"WWW-Authenticate": 'Bearer realm="tenant_proxy"'}
                 response = problem(
                     401, "unauthenticated", "no token, or none that is good", headers=challenge

@@ -84,6 +84,11 @@ MATRIX: Final[dict[str, frozenset[Role]]] = {
     "token_list": _AUDIT,
     "token_create": _ADMIN,
     "token_revoke": _ADMIN,
+    "webhook_list": _AUDIT,
+    "webhook_add": _ADMIN,
+    "webhook_remove": _ADMIN,
+    "webhook_test": _ADMIN,
+    "webhook_deliveries": _AUDIT,
 }
 
 

@@ -30,6 +30,7 @@ _TITLES: Final = {
     **CODES,
     "unauthenticated": "a token is needed",
     "method_not_allowed": "this can't be done to it",
+    "too_many": "too many requests failed",
     "too_large": "the request is too large",
     "malformed": "the request can't be read",
     "internal": "an error of ours",

@@ -259,6 +259,38 @@ class Token(Record):
     used_at: datetime | None = None
 
 
+class Webhook(Record):
+    """Who is told of changes."""
+
+    id: int
+    name: Name
+    url: str
+    events: list[str]
+    """Actions of the log of changes, such as tenant.suspend, or tenant.*; all if there are none."""
+    created_at: datetime
+    gone_at: datetime | None = None
+    """It has answered 410, and is told no more."""
+
+
+class WebhookDelivery(Record):
+    """What became of one entry of the log at one webhook."""
+
+    id: int
+    """0 of a test."""
+    webhook: Name
+    event: str
+    subject: str
+    state: Literal["waiting", "delivered", "failed"]
+    attempts: int
+    status: int | None = None
+    """The last answer's."""
+    error: str = ""
+    created_at: datetime
+    next_at: datetime | None = None
+    """When it is tried next, while it waits."""
+    ended_at: datetime | None = None
+
+
 RecordT = TypeVar("RecordT", bound=Record)
 
 

@@ -39,6 +39,7 @@ _VIOLATIONS: Final = {
     "job_one_a_tenant": ("busy", "another job is at work on this tenant"),
     "custom_role_tenant_name_key": ("exists", "the tenant has a role of this name"),
     "access_tenant_custom_role_fkey": ("conflict", "the role is still granted to logins"),
+    "webhook_name_key": ("exists", "there is a webhook of this name"),
     "token_name_key": ("exists", "there is a token of this name"),
 }
 

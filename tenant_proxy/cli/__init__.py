@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "db": ("db", "db_app"),
     "api": ("api", "api_app"),
     "token": ("token", "token_app"),
+    "webhook": ("webhook", "webhook_app"),
     "catalog": ("catalog", "catalog_app"),
     "guard": ("guard", "guard_app"),
     "version": ("version", "version"),

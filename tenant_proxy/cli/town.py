@@ -61,6 +61,8 @@ STATES = {
     "undoing": "yellow",
     "done": "green",
     "undone": "yellow",
+    "waiting": "cyan",
+    "delivered": "green",
 }
 
 

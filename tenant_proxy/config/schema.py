@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -460,7 +461,30 @@ class Api(Section):
     """Where it listens."""
     port: Port = 9128
     """Its TCP port."""
+    cert: str | None = None
+    """PEM file with its certificate and what leads to the CA; without one it speaks HTTP, not HTTPS."""
+    key: str | None = None
+    """PEM file with the certificate's private key, without a pass phrase."""
+    failures_per_minute: Count = 30
+    """Requests of one address without a good token, before it is told 429 for the rest of the minute."""
     jwt: Jwt = Jwt()
+
+
+class Webhooks(Section):
+    """Where requests may go that webhooks and services of plans ask for."""
+
+    allowed_networks: list[str] = []
+    """Addresses and ranges such as 10.0.0.0/8 beside the public ones; there http will do, elsewhere it must
+    be https."""
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 10
+    """For a request."""
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _networks(cls, given: list[str]) -> list[str]:
+        for one in given:
+            ip_network(one, strict=False)
+        return given
 
 
 class Catalog(Section):
@@ -538,6 +562,7 @@ class Config(Section):
     catalog: Catalog = Catalog()
     api: Api = Api()
     lifecycle: Lifecycle = Lifecycle()
+    webhooks: Webhooks = Webhooks()
     log: Log = Log()
 
 

@@ -101,6 +101,7 @@ class Control:
         self._follower = Follower(self._client, self._config, proxy_name(self._config), self._boot["served"])
         self._following = asyncio.create_task(self._follower.run())
         self._caretaker = Caretaker(self._config, proxy_name(self._config))
+        self._follower.noticed = self._caretaker.wake
         self._caretaking = asyncio.create_task(self._caretaker.run())
 
     def _on_reload(self, params: dict[str, Any]) -> dict[str, Any]:

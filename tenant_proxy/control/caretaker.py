@@ -7,6 +7,7 @@ Several proxies of one catalog may all do it.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,11 @@ class Caretaker:
     def __init__(self, config: Config, proxy: str) -> None:
         self._config = config
         self._proxy = proxy
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something has changed, of which webhooks may want to be told."""
+        self._woken.set()
 
     def reload(self, config: Config) -> None:
         self._config = config
@@ -38,7 +44,11 @@ class Caretaker:
                     pause = await self._once()
                 except Exception as problem:
                     log.warning("upkeep of the catalog failed", reason=str(problem) or type(problem).__name__)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(_PAUSE_MIN_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(pause - _PAUSE_MIN_S, 0)):
+                    await self._woken.wait()
+            self._woken.clear()
 
     async def _once(self) -> float:
         """How long until it is worth the while again."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,6 +92,8 @@ class Follower:
         self._names: dict[Kind, set[str]] = {"tenants": set(), "logins": set()}
         self._everything = False
         self._noticed_at = 0.0
+        #: told of each notice
+        self.noticed: Callable[[], None] = lambda: None
         self._woken = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         #: the workers had the catalog's from a process before this one
@@ -169,6 +171,7 @@ class Follower:
         else:
             self._everything = True
         self._woken.set()
+        self.noticed()
 
     # --- reading ------------------------------------------------------------------
 
@@ -248,6 +251,15 @@ class Follower:
                 mark = _mark(row)
                 if known.get(name) != mark:
                     marks[kind][name] = mark
+        count = sum(map(len, (*marks.values(), *gone.values())))
+        if 0 < count <= CHUNK:
+            # at once, so that nobody meets half of it: a tenant renamed, its logins still with the old name
+            all_rows = {
+                "tenants": [tenants[name] for name in marks["tenants"]],
+                "logins": [logins[name] for name in marks["logins"]],
+            }
+            await self._tell_part(all_rows, marks, gone)
+            return count
         parts: list[tuple[Kind, list[str], list[str]]] = []
         size = CHUNK if self.synced.is_set() or self._restarted else FIRST_CHUNK
         for kind in ("logins", "tenants"):
@@ -255,23 +267,27 @@ class Follower:
         for kind in ("tenants", "logins"):
             parts += [(kind, some, []) for some in _chunks(marks[kind], size)]
         for kind, new, old in parts:
-            rows = tenants if kind == "tenants" else logins
-            await self._tell_part(kind, [rows[name] for name in new], {n: marks[kind][n] for n in new}, old)
-        return sum(len(new) + len(old) for _, new, old in parts)
+            source = tenants if kind == "tenants" else logins
+            await self._tell_part(
+                {kind: [source[name] for name in new]}, {kind: {n: marks[kind][n] for n in new}}, {kind: old}
+            )
+        return count
 
-    async def _tell_part(self, kind: Kind, rows: list[Row], marks: dict[str, str], gone: list[str]) -> None:
-        params: dict[str, Any] = {"marks": {"tenants": {}, "logins": {}}}
-        for one in ("tenants", "logins"):
-            params |= {one: [], f"gone_{one}": []}
-        params |= {kind: rows, f"gone_{kind}": gone}
-        params["marks"][kind] = marks
+    async def _tell_part(
+        self, rows: dict[Kind, list[Row]], marks: dict[Kind, dict[str, str]], gone: dict[Kind, list[str]]
+    ) -> None:
+        served: dict[str, Any] = {}
+        for kind in _WORD.values():
+            served |= {kind: rows.get(kind, []), f"gone_{kind}": gone.get(kind, [])}
+        params = served | {"marks": {kind: marks.get(kind, {}) for kind in _WORD.values()}}
         await self._hub.call("supervisor", "serve", params, SERVE_S)
-        self._marks[kind].update(marks)
-        for name in gone:
-            self._marks[kind].pop(name, None)
-        word = "tenant" if kind == "tenants" else "login"
-        served = {name: params[name] for name in ("tenants", "logins", "gone_tenants", "gone_logins")}
-        self._find_problems(Served(**served, whole=False), [(word, name) for name in (*marks, *gone)])
+        told = []
+        for word, kind in _WORD.items():
+            self._marks[kind].update(params["marks"][kind])
+            for name in served[f"gone_{kind}"]:
+                self._marks[kind].pop(name, None)
+            told += [(word, name) for name in (*params["marks"][kind], *served[f"gone_{kind}"])]
+        self._find_problems(Served(**served, whole=False), told)
 
     def _find_problems(self, served: Served, told: Iterable[tuple[str, str]]) -> None:
         """The workers leave out what they can't use; here it is said."""

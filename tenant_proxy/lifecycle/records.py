@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from tenant_proxy.catalog.records import Access, Job, Level, Name, Record, Spec, Tenant, Token
+from tenant_proxy.catalog.records import Access, Job, Level, Name, Record, Spec, Tenant, Token, Webhook
 from tenant_proxy.config.schema import Count, PgName
 
 
@@ -106,3 +106,19 @@ class IssuedToken(Record):
     token: Token
     secret: Annotated[str, Field(repr=False)]
     """What callers send; shown once, and kept nowhere."""
+
+
+class NewWebhook(Record):
+    """What `webhook add` takes."""
+
+    name: Name
+    url: Annotated[str, Field(min_length=1, max_length=2000)]
+    """https://HOST[:PORT]/PATH"""
+    events: list[Annotated[str, Field(pattern=r"^[a-z_]+\.([a-z_]+|\*)$")]] = Field(default_factory=list)
+    """Actions of the log of changes, such as tenant.suspend, or tenant.*; all if there are none."""
+
+
+class IssuedWebhook(Record):
+    webhook: Webhook
+    secret: Annotated[str, Field(repr=False)]
+    """What its requests are signed with; shown once, and kept nowhere."""

@@ -8,7 +8,7 @@ A plug-in is an entry point of the group `tenant_proxy.provision`: an object (or
 What `provision` returns is kept with the job and shown with it, so it holds no secrets.  Both must be safe
 to run again.  A service that is an http(s) URL is a webhook: the same two, as POST requests of JSON with
 `action` and `tenant`, signed with the configuration's `secret` (X-Tenant-Proxy-Signature: sha256=…, an HMAC
-of the body).  Any answer but 2xx fails the step.
+of the body).  Any answer but 2xx fails the step; where it may go, `outbound` says.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import asyncio
 import hashlib
 import hmac
 import json
-import urllib.error
-import urllib.request
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.lifecycle import outbound
 
 if TYPE_CHECKING:
     from tenant_proxy.catalog.records import Tenant
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 GROUP: Final = "tenant_proxy.provision"
 SIGNATURE: Final = "X-Tenant-Proxy-Signature"
-_TIMEOUT_S: Final = 30.0
 
 Action = Literal["provision", "unprovision"]
 
@@ -84,18 +82,14 @@ def _load(name: str) -> Service:
 
 def _post(url: str, action: Action, tenant: Tenant, config: Config) -> dict[str, Any] | None:
     body = json.dumps({"action": action, "tenant": tenant.to_json()}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
+    headers = {"Content-Type": "application/json"}
     if config.secret is not None:
         digest = hmac.new(config.secret.reveal().encode(), body, hashlib.sha256).hexdigest()
-        request.add_header(SIGNATURE, f"sha256={digest}")
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
-            answer = response.read(65536)
-    except urllib.error.HTTPError as error:
-        with error:
-            raise Failure("refused", f"the webhook {url} answered {error.code}") from None
-    except OSError as error:
-        raise Failure("unavailable", f"the webhook {url} can't be reached: {error}") from None
+        headers[SIGNATURE] = f"sha256={digest}"
+    done = outbound.post(url, body, headers, config.webhooks)
+    if not 200 <= done.status < 300:
+        raise Failure("refused", f"the webhook {url} answered {done.status}")
+    answer = done.body
     try:
         found = json.loads(answer) if answer else None
     except ValueError:

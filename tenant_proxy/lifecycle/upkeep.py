@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from tenant_proxy.catalog.failures import Failure
-from tenant_proxy.lifecycle import jobs
+from tenant_proxy.lifecycle import jobs, webhooks
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.granting import AccessVerbs
 
@@ -29,10 +29,16 @@ SELECT l.name FROM login_secret s JOIN login l ON l.id = s.login WHERE s.retires
 _NEXT: Final = """
 SELECT least((SELECT min(expires_at) FROM access), (SELECT min(retires_at) FROM login_secret),
              (SELECT min(erase_after) FROM tenant WHERE state = 'deleting'),
-             (SELECT min(lease_until) FROM job WHERE state IN ('running', 'undoing')))
+             (SELECT min(lease_until) FROM job WHERE state IN ('running', 'undoing')),
+             (SELECT min(next_at) FROM webhook_delivery WHERE state = 'waiting'))
 """
 
-_DUE: Final = "SELECT name FROM tenant WHERE state = 'deleting' AND erase_after <= now()"
+#: … and not tried in vain within the hour
+_DUE: Final = """
+SELECT name FROM tenant t WHERE state = 'deleting' AND erase_after <= now() AND NOT EXISTS (
+    SELECT FROM job j WHERE j.tenant = t.id AND j.kind = 'erase' AND j.state IN ('failed', 'undone')
+       AND j.updated_at > now() - interval '1 hour')
+"""
 
 
 async def upkeep(context: Context) -> list[str]:
@@ -67,6 +73,7 @@ async def upkeep(context: Context) -> list[str]:
             job = await jobs.start(context, "erase", tenant)
             await jobs.run(context, job.id)
             done.append(f"tenant {row['name']} was erased")
+    done += await webhooks.deliver(context)
     return done
 
 

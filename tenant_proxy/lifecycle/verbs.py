@@ -19,9 +19,10 @@ from tenant_proxy.lifecycle.estate_verbs import EstateVerbs
 from tenant_proxy.lifecycle.granting import AccessVerbs
 from tenant_proxy.lifecycle.records import Verification
 from tenant_proxy.lifecycle.tokens import TokenVerbs
+from tenant_proxy.lifecycle.webhooks import WebhookVerbs
 
 
-class Verbs(AccessVerbs, EstateVerbs, TokenVerbs):
+class Verbs(AccessVerbs, EstateVerbs, TokenVerbs, WebhookVerbs):
     # --- the log
 
     async def audit_log(

@@ -83,6 +83,8 @@ async def serve_api(new_context) -> AsyncIterator[Any]:
     services: list[Service] = []
 
     async def start(**changes: Any) -> Service:
+        changes = {"secret": {"value": "of tests"}, **changes}
+        changes["api"] = {"failures_per_minute": 0, **changes.get("api", {})}
         context = await new_context(**changes)
         app = create_app(context)
         listener = socket.create_server(("127.0.0.1", 0))

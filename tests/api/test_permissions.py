@@ -23,6 +23,7 @@ BODIES = {
     "login_set": {},
     "role_put": {"grants": {}},
     "token_create": {"name": "one", "role": "reader"},
+    "webhook_add": {"name": "one", "url": "https://example.org/"},
 }
 QUERIES = {"usage_show": "?since=2026-11-01T00:00:00Z&until=2026-12-01T00:00:00Z"}
 #: what can't do harm when it may be done; the rest is only tried where it must be refused
@@ -56,7 +57,14 @@ async def test_the_matrix(api):
         for role in Role:
             for of in ("acme", "beta"):
                 target = path.format(
-                    tenant=of, login=of, plan="p", role="clerk", job=jobs[of], token="nobody", name="nobody"
+                    tenant=of,
+                    login=of,
+                    plan="p",
+                    role="clerk",
+                    job=jobs[of],
+                    token="nobody",
+                    webhook="nobody",
+                    name="nobody",
                 )
                 may = role in MATRIX[name]
                 bound = any(one in path for one in ("{tenant}", "{login}", "{job}"))

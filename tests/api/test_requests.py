@@ -136,3 +136,12 @@ async def test_the_catalog_away(api, town):
         assert reply.headers["retry-after"]
         conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     assert (await api.ask("GET", "/v1/tenants")).status == 200
+
+
+async def test_who_guesses_tokens_is_kept_waiting(serve_api):
+    api = await serve_api(api={"failures_per_minute": 3})
+    assert [(await api.ask("GET", "/v1/whoami", token="guess")).status for _ in range(3)] == [401] * 3
+    reply = await api.ask("GET", "/v1/whoami")
+    assert reply.status == 429
+    assert 0 < int(reply.headers["retry-after"]) <= 60
+    assert reply.json["code"] == "too_many"

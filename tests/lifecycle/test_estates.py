@@ -192,6 +192,16 @@ async def test_erased_for_good_with_a_record(new_context, town, tmp_path):
     assert (await verbs.audit_verify()).ok
 
 
+async def test_an_erasure_that_fails_is_not_begun_again_at_every_upkeep(verbs, town):
+    await onboarded(verbs, town)
+    with town.connect() as conn:
+        conn.execute("CREATE SCHEMA reports; CREATE VIEW reports.v AS SELECT * FROM acme.orders")
+    await verbs.tenant_delete("acme", grace_s=0)
+    for _ in range(3):
+        await upkeep(verbs.context)
+    assert len([job for job in await verbs.job_list() if job.kind == "erase"]) == 1
+
+
 async def test_what_others_made_of_it_stops_an_erasure(verbs, town):
     await onboarded(verbs, town)
     with town.connect() as conn:

@@ -21,6 +21,8 @@ from tenant_proxy.lifecycle.records import NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
 
 calls: list[tuple[str, str]] = []
+#: webhooks of these tests are on this machine
+HERE: dict[str, Any] = {"webhooks": {"allowed_networks": ["127.0.0.0/8"]}}
 
 
 class Bucket:
@@ -99,7 +101,7 @@ async def test_one_that_breaks_undoes_all(verbs, town):
 
 async def test_webhooks_are_signed_and_must_say_yes(new_context, hook):
     url, seen = hook
-    verbs = Verbs(await new_context(secret={"value": "s3cret"}))
+    verbs = Verbs(await new_context(secret={"value": "s3cret"}, **HERE))
     await verbs.tenant_create(NewTenant(name="acme", spec=Spec(services=[url])))
     seen.status = 500
     with pytest.raises(Failure, match="answered 500"):
@@ -115,9 +117,19 @@ async def test_webhooks_are_signed_and_must_say_yes(new_context, hook):
     assert signature == "sha256=" + hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
 
 
-async def test_a_webhook_that_is_away_is_waited_for(verbs):
+async def test_a_webhook_that_is_away_is_waited_for(new_context):
+    verbs = Verbs(await new_context(**HERE))
     await verbs.tenant_create(NewTenant(name="acme", spec=Spec(services=["http://127.0.0.1:1/"])))
     with pytest.raises(Failure, match="can't be reached") as failed:
         await verbs.tenant_provision("acme")
     assert failed.value.job is not None
     assert (await verbs.tenant_get("acme")).state is State.PROVISIONING
+
+
+async def test_a_webhook_of_this_machine_must_be_allowed(verbs, hook):
+    """Whoever writes plans could otherwise have the control process ask what only it can reach."""
+    url, seen = hook
+    await verbs.tenant_create(NewTenant(name="acme", spec=Spec(services=[url])))
+    with pytest.raises(Failure, match="no public address"):
+        await verbs.tenant_provision("acme")
+    assert seen.seen == []

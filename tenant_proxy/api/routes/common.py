@@ -42,6 +42,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     412: {"description": "It was changed meanwhile.", **_PROBLEM},
     413: {"description": "The body is too large.", **_PROBLEM},
     422: {"description": "What was asked for is not possible in itself.", **_PROBLEM},
+    429: {"description": "Too many requests of this address had no good token.", **_PROBLEM},
     502: {"description": "A PostgreSQL server refused it.", **_PROBLEM},
     503: {"description": "A server can't be reached.", **_PROBLEM},
 }
