@@ -36,6 +36,7 @@ from tenant_proxy.catalog.records import (
     WebhookDelivery,
 )
 from tenant_proxy.catalog.states import State
+from tenant_proxy.lifecycle.adopting import Problem
 from tenant_proxy.lifecycle.records import (
     Granted,
     IssuedToken,
@@ -47,7 +48,7 @@ from tenant_proxy.lifecycle.records import (
     TenantDetails,
     Verification,
 )
-from tenant_proxy.lifecycle.usage import Every, Invoice, Used
+from tenant_proxy.lifecycle.usage import STRIPE_LABEL, Every, Invoice, Used
 
 TIMEOUT_S: Final = 90.0
 #: the server is asked to answer within so many seconds before there is a job to look at
@@ -200,6 +201,13 @@ class Client:
         done = await self._work("POST", _tenant(name, "move/confirm"))
         return done if done is None or isinstance(done, Job) else _parsed(Job, done)
 
+    async def tenant_scan(self, name: str, logins: Sequence[str] = ()) -> list[Problem]:
+        answer = await self._ask("GET", _tenant(name, "scan"), query={"login": list(logins)})
+        return [Problem(**one) for one in answer.body["items"]]
+
+    async def tenant_adopt(self, name: str, *, logins: Sequence[str] = (), accept: bool = False) -> Job:
+        return await self._job(_tenant(name, "adopt"), {"logins": list(logins), "accept": accept})
+
     async def tenant_erase(self, name: str, *, at_once: bool = False, cascade: bool = False) -> Job:
         return await self._job(_tenant(name, "erase"), {"at_once": at_once, "cascade": cascade})
 
@@ -319,6 +327,10 @@ class Client:
     async def usage_invoices(self, month: str, tenants: Sequence[str] | None = None) -> list[Invoice]:
         query = {"month": month, "tenant": None if tenants is None else list(tenants)}
         return [] if tenants == [] else await self._all(Invoice, "/usage/invoices", query)
+
+    async def usage_customers(self) -> dict[str, str]:
+        tenants = sorted(await self.tenant_list(states=list(State)), key=lambda one: one.id)
+        return {one.name: one.labels[STRIPE_LABEL] for one in tenants if STRIPE_LABEL in one.labels}
 
     # --- tokens
 

@@ -83,6 +83,8 @@ STORY: Final = [
     Example("tenant_clone", "POST", "/v1/tenants/beta/clone", 200, {"name": "copy"}, {"Prefer": "wait=60"}),
     Example("tenant_move", "POST", "/v1/tenants/beta/move", 404, {"cluster": "other"}),
     Example("tenant_move_confirm", "POST", "/v1/tenants/beta/move/confirm", 204),
+    Example("tenant_scan", "GET", "/v1/tenants/beta/scan?login=beta", 200),
+    Example("tenant_adopt", "POST", "/v1/tenants/beta/adopt", 409, {"accept": False}, {"Prefer": "wait=30"}),
     Example("tenant_delete", "DELETE", "/v1/tenants/copy?reason=no%20longer%20needed", 200),
     Example("tenant_erase", "POST", "/v1/tenants/copy/erase", 200, {"at_once": True}, {"Prefer": "wait=60"}),
     Example("erasure_record", "GET", "/v1/erasures/copy", 200),

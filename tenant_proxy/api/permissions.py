@@ -60,6 +60,8 @@ MATRIX: Final[dict[str, frozenset[Role]]] = {
     "tenant_clone": _ADMIN,
     "tenant_move": _ADMIN,
     "tenant_move_confirm": _ADMIN,
+    "tenant_scan": _AUDIT,
+    "tenant_adopt": _ADMIN,
     "tenant_erase": _ADMIN,
     "erasure_record": _AUDIT,
     "access_list_all": _READ,

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tenant_proxy.cli import remote
 from tenant_proxy.cli.output import ConfigOption, console, error, print_json
 from tenant_proxy.cli.town import (
     JsonOption,
     LabelOption,
+    PlaceOption,
     TenantArgument,
     YesOption,
+    ask,
     call,
     confirm,
     pairs,
@@ -28,6 +31,7 @@ from tenant_proxy.cli.town import (
 if TYPE_CHECKING:
     from tenant_proxy.catalog.records import Job
     from tenant_proxy.lifecycle.adopting import Problem
+    from tenant_proxy.lifecycle.door import Door
     from tenant_proxy.lifecycle.verbs import Verbs
 
 ArchiveArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The archive.", show_default=False)]
@@ -172,7 +176,7 @@ _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 
 
 def clone(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     new: Annotated[str, typer.Argument(metavar="NEW", show_default=False)],
     cluster: ClusterOption = None,
@@ -182,7 +186,7 @@ def clone(
     as_json: JsonOption = False,
 ) -> None:
     """Makes a tenant that has everything that another has now, but its logins."""
-    job = _watched(
+    job = _worked(
         config,
         lambda verbs: verbs.tenant_clone(
             tenant,
@@ -198,7 +202,7 @@ def clone(
 
 
 def move(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     cluster: Annotated[
         str | None, typer.Argument(metavar="[CLUSTER]", help="Where to; not with --confirm.")
@@ -217,7 +221,7 @@ def move(
         raise typer.BadParameter("give either a cluster or --confirm")
     if done:
         confirm(f"Take away what {tenant} has left on its former cluster?", yes)
-        forgotten = _watched(config, lambda verbs: verbs.tenant_move_confirm(tenant), as_json)
+        forgotten = _worked(config, lambda verbs: verbs.tenant_move_confirm(tenant), as_json)
         if forgotten is None:
             say("nothing was kept")
         else:
@@ -225,7 +229,7 @@ def move(
         return
     assert cluster is not None
     confirm(f"Suspend {tenant} and move it to {cluster}?", yes)
-    job = _watched(config, lambda verbs: verbs.tenant_move(tenant, cluster), as_json)
+    job = _worked(config, lambda verbs: verbs.tenant_move(tenant, cluster), as_json)
     _told(job, f"tenant {tenant} is on {cluster}: {_amount(job)}", as_json)
     if not as_json:
         say(f"take away what was kept: tenant-proxy tenant move {tenant} --confirm")
@@ -238,14 +242,14 @@ LoginsOption = Annotated[
 
 
 def scan(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     login: LoginsOption = None,
     sql: Annotated[bool, typer.Option("--sql", help="Prints the SQL that mends what can be mended.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Says what keeps a schema from being the tenant's alone.  The exit status is 1 if something does."""
-    found = call(config, lambda verbs: verbs.tenant_scan(tenant, login or ()), as_json=as_json)
+    found = ask(config, lambda verbs: verbs.tenant_scan(tenant, login or ()), as_json=as_json)
     if sql:
         from tenant_proxy.lifecycle import adopting
 
@@ -258,7 +262,7 @@ def scan(
 
 
 def adopt(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     login: LoginsOption = None,
     accept: Annotated[
@@ -271,11 +275,11 @@ def adopt(
 
     The tenant is a draft that names the schema (tenant create NAME --schema SCHEMA).
     """
-    found = call(config, lambda verbs: verbs.tenant_scan(tenant, login or ()), as_json=as_json)
+    found = ask(config, lambda verbs: verbs.tenant_scan(tenant, login or ()), as_json=as_json)
     if not as_json:
         _print_problems(found)
     confirm(f"Mend these and make the schema {tenant}'s?", yes)
-    job = _watched(
+    job = _worked(
         config, lambda verbs: verbs.tenant_adopt(tenant, logins=login or (), accept=accept), as_json
     )
     _told(job, f"tenant {tenant} is ready: {(job.result or {}).get('mended')} things were mended", as_json)
@@ -297,7 +301,7 @@ def _print_problems(found: list[Problem]) -> None:
 
 
 def erase(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     now: Annotated[
         bool, typer.Option("--now", help="Ends the grace for which it could be restored.")
@@ -313,7 +317,7 @@ def erase(
 ) -> None:
     """Takes a deleted tenant away for good, scans that nothing is left, and signs a record of that."""
     confirm(f"Erase the tenant {tenant} for ever?", yes)
-    job = _watched(config, lambda verbs: verbs.tenant_erase(tenant, at_once=now, cascade=cascade), as_json)
+    job = _worked(config, lambda verbs: verbs.tenant_erase(tenant, at_once=now, cascade=cascade), as_json)
     known = job.result or {}
     if record is not None:
         _write(record, known)
@@ -323,14 +327,14 @@ def erase(
 
 
 def erasure(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     record: Annotated[
         Path | None, typer.Option("--record", metavar="FILE", help="Where it is written; else it is shown.")
     ] = None,
 ) -> None:
     """The signed record of a tenant's erasure, from the log of changes."""
-    found = call(config, lambda verbs: verbs.erasure_record(tenant))
+    found = ask(config, lambda verbs: verbs.erasure_record(tenant))
     if record is not None:
         _write(record, found)
     else:
@@ -398,6 +402,11 @@ def _watched(config: Path, verb: Callable[[Verbs], Awaitable[Any]], as_json: boo
             return await verb(verbs)
 
         return call(config, watching, as_json=as_json)
+
+
+def _worked(config: Path, verb: Callable[[Door], Awaitable[Any]], as_json: bool) -> Any:
+    """By an API too, where nothing tells how far it is."""
+    return _watched(config, verb, as_json) if remote.url() is None else ask(config, verb, as_json=as_json)
 
 
 def _told(job: Job, text: str, as_json: bool) -> None:

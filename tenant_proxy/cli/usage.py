@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from tenant_proxy.cli.output import ConfigOption, print_json
-from tenant_proxy.cli.town import JsonOption, call, checked, moment, print_table, say, table
+from tenant_proxy.cli.output import print_json
+from tenant_proxy.cli.town import JsonOption, PlaceOption, ask, checked, moment, print_table, say, table
 from tenant_proxy.lifecycle import usage
 from tenant_proxy.lifecycle.usage import Every
 
@@ -40,7 +40,7 @@ class Format(StrEnum):
 
 @usage_app.command()
 def show(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantsOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
@@ -49,7 +49,7 @@ def show(
 ) -> None:
     """What tenants have used, of the month so far or the time given (UTC)."""
     begin, end = _time(since, until)
-    rows = call(
+    rows = ask(
         config, lambda verbs: verbs.usage_show(begin, end, tenants=tenant, every=every), as_json=as_json
     )
     if as_json:
@@ -77,7 +77,7 @@ def show(
 
 @usage_app.command()
 def export(
-    config: ConfigOption,
+    config: PlaceOption,
     form: Annotated[Format, typer.Option("--format", "-f", help="cloudevents is OpenMeter's.")] = Format.CSV,
     tenant: TenantsOption = None,
     since: SinceOption = None,
@@ -90,7 +90,7 @@ def export(
     if form in (Format.CLOUDEVENTS, Format.STRIPE):
         end = min(end, usage.whole_hours(datetime.now(UTC)))
         every = Every.HOUR
-    rows = call(config, lambda verbs: verbs.usage_show(begin, end, tenants=tenant, every=every))
+    rows = ask(config, lambda verbs: verbs.usage_show(begin, end, tenants=tenant, every=every))
     match form:
         case Format.CSV:
             text = usage.to_csv(rows)
@@ -99,13 +99,13 @@ def export(
         case Format.CLOUDEVENTS:
             text = usage.to_cloudevents(rows)
         case Format.STRIPE:
-            text = usage.to_stripe(rows, call(config, lambda verbs: verbs.usage_customers()))
+            text = usage.to_stripe(rows, ask(config, lambda verbs: verbs.usage_customers()))
     typer.echo(text, nl=False)
 
 
 @usage_app.command()
 def invoice(
-    config: ConfigOption,
+    config: PlaceOption,
     month: Annotated[
         str | None, typer.Argument(metavar="MONTH", help="2026-11; the running one if not given.")
     ] = None,
@@ -115,7 +115,7 @@ def invoice(
     """What a month comes to by the tenants' plans: a preview, nobody is charged."""
     wanted = month or f"{datetime.now(UTC):%Y-%m}"
     checked(lambda: usage.month_of(wanted), as_json)
-    found = call(config, lambda verbs: verbs.usage_invoices(wanted, tenant), as_json=as_json)
+    found = ask(config, lambda verbs: verbs.usage_invoices(wanted, tenant), as_json=as_json)
     if as_json:
         print_json([one.to_json() for one in found])
         return

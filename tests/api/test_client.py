@@ -113,7 +113,7 @@ async def test_failures_come_as_they_are(api, town):
         Client("ftp://x", "x")
 
 
-async def test_the_command_line_by_url(api, monkeypatch, capsys, tmp_path):
+async def test_the_command_line_by_url(api, town, monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("TENANT_PROXY_CONFIG", raising=False)
     monkeypatch.setenv("TENANT_PROXY_URL", api.url)
     monkeypatch.setenv("TENANT_PROXY_TOKEN", api.tokens["admin"])
@@ -132,6 +132,22 @@ async def test_the_command_line_by_url(api, monkeypatch, capsys, tmp_path):
     assert json.loads(await run("tenant show acme --json"))["tenant"]["state"] == "active"
     assert "the log is whole" in await run("audit verify")
     assert "done" in await run("job list")
+    assert "tenant copy is ready" in await run("tenant clone acme copy")
+    assert "nothing was kept" in await run("tenant move copy --confirm --yes")
+    await run("tenant delete copy --yes")
+    assert "none left" in await run("tenant erase copy --now --yes")
+    assert json.loads(await run("tenant erasure copy"))["record"]["tenant"] == "copy"
+    assert "nothing was found" in await run("tenant scan acme --login acme")
+    with town.connect() as conn:
+        conn.execute("CREATE SCHEMA legacy; CREATE TABLE legacy.t (id int); GRANT ALL ON legacy.t TO PUBLIC")
+    await run("tenant create old --schema legacy")
+    assert "PUBLIC" in await run("tenant scan old", 1)
+    assert "nothing was used" in await run("usage show")
+    assert await run("usage export --format stripe") == ""
+    assert (await run("webhook add audit https://example.org/")).startswith("whsec_")
+    assert "example.org" in await run("webhook list")
+    assert "nothing yet" not in await run("webhook deliveries audit")
+    await run("webhook remove audit --yes")
     made = (await run("token create ci --role reader")).strip()
     assert made.startswith("tpx_")
     assert "never" in await run("token list")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query, Request
 from fastapi.responses import Response
+from pydantic import Field
 
 from tenant_proxy.api.cursors import after, cursor_of
 from tenant_proxy.api.guarded import (
@@ -75,6 +76,30 @@ class Clone(Record):
 
 class Move(Record):
     cluster: str
+
+
+class Adopt(Record):
+    logins: list[PgName] = Field(default_factory=list)
+    """Roles of the server that are the tenant's already."""
+    accept: bool = False
+    """Also where something breaks isolation that no rule mends."""
+
+
+class ScanProblem(Record):
+    """What keeps a schema from being the tenant's alone."""
+
+    weight: Literal["breaks", "doubt", "note"]
+    kind: str
+    """What kind of thing it is, a stable word."""
+    object: str
+    """As SQL names it."""
+    what: str
+    mend: str
+    """SQL that mends it; empty where somebody has to decide."""
+
+
+class Scan(Record):
+    items: list[ScanProblem]
 
 
 class Erase(Record):
@@ -281,6 +306,39 @@ async def tenant_erase(
     asked = body or Erase()
     return await started(
         request, lambda verbs: verbs.tenant_erase(tenant, at_once=asked.at_once, cascade=asked.cascade)
+    )
+
+
+@routes.get(
+    "/tenants/{tenant}/scan",
+    response_model=Scan,
+    summary="What keeps an existing schema from being its alone",
+)
+async def tenant_scan(
+    request: Request,
+    tenant: TenantPath,
+    login: Annotated[
+        list[str], Query(description="A role of the server that is the tenant's already; may be given again.")
+    ] = [],  # noqa: B006
+) -> Any:
+    """The worst first."""
+    found = await verbs_of(request).tenant_scan(tenant, login)
+    return Scan(items=[ScanProblem.model_validate(one.as_dict()) for one in found])
+
+
+@routes.post(
+    "/tenants/{tenant}/adopt",
+    response_model=Job,
+    responses=STARTED,
+    summary="Makes an existing schema its own",
+)
+async def tenant_adopt(
+    request: Request, tenant: TenantPath, body: Adopt | None = None, key: Key = None, prefer: Prefer = None
+) -> Response:
+    """Of a draft that names the schema: mends what the scan finds, and lays its rights."""
+    asked = body or Adopt()
+    return await started(
+        request, lambda verbs: verbs.tenant_adopt(tenant, logins=asked.logins, accept=asked.accept)
     )
 
 
