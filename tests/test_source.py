@@ -55,7 +55,7 @@ LAYERS: dict[str, set[str]] = {
     "catalog": BASE | {"auth"},
     "lifecycle": BASE | {"config", "auth", "net.tls", "catalog", "guard", "tenancy.space"},
     "web": set(),
-    "api": BASE | {"catalog", "lifecycle", "texts", "web"},
+    "api": BASE | {"auth.jwt", "catalog", "lifecycle", "texts", "web"},
     "control": BASE
     | {"hub", "tenancy", "config", "auth", "net.tls", "usage_shm", "catalog", "lifecycle", "api", "web"},
     "devel": set(),

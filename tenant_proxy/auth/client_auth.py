@@ -29,13 +29,17 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from tenant_proxy import errors
 from tenant_proxy.auth import scram, verify
 from tenant_proxy.auth.scram import MECHANISM, MECHANISM_PLUS, ScramKeys, ScramServer, Verifier
 from tenant_proxy.auth.secret import Secret, SecretKind
 from tenant_proxy.auth.tls import TlsInfo
+
+if TYPE_CHECKING:
+    # takes a while to import, and few use it
+    from tenant_proxy.auth.jwt import LoginTokens
 
 #: longest body of a PasswordMessage (PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH), and so of any 'p' message
 MAX_BODY_BYTES = 65535
@@ -67,6 +71,8 @@ class Attempt:
     nonce: bytes | None = None
     #: a verifier that is being replaced
     previous: Secret | None = None
+    #: of method jwt
+    tokens: LoginTokens | None = None
 
 
 class Exchange:
@@ -75,13 +81,14 @@ class Exchange:
     #: longest body that `on_message` may get
     max_body_bytes = MAX_BODY_BYTES
 
-    __slots__ = ("attempt", "by_previous", "deferred", "done", "keys")
+    __slots__ = ("attempt", "by_previous", "deferred", "done", "keys", "tenants")
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         self.done = False
         self.by_previous = False
         self.keys: ScramKeys | None = None
+        self.tenants: frozenset[str] | None = None
         self.deferred: Callable[[], None] | None = None
 
     def start(self) -> bytes:
@@ -109,6 +116,7 @@ class ClientAuth:
     `startup_user` is the name in the startup packet if that differs from `user`.
     `nonce` is the server's part of SCRAM's nonce, of an exchange that began elsewhere.
     `previous` is a SCRAM verifier that is being replaced: its password is taken too.
+    `tokens` checks those of the method jwt.
     """
 
     __slots__ = ("_exchange", "_failed", "method")
@@ -129,6 +137,7 @@ class ClientAuth:
         defer: bool = False,
         nonce: bytes | None = None,
         previous: Secret | None = None,
+        tokens: LoginTokens | None = None,
     ) -> None:
         self.method = method
         self._failed = False
@@ -146,6 +155,7 @@ class ClientAuth:
                 address=address,
                 nonce=nonce,
                 previous=previous,
+                tokens=tokens,
             )
         )
 
@@ -163,6 +173,11 @@ class ClientAuth:
     def keys(self) -> ScramKeys | None:
         """What the exchange left for SCRAM pass-through: only when done, by SCRAM or a SCRAM verifier."""
         return self._exchange.keys
+
+    @property
+    def tenants(self) -> frozenset[str] | None:
+        """The tenants that it has shown a right to; None: whichever the login has."""
+        return self._exchange.tenants
 
     @property
     def deferred(self) -> Callable[[], None] | None:
@@ -409,6 +424,27 @@ class Reject(Exchange):
         raise errors.auth_rejected(attempt.startup_user, attempt.database, attempt.address)
 
 
+class Token(Exchange):
+    """AuthenticationCleartextPassword, and a JSON Web Token for an answer."""
+
+    __slots__ = ()
+
+    def start(self) -> bytes:
+        return _CLEARTEXT
+
+    def on_message(self, body: bytes) -> bytes:
+        token, tokens = _password(body), self.attempt.tokens
+        try:
+            claims = tokens.check(token) if tokens is not None else None
+        except ValueError:
+            raise self.failed() from None
+        if claims is None or claims.login != self.attempt.user:
+            raise self.failed()
+        self.tenants = claims.tenants
+        self.done = True
+        return b""
+
+
 def _md5_or_scram(attempt: Attempt) -> Exchange:
     """Rule method md5: SCRAM where the secret is a SCRAM verifier, as PostgreSQL does."""
     kind = attempt.mock_kind if attempt.secret is None else attempt.secret.kind
@@ -420,6 +456,7 @@ METHODS: dict[str, Callable[[Attempt], Exchange]] = {
     "scram-sha-256": Scram,
     "md5": _md5_or_scram,
     "password": Cleartext,
+    "jwt": Token,
     "cert": Certificate,
     "trust": Trust,
     "reject": Reject,

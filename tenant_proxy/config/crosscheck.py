@@ -469,7 +469,7 @@ def _user_secrets(document: Document, here: Path, user: User, config: Config) ->
         document.problem(here, text, severity="warning")
     has_tenant = user.tenant is not None or bool(user.tenants)
     if has_tenant and user.password is None and user.server_password is None:
-        silent = sorted({rule.method for _, rule in methods} & {"cert", "trust"})
+        silent = sorted({rule.method for _, rule in methods} & {"cert", "jwt", "trust"})
         if silent:
             text = f'the proxy has no password for the server when "{user.name}" comes by method {silent[0]}'
             hint = "give server_password, unless the server lets the proxy in without one"
@@ -531,6 +531,9 @@ def _rules(document: Document, config: Config) -> None:
     rules = config.auth.rules
     if not rules:
         document.problem(("auth", "rules"), "there is no rule, so nobody could log in", severity="warning")
+    given = config.auth.jwt
+    if given.keys is not None and (given.issuer is None or given.audience is None):
+        document.problem(("auth", "jwt", "keys"), "it needs issuer and audience beside it")
     tls = config.listen.tls
     covered: set[str] = set()
     for index, rule in enumerate(rules):
@@ -546,6 +549,8 @@ def _rules(document: Document, config: Config) -> None:
             if tls.mode == "disable" or tls.client_ca is None:
                 text = "method cert needs listen.tls.mode (allow or require) and listen.tls.client_ca"
                 document.problem((*here, "method"), text)
+        if rule.method == "jwt" and config.auth.jwt.keys is None:
+            document.problem((*here, "method"), "method jwt needs auth.jwt.keys")
         if rule.type == "hostssl" and tls.mode == "disable":
             text = "listen.tls.mode is disable, so no connection is ever hostssl"
             document.problem((*here, "type"), text, severity="warning")

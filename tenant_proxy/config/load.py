@@ -194,6 +194,9 @@ def _resolve_paths(data: dict[str, Any], base: FilePath) -> None:
     sections: list[tuple[dict[str, Any], tuple[str, ...]]] = [
         (data.get("listen", {}), ("unix_socket_dir",)),
         (data.get("listen", {}).get("tls", {}), ("cert", "key", "client_ca")),
+        (data.get("auth", {}).get("jwt", {}), ("keys",)),
+        (data.get("api", {}), ("cert", "key")),
+        (data.get("api", {}).get("jwt", {}), ("keys",)),
     ]
     sections += [(cluster.get("tls", {}), ("ca", "cert", "key")) for cluster in data["clusters"]]
     sections += [(holder, ("policy_file",)) for holder in (data, *data.get("tenants", []))]

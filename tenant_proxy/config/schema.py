@@ -387,8 +387,24 @@ class AuthRule(Section):
     """Logins, or all."""
     address: str = "all"
     """An address, a range such as 10.0.0.0/8, samehost, or all; not for local."""
-    method: Literal["scram-sha-256", "md5", "password", "cert", "trust", "reject"]
+    method: Literal["scram-sha-256", "md5", "password", "jwt", "cert", "trust", "reject"]
     """How the client proves who it is."""
+
+
+class LoginJwt(Section):
+    """Logins by method jwt: service accounts, whose password is a JSON Web Token of an identity provider."""
+
+    keys: str | None = None
+    """File with the provider's public keys, a JSON Web Key Set; needed by the method jwt."""
+    issuer: str | None = None
+    """What `iss` must be; needed with keys."""
+    audience: str | None = None
+    """What `aud` must have; needed with keys."""
+    login_claim: str = "sub"
+    """The claim that holds the login, which must be the one that the client names."""
+    tenant_claim: str | None = None
+    """The claim that holds the tenant, or a list of them, that the token is good for; if null it is good for
+    all that the login has."""
 
 
 class Auth(Section):
@@ -398,6 +414,7 @@ class Auth(Section):
     """In their order; by default scram-sha-256 for everybody."""
     scram_iterations: Annotated[int, Field(ge=4096, le=10_000_000)] = 4096
     """Iterations of verifiers that the proxy makes itself, of plain passwords."""
+    jwt: LoginJwt = LoginJwt()
 
 
 class Limits(Section):

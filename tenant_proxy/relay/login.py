@@ -312,6 +312,7 @@ class Logins:
             defer=True,
             nonce=nonce,
             previous=state.previous.get(name) if secret is state.secrets.get(name) else None,
+            tokens=state.tokens,
         )
 
     def on_entry(self, client: int, packet: bytes, first: bytes, nonce: bytes, body: bytes) -> None:
@@ -403,6 +404,8 @@ class Logins:
         assert request is not None
         assert auth is not None
         registry = worker.state.registry
+        if auth.method == "jwt" and attempt.login is None:
+            raise errors.authentication_failed(request.user)
         prelude = attempt.negotiation + reply + messages.AUTH_OK
         if registry.is_admin_database(request.database):
             self._enter_console(client, attempt, prelude)
@@ -416,6 +419,8 @@ class Logins:
                 self._admissions[attempt.raw] = admission
         tenant = admission.tenant
         _check_login(attempt, request)
+        if auth.tenants is not None and tenant.name not in auth.tenants:
+            raise errors.no_such_tenant(tenant.name, "of the token's tenants")
         if tenant.suspended is not None:
             raise errors.tenant_suspended(tenant.name, tenant.suspended)
         self._take_place(admission.places)

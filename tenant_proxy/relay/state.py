@@ -10,6 +10,8 @@ import hashlib
 import ssl
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tenant_proxy.auth.rules import RuleSet, compile_rules
 from tenant_proxy.auth.secret import Secret, SecretKind
@@ -18,6 +20,9 @@ from tenant_proxy.config.schema import Config
 from tenant_proxy.net.tls import client_context
 from tenant_proxy.tenancy.records import Served
 from tenant_proxy.tenancy.registry import Changed, Registry
+
+if TYPE_CHECKING:
+    from tenant_proxy.auth.jwt import LoginTokens
 
 #: tenants and logins at once
 LARGE = 1000
@@ -39,6 +44,8 @@ class State:
     mock_kind: SecretKind
     #: whether a rule needs to know the proxy's own address
     samehost_rules: bool
+    #: what the tokens of logins by method jwt must be
+    tokens: LoginTokens | None = None
     #: login's name -> its secret, kept for the keys that it caches
     secrets: dict[str, Secret | None] = field(default_factory=dict)
     #: … the one that is being replaced
@@ -60,6 +67,7 @@ class State:
             end_point=_end_point(config) if tls is not None else None,
             mock_key=_mock_key(config, registry),
             mock_kind=kinds.most_common(1)[0][0] if kinds else SecretKind.SCRAM,
+            tokens=_tokens(config),
             samehost_rules=any(rule.address == "samehost" for rule in config.auth.rules),
         )
         for login in registry.logins.values():
@@ -92,6 +100,20 @@ class State:
         self.secrets[name] = Secret.parse(login.verifier) if login.verifier else _plain(login.password)
         if login.previous is not None:
             self.previous[name] = Secret.parse_verifier(login.previous)
+
+
+def _tokens(config: Config) -> LoginTokens | None:
+    """OSError and ValueError where the keys can't be read."""
+    given = config.auth.jwt
+    if given.keys is None:
+        return None
+    from tenant_proxy.auth.jwt import LoginTokens, Tokens
+
+    try:
+        tokens = Tokens(Path(given.keys).read_text("utf-8"), given.issuer or "", given.audience or "")
+    except ValueError as error:
+        raise ValueError(f"auth.jwt.keys: {given.keys}: {error}") from None
+    return LoginTokens(tokens, given.login_claim, given.tenant_claim)
 
 
 def _plain(password: str | None) -> Secret | None:
