@@ -6,18 +6,21 @@ import asyncio
 import http.client
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+import tenant_proxy.api
 from tenant_proxy.api.app import bare_document
 from tenant_proxy.api.examples import STORY
 from tenant_proxy.api.permissions import MATRIX
 from tests.api.conftest import Reply
 from tests.api.schema import problems
 
+ANSWERS = Path(tenant_proxy.api.__file__).parent / "answers.json"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "generate_api_reference.py"
 DOCUMENT = json.loads(json.dumps(bare_document()))
 OPERATIONS = {
@@ -48,6 +51,10 @@ def test_what_the_document_is():
     for name, (_, _, operation) in OPERATIONS.items():
         assert operation["summary"], name
         assert "401" in operation["responses"]
+        for status, response in operation["responses"].items():
+            for content in response.get("content", {}).values():
+                if "example" in content:
+                    assert problems(content["example"], content["schema"], DOCUMENT) == [], f"{name} {status}"
         body = operation.get("requestBody")
         if body is not None:
             example = body["content"]["application/json"]["example"]
@@ -55,13 +62,38 @@ def test_what_the_document_is():
 
 
 async def test_the_examples(api, town):
+    answers: dict[str, Any] = {}
     for one in STORY:
         reply = await api.ask(one.method, one.path, one.body, **one.headers)
         assert reply.status == one.status, f"{one.operation}: {reply.text}"
         check(one.operation, reply)
+        if reply.status in (200, 201, 202) and reply.headers["content-type"] == "application/json":
+            answers[one.operation] = shown(reply.json)
         if one.operation == "tenant_provision":
             with town.connect() as conn:
                 conn.execute("SET ROLE acme_owner; CREATE TABLE acme.orders (id int)")
+
+    if os.environ.get("TP_RECORD_ANSWERS"):
+        ANSWERS.write_text(json.dumps(answers, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    # whatever the story has an answer for is shown in the document
+    assert set(answers) == set(json.loads(ANSWERS.read_text())), "run this test with TP_RECORD_ANSWERS=1"
+
+
+def shown(value: Any) -> Any:
+    """As it may stand in a document: nothing secret, and of a list what the first is like."""
+    if isinstance(value, list):
+        return [shown(one) for one in value[:1]]
+    if isinstance(value, dict):
+        hidden = {
+            "password": "q0Jx…",
+            "secret": "tpx_7Hk…",
+            "dsn": "postgresql://alice:q0Jx…@127.0.0.1:6432/acme",
+        }
+        return {
+            key: hidden[key] if key in hidden and isinstance(one, str) else shown(one)
+            for key, one in value.items()
+        }
+    return value
 
 
 NONSENSE = ("x" * 70, "ü", "\0", "%2e%2e", "-1", "0", "99999999999999999999", "a b", '"', "acme")

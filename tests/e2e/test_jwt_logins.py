@@ -64,7 +64,7 @@ def comes_in(proxy: Any, password: str, user: str = "ci", database: str = "acme"
         with psycopg.connect(
             host=proxy.host, port=proxy.port, user=user, password=password, dbname=database
         ) as conn:
-            return str(conn.execute("SELECT current_schema").fetchone()[0])
+            return "".join(conn.execute("SELECT current_schema").fetchone() or ())
     except psycopg.OperationalError as error:
         return str(error)
 
