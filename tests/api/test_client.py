@@ -22,11 +22,8 @@ NOT_BY_THE_API = {
     "archive_show",
     "migrate",
     "migrate_status",
-    "tenant_adopt",
     "tenant_export",
     "tenant_import",
-    "tenant_scan",
-    "usage_customers",
 }
 
 

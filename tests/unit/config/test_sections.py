@@ -91,7 +91,7 @@ def test_a_missing_key_is_said_where_its_section_begins():
 def test_a_missing_method_lists_the_methods():
     found = only_problem("auth: {rules: [{type: host}]}")
     assert found.key == "auth.rules[0]"
-    assert found.hint == "allowed: scram-sha-256, md5, password, cert, trust, reject"
+    assert found.hint == "allowed: scram-sha-256, md5, password, jwt, cert, trust, reject"
 
 
 def test_no_cluster_at_all():

@@ -168,7 +168,7 @@ def test_what_is_made_of_one_that_is_alike_is_what_its_row_says(tenants: list[An
     def made(what: str, row: Any, builder: Builder) -> object:
         try:
             return getattr(builder, what)(row)
-        except ValueError as error:
+        except (ValueError, LookupError) as error:
             return str(error)
 
     for what, rows in (("served_tenant", tenants), ("served_login", logins)):
