@@ -33,7 +33,7 @@ from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.source import NotFound
 from tenant_proxy.guard.standin import LONG_TEXT_BYTES, cut, stand_in
 from tenant_proxy.guard.values import values_judged
-from tenant_proxy.guard.walk import Refusal, Rule, Walk
+from tenant_proxy.guard.walk import Body, Refusal, Rule, Walk
 from tenant_proxy.model import Action, Effect, Verdict
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     **sharing.RULES,
 }
 #: refused statements of which some forms do nothing but say that it is there
-_PROVIDED: Final[Mapping[str, Callable[[Walk, Mapping[str, Any]], bool]]] = {
+_PROVIDED: Final[Mapping[str, Callable[[Walk, Body], bool]]] = {
     "CreateSchemaStmt": lambda w, body: own_public.create_schema(w, body) or provided.create_schema(w, body),
     "CreateExtensionStmt": provided.create_extension,
 }
