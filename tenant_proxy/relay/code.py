@@ -77,6 +77,17 @@ RISKY_OIDS: Final = frozenset(
 )
 FIRST_USER_OID: Final = 16384
 
+#: what CREATE TYPE … AS RANGE makes functions of
+_OF_RANGES: Final = frozenset(
+    {
+        "range_constructor2",
+        "range_constructor3",
+        "multirange_constructor0",
+        "multirange_constructor1",
+        "multirange_constructor2",
+    }
+)
+
 
 @dataclass(slots=True)
 class Knowledge:
@@ -381,6 +392,8 @@ class Code:
         name = row["name"]
         if row["prokind"] == "a":
             return ""  # what it calls is looked at
+        if row["language"] == "internal" and row["source"] in _OF_RANGES:
+            return ""
         if row["language"] in ("c", "internal"):
             fact = extension_fact(name.rpartition(".")[2])
             if row["extension"] in EXTENSIONS and (fact is None or not fact.refused):

@@ -33,7 +33,7 @@ SELECT CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolbypassrls THEN 'BYPASSRLS
 _FUNCTIONS = """
 SELECT n.nspname::pg_catalog.text AS schema,
        p.oid, n.nspname || '.' || p.proname AS name, l.lanname AS language, e.extname AS extension,
-       p.prokind::text,
+       p.prokind::text, p.prosrc AS source,
        CASE WHEN l.lanname IN ('sql', 'plpgsql') AND p.prokind IN ('f', 'p', 'w')
             THEN pg_catalog.pg_get_functiondef(p.oid) END AS definition
   FROM pg_catalog.pg_proc p

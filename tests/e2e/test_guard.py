@@ -21,6 +21,7 @@ from tests.wire_client import (
     describe_statement,
     errors,
     execute,
+    fields,
     function_call,
     message,
     parse,
@@ -346,6 +347,23 @@ def test_arrays_of_names_are_judged_in_binary_too(each_mode):
         # to PostgreSQL one dimension more
         assert asked("SELECT ARRAY[$1]::regclass[]", array(text, b"beta.orders"), text_array) == ["42501"]
         assert asked("SELECT $1::regclass[]", array(regclass, struct.pack("!I", int(oid)))) == []
+
+
+def test_extensions_that_are_there_need_not_be_made(each_mode):
+    """As migrations of many tools begin; others are the operator's to make, in the server's words."""
+    there = "CREATE EXTENSION IF NOT EXISTS {} WITH SCHEMA pg_catalog"
+    with each_mode.wire() as client:
+        for replies in (
+            client.query(there.format("plpgsql") + "; SELECT 1"),
+            client.ask(parse(there.format('"plpgsql"')), bind(), execute(), SYNC),
+            client.query(f"DO $$ BEGIN {there.format('plpgsql')}; END $$"),
+        ):
+            assert sqlstates(replies) == []
+            (notice,) = [fields(message) for message in replies if message.type == "N"]
+            assert (notice["C"], notice["M"]) == ("42710", 'extension "plpgsql" already exists, skipping')
+        (error,) = errors(client.query("CREATE EXTENSION IF NOT EXISTS hstore"))
+        assert (error["C"], error["M"]) == ("42501", 'permission denied to create extension "hstore"')
+        assert sqlstates(client.query("CREATE EXTENSION plpgsql")) == ["42501"]
 
 
 def test_parameters_are_what_they_are_read_as(each_mode):

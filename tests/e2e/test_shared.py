@@ -112,6 +112,17 @@ def test_settings_are_their_clients(shared):
         assert acme.value("SHOW work_mem") == "7MB"
 
 
+def test_range_types_are_no_code(shared, pg):
+    """The functions that make their values are in a language that the proxy can't read, and known."""
+    with pg.connect() as conn:
+        conn.execute("CREATE TYPE acme.spell AS RANGE (SUBTYPE = int)")
+        try:
+            proxy = shared(timeouts={"drain_s": 4})
+            assert proxy.admin("SHOW LANES")[0]["code"] == "proven"
+        finally:
+            conn.execute("DROP TYPE acme.spell")
+
+
 def test_a_message_that_names_no_statement_waits_for_the_switch(shared):
     """Execute and the like of a client whose settings are still on their way, on either kind of backend."""
     proxy = shared()
