@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from pglast.parser import ParseError
 
 from tenant_proxy.guard import expressions, names, sharing
+from tenant_proxy.guard.executed import Executed
 from tenant_proxy.guard.parse import Unreadable, parse, tokens
 from tenant_proxy.guard.source import NotFound
 from tenant_proxy.guard.walk import Walk
@@ -78,6 +79,7 @@ class _Reader:
         self.text = text
         self.at = 0
         self.depth = 0
+        self.executed = Executed()
         self.tokens = self._tokens()
 
     def _tokens(self) -> list[Token]:
@@ -197,6 +199,7 @@ class _Reader:
             if w.scope.hides:
                 self._read_at_run_time(span, tree)
         if constant is None:
+            self.executed.runs(value)
             return
         if fixed or not w.scope.hides:
             with w.inside(text, offset=self.offset(span) - len(_SELECT)):
@@ -205,6 +208,23 @@ class _Reader:
             # refused early if it would be late; what would be turned is, then
             with contextlib.suppress(NotFound):
                 w.nested(constant, w.fixed, "a body in PL/pgSQL")
+
+    def gives(self, variable: str, span: tuple[int, int]) -> None:
+        """A variable is given an expression's value."""
+        self.executed.assigned(variable, f"{_SELECT}{self.slice(span)}")
+
+    def variable(self, span: tuple[int, int]) -> str:
+        """The name of what is assigned to, or of the field of it; "" if there is none."""
+        name = ""
+        for token in self.tokens[slice(*span)]:
+            if token.word == "[":
+                break
+            if token.is_name:
+                name = self.name_of(token)
+        return name
+
+    def name_of(self, token: Token) -> str:
+        return token.word or names.truncated(self.text[token.start + 1 : token.end - 1].replace('""', '"'))
 
     def _read_at_run_time(self, span: tuple[int, int], tree: dict[str, Any]) -> None:
         """Lets tp_catalog.dynamic read the text; tp_catalog.written takes out what is put in here."""
@@ -230,7 +250,9 @@ class _Reader:
                 text = self.slice(span)
                 offset = self.tokens[start].start
                 blank = " " * (cut_to - cut_from)
-                self.sql(text[: cut_from - offset] + blank + text[cut_to - offset :], offset)
+                text = text[: cut_from - offset] + blank + text[cut_to - offset :]
+                self.sql(text, offset)
+                self.executed.assigned(self.variable((at + 1, after)), text)
                 return
             at += 1
         self.sql(self.slice(span), self.offset(span))
@@ -269,6 +291,7 @@ class _Reader:
         self.accept(";")
         if not self.ended:
             self._unexpected()
+        self.executed.judge(self.w)
 
     def label(self) -> None:
         if self.accept("<<"):
@@ -310,7 +333,7 @@ class _Reader:
 
     def declaration(self) -> None:
         self.label()  # allowed, and without meaning
-        self.name()
+        variable = self.name()
         if self.accept("alias"):
             self.expect("for")
             self.at += 1
@@ -338,7 +361,9 @@ class _Reader:
         if self.accept("not"):
             self.expect("null")
         if self.accept(":=", "=", "default"):
-            self.expression(self.until(";"))
+            span = self.until(";")
+            self.expression(span)
+            self.gives(self.name_of(variable), span)
         self.expect(";")
 
     def qualified(self, span: tuple[int, int]) -> None:
@@ -397,7 +422,9 @@ class _Reader:
         if not self.accept(":=", "="):
             self._unexpected()
         self.expression(target)
-        self.expression(self.until(";"))
+        span = self.until(";")
+        self.expression(span)
+        self.gives(self.variable(target), span)
         self.expect(";")
 
     def if_(self) -> None:
@@ -447,7 +474,7 @@ class _Reader:
 
     def for_(self) -> None:
         self.expect("for")
-        self.until("in")
+        target = self.until("in")
         self.expect("in")
         if self.accept("execute"):
             self.dynamic(self.until("using", "loop"))
@@ -460,6 +487,7 @@ class _Reader:
         first = self.peek()
         if first in _QUERIES and not self._is_range(span):
             self.query(span)
+            self.executed.assigned(self.variable(target), self.slice(span))
         elif self._is_range(span):
             self.accept("reverse")
             self.expression(self.until(".."))
@@ -497,12 +525,14 @@ class _Reader:
 
     def foreach(self) -> None:
         self.expect("foreach")
-        self.until("in", "slice")
+        target = self.until("in", "slice")
         if self.accept("slice"):
             self.at += 1
         self.expect("in")
         self.expect("array")
-        self.expression(self.until("loop"))
+        span = self.until("loop")
+        self.expression(span)
+        self.gives(self.variable(target), span)
         self.loop()
 
     def exit(self) -> None:
@@ -633,24 +663,10 @@ def _check_bounds(text: str) -> None:
 _COPIED_TYPE: Final = re.compile(r"(?is)(.*\S)\s*%\s*(rowtype|type)\b(?:\s*array\b)?(?:\s*\[\s*\d*\s*\])*\s*")
 
 #: reserved words of PL/pgSQL (pl_reserved_kwlist.h): never a variable
-_RESERVED: Final = {
-    *(
-        "all",
-        "begin",
-        "by",
-        "case",
-        "declare",
-        "else",
-        "end",
-        "execute",
-        "for",
-        "foreach",
-        "from",
-        "if",
-        "in",
-    ),
-    *("into", "loop", "not", "null", "or", "strict", "then", "to", "using", "when", "while"),
-}
+_RESERVED: Final = frozenset(
+    "all begin by case declare else end execute for foreach from if in into loop not null or strict then to using"
+    " when while".split()
+)
 
 _STATEMENTS: Final = {
     "if": _Reader.if_,

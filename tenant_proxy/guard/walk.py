@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from tenant_proxy.guard import folding
 from tenant_proxy.guard import parse as parser
 from tenant_proxy.guard.bound import ARRAY, is_strict
 from tenant_proxy.guard.nodes import LEAVES, LIST, NODE, NODES, Fields
@@ -376,6 +377,10 @@ class Walk:
                     yield text, node, element
                 elif tag == "A_Expr" and body["kind"] == "AEXPR_NULLIF":
                     below = [body.get("lexpr")]
+                elif tag == "A_Expr":
+                    yield from self._folded(node, element)
+            elif tag in ("FuncCall", "SubLink"):
+                yield from self._folded(node, element)
             elif tag == "ParamRef" and bound:
                 self.bind(body, f"{bound}{ARRAY}" if array and not element else bound)
             elif tag in ("TypeCast", "CollateClause", "NamedArgExpr"):
@@ -388,6 +393,15 @@ class Walk:
                 below = [when["CaseWhen"].get("result") for when in body.get("args", ())]
                 below.append(body.get("defresult"))
             stack += ((item, element) for item in below)
+
+    def _folded(
+        self, node: Mapping[str, Any], element: bool
+    ) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+        """What functions of constants make."""
+        if folding.is_made_of_constants(node):
+            self.exact = True
+            for text in folding.texts(node):
+                yield text, node, element
 
     def bind(self, parameter: Body, kind: str) -> bool:
         """Has the value of a ParamRef judged at Bind; false where parameters are not bound by the client."""
@@ -500,6 +514,14 @@ class Walk:
         finally:
             self.stored |= self.effects
             self.fixed, self.effects, self.pin_reason, self.settings, self.deallocates = outer
+
+    def apart(self, text: str) -> Walk:
+        """A judgement of another text, of which nothing but a refusal is wanted."""
+        if self.depth >= _MAX_NESTING:
+            raise NotFound
+        other = type(self)(self.scope, text)
+        other.depth = self.depth + 1
+        return other
 
     def _nested_tree(self, text: str, what: str) -> parser.Tree:
         try:

@@ -13,6 +13,7 @@ if it is rolled back.  A `mark` shows that it was the proxy that had it sent.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections import Counter, deque
@@ -48,6 +49,9 @@ LINGER_S: Final = 10.0
 DEAF_S: Final = 15.0
 #: notifications of one transaction that are remembered for a LISTEN behind them
 MAX_RUN: Final = 1_000
+
+#: a client's number
+_NUMBER: Final = re.compile(r"[0-9]{1,20}")
 
 STARTUP: Final = {"application_name": "tenant_proxy", "client_encoding": "UTF8"}
 
@@ -318,8 +322,11 @@ class Ear:
         text = payload.decode("utf-8", "replace")
         number, _, rest = text[1:].partition(" ")
         mark, _, channel = rest.partition(" ")
-        one = self.listeners.get(int(number)) if number.isdigit() else None
-        if one is None or not secrets.compare_digest(mark, self.mark(text[0], one.id, channel)):
+        # anybody may have said anything
+        one = self.listeners.get(int(number)) if _NUMBER.fullmatch(number) else None
+        if one is None or not secrets.compare_digest(
+            mark.encode(), self.mark(text[0], one.id, channel).encode()
+        ):
             return
         if text[0] == "U":
             for name in [channel] if channel else list(one.active):
