@@ -663,10 +663,24 @@ def _check_bounds(text: str) -> None:
 _COPIED_TYPE: Final = re.compile(r"(?is)(.*\S)\s*%\s*(rowtype|type)\b(?:\s*array\b)?(?:\s*\[\s*\d*\s*\])*\s*")
 
 #: reserved words of PL/pgSQL (pl_reserved_kwlist.h): never a variable
-_RESERVED: Final = frozenset(
-    "all begin by case declare else end execute for foreach from if in into loop not null or strict then to using"
-    " when while".split()
-)
+_RESERVED: Final = {
+    *(
+        "all",
+        "begin",
+        "by",
+        "case",
+        "declare",
+        "else",
+        "end",
+        "execute",
+        "for",
+        "foreach",
+        "from",
+        "if",
+        "in",
+    ),
+    *("into", "loop", "not", "null", "or", "strict", "then", "to", "using", "when", "while"),
+}
 
 _STATEMENTS: Final = {
     "if": _Reader.if_,
