@@ -664,22 +664,8 @@ _COPIED_TYPE: Final = re.compile(r"(?is)(.*\S)\s*%\s*(rowtype|type)\b(?:\s*array
 
 #: reserved words of PL/pgSQL (pl_reserved_kwlist.h): never a variable
 _RESERVED: Final = {
-    *(
-        "all",
-        "begin",
-        "by",
-        "case",
-        "declare",
-        "else",
-        "end",
-        "execute",
-        "for",
-        "foreach",
-        "from",
-        "if",
-        "in",
-    ),
-    *("into", "loop", "not", "null", "or", "strict", "then", "to", "using", "when", "while"),
+    *("all", "begin", "by", "case", "declare", "else", "end", "execute", "for", "foreach", "from", "if"),
+    *("in", "into", "loop", "not", "null", "or", "strict", "then", "to", "using", "when", "while"),
 }
 
 _STATEMENTS: Final = {
