@@ -531,7 +531,8 @@ def test_code_of_one_s_own_does_not_change_how_sql_is_read(proxies, mode):
     """`EXECUTE` of text made at run time can switch the server's reading of backslashes: that ends it."""
     with proxies(pool={"mode": mode}).wire() as client:
         setting = "'SET standard_conforming_strings = ' || o || 'f'"
-        client.send(query(f"DO $$ DECLARE o text := 'of'; BEGIN EXECUTE {setting}; END $$"))
+        made = "overlay('of' PLACING '' FROM 1 FOR 0)"
+        client.send(query(f"DO $$ DECLARE o text := {made}; BEGIN EXECUTE {setting}; END $$"))
         (error,) = errors(client.until_end())
         assert error["S"] == "FATAL"
     with proxies(pool={"mode": mode}).connect() as conn:

@@ -443,7 +443,8 @@ def evil(pg):
 
 
 DYNAMIC = """CREATE OR REPLACE FUNCTION evil() RETURNS text LANGUAGE plpgsql AS $$
-DECLARE t text := 'RESET ROLE; SET ROLE beta_app'; BEGIN EXECUTE t; RETURN current_user; END $$"""
+DECLARE t text := overlay('RESET ROLE; SET ROLE beta_app' PLACING '' FROM 1 FOR 0);
+BEGIN EXECUTE t; RETURN current_user; END $$"""
 
 
 def test_a_tenant_with_code_that_is_not_proven_has_backends_of_its_own(shared, pg, evil):

@@ -172,7 +172,7 @@ def test_channels_and_keys_are_ones_own(hiding_proxy: Proxy):
 
 def test_errors_show_the_code_as_it_was_written(acme):
     with pytest.raises(psycopg.Error) as raised, acme.transaction():
-        acme.execute("DO $x$ DECLARE n text := 'x'; BEGIN EXECUTE 'SET ROLE ' || n; END $x$")
+        acme.execute("DO $x$ DECLARE n text := md5('x'); BEGIN EXECUTE 'SET ROLE ' || n; END $x$")
     assert raised.value.diag.context == "PL/pgSQL function inline_code_block line 1 at EXECUTE"
     with pytest.raises(psycopg.Error) as raised, acme.transaction():
         acme.execute("DO $x$ DECLARE q text[]; BEGIN EXECUTE q[nope]; END $x$")
