@@ -445,11 +445,11 @@ def queue_full(tenant: str, limit: int) -> ProxyError:
     )
 
 
-def too_many_channels(limit: int) -> ProxyError:
+def too_many_channels(limit: int, what: str = "in transaction mode can listen to {} channels") -> ProxyError:
     return ProxyError(
         "54000",
         "too many channels",
-        detail=f"Through the proxy a client in transaction mode can listen to {limit} channels.",
+        detail=f"Through the proxy a client {what.format(limit)}.",
         hint="Use UNLISTEN for those that are not needed, or tell them apart by the payload.",
         source=Source.PROXY,
         reason="too_many_channels",

@@ -465,8 +465,11 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks):
 
     def bug_message(self) -> bytes:
         """An exception while a statement was judged: it is refused, and the session goes on."""
+        raised = sys.exc_info()[1]
+        if isinstance(raised, ProxyError):
+            return raised.to_message()
         number = uuid.uuid4().hex[:12]
-        log.error("internal error", exc_info=sys.exc_info()[1], error_id=number)
+        log.error("internal error", exc_info=raised, error_id=number)
         error = errors.internal_error(number)
         error.severity = "ERROR"
         return error.to_message()

@@ -390,3 +390,28 @@ def test_many_that_come_and_go(each_isolation):
                 client.query("UNLISTEN *")
                 assert told(client.query(f"NOTIFY c{turn % 8}")) == []
     wait_until(lambda: not each_isolation.admin("SHOW LISTENERS"), "all are gone")
+
+
+def test_more_in_one_text_than_can_be_told_apart(each_isolation):
+    with each_isolation.wire() as client:
+        many = "; ".join(f"LISTEN c{number}" for number in range(30))
+        assert tags(client.query(many)) == ["LISTEN"] * 30
+        assert sqlstates(client.query(f"{many}; LISTEN more")) == ["54000"]
+        assert len(rows(client.query("SELECT pg_listening_channels()"))) == 30
+
+
+def test_what_others_say_on_an_ear_s_channel_is_nothing(proxies, pg):
+    """Its name can be seen in pg_stat_activity; what is not the proxy's must not even confuse it."""
+    said = (
+        "SELECT substring(query from '\"(tp_[0-9a-f]+[.][0-9]+)\"') FROM pg_stat_activity"
+        " WHERE query LIKE 'NOTIFY%'"
+    )
+    with proxies(pool={"mode": "transaction", "max": 2}).wire() as client, pg.connect() as conn:
+        client.query("LISTEN jobs")
+        channels = {name for (name,) in conn.execute(said) if name}
+        assert channels
+        for channel in channels:
+            for payload in ("", "L", "L\u00b2 x y", "L1 \u00fc jobs", f"U{'9' * 5000} x y", "U1", "X1 a b"):
+                conn.execute("SELECT pg_notify(%s, %s)", [channel, payload])
+        assert told(client.query("NOTIFY jobs, 'heard'")) == [("jobs", "heard")]
+        assert rows(client.query("SELECT pg_listening_channels()")) == [("jobs",)]
