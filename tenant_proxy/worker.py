@@ -212,7 +212,7 @@ class Worker:
         self.facts.doubt()
         self.users.forget()
         self.logins.forget()
-        self.code.forget()
+        self.code.reload()
         self.forget_switches()
         self.pools.reload(state.registry)
         self.entries.configure()

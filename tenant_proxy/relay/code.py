@@ -98,6 +98,8 @@ class Knowledge:
     #: the shared counter's sum when it was read
     mark: int = 0
     read: bool = False
+    #: what of the configuration it was read by
+    basis: object = None
     #: role -> settings of its logins
     defaults: dict[str, dict[str, str]] = field(default_factory=dict)
     #: it is to be read, or is being read
@@ -133,6 +135,11 @@ class _Visit:
         return not self.old
 
     @property
+    def basis(self) -> object:
+        """What of the configuration it is read by."""
+        return self.tenant, self.logins, self.roles
+
+    @property
     def schemas(self) -> list[str]:
         return [self.tenant.schema, *self.tenant.policy.allowed_schemas]
 
@@ -144,7 +151,8 @@ class Code:
         self._worker = worker
         self._guard = Guard()
         self._known: dict[str, Knowledge] = {}
-        self._connections: dict[str, Connection] = {}
+        #: by the clusters' names, with what they were opened by
+        self._connections: dict[str, tuple[Cluster, Connection]] = {}
         #: cluster -> tenants that are to be read, and who reads them
         self._queues: dict[str, list[TenantInfo]] = {}
         self._readers: dict[str, asyncio.Task[None]] = {}
@@ -167,12 +175,16 @@ class Code:
             known.read = False
         self._tell(doubted)
 
-    def forget(self) -> None:
-        """A reload: everything is read again."""
-        self.doubt(list(self._known))
-        for connection in self._connections.values():
-            connection.terminate()
-        self._connections.clear()
+    def reload(self) -> None:
+        """All is read again.  What was read by the same configuration holds until then, so that a reload is
+        noticed by nobody; somebody may have changed code past the proxy, and says so by it."""
+        tenants = self._worker.state.registry.tenants
+        visits = self._visits([tenants[name] for name in self._known if name in tenants])
+        same = {one.tenant.name: one for one in visits if one.known.read and one.basis == one.known.basis}
+        self.doubt([name for name in self._known if name not in same])
+        for one in same.values():
+            if one.tenant.isolation is Isolation.SHARED:
+                self._begin(one.tenant, one.known)
 
     # --- clients that wait ---------------------------------------------------------
 
@@ -298,9 +310,7 @@ class Code:
                     )
             self._at_once = min(AT_ONCE, 2 * self._at_once)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            broken = self._connections.pop(cluster.name, None)
-            if broken is not None:
-                broken.terminate()
+            self._disconnect(cluster.name)
             if isinstance(error, TimeoutError) and len(batch) > 1:
                 # one of them may take so long
                 self._at_once = max(1, len(batch) // 8)
@@ -323,11 +333,13 @@ class Code:
         told: dict[str, Knowledge] = {}
         for visit in visits:
             tenant, known, doubt = visit.tenant, visit.known, doubts[visit.tenant.name]
-            if visit.mark != self._worker.budget.used(f"{CODE}:{tenant.code}"):
+            changed = visit.mark != self._worker.budget.used(f"{CODE}:{tenant.code}")
+            if changed or self._worker.state.registry.tenants.get(tenant.name) != tenant:
                 doubt = "changed while it was read"
             if doubt != known.doubt:
                 log.info("code of a tenant was read", tenant=tenant.name, doubt=doubt or None)
             known.doubt, known.mark, known.read, known.queued = doubt, visit.mark, True, False
+            known.basis = visit.basis
             known.pause_s = min(LONGEST_PAUSE_S, 2 * known.pause_s) if doubt else FIRST_PAUSE_S
             known.again_at = time.monotonic() + known.pause_s
             told[tenant.name] = known
@@ -353,8 +365,10 @@ class Code:
         """What is not proven of a tenant's code, "" if all is."""
         if found.unfit:
             return f"the service login is {found.unfit}"
-        for role in visit.roles:
-            visit.known.defaults[role] = found.defaults.get(role, {})
+        defaults = {role: found.defaults.get(role, {}) for role in visit.roles}
+        if visit.known.basis is not None and defaults != visit.known.defaults:
+            self._worker.forget_switches()
+        visit.known.defaults = defaults
         scope = self._scope(visit)
         own: set[int] = set()
         called: set[int] = set()
@@ -407,19 +421,27 @@ class Code:
         return "" if is_proven(verdict.effects) else f"function {name} is not proven"
 
     async def _connection(self, cluster: Cluster) -> Connection:
-        connection = self._connections.get(cluster.name)
-        if connection is None or connection.is_closed():
-            password = cluster.service.password
-            connection = self._connections[cluster.name] = await asyncpg.connect(
-                host=cluster.host,
-                port=cluster.port,
-                user=cluster.service.user,
-                password=password.reveal() if password is not None else "",
-                database=cluster.database,
-                ssl=asyncpg_ssl(cluster.tls),
-                direct_tls=cluster.tls.negotiation == "direct",
-                timeout=QUERY_S,
-                statement_cache_size=0,
-                server_settings={"search_path": "", "application_name": "tenant_proxy code"},
-            )
+        opened = self._connections.get(cluster.name)
+        if opened is not None and opened[0] == cluster and not opened[1].is_closed():
+            return opened[1]
+        self._disconnect(cluster.name)
+        password = cluster.service.password
+        connection: Connection = await asyncpg.connect(
+            host=cluster.host,
+            port=cluster.port,
+            user=cluster.service.user,
+            password=password.reveal() if password is not None else "",
+            database=cluster.database,
+            ssl=asyncpg_ssl(cluster.tls),
+            direct_tls=cluster.tls.negotiation == "direct",
+            timeout=QUERY_S,
+            statement_cache_size=0,
+            server_settings={"search_path": "", "application_name": "tenant_proxy code"},
+        )
+        self._connections[cluster.name] = cluster, connection
         return connection
+
+    def _disconnect(self, cluster: str) -> None:
+        opened = self._connections.pop(cluster, None)
+        if opened is not None:
+            opened[1].terminate()

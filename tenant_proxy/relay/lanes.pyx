@@ -20,8 +20,9 @@ from tenant_proxy.pool.pool cimport (
 )
 from tenant_proxy.relay.begins cimport begins_anew, forget_began
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_BOUND, EFF_COPIES, EFF_DDL, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_MULTI,
-    EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_SETTINGS, EFF_UNPROVEN, EFF_XACT_CONTROL, UNCLEAN, Relay,
+    EFF_ALLOWED, EFF_BOUND, EFF_COMMITS, EFF_COPIES, EFF_DDL, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES,
+    EFF_MULTI, EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, EFF_UNPROVEN,
+    EFF_XACT_CONTROL, UNCLEAN, Relay,
     up_escalate, up_quiesce, up_unread,
 )
 from tenant_proxy.relay.marks cimport count_shared, counted, is_proven
@@ -66,6 +67,13 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
                 forget_began(c)
             if effects & MAY_STAY:
                 s.may_rest = 0
+            return LANE_GOES
+        if effects & (EFF_COMMITS | EFF_ROLLS_BACK):
+            # Clients take a transaction for ended whatever COMMIT says.  All that it does was proven when it was
+            # said, deferred triggers too: who changes the tenant's code waits for its end (`check_code`).
+            if c.began != NULL:
+                forget_began(c)
+            s.may_rest = 0
             return LANE_GOES
         if s.settings_changed and s.ring.count == 0 and s.xact_status == XACT_IDLE:
             # it is asked for them first

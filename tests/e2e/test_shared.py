@@ -200,8 +200,8 @@ def test_defaults_of_the_role(shared, pg):
         try:
             proxy.admin("RELOAD")
             with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+                wait_until(lambda: beta.value("SHOW statement_timeout") == "61s", "it is read")
                 assert acme.value("SHOW statement_timeout") == "0"
-                assert beta.value("SHOW statement_timeout") == "61s"
         finally:
             conn.execute("ALTER ROLE beta_app RESET statement_timeout")
             proxy.admin("RELOAD")
@@ -482,16 +482,16 @@ def test_a_trigger_and_a_view_are_code_too(shared, pg, evil):
         )
         proxy.admin("RELOAD")
         with proxy.wire("acme_app") as acme:
-            assert not is_shared(pg, backend_of(acme))
+            wait_until(lambda: not is_shared(pg, backend_of(acme)), "it is read")
         conn.execute("DROP FUNCTION acme.on_scratch() CASCADE")
         conn.execute("CREATE VIEW acme.sly AS SELECT set_config('role', 'beta_app', false)")
         proxy.admin("RELOAD")
         with proxy.wire("acme_app") as acme:
-            assert not is_shared(pg, backend_of(acme))
+            wait_until(lambda: not is_shared(pg, backend_of(acme)), "it is read")
         conn.execute("DROP VIEW acme.sly")
         proxy.admin("RELOAD")
         with proxy.wire("acme_app") as acme:
-            assert is_shared(pg, backend_of(acme))
+            shares_again(pg, acme)
 
 
 def test_code_is_not_changed_under_what_runs(shared, pg, evil):
@@ -509,6 +509,54 @@ def test_code_is_not_changed_under_what_runs(shared, pg, evil):
         assert rows(acme.until_ready()) == [("",), ("good",)]
         assert sqlstates(other.until_ready()) == []
         assert sqlstates(acme.query("SELECT evil()")) == ["42501"]
+
+
+@pytest.mark.parametrize(
+    ("backends", "end", "refused"),
+    # numbers of their own, so that each has a proxy of its own: once refused, transactions begin elsewhere
+    [(3, "ROLLBACK", True), (4, "COMMIT", True), (5, "extended", True), (6, "COMMIT", False)],
+)
+def test_a_transaction_under_which_code_changes_can_end(shared, pg, evil, backends, end, refused):
+    """What else it says is refused: the end must not be, or the session would be lost."""
+    proxy = shared(backends=backends)
+    with proxy.wire("acme_app") as acme, proxy.wire("acme_app") as other:
+        acme.query("CREATE OR REPLACE FUNCTION evil() RETURNS text LANGUAGE sql AS $$ SELECT 'good'::text $$")
+        shares_again(pg, acme)
+        acme.query("BEGIN")
+        assert is_shared(pg, backend_of(acme))
+        other.send(query(DYNAMIC))
+        if refused:
+            wait_until(lambda: sqlstates(acme.query("SELECT 1")) == ["40001"], "the change is seen")
+        if end == "extended":
+            acme.send(parse("ROLLBACK") + bind() + execute() + SYNC)
+            replies = acme.until_ready()
+        else:
+            replies = acme.query(end)
+        assert sqlstates(replies) == []
+        assert replies[-1].body == b"I"
+        assert sqlstates(other.until_ready()) == []
+
+
+def test_a_reload_is_noticed_by_no_transaction(shared, pg):
+    """What was read of the tenant's code by the same configuration holds."""
+    proxy = shared(backends=7)
+    with proxy.wire("acme_app") as acme:
+        for _ in range(5):
+            acme.query("BEGIN")
+            assert is_shared(pg, backend_of(acme))
+            proxy.admin("RELOAD")
+            assert sqlstates(acme.query("SELECT item FROM orders")) == []
+            assert sqlstates(acme.query("COMMIT")) == []
+
+
+def test_a_reload_reads_again_what_was_changed_past_the_proxy(shared, pg, evil):
+    proxy = shared(backends=8)
+    with proxy.wire("acme_app") as acme, pg.connect() as conn:
+        conn.execute(DYNAMIC.replace("evil()", "acme.evil()"))
+        proxy.admin("RELOAD")
+        wait_until(lambda: not is_shared(pg, backend_of(acme)), "it is found")
+        conn.execute("DROP FUNCTION acme.evil()")
+        shares_again(pg, acme)
 
 
 def sleeping(server: Server) -> bool:
