@@ -3,12 +3,13 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
+from tenant_proxy.net.reactor cimport KIND_SERVER, Link
 from tenant_proxy.pool.fair cimport home_key, share_join
 from tenant_proxy.pool.pool cimport SV_ACTIVE, Pool, Server, Usage, idle_remove
 from tenant_proxy.relay.core cimport SERVER_UNAVAILABLE, YIELDED, Relay
 from tenant_proxy.relay.figures cimport Figures
 from tenant_proxy.relay.marks cimport counted
-from tenant_proxy.relay.pairing cimport client_fail, make_available, server_end, wait_patiently
+from tenant_proxy.relay.pairing cimport UNKNOWN_SETTINGS, client_fail, make_available, server_end, wait_patiently
 from tenant_proxy.wire.ptrmap cimport map_get
 
 
@@ -98,9 +99,16 @@ cdef class Groups(Figures):
             p.yielding += 1
 
     def forget_switches(self):
-        """What makes servers tenants' is composed anew."""
+        """What makes servers tenants' is composed anew, and is sent before the next use."""
         cdef size_t i
         cdef Pool *p
+        cdef Link *l
+        if self.links.slots != NULL:
+            for i in range(self.links.mask + 1):
+                l = <Link *> self.links.slots[i].value
+                if l != NULL and l.kind == KIND_SERVER and (<Server *> l).client == NULL \
+                        and (<Server *> l).pool.is_group:
+                    (<Server *> l).settings_id = UNKNOWN_SETTINGS
         if self.pools.slots == NULL:
             return
         for i in range(self.pools.mask + 1):

@@ -7,6 +7,7 @@ from tenant_proxy.relay.core cimport Relay
 
 cdef enum:
     REST_BYTES = 64             # room for `rest_message`
+    UNKNOWN_SETTINGS = 0xffffffff   # of a server: none that a client may have
 
 cdef Server *obtain(Relay e, Client *c) noexcept nogil
 cdef void queue_up(Relay e, Client *c) noexcept nogil

@@ -37,7 +37,6 @@ from tenant_proxy.wire.ptrmap cimport map_add, map_get
 cdef enum:
     PATIENCE_US = 50000         # a server that fits someone behind goes there while the first waited less
     PEEK_AFTER_US = 20000       # idle longer than this: look whether the server is still there
-    UNKNOWN_SETTINGS = 0xffffffff
     OFTEN = 128                 # Server.changes above which the next tenant is taken to be another
     OUTGROWN_PAUSE_US = 100000  # between servers of a group that are closed for all the tenants they have served
 
