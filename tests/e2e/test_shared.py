@@ -529,6 +529,8 @@ def test_a_transaction_under_which_code_changes_can_end(shared, pg, evil, backen
         shares_again(pg, acme)
         acme.query("BEGIN")
         assert is_shared(pg, backend_of(acme))
+        # one that has only read would move
+        assert sqlstates(acme.query("UPDATE orders SET item = item WHERE id = 1")) == []
         other.send(query(DYNAMIC))
         if refused:
             wait_until(lambda: sqlstates(acme.query("SELECT 1")) == ["40001"], "the change is seen")
