@@ -11,12 +11,14 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from loadtests import procfs
-from loadtests.postgres import DATABASE, Login, Postgres
+from loadtests.postgres import DATABASE, TENANTS, Login, Postgres
 from loadtests.process import Service, give_to
 from loadtests.targets import PgBouncer, StartedTarget, pgbouncer_ini, proxy_config
 from loadtests.wire import READY_IDLE, Connection, Endpoint, make_verifier, message
@@ -27,7 +29,11 @@ PREFIX = "many_"
 TABLES = 20
 ROWS = 20
 PASSWORD = "crowd"
+#: connections that make tenants
+MAKERS = 4
 SERVICE = "crowd_service"
+#: one of the usual tenants, which has pgbench's tables
+FLOOD = TENANTS[0]
 
 FILL = """
 DO $do$ BEGIN
@@ -36,7 +42,7 @@ DO $do$ BEGIN
     EXECUTE format('CREATE SCHEMA %1$I AUTHORIZATION %1$I', {name});
     FOR n IN 0..{tables} - 1 LOOP
         EXECUTE format(
-            'CREATE UNLOGGED TABLE %1$I.t%2$s AS SELECT k, %1$L::text AS v FROM generate_series(1, {rows}) k;'
+            'CREATE TABLE %1$I.t%2$s AS SELECT k, %1$L::varchar(20) AS v FROM generate_series(1, {rows}) k;'
             'ALTER TABLE %1$I.t%2$s ADD PRIMARY KEY (k); ALTER TABLE %1$I.t%2$s OWNER TO %1$I', {name}, n);
     END LOOP;
 END $do$
@@ -52,15 +58,28 @@ class Crowd:
 
     def __init__(self, postgres: Postgres) -> None:
         self.postgres = postgres
-        self.verifier = make_verifier(PASSWORD)
-        self._made = 0
+        found = self._ask(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{SERVICE}'")
+        self.verifier = found[0][0] if found and found[0][0] else make_verifier(PASSWORD)
+        if not found:
+            self._ask(
+                f"CREATE ROLE {SERVICE} LOGIN NOINHERIT PASSWORD '{self.verifier}'",
+                f"GRANT {FLOOD} TO {SERVICE}",
+            )
+
+    def _ask(self, *statements: str) -> list[list[str | None]]:
+        found: list[list[str | None]] = []
+        with self.postgres.superuser(DATABASE) as connection:
+            for sql in statements:
+                found = connection.query(sql)
+        return found
 
     def provide(self, count: int) -> None:
-        if not self._made:
-            self.postgres.superuser_query(
-                f"CREATE ROLE {SERVICE} LOGIN NOINHERIT PASSWORD '{self.verifier}'", DATABASE
-            )
-        for name in names(count)[self._made :]:
+        """At least so many."""
+        made = int(self._ask(f"SELECT count(*) FROM pg_namespace WHERE nspname ^@ '{PREFIX}'")[0][0] or 0)
+        if made >= count:
+            return
+        statements = []
+        for name in names(count)[made:]:
             sql = FILL
             for key, value in {
                 "name": f"'{name}'",
@@ -70,18 +89,27 @@ class Crowd:
                 "rows": str(ROWS),
             }.items():
                 sql = sql.replace("{" + key + "}", value)
-            self.postgres.superuser_query(sql, DATABASE)
-        if count > self._made:
-            self._made = count
-            # the tables themselves are small enough for any plan
-            for catalog in ("pg_class", "pg_attribute", "pg_authid", "pg_auth_members", "pg_proc", "pg_type"):
-                self.postgres.superuser_query(f"VACUUM ANALYZE pg_catalog.{catalog}", DATABASE)
+            statements.append(sql)
+        # the tables themselves are small enough for any plan
+        catalogs = (
+            "pg_class",
+            "pg_attribute",
+            "pg_authid",
+            "pg_auth_members",
+            "pg_proc",
+            "pg_type",
+            "pg_index",
+        )
+        with ThreadPoolExecutor(MAKERS) as makers:
+            for done in [makers.submit(self._ask, *statements[n::MAKERS]) for n in range(MAKERS)]:
+                done.result()
+        self._ask(*(f"VACUUM ANALYZE pg_catalog.{catalog}" for catalog in catalogs))
 
     def logins(self, count: int) -> dict[str, Login]:
         return {name: Login(name, PASSWORD, self.verifier) for name in names(count)}
 
 
-class _CrowdTarget(StartedTarget):
+class CrowdTarget(StartedTarget):
     """A target for so many of the crowd's tenants, over so many backends."""
 
     def __init__(self, crowd: Crowd, tenants: int, backends: int) -> None:
@@ -90,22 +118,27 @@ class _CrowdTarget(StartedTarget):
         self.tenants = tenants
         self.backends = backends
 
+    def flood(self) -> Endpoint:
+        """Of one tenant more, with pgbench's tables."""
+        return replace(self.crowd.postgres.endpoint(FLOOD), port=self.port)
+
+    def _logins(self) -> dict[str, Login]:
+        return self.crowd.logins(self.tenants) | {FLOOD: self.crowd.postgres.logins[FLOOD]}
+
     def endpoint(self, tenant: str) -> Endpoint:
         # the start asks as one of the usual tenants, which are not here
         name = tenant if tenant.startswith(PREFIX) else names(1)[0]
         return Endpoint("127.0.0.1", self.port, name, PASSWORD, DATABASE)
 
 
-class CrowdPgBouncer(_CrowdTarget):
+class CrowdPgBouncer(CrowdTarget):
     name = "pgbouncer"
 
     def _launch(self, service: Service) -> None:
         program, version = PgBouncer(self.crowd.postgres, self.mode).program()
         account = server_account()
         users = service.folder / "users.txt"
-        users.write_text(
-            "".join(f'"{x.name}" "{x.verifier}"\n' for x in self.crowd.logins(self.tenants).values())
-        )
+        users.write_text("".join(f'"{x.name}" "{x.verifier}"\n' for x in self._logins().values()))
         ini = service.folder / "pgbouncer.ini"
         text = pgbouncer_ini(
             port=self.port,
@@ -120,12 +153,12 @@ class CrowdPgBouncer(_CrowdTarget):
         service.start([program, str(ini)], account=account)
 
 
-class CrowdProxy(_CrowdTarget):
+class CrowdProxy(CrowdTarget):
     name = "proxy"
     isolation = "shared"
 
     def _launch(self, service: Service) -> None:
-        logins = self.crowd.logins(self.tenants)
+        logins = self._logins()
         config: dict[str, Any] = proxy_config(
             port=self.port,
             metrics_port=free_port(avoid=[self.port]),
@@ -163,7 +196,7 @@ class CrowdDedicated(CrowdProxy):
 class Clients:
     """Connections of tenants, each with at most one statement under way."""
 
-    def __init__(self, target: _CrowdTarget, tenants: Iterable[str]) -> None:
+    def __init__(self, target: CrowdTarget, tenants: Iterable[str]) -> None:
         self.tenants = list(tenants)
         self._connections = [Connection(target.endpoint(name)) for name in self.tenants]
         self._socks = [one.sock for one in self._connections]
@@ -233,14 +266,46 @@ class Clients:
             sock.setblocking(True)
         return latencies, took
 
+    def pace(self, seconds: float, pause_s: float, statement: Callable[[int], bytes]) -> list[float]:
+        """Latencies in µs of clients that ask every `pause_s`, evenly spread."""
+        latencies: list[float] = []
+        step = pause_s / len(self._socks)
+        by_fd = {sock.fileno(): sock for sock in self._socks}
+        began: dict[int, float] = {}
+        poll = select.epoll()
+        for fd in by_fd:
+            poll.register(fd, select.EPOLLIN)
+
+        def collect(wait_s: float) -> None:
+            for fd, _ in poll.poll(max(0.0, wait_s)):
+                if by_fd[fd].recv(65536).endswith(READY_IDLE):
+                    latencies.append((time.perf_counter() - began.pop(fd)) * 1e6)
+
+        start = time.perf_counter()
+        for number in range(int(seconds / step)):
+            # counted from when it is due: who can't send because he waits has waited
+            due = start + number * step
+            while (left := due - time.perf_counter()) > 0:
+                collect(left)
+            sock = self._socks[number % len(self._socks)]
+            while sock.fileno() in began:
+                collect(1)
+            began[sock.fileno()] = due
+            sock.send(statement(number))
+        while began:
+            collect(1)
+        poll.close()
+        return latencies
+
 
 def point_query(number: int) -> bytes:
     """One row of one of a tenant's tables, chosen by chance."""
     return message(b"Q", f"SELECT v FROM t{random.randrange(TABLES)} WHERE k = 7".encode() + b"\0")
 
 
-def first_table(number: int) -> bytes:
-    return message(b"Q", b"SELECT v FROM t0 WHERE k = 7\0")
+def table_query(number: int) -> bytes:
+    """One table after the other."""
+    return message(b"Q", f"SELECT v FROM t{number % TABLES} WHERE k = 7".encode() + b"\0")
 
 
 def private_bytes(postgres: Postgres) -> float:

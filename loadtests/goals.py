@@ -39,6 +39,20 @@ GOALS = (
         )
     ),
     Goal("connect-16", "per_cpu_s", "at least", 1.0, True, "connect-query-disconnect per CPU second"),
+    Goal("tenants-1000", "tps", "at least", 20, True, "1,000 tenants on 50 backends, transactions"),
+    Goal("tenants-1000", "p99_us", "at most", 0.1, True, "1,000 tenants on 50 backends, p99"),
+    Goal(
+        "tenants-memory",
+        "server_bytes",
+        "at most",
+        1_500_000_000,
+        False,
+        "server's private memory, 1,000 tenants of 20 tables on 50 backends, bytes",
+    ),
+    Goal("tenants-50", "to_dedicated_pct", "at least", 90, False, "50 tenants: shared ÷ dedicated, %"),
+    Goal(
+        "tenants-noisy", "beside_pct", "at most", 150, False, "quiet tenants' p99 beside a flood ÷ alone, %"
+    ),
     Goal("guard-costs", "hit_ns", "at most", 500, False, "guard: a hit for 200 bytes, ns"),
     Goal("guard-costs", "miss_point_us", "at most", 50, False, "guard: a miss, point query, µs"),
     Goal("guard-costs", "miss_orm_us", "at most", 150, False, "guard: a miss, an ORM's SELECT of 1 kB, µs"),

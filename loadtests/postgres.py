@@ -74,9 +74,13 @@ class Postgres:
         self._server.close()
 
     def superuser_query(self, sql: str, database: str = "postgres") -> list[list[str | None]]:
-        me = self._server
-        with Connection(Endpoint(me.host, me.port, me.superuser, me.password, database)) as connection:
+        with self.superuser(database) as connection:
             return connection.query(sql)
+
+    def superuser(self, database: str = "postgres") -> Connection:
+        """A connection as the superuser, to be closed by the caller."""
+        me = self._server
+        return Connection(Endpoint(me.host, me.port, me.superuser, me.password, database))
 
     def version(self) -> str:
         """As in "17.10", and whose build it is."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from loadtests.catalogs import Introspection
+from loadtests.crowd_work import CROWD_SCENARIOS
 from loadtests.guard import Costs, HoldUp, Shapes
 from loadtests.work import Bulk, Growth, Idle, Pgbench, Scenario, TwoTenants
 
@@ -35,6 +36,11 @@ GROUPS = {
     "tenants": (
         "A tenant with one client, first by itself, then beside another tenant's 32 clients, which never "
         "pause; then two tenants with 16 clients each."
+    ),
+    "crowd": (
+        "Tenants with a login each on 50 backends. PgBouncer has a pool a login (max_db_connections = 50): "
+        "it closes backends to open others; tenant_proxy shares them (`isolation: shared`, one worker). The "
+        "client is one process that waits for 64 answers at a time and shares the machine."
     ),
     "guard": (
         "What the guard costs by itself (in this process: the median of a lookup that hits and of judgements "
@@ -134,6 +140,7 @@ def _transaction_scenarios() -> list[Scenario]:
             1000,
         ),
         TwoTenants("two-tenants", "tenants", "two tenants at once", "transaction"),
+        *CROWD_SCENARIOS,
         Costs("guard-costs", "guard", "lookups and judgements", "transaction"),
         HoldUp("guard-hold-up", "guard", "beside hostile statements", "transaction"),
         Shapes("guard-shapes", "guard", "very many different statements", "transaction"),

@@ -1,0 +1,223 @@
+"""What is measured of very many tenants on few backends.
+
+PgBouncer has a pool a login and closes backends to open others; tenant_proxy shares them.  The client is one
+process of ours, which takes a fifth to a third of the machine.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from loadtests import pgbench
+from loadtests.crowd import (
+    TABLES,
+    Clients,
+    Crowd,
+    CrowdDedicated,
+    CrowdPgBouncer,
+    CrowdProxy,
+    CrowdTarget,
+    names,
+    point_query,
+    private_bytes,
+    table_query,
+)
+from loadtests.pgbench import Job
+from loadtests.postgres import Postgres
+from loadtests.stats import percentile
+from loadtests.targets import Target
+from loadtests.work import CpuMeter, Effort, Findings, MeasureError, Scenario
+
+BACKENDS: Final = 50
+IN_FLIGHT: Final = 64
+#: pools, backends and caches fill before anything counts
+WARM_UP_S: Final = 2.0
+FLOOD_CLIENTS: Final = 100
+#: between two statements of a quiet tenant
+QUIET_PAUSE_S: Final = 0.1
+
+KINDS: Final[dict[str, type[CrowdTarget]]] = {"pgbouncer": CrowdPgBouncer, "proxy": CrowdProxy}
+
+
+@dataclass(frozen=True, slots=True)
+class _Crowded(Scenario):
+    tenants: int
+
+    def unable(self, target: Target) -> str | None:
+        return None if target.name in KINDS else "it has no pools that tenants could share"
+
+    def warm_up(self, target: Target, effort: Effort) -> None:
+        """None: each round has a start of its own."""
+
+    def _count(self, effort: Effort) -> int:
+        return min(self.tenants, 40) if effort.quick else self.tenants
+
+    @contextmanager
+    def _started(self, kind: type[CrowdTarget], postgres: Postgres, effort: Effort) -> Iterator[CrowdTarget]:
+        count = self._count(effort)
+        crowd = Crowd(postgres)
+        crowd.provide(count)
+        target = kind(crowd, count, BACKENDS)
+        target.start()
+        try:
+            yield target
+        finally:
+            target.stop()
+
+
+def _rates(
+    target: CrowdTarget, clients: Clients, effort: Effort, statement: Callable[[int], bytes] = point_query
+) -> dict[str, float]:
+    clients.run(min(WARM_UP_S, effort.seconds), IN_FLIGHT, statement)
+    meter = CpuMeter(target)
+    found, took = clients.run(effort.seconds, IN_FLIGHT, statement)
+    used = meter.used() or 0.0
+    found.sort()
+    return {
+        "tps": len(found) / took,
+        "p50_us": percentile(found, 0.5),
+        "p99_us": percentile(found, 0.99),
+        "cpu_us": used * 1e6 / len(found),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Crowded(_Crowded):
+    """All tenants at once, each with one client."""
+
+    def command(self, effort: Effort) -> str:
+        return (
+            f"{self._count(effort)} tenants with a login and a client each, {BACKENDS} backends, {IN_FLIGHT} "
+            f"statements in flight: SELECT v FROM t<one of {TABLES}> WHERE k = 7"
+        )
+
+    def measure(self, target: Target, postgres: Postgres, effort: Effort) -> Findings:
+        with self._started(KINDS[target.name], postgres, effort) as started:
+            begin = time.monotonic()
+            clients = Clients(started, names(self._count(effort)))
+            logins_s = time.monotonic() - begin
+            try:
+                return Findings(_rates(started, clients, effort) | {"logins_s": logins_s}, {})
+            finally:
+                clients.close()
+
+
+@dataclass(frozen=True, slots=True)
+class CrowdMemory(_Crowded):
+    """Every table of every tenant is read, more than once."""
+
+    def unable(self, target: Target) -> str | None:
+        if target.name == "pgbouncer":
+            return "its backends serve one login each, and are closed for the next"
+        return _Crowded.unable(self, target)
+
+    def command(self, effort: Effort) -> str:
+        return f"each of {self._count(effort)} tenants reads each of its {TABLES} tables, about twice"
+
+    def measure(self, target: Target, postgres: Postgres, effort: Effort) -> Findings:
+        count = self._count(effort)
+        with self._started(KINDS[target.name], postgres, effort) as started:
+            clients = Clients(started, names(count))
+            try:
+                found, took = clients.run(0, IN_FLIGHT, table_query, count=2 * count * TABLES)
+                return Findings({"tps": len(found) / took, "server_bytes": private_bytes(postgres)}, {})
+            finally:
+                clients.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Affinity(_Crowded):
+    """As many tenants as there are backends, a client each: shared backends beside dedicated ones."""
+
+    def command(self, effort: Effort) -> str:
+        return f"{self._count(effort)} tenants, a client each that never pauses, {BACKENDS} backends"
+
+    def _rates_of(self, kind: type[CrowdTarget], postgres: Postgres, effort: Effort) -> dict[str, float]:
+        with self._started(kind, postgres, effort) as started:
+            clients = Clients(started, names(self._count(effort)))
+            try:
+                return _rates(started, clients, effort)
+            finally:
+                clients.close()
+
+    def measure(self, target: Target, postgres: Postgres, effort: Effort) -> Findings:
+        shared = self._rates_of(KINDS[target.name], postgres, effort)
+        if target.name != "proxy":
+            return Findings(shared, {})
+        dedicated = self._rates_of(CrowdDedicated, postgres, effort)
+        return Findings(
+            shared
+            | {
+                "dedicated_tps": dedicated["tps"],
+                "dedicated_cpu_us": dedicated["cpu_us"],
+                "to_dedicated_pct": 100 * shared["tps"] / dedicated["tps"],
+            },
+            {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NoisyNeighbour(_Crowded):
+    """Tenants that ask now and then, alone and beside one that floods."""
+
+    def command(self, effort: Effort) -> str:
+        flood = " ".join(self._flood(effort).arguments())
+        return (
+            f"{self._count(effort)} tenants with a statement each {QUIET_PAUSE_S} s; then the same beside "
+            f"one more tenant's {flood}"
+        )
+
+    def _flood(self, effort: Effort) -> Job:
+        # longer than the quiet ones are watched, so that they are never without it
+        return Job("select-only", "simple", FLOOD_CLIENTS, seconds=effort.seconds + 2, log=False)
+
+    def measure(self, target: Target, postgres: Postgres, effort: Effort) -> Findings:
+        with self._started(KINDS[target.name], postgres, effort) as started:
+            clients = Clients(started, names(self._count(effort)))
+            try:
+                clients.run(1, IN_FLIGHT, point_query)
+                alone = sorted(clients.pace(effort.seconds, QUIET_PAUSE_S, point_query))
+                flood = _Flood(self._flood(effort), started)
+                flood.start()
+                time.sleep(1)
+                beside = sorted(clients.pace(effort.seconds, QUIET_PAUSE_S, point_query))
+                flood.join()
+            finally:
+                clients.close()
+        if not alone or not beside or not flood.tps:
+            raise MeasureError("somebody was not served")
+        return Findings(
+            {
+                "alone_p50_us": percentile(alone, 0.5),
+                "alone_p99_us": percentile(alone, 0.99),
+                "quiet_p50_us": percentile(beside, 0.5),
+                "quiet_p99_us": percentile(beside, 0.99),
+                "flood_tps": flood.tps,
+                "beside_pct": 100 * percentile(beside, 0.99) / percentile(alone, 0.99),
+            },
+            {},
+        )
+
+
+class _Flood(threading.Thread):
+    def __init__(self, job: Job, target: CrowdTarget) -> None:
+        super().__init__(daemon=True)
+        self._job, self._target = job, target
+        self.tps = 0.0
+
+    def run(self) -> None:
+        [done] = pgbench.run([(self._job, self._target.flood())])
+        self.tps = done.summary.processed / (self._job.seconds or 1)
+
+
+CROWD_SCENARIOS: Final[tuple[Scenario, ...]] = (
+    Affinity("tenants-50", "crowd", "50 tenants, 50 backends", "transaction", 50),
+    NoisyNeighbour("tenants-noisy", "crowd", "50 quiet tenants, one that floods", "transaction", 50),
+    Crowded("tenants-1000", "crowd", "1,000 tenants, 50 backends", "transaction", 1000),
+    CrowdMemory("tenants-memory", "crowd", "1,000 tenants of 20 tables, all used", "transaction", 1000),
+)
