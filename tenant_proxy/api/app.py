@@ -117,11 +117,11 @@ async def serve(context: Context, address: str, port: int, *, signals: bool = Tr
     them.  OSError where it can't listen there.
     """
     app = create_app(context)
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.create_server((address, port), family=family)
     config = web.config_of(
         app, connections=MAX_REQUESTS, keep_alive_s=KEEP_ALIVE_S, grace_s=STOP_GRACE_S, **_tls(context)
     )
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, port), family=family)
     log.info("the API listens", addr=f"{address}:{port}", tls=config.is_ssl)
     try:
         await (uvicorn.Server if signals else web.Server)(config).serve([listener])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import psycopg
@@ -90,3 +93,42 @@ async def test_the_proxy_takes_away_what_has_expired(verbs, town, own_proxy):
     )
     wait_until(lambda: "alice" not in town.roles(), "the role is gone", FOLLOWED_S)
     wait_until(lambda: "access of alice on acme expired" in proxy.log(), "it is logged", FOLLOWED_S)
+
+
+def test_the_proxy_tells_webhooks(own_proxy, town, capsys, monkeypatch):
+    """Soon after the change, not when upkeep would come by anyway."""
+    told: list[str] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["type"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    proxy = own_proxy(
+        clusters=town.config()["clusters"],
+        catalog=town.config()["catalog"],
+        tenants=[],
+        users=[],
+        secret={"value": "of tests"},
+        webhooks={"allowed_networks": ["127.0.0.0/8"]},
+    )
+    monkeypatch.setenv("TENANT_PROXY_CONFIG", str(proxy.config_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        assert (
+            main(["webhook", "add", "audit", f"http://127.0.0.1:{server.server_port}/", "-e", "tenant.*"])
+            == 0
+        )
+        assert main(["tenant", "create", "acme"]) == 0
+        wait_until(lambda: "tenant_proxy.tenant.create" in told, "it is told", FOLLOWED_S)
+        assert capsys.readouterr().out.startswith("whsec_")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
