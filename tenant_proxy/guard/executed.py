@@ -16,7 +16,7 @@ from tenant_proxy.guard.walk import Refusal, Walk
 
 #: assignments that are looked at, and texts of a variable and of all that is executed
 _MAX_ASSIGNMENTS: Final = 200
-_MAX_TEXTS: Final = 32
+_MAX_TEXTS: Final = 16
 
 #: why such SQL is refused at once; for all else it may be what never runs, or only part of a statement
 _REACHES: Final = frozenset(
@@ -43,7 +43,7 @@ class Executed:
 
     def judge(self, w: Walk) -> None:
         """Refuses what reaches outside the tenant."""
-        if not self._values:
+        if not self._values or w.is_apart:
             return
         held = self._held()
         found: dict[str, None] = {}

@@ -18,6 +18,8 @@ from tenant_proxy.guard.source import quoted_name, quoted_string
 #: texts that one expression may make, and their length
 _MAX_TEXTS: Final = 16
 _MAX_LENGTH: Final = 16 * 1024
+#: … of the arguments of functions that may repeat them
+_MAX_REPEATED: Final = 1024
 _MAX_DEPTH: Final = 32
 
 Node = Mapping[str, Any]
@@ -72,9 +74,10 @@ def texts(node: Node | None, variables: Variables = _NONE, depth: int = 0) -> li
     elif tag == "A_Expr" and _is_concatenation(body):
         found = _made("".join, [body.get("lexpr"), body.get("rexpr")], variables, depth)
     elif tag == "FuncCall":
-        function = _FUNCTIONS.get(_name(body))
-        if function is not None:
-            found = _made(function, body.get("args", ()), variables, depth)
+        name = _name(body)
+        if name in _FUNCTIONS:
+            longest = _MAX_REPEATED if name in _REPEATING else _MAX_LENGTH
+            found = _made(_FUNCTIONS[name], body.get("args", ()), variables, depth, longest)
     elif tag == "SubLink":
         found = texts(_column(body), variables, depth + 1)
     elif tag == "A_ArrayExpr":
@@ -90,7 +93,11 @@ def texts(node: Node | None, variables: Variables = _NONE, depth: int = 0) -> li
 
 
 def _made(
-    function: Callable[[Sequence[str]], str], nodes: Sequence[Node | None], variables: Variables, depth: int
+    function: Callable[[Sequence[str]], str],
+    nodes: Sequence[Node | None],
+    variables: Variables,
+    depth: int,
+    longest: int = _MAX_LENGTH,
 ) -> list[str]:
     parts: list[list[str]] = []
     for node in nodes:
@@ -99,7 +106,7 @@ def _made(
         parts += (texts(item, variables, depth + 1) for item in items)
     found = []
     for values in itertools.islice(itertools.product(*parts), _MAX_TEXTS):
-        if sum(map(len, values)) <= _MAX_LENGTH:
+        if sum(map(len, values)) <= longest:
             try:
                 found.append(function(values))
             except (ValueError, IndexError, OverflowError):
@@ -190,3 +197,6 @@ _FUNCTIONS: Final[Mapping[str, Callable[[Sequence[str]], str]]] = {
     "decode": _decode,
     "convert_from": _converted,
 }
+
+#: those whose result may be longer than all that they are given
+_REPEATING: Final = frozenset({"format", "concat_ws", "array_to_string", "replace"})

@@ -82,6 +82,7 @@ class Walk:
         "fixed",
         "here",
         "in_code",
+        "is_apart",
         "listens",
         "pin_reason",
         "row_functions",
@@ -120,6 +121,8 @@ class Walk:
         self.filtered: dict[int, Mapping[str, Any]] = {}
         #: column references may be variables here
         self.in_code = False
+        #: see `apart`
+        self.is_apart = False
         #: the text that locations are in now: `text`, or one inside it
         self.here = text
         #: its tokens and edits, made when the first is needed
@@ -516,11 +519,9 @@ class Walk:
             self.fixed, self.effects, self.pin_reason, self.settings, self.deallocates = outer
 
     def apart(self, text: str) -> Walk:
-        """A judgement of another text, of which nothing but a refusal is wanted."""
-        if self.depth >= _MAX_NESTING:
-            raise NotFound
+        """A judgement of another text, of which nothing but a refusal is wanted; it makes no further one."""
         other = type(self)(self.scope, text)
-        other.depth = self.depth + 1
+        other.is_apart = True
         return other
 
     def _nested_tree(self, text: str, what: str) -> parser.Tree:
