@@ -11,7 +11,7 @@ from typing import Any
 
 from tenant_proxy.config.schema import Config, Isolation
 from tenant_proxy.obs.log import get_logger
-from tenant_proxy.pool.budget import CODE_COUNTERS, PINS
+from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, PINS
 from tenant_proxy.shm import MAX_TENANTS
 from tenant_proxy.tenancy.records import code_name
 from tenant_proxy.tenancy.registry import group_name
@@ -90,7 +90,7 @@ class Indexes:
         for tenant in config.tenants:
             isolation = tenant.isolation or config.isolation
             code = code_name(tenant.cluster or config.clusters[0].name, tenant.schema_ or tenant.name)
-            names += _of_tenant(tenant.name, code if isolation is Isolation.SHARED else None)
+            names += _of_tenant(tenant.name, code, isolation)
         names += [f"clients of user:{user.name}" for user in config.users]
         self._add(names)
 
@@ -110,7 +110,7 @@ class Indexes:
             isolation = tenant.get("isolation") or config.isolation
             cluster = tenant.get("cluster") or config.clusters[0].name
             code = code_name(cluster, tenant.get("schema") or tenant["name"])
-            names += _of_tenant(tenant["name"], code if isolation == Isolation.SHARED else None)
+            names += _of_tenant(tenant["name"], code, isolation)
         names += [f"clients of user:{login['name']}" for login in logins]
         return self._add(names)
 
@@ -128,6 +128,8 @@ class Indexes:
         return new
 
 
-def _of_tenant(name: str, code: str | None) -> list[str]:
-    names = [f"tenant:{name}", f"clients of tenant:{name}", f"{PINS}:{name}"]
-    return names + [f"{what}:{code}" for what in CODE_COUNTERS] if code is not None else names
+def _of_tenant(name: str, code: str, isolation: Isolation | str) -> list[str]:
+    names = [f"tenant:{name}", f"clients of tenant:{name}", f"{PINS}:{name}", f"{DEFINED}:{code}"]
+    if isolation == Isolation.SHARED:
+        names += [f"{what}:{code}" for what in CODE_COUNTERS]
+    return names

@@ -25,6 +25,8 @@ _INT = struct.Struct("=i")
 CODE_COUNTERS = ("code", "sharing", "coding")
 #: of each tenant: clients that keep a backend between transactions
 PINS = "pins"
+#: of each schema: times that its definitions have changed
+DEFINED = "defined"
 
 
 class Budget:

@@ -239,6 +239,7 @@ cdef struct Pool:
     int32_t max_pins            # 0: none
     int32_t pins_index          # shared counter: pinned clients of the tenant
     uint32_t generation         # grows as definitions change: statements prepared before are not found again
+    int32_t defined_index       # shared counter of the same, by all workers; -1: none
     uint32_t max_prepared
     uint32_t last_startup       # startup_id of the client that came last; 0: none yet
     Server *idle_first          # most recently used

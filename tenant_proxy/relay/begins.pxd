@@ -6,7 +6,12 @@ from libc.stdint cimport uint32_t
 from tenant_proxy.pool.pool cimport Client, Server
 from tenant_proxy.relay.core cimport Relay
 
-cdef bint without_server(Relay e, Client *c, uint32_t effects, const char *message, size_t n) noexcept nogil
+cdef bint without_server(
+    Relay e, Client *c, uint32_t effects, const char *sql, size_t size, const char *head, size_t head_size
+) noexcept nogil
+cdef size_t batch_without_server(
+    Relay e, Client *c, uint32_t effects, const char *sql, size_t size, const char *rest, size_t n
+) noexcept nogil
 cdef char status_without(Client *c) noexcept nogil
 cdef void begin_on(Relay e, Client *c, Server *s) noexcept nogil
 cdef void begun(Server *s, bint failed) noexcept nogil

@@ -312,7 +312,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         how = listen_check(e, c, p + 5, size, &effects, False)
         if how != LISTEN_GOES:
             return no_server(c) if how == LISTEN_HELD else refuse_query(e, c, b, total)
-    if without_server(e, c, effects, p, total) or (effects & EFF_DISCARDS_ALL and discarded(e, c, effects)):
+    if without_server(e, c, effects, p + 5, size, b"", 0) or (effects & EFF_DISCARDS_ALL and discarded(e, c, effects)):
         return total
     if not may_pin(e, c, effects):
         return refuse_query(e, c, b, total)

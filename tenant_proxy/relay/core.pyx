@@ -359,14 +359,6 @@ cdef Rewrite *rewrite_by(
     return r
 
 
-cdef void up_defined(Relay e, Pool *p) noexcept nogil:
-    with gil:
-        try:
-            e.hooks.on_defined(p.id)
-        except Exception:
-            e.log.exception("noting changed definitions")
-
-
 cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
     # 1: answered without the server (`refusal` then holds the CommandComplete); 0: goes to the server;
     # 2: goes to the server, which then has none of the pool's statements left

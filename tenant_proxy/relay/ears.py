@@ -59,7 +59,7 @@ STARTUP: Final = {"application_name": "tenant_proxy", "client_encoding": "UTF8"}
 class Listener:
     """A client, to its ear."""
 
-    __slots__ = ("active", "ear", "id", "pending", "prefix", "sequence", "session", "told")
+    __slots__ = ("active", "ear", "id", "pending", "prefix", "said", "sequence", "session", "told")
 
     def __init__(self, client: int, session: Session, ear: Ear, prefix: str) -> None:
         self.id = client
@@ -72,6 +72,7 @@ class Listener:
         #: … or may, by when it said so: its transaction has not ended yet
         self.pending: dict[str, int] = {}
         self.sequence = 0
+        self.said = 0
         #: notifications that it was told
         self.told = 0
 
@@ -82,7 +83,9 @@ class Listener:
     def message(self, what: str, channel: str) -> str:
         """The statement that tells the ear of a LISTEN or UNLISTEN when it commits."""
         ear = self.ear
-        text = f"{what}{self.id} {ear.mark(what, self.id, channel)} {channel}"
+        # of two alike in a transaction PostgreSQL would send one
+        self.said += 1
+        text = f"{what}{self.id} {ear.mark(what, self.id, channel)} {self.said} {channel}"
         return f"NOTIFY {quoted_name(ear.channel)}, {quoted_string(text)}"
 
 
@@ -193,16 +196,16 @@ class Ear:
 
     # --- what clients want ----------------------------------------------------------
 
-    def listen(self, one: Listener, names: Iterable[str]) -> int:
+    def listen(self, one: Listener, names: Sequence[str]) -> int:
         """Before a LISTEN of these channels goes to the client's server."""
-        wanted = [name for name in names if name not in one.active]
         one.sequence += 1
-        for name in wanted:
+        for name in names:
+            # also where it is in force: an UNLISTEN may be on its way
             one.pending[name] = one.sequence
             self.channels.setdefault(name, set()).add(one.id)
             if self.server and name not in self.told:
                 self._listen(name)
-        if self.server and self.told.get(self.channel) and all(self.told.get(name) for name in wanted):
+        if self.server and self.told.get(self.channel) and all(self.told.get(name) for name in names):
             self.waiting.pop(one.id, None)
             return GOES
         now = time.monotonic()
@@ -321,7 +324,8 @@ class Ear:
         """LISTEN or UNLISTEN of a client, from its commit on."""
         text = payload.decode("utf-8", "replace")
         number, _, rest = text[1:].partition(" ")
-        mark, _, channel = rest.partition(" ")
+        mark, _, rest = rest.partition(" ")
+        channel = rest.partition(" ")[2]
         # anybody may have said anything
         one = self.listeners.get(int(number)) if _NUMBER.fullmatch(number) else None
         if one is None or not secrets.compare_digest(

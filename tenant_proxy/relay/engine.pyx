@@ -272,10 +272,6 @@ cdef class Engine(Listening):
                 found[name] = text[:k]
         return found
 
-    def pool_defined(self, uint32_t id):
-        """Definitions have changed: what is prepared from here on must not meet plans of before."""
-        self.pool(id).generation += 1
-
     def find_cancel(self, int32_t pid, bytes key):
         """(server id, its info) of the statement that this cancel key may stop, None if none runs, or
         False when no client here has the key.  The server then waits for `cancel_done`."""
@@ -389,10 +385,11 @@ cdef class Engine(Listening):
     def pool_update(self, uint32_t id, *, uint32_t scope, int guard_mode, bint session_mode, int max, int min,
                     int queue_limit, bint fail_when_down, uint32_t max_prepared, bytes reset_query,
                     queue_timeout_s, query_timeout_s, idle_in_transaction_timeout_s, client_idle_timeout_s,
-                    server_idle_timeout_s, connect_timeout_s, int max_pins=0, int pins_index=-1, bint defers=False, bint translates=False, bytes prefix=b"", bytes own=b""):
+                    server_idle_timeout_s, connect_timeout_s, int max_pins=0, int pins_index=-1, int defined_index=-1, bint defers=False, bint translates=False, bytes prefix=b"", bytes own=b""):
         """Sets a pool's limits.  `reset_query` is a complete Query message or empty; `guard_mode` 0 enforce,
         1 observe, 2 off.  The pool mode of clients that are already in does not change.  `pins_index` is the
         shared counter of the tenant's pinned clients, of whom there may be `max_pins`.  `defers`: BEGIN takes no server.
+        `defined_index` is that of changes of its schema's definitions.
 
         `translates`: servers' messages may need names turned back.  `prefix` is what channels begin with on the
         server, `own` the schema that clients call public; empty for none.
@@ -408,6 +405,7 @@ cdef class Engine(Listening):
         p.max_pins = max_pins
         p.defers = defers
         p.pins_index = pins_index
+        p.defined_index = defined_index
         self.pool_names(id, scope, translates, prefix, own)
         p.retired = 0
         free(p.reset_query)

@@ -19,6 +19,7 @@ from tenant_proxy.relay.core cimport (
     up_deallocate, up_ear_edits, up_existing_statement, up_missing_statement, up_parameter_types,
     up_refuse_size,
 )
+from tenant_proxy.relay.begins cimport batch_without_server
 from tenant_proxy.relay.hearing cimport (
     LISTEN_GOES, LISTEN_HELD, for_ear, heard_before, listen_check, listens_still,
 )
@@ -83,6 +84,15 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if effects & EFF_BOUND and end - tail > 3 and not up_parameter_types(e, c, sql, size, tail + 3, end - tail - 3):
         c.pool.rejected += 1
         return refuse_extended(e, c, b, total)
+    if name_len == 0 and end - tail == 3:
+        k = batch_without_server(e, c, effects, sql, size, end, n - total)
+        if k:
+            # a Bind may still come for it
+            client_drop_unnamed(c)
+            c.unnamed = stmt_new(e, c.pool, sql, end - sql, effects)
+            if c.unnamed != NULL:
+                c.unnamed.scope = c.pool.scope | c.codec_bits
+            return total + k
     if effects & (EFF_LISTENS | EFF_CHANNELS):
         lane = listen_check(e, c, sql, size, &effects, True)
         if lane != LISTEN_GOES:
@@ -285,7 +295,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         t = cs.stmt if cs != NULL else NULL
     else:
         t = c.unnamed
-    if t != NULL and (cs.scope if cs != NULL else t.scope) != c.pool.scope | c.codec_bits:
+    if t != NULL and is_dated(c, cs, t):
         k = judge_anew(e, c, cs)
         if k != 1:
             return no_server(c) if k else refuse_extended(e, c, b, total)
@@ -406,9 +416,20 @@ cdef void write_bind(Relay e, Burst *b, const char *portal, size_t portal_size, 
     burst_write(e, b, refusal_data(e), refusal_size(e))
 
 
+cdef inline bint is_dated(Client *c, ClientStmt *cs, Stmt *t) noexcept nogil:
+    # The rules have changed since a statement was parsed; or it tells which channels the client listens to.
+    cdef Rewrite *r
+    if (cs.scope if cs != NULL else t.scope) != c.pool.scope | c.codec_bits:
+        return True
+    if not t.effects & EFF_CHANNELS:
+        return False
+    r = cs.rewrite if cs != NULL else t.rewrite
+    return r != NULL and r.tags_size == 0
+
+
 cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
-    # The rules have changed since the statement was parsed (`cs` NULL: the unnamed one).  1: it may be used, its
-    # text perhaps another now; 0: refused; -1: not before the client has a server.
+    # Of a statement that is dated (`cs` NULL: the unnamed one).  1: it may be used, its text perhaps another now; 0:
+    # refused; -1: not before the client has a server.
     cdef Stmt *t = cs.stmt if cs != NULL else c.unnamed
     cdef Rewrite *before = cs.rewrite if cs != NULL else t.rewrite
     cdef Rewrite *r = NULL
@@ -423,8 +444,8 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
     if not effects & EFF_ALLOWED:
         return -1 if effects else 0
     t.effects |= effects
-    if before != NULL and before.tags_size:
-        # for the client's ear, whatever the rules
+    if effects & (EFF_LISTENS | EFF_CHANNELS) and before != NULL:
+        # for the client's ear
         r = up_ear_edits(e, c, sql, size, types, tail, True)
         if r == NULL:
             return 0
@@ -512,7 +533,7 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
             return on_whole(e, c, b, p, n, total, request)
         up_missing_statement(e, p + 6, name_len)
         return refuse_extended(e, c, b, total)
-    if (cs.scope if cs != NULL else t.scope) != c.pool.scope | c.codec_bits:
+    if is_dated(c, cs, t):
         how = judge_anew(e, c, cs)
         if how != 1:
             return no_server(c) if how else refuse_extended(e, c, b, total)

@@ -1,6 +1,6 @@
 """Counters in the workers' shared memory: what one of them does with a tenant that all must know of."""
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint32_t
 
 from tenant_proxy.pool.pool cimport CODE_PROVEN, Pool
 from tenant_proxy.relay.core cimport Relay
@@ -28,6 +28,19 @@ cdef int32_t counted(Relay e, int32_t index) noexcept nogil:
     for i in range(e.rows):
         n += e.counters[i * e.row_places + index]
     return n
+
+
+cdef void define(Relay e, Pool *p) noexcept nogil:
+    # definitions in the schema of the pool's tenant change, or have changed
+    if p.defined_index < 0:
+        p.generation += 1
+    else:
+        count_shared(e, p.defined_index, 1)
+
+
+cdef uint32_t definitions(Relay e, Pool *p) noexcept nogil:
+    # how often they have, as far as workers know
+    return p.generation + <uint32_t> counted(e, p.defined_index)
 
 
 cdef bint is_proven(Relay e, Pool *p) noexcept nogil:

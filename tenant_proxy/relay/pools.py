@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.auth.scram import ScramKeys
 from tenant_proxy.config.schema import Catalogs, Cluster, GuardMode, Isolation, Policy, PoolMode
-from tenant_proxy.pool.budget import CODE_COUNTERS, PINS
+from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, PINS
 from tenant_proxy.relay.facts import key_of
 from tenant_proxy.relay.session import PoolRecord
 from tenant_proxy.relay.switch import BASE
@@ -189,6 +189,7 @@ class Pools:
             "max_prepared": pool.max_prepared_statements,
             "max_pins": pool.max_pins,
             "defers": pool.defer_begin,
+            "defined_index": self._worker.budget.index(f"{DEFINED}:{tenant.code}"),
             "pins_index": self._worker.budget.index(f"{PINS}:{tenant.name}"),
             # Where a role was set by the startup packet, some minor releases (16.2 was seen to) let
             # DISCARD ALL fall back to the login: such a backend is closed when it is dirty.

@@ -17,7 +17,7 @@ from tenant_proxy.relay.core cimport (
 from tenant_proxy.relay.begins cimport begin_on, status_without
 from tenant_proxy.relay.hearing cimport NOTIFIED
 from tenant_proxy.relay.lanes cimport LANE_GOES, lane_check
-from tenant_proxy.relay.marks cimport counted
+from tenant_proxy.relay.marks cimport counted, define
 from tenant_proxy.relay.pairing cimport client_end, count_pin, obtain
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
 from tenant_proxy.wire.consts cimport XACT_IDLE, put_u32
@@ -161,7 +161,7 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
             server_forget_all(s)
     if effects & EFF_DDL and c.tracks:
         # what is prepared from here on must not meet plans of before: now in its own transaction, later in others
-        c.pool.generation += 1
+        define(e, c.pool)
         s.defines = 1
     if effects & ~<uint32_t> (NO_NEWS | EFF_ALLOWED):
         if not s.notified:

@@ -19,11 +19,12 @@ from tenant_proxy.relay.ahead cimport ahead_ready, ask_again, part
 from tenant_proxy.relay.begins cimport begun
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
-    send_refusal, up_ask_done, up_ask_row, up_defined, up_encoding, up_error, up_notice, up_server_connected,
+    send_refusal, up_ask_done, up_ask_row, up_encoding, up_error, up_notice, up_server_connected,
     up_server_message, up_switch_failed, up_unlisten,
 )
 from tenant_proxy.relay.hearing cimport NOTIFIED_OWN, hears_first, tell_notes, tell_tag
 from tenant_proxy.relay.lanes cimport moved
+from tenant_proxy.relay.marks cimport define
 from tenant_proxy.relay.pairing cimport (
     count_pin, keep_together, make_available, maybe_release, server_end, settled, switch_undone,
 )
@@ -447,7 +448,7 @@ cdef void finish_query(Relay e, Server *s, char status) noexcept nogil:
     if status == XACT_IDLE:
         if s.defines:
             s.defines = 0
-            up_defined(e, p)
+            define(e, p)
         p.xacts += 1
         p.usage.xacts += 1
         p.xact_us += e.now_us - c.xact_start_us

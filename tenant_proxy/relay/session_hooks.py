@@ -18,7 +18,7 @@ log = get_logger("worker")
 
 
 class SessionHooks:
-    """Upcalls for pins, RESET ALL, EXECUTE and definitions; names are those of relay.core's."""
+    """Upcalls for pins, RESET ALL and EXECUTE; names are those of relay.core's."""
 
     _worker: Worker
 
@@ -47,14 +47,6 @@ class SessionHooks:
             return None
         renamed = {name.decode(): server.decode() for name, server in known.items()}
         return judging.execute_edits(scope, sql, renamed), list(known)
-
-    def on_defined(self, pool: int) -> None:
-        """Definitions have changed in the schema of a pool's tenant."""
-        record = self._worker.pools.get(pool)
-        assert record is not None
-        for one in self._worker.pools:
-            if not one.is_group and one.tenant.code == record.tenant.code:
-                self._worker.engine.pool_defined(one.id)
 
     def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool) -> bytes | bool:
         """The CommandComplete of a DEALLOCATE that concerns only statements of the protocol.  False when the

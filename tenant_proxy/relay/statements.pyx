@@ -8,6 +8,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
+from tenant_proxy.relay.marks cimport definitions
 from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_get, map_remove
 
 
@@ -73,7 +74,7 @@ cdef Stmt *stmt_new(Relay e, Pool *p, const char *body, size_t n, uint32_t effec
     t.effects = effects
     t.size = <uint32_t> n
     t.interned = 0
-    t.generation = p.generation
+    t.generation = 0
     t.scope = 0
     t.rewrite = NULL
     t.body = <char *> t + sizeof(Stmt)
@@ -85,11 +86,12 @@ cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t ef
     # the pool's Stmt of this text and these types, with a reference for the caller
     cdef uint64_t h = hash_bytes(e.seed, body, n)
     cdef PtrSlot *slot = map_find(&p.stmts, h, NULL)
+    cdef uint32_t now = definitions(e, p)
     cdef Stmt *t
     while slot != NULL:
         t = <Stmt *> slot.value
         if t.size == n and memcmp(t.body, body, n) == 0:
-            if t.generation != p.generation:
+            if t.generation != now:
                 # servers that know it may have planned it before definitions were changed, and would say so
                 stmt_retire(t)
                 break
@@ -103,6 +105,7 @@ cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t ef
     if t == NULL:
         return NULL
     t.hash = h
+    t.generation = now
     if map_add(&p.stmts, h, t) == 0:
         t.interned = 1
     return t

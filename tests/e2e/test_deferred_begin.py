@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.test_shared import backend_of, is_shared, provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
-from tests.wire_client import SYNC, bind, execute, parse, query, rows, sqlstates, types
+from tests.wire_client import SYNC, bind, describe_portal, execute, parse, query, rows, sqlstates, types
 
 
 @pytest.fixture(params=["dedicated", "shared"])
@@ -192,3 +192,59 @@ def test_where_it_runs_is_decided_by_what_follows(one, pg):
         assert sqlstates(c.query("CREATE TABLE later (id int)")) == []
         assert not is_shared(pg, backend_of(c))
         c.query("ROLLBACK")
+
+
+# --- in the extended protocol ------------------------------------------------------------------
+
+
+def batch(sql: str, *, described: bool = False) -> bytes:
+    """What drivers send for a statement without parameters."""
+    return parse(sql) + bind() + (describe_portal() if described else b"") + execute() + SYNC
+
+
+@pytest.mark.parametrize("described", [False, True])
+@pytest.mark.parametrize(
+    "begin", ["BEGIN", "START TRANSACTION ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE"]
+)
+def test_a_batch_of_its_own_holds_no_backend_either(one, begin, described):
+    with one.wire() as c, one.wire() as other:
+        said = c.ask(batch(begin, described=described))
+        assert types(said) == ("12nCZ" if described else "12CZ")
+        assert said[-2].body == (b"START TRANSACTION\0" if begin.startswith("START") else b"BEGIN\0")
+        assert status(said) == "T"
+        assert other.value("SELECT 'served'") == "served"
+        level, deferrable = ("serializable", "on") if "SERIALIZABLE" in begin else ("read committed", "off")
+        assert rows(c.ask(parse("SHOW transaction_isolation"), bind(), execute(), SYNC)) == [(level,)]
+        assert c.value("SHOW transaction_deferrable") == deferrable
+        said = c.ask(batch("COMMIT", described=described))
+        assert (said[-2].body, status(said)) == (b"COMMIT\0", "I")
+        # a transaction in which nothing happens
+        c.ask(batch(begin, described=described))
+        before = int(one.admin("SHOW STATS_TOTALS")[0]["server_assignment_count"])
+        said = c.ask(batch("ROLLBACK", described=described))
+        assert types(said) == ("12nCZ" if described else "12CZ")
+        assert (said[-2].body, status(said)) == (b"ROLLBACK\0", "I")
+        assert int(one.admin("SHOW STATS_TOTALS")[0]["server_assignment_count"]) == before
+
+
+def test_a_batch_with_more_is_the_servers(one):
+    with one.wire() as c:
+        for more in (parse("BEGIN", "named") + bind(name="named") + execute() + SYNC, parse("BEGIN") + SYNC):
+            said = c.ask(more)
+            assert sqlstates(said) == []
+            c.query("ROLLBACK")
+        said = c.ask(parse("BEGIN"), bind(), execute(), parse("SELECT 1"), bind(), execute(), SYNC)
+        assert types(said) == "12C12DCZ"
+        assert status(said) == "T"
+        c.query("ROLLBACK")
+        # the unnamed statement is what was parsed last
+        c.ask(batch("BEGIN"))
+        c.ask(batch("COMMIT"))
+        assert [m.body for m in c.ask(bind(), execute(), SYNC) if m.type == "C"] == [b"COMMIT\0"]
+        # in pieces
+        c.send(batch("BEGIN")[:12])
+        c.send(batch("BEGIN")[12:])
+        assert status(c.until_ready()) == "T"
+        assert sqlstates(c.query("SELECT 1 / 0")) == ["22012"]
+        said = c.ask(batch("COMMIT"))
+        assert (said[-2].body, status(said)) == (b"ROLLBACK\0", "I")

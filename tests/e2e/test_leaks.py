@@ -96,7 +96,7 @@ def actions(client: Client, chance: random.Random, may_begin: bool) -> str:
         "SAVEPOINT s",
         "ROLLBACK TO s",
         f"INSERT INTO marks (mark) SELECT '{mark}' WHERE false",
-        "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%hunt%'"
+        "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%hunt%!%'"
         f" AND statement NOT LIKE '%{client.tenant}!%'",
         "SELECT 1/0",
         "SELECT to_regclass('kept')::text",
@@ -104,6 +104,10 @@ def actions(client: Client, chance: random.Random, may_begin: bool) -> str:
         "SELECT mark FROM kept",
         "DISCARD TEMP",
         f"DO $$ BEGIN PERFORM '{mark}'; END $$",
+        f"LISTEN {client.tenant}",
+        "UNLISTEN *",
+        "SELECT count(*) FROM pg_listening_channels()",
+        f"NOTIFY {client.tenant}, '{mark}'",
         "SELECT pg_try_advisory_xact_lock(7) IS NOT NULL",
         "DECLARE c CURSOR FOR SELECT mark FROM marks",
     ]

@@ -159,6 +159,16 @@ def test_unlisten_is_undone_too(each_isolation):
         assert told(one.query("NOTIFY a; NOTIFY b")) == [("b", "")]
 
 
+def test_said_again_in_one_transaction(each_isolation):
+    with each_isolation.wire() as one:
+        one.query("BEGIN; LISTEN a; UNLISTEN a; LISTEN a; COMMIT")
+        assert told(one.query("NOTIFY a")) == [("a", "")]
+        one.query("BEGIN; UNLISTEN *; LISTEN a; COMMIT")
+        assert told(one.query("NOTIFY a")) == [("a", "")]
+        one.query("BEGIN; LISTEN a; UNLISTEN *; COMMIT")
+        assert told(one.query("NOTIFY a")) == []
+
+
 def test_tags_and_several_statements(each_isolation):
     with each_isolation.wire() as one:
         said = one.query("LISTEN a; NOTIFY a, 'x'; SELECT 1; UNLISTEN b; NOTIFY c; LISTEN \"B c\"")
@@ -168,8 +178,13 @@ def test_tags_and_several_statements(each_isolation):
         assert one.value("SELECT count(*) FROM pg_listening_channels() c WHERE c = 'a'") == "1"
         described = one.query("SELECT pg_listening_channels()")[0].body
         assert b"pg_listening_channels\0" in described
+        one.ask(parse("SELECT pg_listening_channels()", "told"), SYNC)
+        assert rows(one.ask(bind(name="told"), execute(), SYNC)) == [("B c",), ("a",)]
+        assert tags(one.query("UNLISTEN a")) == ["UNLISTEN"]
+        assert rows(one.ask(bind(name="told"), execute(), SYNC)) == [("B c",)]
         assert tags(one.query("UNLISTEN *")) == ["UNLISTEN"]
         assert rows(one.query("SELECT pg_listening_channels()")) == []
+        assert rows(one.ask(bind(name="told"), execute(), SYNC)) == []
 
 
 def test_in_the_extended_protocol(each_isolation):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,17 @@ import pytest
 from tests.e2e.test_shared import backend_of, is_shared, provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
-from tests.wire_client import SYNC, bind, describe_statement, execute, parse, rows, sqlstates, types
+from tests.wire_client import (
+    SYNC,
+    bind,
+    describe_statement,
+    execute,
+    parse,
+    rows,
+    sqlstates,
+    types,
+    wait_until,
+)
 
 
 @pytest.fixture(params=["dedicated", "shared"])
@@ -175,6 +186,37 @@ def test_parameters_of_what_is_prepared_anew(each_isolation, table):
         c.query("ALTER TABLE changing ALTER COLUMN a TYPE date USING NULL")
         said = other.ask(parse(insert, "t"), describe_statement("t"), SYNC)
         assert said[1].body.endswith((1082).to_bytes(4, "big"))
+
+
+def test_another_workers_definitions_are_known(proxies, certificates, pg, table):
+    """By TLS clients come to any worker."""
+    tls = {"mode": "allow", "cert": str(certificates.proxy.cert), "key": str(certificates.proxy.key)}
+    proxy = proxies(pool={"mode": "transaction", "max": 4}, workers=2, listen={"tls": tls})
+    star = "SELECT * FROM changing"
+    with contextlib.ExitStack() as stack:
+        at: dict[str, psycopg.Connection[Any]] = {}
+
+        def come() -> bool:
+            name = f"w{len(opened)}"
+            conn = psycopg.connect(proxy.dsn(sslmode="require", application_name=name), autocommit=True)
+            opened.append(stack.enter_context(conn))
+            (row,) = [row for row in proxy.admin("SHOW CLIENTS") if row["application_name"] == name]
+            at.setdefault(str(row["worker"]), conn)
+            return len(at) == 2
+
+        opened: list[Any] = []
+        wait_until(come, "both workers have a client")
+        for conn in at.values():
+            assert conn.execute(star, prepare=True).fetchall() == [(1, 2)]
+        first, second = at.values()
+        # the server still has it, by the pool's name
+        second.execute("DEALLOCATE ALL")
+        first.execute("ALTER TABLE changing ALTER COLUMN b TYPE text")
+        assert second.execute(star, prepare=True).fetchall() == [(1, "2")]
+        first.execute("ALTER TABLE changing ADD c int")
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            # prepared before: as in a session of its own
+            second.execute(star, prepare=True)
 
 
 # --- notifications ---------------------------------------------------------------------------------

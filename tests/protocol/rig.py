@@ -308,6 +308,3 @@ class Rig:
     def on_ask_done(self, server: int, session: object) -> tuple[int, int]:
         number = self.settings.intern(self.asked)
         return number, number
-
-    def on_defined(self, pool: int) -> None:
-        self.engine.pool_defined(pool)

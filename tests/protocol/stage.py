@@ -328,9 +328,6 @@ class Hooks:
         number = self.stage.settings.intern(self.asked.pop(server))
         return number, number
 
-    def on_defined(self, pool: int) -> None:
-        self.stage.engine.pool_defined(pool)
-
 
 class Peer:
     """The other end of one of the engine's sockets."""
