@@ -139,6 +139,10 @@ cdef ssize_t login_message(Relay e, Client *c, char *p, size_t n) noexcept nogil
         if n < 4:
             return 0
         length = read_u32(p)
+        if p[0] == F_TERMINATE and n >= 5 and read_u32(p + 1) == 4:
+            # a driver whose user has thought better of it: the server says nothing either
+            client_end(e, c, TERMINATED)
+            return ENDED
         if length < 8 or length > STARTUP_LIMIT:
             return violation(e, c, V_STARTUP, 0)
         if n < length:

@@ -19,7 +19,8 @@ from tenant_proxy.wire import messages
 BASE: Final[Mapping[str, str]] = {
     **READING_SETTINGS,
     "search_path": "",
-    "application_name": "tenant_proxy",
+    # what a client has that says nothing of it
+    "application_name": "",
     "exit_on_error": "on",
 }
 

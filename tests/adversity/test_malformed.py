@@ -160,6 +160,13 @@ def test_broken_startup_packets(proxy, what):
         assert c.value("SELECT 1") == "1"
 
 
+def test_a_farewell_before_the_startup_packet(proxy):
+    """As node-postgres sends where `end` follows `connect` at once; PostgreSQL closes without a word."""
+    with WireClient(proxy.host, proxy.port) as c:
+        c.send(message("X"))
+        assert c.until_end() == []
+
+
 def test_a_startup_packet_within_the_limit(proxies):
     proxy = proxies(limits={"max_startup_bytes": 10_000})
     with proxy.wire(application_name="x" * 50, options="-c my.long=" + "y" * 9000) as c:

@@ -301,6 +301,13 @@ def test_who_one_is(shared, pg):
         assert is_shared(pg, backend_of(acme))
 
 
+def test_a_client_that_gives_no_name_has_none(shared, pg):
+    proxy = shared()
+    with proxy.wire("acme_app") as acme:
+        assert is_shared(pg, backend_of(acme))
+        assert acme.value("SHOW application_name") == ""
+
+
 # --- prove or escalate ------------------------------------------------------------------
 
 
