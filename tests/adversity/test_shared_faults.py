@@ -74,7 +74,7 @@ def writers(proxy: Proxy, server: Server, first: int) -> Iterator[list[Writer]]:
             one.stop()
     for tenant in TENANTS:
         with server.connect() as conn:
-            rows = dict(
+            rows: dict[int, str] = dict(
                 conn.execute(f"SELECT id, body FROM {tenant}.scratch WHERE id >= %s", [first]).fetchall()
             )
             conn.execute(f"DELETE FROM {tenant}.scratch WHERE id >= %s", [first])
