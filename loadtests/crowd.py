@@ -31,6 +31,7 @@ ROWS = 20
 PASSWORD = "crowd"
 #: connections that make tenants
 MAKERS = 4
+LOGINS_AT_ONCE = 32
 SERVICE = "crowd_service"
 #: one of the usual tenants, which has pgbench's tables
 FLOOD = TENANTS[0]
@@ -198,7 +199,8 @@ class Clients:
 
     def __init__(self, target: CrowdTarget, tenants: Iterable[str]) -> None:
         self.tenants = list(tenants)
-        self._connections = [Connection(target.endpoint(name)) for name in self.tenants]
+        with ThreadPoolExecutor(LOGINS_AT_ONCE) as pool:
+            self._connections = list(pool.map(lambda name: Connection(target.endpoint(name)), self.tenants))
         self._socks = [one.sock for one in self._connections]
 
     def close(self) -> None:

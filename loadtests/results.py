@@ -48,7 +48,7 @@ METRICS = {
     "quiet_p99_us": Metric("beside p99", "quiet tenant beside the flood, p99", "ms", 3, 1000),
     "flood_tps": Metric("flood tx/s", "the flood", "transactions/s"),
     "share": Metric("share", "two equal tenants: slower ÷ faster", "", 2),
-    "logins_s": Metric("logins s", "all clients' logins, one after the other", "s", 1),
+    "logins_s": Metric("logins s", "all clients' logins, 32 at a time", "s", 1),
     "dedicated_tps": Metric("dedicated", "on dedicated backends", "transactions/s"),
     "dedicated_cpu_us": Metric("ded. CPU", "proxy CPU on dedicated backends", "µs/transaction", 1),
     "to_dedicated_pct": Metric("of ded. %", "shared ÷ dedicated", "%"),
