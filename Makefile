@@ -93,8 +93,10 @@ debug: .stamps/compile-debug
 demo: compile
 	@exec $(PY) -m tenant_proxy.devel.demo $(if $(ONCE),--once) $(ARGS)
 
+# Tests wait more than they compute: one process more than there are processors, of which four are enough.
 test: compile .stamps/packages
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 4 ]; then n=4; fi; \
+	exec $(PY) -m pytest -n $$((n + 1)) --dist loadfile $(ARGS)
 
 soak: compile .stamps/packages
 	$(PY) -m pytest -m soak --timeout 7200 $(ARGS)
