@@ -62,6 +62,11 @@ def _column_ref(w: Walk, body: Body) -> bool:
     fields = body["fields"]
     if len(fields) == 1:
         return True
+    if len(fields) == 2:
+        # nearly all end here
+        named = fields[1].get("String")
+        if named is None or named.get("sval") not in ATTRIBUTES:
+            return True
     parts = strings(fields)
     location = body.get("location", 0)
     if len(parts) > 2:
