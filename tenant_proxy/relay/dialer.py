@@ -102,14 +102,14 @@ class Dialer:
             startup_id = engine.pool_wanted(pool_id)
             if startup_id is None:
                 return
-            wait = pool.retry_at - time.monotonic()
+            wait = pool.backoff.wait_s()
             if wait > 0:
                 self._retry_later(pool, wait)
                 return
             reach = self._reach(pool)
             if reach.trying:
                 return
-            if reach.wait_s() > 0:
+            if reach.backoff.wait_s() > 0:
                 self._tell(pool, reach)
                 return
             address = self._address(pool, startup_id)
@@ -121,7 +121,7 @@ class Dialer:
                     self._worker.peers.ask(pool)
                 self._retry_later(pool, BUDGET_RETRY_S)
                 return
-            reach.trying = reach.failures > 0
+            reach.trying = reach.is_down
             if not self._open(pool, startup_id, address):
                 return
 
@@ -130,7 +130,7 @@ class Dialer:
 
     def _tell(self, pool: PoolRecord, reach: Reach) -> None:
         """A pool's server can't be reached for now: its clients wait, or are told as `when_down` says."""
-        engine, wait = self._worker.engine, reach.wait_s()
+        engine, wait = self._worker.engine, reach.backoff.wait_s()
         pool.last_error = reach.detail
         if reach.may_be_back(pool.tenant.pool.down_grace_s):
             if engine.pool_wanted(pool.id) is not None:
@@ -363,8 +363,7 @@ class Dialer:
         del self._openings[server]
         info = opening.info
         pool = info.pool
-        pool.failures = 0
-        pool.retry_at = 0
+        pool.backoff.succeeded()
         self.connects += 1
         if pool.welcomes.get(info.startup_id) is None:
             pool.welcomes[info.startup_id] = tuple(info.parameters)
@@ -469,13 +468,8 @@ class Dialer:
     def _failed(self, opening: Opening, detail: str) -> None:
         pool = opening.info.pool
         settings = pool.tenant.pool
-        if opening.started >= pool.failed_at:
-            # what had begun before tells nothing new
-            pool.failures += 1
-            pause = min(settings.retry_max_s, settings.retry_min_s * 2 ** min(pool.failures - 1, 16))
-            pool.failed_at = time.monotonic()
-            pool.retry_at = pool.failed_at + pause * random.uniform(0.75, 1.25)
-        pause = max(0.0, pool.retry_at - time.monotonic())
+        pool.backoff.failed(opening.started, settings.retry_min_s, settings.retry_max_s)
+        pause = pool.backoff.wait_s()
         pool.last_error = detail
         self._note(pool, detail, pause)
         self._worker.engine.pool_down(pool.id, opening.info.startup_id, pause)

@@ -61,7 +61,7 @@ class Peers:
         """A backend was closed, and its place given back."""
         promised = self._promised.get(pool.tenant.cluster.name)
         if reason == Reason.YIELDED and promised:
-            pool.retry_at = max(pool.retry_at, time.monotonic() + HOLD_S)
+            pool.backoff.retry_at = max(pool.backoff.retry_at, time.monotonic() + HOLD_S)
             self._worker.mailbox.send_released(promised.popleft(), pool.tenant.cluster.name)
 
     def on_released(self, cluster: str) -> None:

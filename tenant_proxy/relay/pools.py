@@ -303,7 +303,7 @@ class Pools:
             record.welcomes.clear()
             engine.expire_servers(record.id)
         self._meter(record)
-        record.retry_at = 0.0
+        record.backoff.retry_at = 0.0
         if record.is_group:
             self._group_limits(record)
         else:

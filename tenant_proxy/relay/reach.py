@@ -17,27 +17,58 @@ T = TypeVar("T")
 MOST_S = 1.0
 
 
-class Reach:
-    """What is known of one host and port."""
+class Backoff:
+    """Pauses that double with each failure, until one succeeds."""
 
-    __slots__ = ("_been_there", "_began", "_place", "_since", "detail", "failures", "retry_at", "trying")
+    __slots__ = ("failed_at", "failures", "retry_at")
 
     def __init__(self) -> None:
         self.failures = 0
-        #: when the next attempt may be made (time.monotonic)
+        #: by time.monotonic(): when the last failure became known, and when the next attempt may be made
+        self.failed_at = 0.0
         self.retry_at = 0.0
+
+    def wait_s(self) -> float:
+        """How long nobody may try."""
+        return max(0.0, self.retry_at - time.monotonic())
+
+    def failed(self, started: float, least_s: float, most_s: float) -> bool:
+        """An attempt that began at `started` failed.
+
+        False for one that had begun before the last failure was known: it tells nothing new.
+        """
+        if started < self.failed_at:
+            return False
+        self.failed_at = time.monotonic()
+        pause = min(most_s, least_s * 2 ** min(self.failures, 16))
+        self.retry_at = self.failed_at + pause * random.uniform(0.75, 1.25)
+        self.failures += 1
+        return True
+
+    def succeeded(self) -> None:
+        self.failures = 0
+        self.retry_at = 0.0
+
+
+class Reach:
+    """What is known of one host and port."""
+
+    __slots__ = ("_been_there", "_began", "_place", "backoff", "detail", "trying")
+
+    def __init__(self) -> None:
+        self.backoff = Backoff()
         #: an attempt is being made, after the last one has failed
         self.trying = False
         #: what the last failure was
         self.detail = ""
-        #: when the last failure became known, and the first of these
-        self._since = self._began = 0.0
+        #: when the first of the last failures became known
+        self._began = 0.0
         self._place = 0
         self._been_there = False
 
-    def wait_s(self) -> float:
-        """How long nobody may try; 0 while somebody tries."""
-        return max(0.0, self.retry_at - time.monotonic()) if self.failures else 0.0
+    @property
+    def is_down(self) -> bool:
+        return self.backoff.failures > 0
 
     def may_be_back(self, grace_s: float) -> bool:
         """It has been there until less than `grace_s` ago: it may just be starting anew."""
@@ -48,27 +79,20 @@ class Reach:
         return addresses[self._place % len(addresses)]
 
     def failed(self, started: float, detail: str, least_s: float, most_s: float) -> float:
-        """An attempt that began at `started` failed; returns the pause before the next.
-
-        Those that had begun before the last failure was known tell nothing new, and count as that one.
-        """
+        """An attempt that began at `started` failed; returns the pause before the next."""
         self.detail = detail
         self.trying = False
-        if started >= self._since:
-            self._since = time.monotonic()
-            if not self.failures:
-                self._began = self._since
-            pause = min(most_s, MOST_S, least_s * 2 ** min(self.failures, 16))
-            self.retry_at = self._since + pause * random.uniform(0.75, 1.25)
-            self.failures += 1
+        was_down = self.is_down
+        if self.backoff.failed(started, least_s, min(most_s, MOST_S)):
             self._place += 1
-        return self.wait_s()
+            if not was_down:
+                self._began = self.backoff.failed_at
+        return self.backoff.wait_s()
 
     def reached(self) -> bool:
         """The server has answered; True if it had not before."""
-        was_down = self.failures > 0
+        was_down = self.is_down
         self._been_there = True
-        self.failures = 0
-        self.retry_at = 0.0
         self.trying = False
+        self.backoff.succeeded()
         return was_down

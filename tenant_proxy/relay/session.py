@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tenant_proxy.auth.scram import ScramKeys
 from tenant_proxy.config.schema import ServerTls
+from tenant_proxy.relay.reach import Backoff
 from tenant_proxy.relay.wayback import AS_THEY_ARE, Names
 from tenant_proxy.tenancy.registry import TenantInfo
 
@@ -67,10 +68,8 @@ class PoolRecord:
     replication: bool = False
     #: startup_id -> the server's ParameterStatus messages, in order
     welcomes: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
-    failures: int = 0
-    #: by time.monotonic(): when a login was refused last, and when the next may be tried
-    failed_at: float = 0.0
-    retry_at: float = 0.0
+    #: after logins that the server refused
+    backoff: Backoff = field(default_factory=Backoff)
     #: what the last failure was, for the error's detail
     last_error: str = ""
     retry_handle: asyncio.TimerHandle | None = None

@@ -11,7 +11,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from tests.e2e.test_shared import provide, shared_config, shares_again
+from tests.e2e.test_shared import either_isolation
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
 from tests.wire_client import (
@@ -32,13 +32,7 @@ from tests.wire_client import (
 
 @pytest.fixture(params=["dedicated", "shared"])
 def each_isolation(request: pytest.FixtureRequest, proxies: Callable[..., Proxy], pg: Server) -> Proxy:
-    if request.param == "dedicated":
-        return proxies(pool={"mode": "transaction", "max": 2})
-    provide(pg)
-    proxy = proxies(**shared_config(pg, 2))
-    with proxy.wire() as client:
-        shares_again(pg, client)
-    return proxy
+    return either_isolation(request.param, proxies, pg, 2)
 
 
 def notice(reply: Message) -> tuple[int, str, str]:

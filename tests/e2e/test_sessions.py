@@ -11,7 +11,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from tests.e2e.test_shared import backend_of, is_shared, provide, shared_config, shares_again
+from tests.e2e.test_shared import backend_of, either_isolation, is_shared
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
 from tests.wire_client import (
@@ -30,13 +30,7 @@ from tests.wire_client import (
 @pytest.fixture(params=["dedicated", "shared"])
 def each_isolation(request: pytest.FixtureRequest, proxies: Callable[..., Proxy], pg: Server) -> Proxy:
     """Transaction mode, several backends, so that a client meets another one now and then."""
-    if request.param == "dedicated":
-        return proxies(pool={"mode": "transaction", "max": 3})
-    provide(pg)
-    proxy = proxies(**shared_config(pg, 3))
-    with proxy.wire() as client:
-        shares_again(pg, client)
-    return proxy
+    return either_isolation(request.param, proxies, pg, 3)
 
 
 @pytest.fixture

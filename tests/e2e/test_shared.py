@@ -61,6 +61,17 @@ def shared(proxies: Callable[..., Proxy], pg: Server) -> Callable[..., Proxy]:
     return proxy_of
 
 
+def either_isolation(isolation: str, proxies: Callable[..., Proxy], pg: Server, backends: int) -> Proxy:
+    """Transaction mode with so many backends, dedicated or shared."""
+    if isolation == "dedicated":
+        return proxies(pool={"mode": "transaction", "max": backends})
+    provide(pg)
+    proxy = proxies(**shared_config(pg, backends))
+    with proxy.wire() as client:
+        shares_again(pg, client)
+    return proxy
+
+
 def test_two_tenants_on_one_backend(shared):
     proxy = shared()
     with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:

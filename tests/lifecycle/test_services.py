@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from tenant_proxy.catalog.states import State
 from tenant_proxy.lifecycle import services
 from tenant_proxy.lifecycle.records import NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
+from tests.lifecycle.serving import serving
 
 calls: list[tuple[str, str]] = []
 #: webhooks of these tests are on this machine
@@ -70,13 +70,8 @@ def hook() -> Iterator[tuple[str, type[Hook]]]:
     class Own(Hook):
         seen: ClassVar = []
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/", Own
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Own) as address:
+        yield f"{address}/", Own
 
 
 async def test_a_plug_in_provisions_with_the_tenant(verbs):

@@ -7,9 +7,8 @@ import hashlib
 import hmac
 import json
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 import pytest
@@ -21,6 +20,7 @@ from tenant_proxy.lifecycle.records import NewTenant
 from tenant_proxy.lifecycle.upkeep import next_time, upkeep
 from tenant_proxy.lifecycle.verbs import Verbs
 from tenant_proxy.lifecycle.webhooks import MAX_ATTEMPTS, pause_s
+from tests.lifecycle.serving import serving
 
 HERE = Webhooks(allowed_networks=["127.0.0.0/8"])
 
@@ -46,13 +46,8 @@ def hook() -> Iterator[tuple[str, type[Hook]]]:
     class Own(Hook):
         seen: ClassVar = []
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/told?by=us", Own
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Own) as address:
+        yield f"{address}/told?by=us", Own
 
 
 @pytest.fixture

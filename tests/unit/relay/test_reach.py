@@ -34,7 +34,7 @@ def test_pauses_grow_to_a_second(clock):
     for _ in range(6):
         pauses.append(fail(reach, clock))
         clock.now += pauses[-1]
-        assert reach.wait_s() == 0
+        assert reach.backoff.wait_s() == 0
     assert 0.18 < pauses[0] < 0.32
     assert all(pause <= MOST_S * 1.25 for pause in pauses)
     assert pauses[-1] >= MOST_S * 0.75
@@ -45,7 +45,7 @@ def test_what_began_before_the_last_failure_counts_as_that(clock):
     started = clock.now
     for _ in range(8):
         fail(reach, clock, started)
-    assert reach.failures == 1
+    assert reach.backoff.failures == 1
 
 
 def test_once_reached_all_is_forgotten(clock):
@@ -54,7 +54,7 @@ def test_once_reached_all_is_forgotten(clock):
     reach.trying = True
     assert reach.reached()
     assert not reach.reached()
-    assert (reach.wait_s(), reach.trying) == (0, False)
+    assert (reach.backoff.wait_s(), reach.trying) == (0, False)
 
 
 def test_what_has_never_been_there_is_not_waited_for(clock):
