@@ -25,7 +25,7 @@ from tenant_proxy.admin.wire import result_messages
 from tenant_proxy.config.schema import Config, Log
 from tenant_proxy.config.transport import from_transport
 from tenant_proxy.errors import ProxyError, Source
-from tenant_proxy.hub import HubClient, die_with_parent
+from tenant_proxy.hub import HubClient, HubError, die_with_parent
 from tenant_proxy.model import StartupRequest
 from tenant_proxy.obs.log import configure, get_logger
 from tenant_proxy.pool.budget import Budget
@@ -683,7 +683,12 @@ def main() -> int:
     # the supervisor decides when a worker stops
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    uvloop.run(serve(arguments.hub_fd))
+    try:
+        uvloop.run(serve(arguments.hub_fd))
+    except HubError as problem:
+        # it stops, and gives no start any more, or it is gone
+        log.error("the supervisor has no use for this worker", reason=problem)
+        return 1
     return 0
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -242,3 +244,22 @@ async def test_a_peer_that_does_not_read_does_not_fill_our_memory(exchange, monk
     errors = await asyncio.gather(*calls, return_exceptions=True)
     assert any("does not read" in str(e) for e in errors)
     theirs.close()
+
+
+@pytest.mark.parametrize("module", ["tenant_proxy.worker", "tenant_proxy.control"])
+def test_a_child_that_the_supervisor_does_not_want_says_so_in_a_line(module):
+    """As when the proxy is stopped while it starts."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.close()
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--hub-fd", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "supervisor" in done.stdout + done.stderr
