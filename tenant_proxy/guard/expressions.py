@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from tenant_proxy.guard import bound, catalogs, channels, functions, names, settings
+from tenant_proxy.guard.descent import ColumnRule
 from tenant_proxy.guard.functions import ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
 from tenant_proxy.guard.source import quoted_name
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, location_of, strings
@@ -60,13 +61,6 @@ def _range_var(w: Walk, body: Body) -> bool:
 
 def _column_ref(w: Walk, body: Body) -> bool:
     fields = body["fields"]
-    if len(fields) == 1:
-        return True
-    if len(fields) == 2:
-        # nearly all end here
-        named = fields[1].get("String")
-        if named is None or named.get("sval") not in ATTRIBUTES:
-            return True
     parts = strings(fields)
     location = body.get("location", 0)
     if len(parts) > 2:
@@ -450,7 +444,7 @@ def _typed_default(type_field: str, default_field: str) -> Rule:
 
 RULES: Final[Mapping[str, Rule]] = {
     "RangeVar": _range_var,
-    "ColumnRef": _column_ref,
+    "ColumnRef": ColumnRule(ATTRIBUTES, _column_ref),
     "A_Indirection": _indirection,
     "FuncCall": _func_call,
     "TypeCast": _type_cast,

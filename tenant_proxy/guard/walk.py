@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from tenant_proxy.guard import folding
 from tenant_proxy.guard import parse as parser
 from tenant_proxy.guard.bound import ARRAY, is_strict
-from tenant_proxy.guard.nodes import LEAVES, LIST, NODE, NODES, Fields
+from tenant_proxy.guard.descent import descend
+from tenant_proxy.guard.nodes import NODES, Fields
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.source import NotFound, Pending, Source, quoted_name, quoted_string
 from tenant_proxy.model import Effect
@@ -99,7 +100,9 @@ class Walk:
     )
 
     #: node -> its fields and rule; filled by judge.py
-    table: Mapping[str, tuple[Fields, Rule | None]] = {tag: (fields, None) for tag, fields in NODES.items()}
+    table: ClassVar[dict[str, tuple[Fields, Rule | None]]] = {
+        tag: (fields, None) for tag, fields in NODES.items()
+    }
 
     def __init__(self, scope: GuardScope, text: str) -> None:
         self.scope = scope
@@ -450,30 +453,7 @@ class Walk:
 
     def walk(self, tag: str, body: Body) -> None:
         """A node and all below it."""
-        table = self.table
-        stack: list[tuple[str, Body]] = [(tag, body)]
-        while stack:
-            tag, body = stack.pop()
-            entry = table.get(tag)
-            if entry is None:
-                if tag in LEAVES:
-                    continue
-                self.unknown(f"node {tag}")
-            fields, rule = entry
-            if rule is not None and rule(self, body):
-                continue
-            for key, value in body.items():
-                kind = fields.get(key)
-                if not kind:
-                    if kind is None:
-                        self.unknown(f"field {tag}.{key}")
-                elif kind == NODE:
-                    stack += value.items()
-                elif kind == LIST:
-                    for element in value:
-                        stack += element.items()
-                else:
-                    stack.append((kind, value))  # type: ignore[arg-type]
+        descend(self, self.table, tag, body)
 
     def walk_node(self, node: Mapping[str, Any] | None) -> None:
         """`walk` for a node with its tag; None and {} are nothing."""

@@ -140,3 +140,15 @@ def test_scan_cost_grows_with_the_square_of_runs():
     assert scan_cost(b"+" * 1000) == 1_000_000
     assert scan_cost(b"+ " * 1000) == 1000
     assert scan_cost(b"") == 0
+
+
+@pytest.mark.parametrize("around", ["{}", '"{}"', "'{}'"])
+def test_sixteen_bytes_at_once_are_read_as_single_ones(around: str) -> None:
+    # white space behind a text is no part of its shape, but lets its end be read at once
+    for size in (1, 15, 16, 17, 33):
+        for byte in range(256):
+            for place in {0, size // 2, size - 1}:
+                token = bytearray(b"a" * size)
+                token[place] = byte
+                text = around.encode().replace(b"{}", bytes(token))
+                assert shape(text) == shape(text + b" " * 64), text
