@@ -11,7 +11,7 @@ from typing import Any
 
 from tenant_proxy.config.schema import Config, Isolation
 from tenant_proxy.obs.log import get_logger
-from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, PINS
+from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, GROWING, PINS
 from tenant_proxy.shm import MAX_TENANTS
 from tenant_proxy.tenancy.records import code_name
 from tenant_proxy.tenancy.registry import group_name
@@ -102,6 +102,11 @@ class Indexes:
             for name, place in self.places.items()
             if name.startswith(start) and not name.startswith(f"{start}*")
         }
+
+    def of_growing(self) -> list[int]:
+        """The places of counters that the death of a worker must not make less."""
+        starts = tuple(f"{what}:" for what in GROWING)
+        return [place for name, place in self.places.items() if name.startswith(starts)]
 
     def of_served(self, tenants: Iterable[Row], logins: Iterable[Row], config: Config) -> dict[str, int]:
         """Returns the places that are new."""

@@ -3,13 +3,15 @@
 An array of int32, `counter[slot][tenant]`, in a memfd that the supervisor makes
 and every worker maps.  Only the worker of a slot writes its row, all read all
 rows; so when a worker dies the supervisor, and nobody else, gives its share
-back by zeroing one contiguous row.
+back by zeroing its row.  What counts events, not things held, stays in the row
+and is gone on with by the worker that follows.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterable
 
 MAX_TENANTS = 262_144
 MAX_SLOTS = 64
@@ -31,11 +33,20 @@ class SharedCounters:
         os.ftruncate(self.fd, SIZE_BYTES)
         self._map = mmap.mmap(self.fd, SIZE_BYTES)
 
-    def clear_row(self, slot: int) -> None:
-        """Returns all that a dead worker held; call it only when its process is gone."""
-        if slot < MAX_SLOTS:
-            start = offset(slot, 0)
-            self._map[start : start + ROW_BYTES] = bytes(ROW_BYTES)
+    def clear_row(self, slot: int, keep: Iterable[int] = ()) -> None:
+        """Returns all that a dead worker held; call it only when its process is gone.
+
+        The counters of `keep` are not touched: were a sum that grows with each event to become less, and
+        grow again, it would look to other workers as if nothing had happened since they read it.
+        """
+        if slot >= MAX_SLOTS:
+            return
+        row = offset(slot, 0)
+        start = row
+        for place in (*sorted(keep), MAX_TENANTS):
+            end = row + place * COUNTER_BYTES
+            self._map[start:end] = bytes(end - start)
+            start = end + COUNTER_BYTES
 
     def close(self) -> None:
         self._map.close()

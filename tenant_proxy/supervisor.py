@@ -223,7 +223,7 @@ class Supervisor:
 
     def _on_worker_exit(self, child: Child) -> None:
         assert child.worker is not None
-        self._counters.clear_row(child.worker)
+        self._counters.clear_row(child.worker, self._indexes.of_growing())
         self._usage.forget_clients(child.worker, self._indexes.of_tenants().values())
 
     async def _wait_first_ready(self) -> bool:

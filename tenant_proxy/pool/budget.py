@@ -27,6 +27,8 @@ CODE_COUNTERS = ("code", "sharing", "coding")
 PINS = "pins"
 #: of each schema: times that its definitions have changed
 DEFINED = "defined"
+#: counters that only grow: what is compared with an earlier sum
+GROWING = (CODE_COUNTERS[0], DEFINED)
 
 
 class Budget:

@@ -1,13 +1,17 @@
 """Limits over all workers: a place is taken once, and comes back."""
 
+import mmap
+import struct
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tenant_proxy import shm
 from tenant_proxy.config.load import load_text
-from tenant_proxy.pool.budget import Budget
+from tenant_proxy.pool.budget import GROWING, Budget
+from tenant_proxy.served import Indexes
 from tenant_proxy.shm import SharedCounters
 from tenant_proxy.tenancy.registry import Registry
 
@@ -28,6 +32,13 @@ def counters():
     counters = SharedCounters()
     yield counters
     counters.close()
+
+
+def count(counters: SharedCounters, slot: int, place: int) -> None:
+    """As the engine does."""
+    with mmap.mmap(counters.fd, shm.SIZE_BYTES) as memory:
+        at = shm.offset(slot, place)
+        struct.pack_into("=i", memory, at, struct.unpack_from("=i", memory, at)[0] + 1)
 
 
 @pytest.fixture
@@ -69,6 +80,30 @@ def test_what_a_dead_worker_held_is_free_again(workers, counters):
     assert not two.take(ACME)
     counters.clear_row(0)
     assert two.take(ACME)
+
+
+def test_what_only_grows_does_not_shrink_when_a_worker_dies(counters):
+    """Another worker must not take code that has changed twice for what it read before the first time."""
+    indexes = Indexes()
+    shared = FILE.replace(
+        "max_backends: 5", "max_backends: 5, service: {user: service, password: {value: x}}"
+    )
+    shared += "isolation: shared\npool: {mode: transaction}\n"
+    indexes.of_config(load_text(shared, environ={}).config)
+    one, two = (Budget(counters.fd, slot, 2, indexes.places) for slot in range(2))
+    for name in GROWING:
+        names = [each for each in indexes.places if each.startswith(f"{name}:")]
+        assert len(names) == 2
+        for each in names:
+            count(counters, 0, indexes.places[each])
+            seen = two.used(each)
+            counters.clear_row(0, indexes.of_growing())
+            assert two.used(each) == seen
+            count(counters, 0, indexes.places[each])
+            assert two.used(each) == seen + 1
+    one.take(ACME)
+    counters.clear_row(0, indexes.of_growing())
+    assert two.used("tenant:acme") == two.used("cluster:main") == 0
 
 
 def test_rows_of_workers_that_are_not_do_not_count(counters):
