@@ -41,7 +41,11 @@ if TYPE_CHECKING:
 
 log = get_logger("code")
 
-QUERY_S: Final = 10.0
+#: a step of the reading: to connect, to see what is open, to read
+STEP_S: Final = 10.0
+#: while code is read, the engine, busy with clients as it may be, comes back to this loop so often: else each of
+#: some twenty answers waits for it, which on a loaded machine adds up to the step's time
+HURRY_S: Final = 0.05
 #: tenants whose code is read at once, at most
 AT_ONCE: Final = 128
 #: pause before code that is not proven is read again; doubles up to the longest
@@ -156,6 +160,8 @@ class Code:
         #: cluster -> tenants that are to be read, and who reads them
         self._queues: dict[str, list[TenantInfo]] = {}
         self._readers: dict[str, asyncio.Task[None]] = {}
+        #: while there are some: what has the engine come back to this loop
+        self._hurrying: asyncio.TimerHandle | None = None
         #: how many are read at once
         self._at_once = AT_ONCE
         #: client -> since when it waits to change code
@@ -239,6 +245,14 @@ class Code:
         self._queues.setdefault(cluster.name, []).append(tenant)
         if cluster.name not in self._readers:
             self._readers[cluster.name] = asyncio.get_running_loop().create_task(self._read(cluster))
+            if self._hurrying is None:
+                self._hurry()
+
+    def _hurry(self) -> None:
+        self._hurrying = None
+        if self._readers:
+            self._worker.engine.poke()
+            self._hurrying = asyncio.get_running_loop().call_later(HURRY_S, self._hurry)
 
     async def _read(self, cluster: Cluster) -> None:
         """Reads what is queued for a cluster; who comes meanwhile is read together next."""
@@ -296,11 +310,13 @@ class Code:
         batch = asked
         found: Catalogs | None = None
         try:
-            async with asyncio.timeout(QUERY_S):
+            async with asyncio.timeout(STEP_S) as limit:
                 if asked:
                     connection = await self._connection(cluster)
+                    _go_on(limit)
                     logins = {login for one in asked for login in one.writers}
                     transactions = await open_transactions(connection, logins)
+                    _go_on(limit)
                     batch = [one for one in asked if one.is_quiet(transactions)][: self._at_once]
                 if batch:
                     found = await read_catalogs(
@@ -434,7 +450,7 @@ class Code:
             database=cluster.database,
             ssl=asyncpg_ssl(cluster.tls),
             direct_tls=cluster.tls.negotiation == "direct",
-            timeout=QUERY_S,
+            timeout=STEP_S,
             statement_cache_size=0,
             server_settings={"search_path": "", "application_name": "tenant_proxy code"},
         )
@@ -445,3 +461,8 @@ class Code:
         opened = self._connections.pop(cluster, None)
         if opened is not None:
             opened[1].terminate()
+
+
+def _go_on(limit: asyncio.Timeout) -> None:
+    """The next step has as much time again."""
+    limit.reschedule(asyncio.get_running_loop().time() + STEP_S)
