@@ -374,6 +374,10 @@ cdef struct Server:
     size_t kept_start           # … the client's begins here
     size_t kept_size
     size_t kept_cap
+    char *asked                 # a batch that may meet an outdated plan, as it was sent, or NULL
+    uint32_t asked_size         # 0: nothing is remembered (relay.stale)
+    uint32_t asked_cap
+    uint64_t asked_stmt         # … of which statement it is
     uint64_t guessed_us         # what share_begin took this turn to last
     uint32_t startup_id
     uint32_t settings_id

@@ -41,6 +41,8 @@ from tenant_proxy.relay.requests cimport (
 from tenant_proxy.relay.resets cimport discarded, reset_effects
 from tenant_proxy.relay.rewriting cimport rewritten, write_query
 from tenant_proxy.relay.server cimport drain_fakes
+from tenant_proxy.relay.stale cimport remember
+from tenant_proxy.relay.stale cimport remember
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (
@@ -68,6 +70,8 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
     cdef Server *s
     b.run = NULL
     b.run_size = 0
+    b.knows = 0
+    b.fresh = c.server == NULL or (c.server.ring.count == 0 and not c.server.batch_open)
     e.batch_size = 0
     c.active_us = e.now_us
     c.link.need = 0
@@ -112,6 +116,11 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
                 ahead_flush(e, &b, c, s)
                 if c.phase == CL_CLOSING:
                     return -1
+        if b.knows:
+            remember(e, &b, c, s)
+        elif s.asked_size and e.batch_size + b.run_size:
+            # more than was remembered
+            s.asked_size = 0
         # nothing is left of one that has gone with a switch
         burst_flush(e, &b, c, s)
         if s.ring.count and ring_head(&s.ring).action & ACT_FAKE:

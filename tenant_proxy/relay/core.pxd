@@ -94,6 +94,8 @@ cdef struct Burst:
     # rewritten), then a run of the client's own buffer.
     char *run
     size_t run_size
+    uint64_t knows                  # its first message to the server uses this statement, known from before; or 0
+    uint8_t fresh                   # when it came, nothing was outstanding
 
 cdef enum:
     MAX_PLACES = 4

@@ -32,6 +32,7 @@ from tenant_proxy.relay.requests cimport (
 from tenant_proxy.relay.rewriting cimport (
     judge_noted, note_portal, note_statement, noted_portal, noted_statement, rewritten,
 )
+from tenant_proxy.relay.stale cimport is_first
 from tenant_proxy.relay.statements cimport (
     NAME_BYTES, client_add, client_drop_unnamed, client_find, client_forget, client_replace, hash_bytes, server_forget,
     server_forget_all, server_knows, server_learn, server_name, stmt_intern, stmt_new, stmt_unref,
@@ -266,6 +267,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     cdef Rewrite *r
     cdef Rewrite *plain
     cdef int how
+    cdef bint first
     cdef char m[5 + NAME_BYTES]
     if not c.tracks and not c.rewrites.count:
         s = server_of(e, c)
@@ -336,6 +338,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
             c.pool.rejected += 1
             return refuse_extended(e, c, b, total)
     c.pool.binds += 1
+    first = name_len and is_first(e, b, s)
     s.batch_open = 1
     if t == NULL:
         # of a pinned client: made by SQL PREPARE on its own server
@@ -349,6 +352,8 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
             rewrite_unref(plain)
     if not ensure_known(e, c, b, s, t, r, name_len == 0):
         return violation(e, c, V_MEMORY, 0)
+    if first and e.batch_size == 0:
+        b.knows = t.id
     apply_effects(e, c, s, t.effects, t.body if r == NULL else r.text, t.size if r == NULL else r.size)
     if t.effects & EFF_DISCARDS_ALL:
         # whether and when it is executed is not followed
@@ -491,6 +496,7 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     cdef Rewrite *r
     cdef size_t name_len, k
     cdef int how
+    cdef bint first
     cdef bint closing = p[0] == F_CLOSE
     cdef char m[6 + NAME_BYTES]
     cdef uint8_t request = R_CLOSE if closing else R_DESCRIBE
@@ -546,8 +552,11 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if s == NULL:
         return no_server(c)
     r = cs.rewrite if cs != NULL else t.rewrite
+    first = name_len and is_first(e, b, s)
     if not ensure_known(e, c, b, s, t, r, name_len == 0):
         return violation(e, c, V_MEMORY, 0)
+    if first and e.batch_size == 0:
+        b.knows = t.id
     s.batch_open = 1
     ring_push(&s.ring, R_DESCRIBE, 0, NULL, 0)
     ring_mark(&s.ring, r)

@@ -29,6 +29,7 @@ from tenant_proxy.relay.pairing cimport (
     count_pin, keep_together, make_available, maybe_release, server_end, settled, switch_undone,
 )
 from tenant_proxy.relay.rewriting cimport names_own, prefix_of_channel
+from tenant_proxy.relay.stale cimport asked_anew, is_described
 from tenant_proxy.relay.statements cimport (
     client_confirm, client_drop_unnamed, client_undo, server_forget, stmt_retire, stmt_unref,
 )
@@ -126,6 +127,16 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
             else:
                 s.link.need = total
                 break
+        if code == B_PARAMETER_DESC and s.asked_size:
+            r = is_described(e, s, data + pos, n - pos, total)
+            if r < 0:
+                break
+            if r:
+                retire_statements(s)
+                forward(e, s, data, sent, pos)
+                pos += total + read_u32(data + pos + total + 1) + 1
+                sent = pos
+                continue
         if code == B_READY and s.notified == NOTIFIED_OWN and hears_first(e, s, data[pos + 5]):
             # what its client has notified itself comes first
             break
@@ -456,6 +467,7 @@ cdef void finish_query(Relay e, Server *s, char status) noexcept nogil:
 
 
 cdef inline void answered(Server *s) noexcept nogil:
+    s.asked_size = 0
     ring_pop(&s.ring)
     skip_markers(s)
 
@@ -488,7 +500,13 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
     cdef void *refusal = NULL
     cdef Client *c = s.client
     cdef uint16_t action = head.action if head != NULL else 0
-    cdef bint turned = up_error(e, s, data + pos, total, head.rewrite if action & ACT_REWRITTEN else NULL)
+    cdef bint turned
+    if s.asked_size and asked_anew(e, s, data + pos, total):
+        forward(e, s, data, sent[0], pos)
+        sent[0] = pos
+        retire_statements(s)
+        return 0
+    turned = up_error(e, s, data + pos, total, head.rewrite if action & ACT_REWRITTEN else NULL)
     s.copy_in = s.copied = 0
     if action & ACT_DISCARD:
         s.close_needed = 1
@@ -664,4 +682,5 @@ cdef void server_free(Reactor r, Link *l) noexcept nogil:
         free(s.ring.items)
     map_free(&s.served)
     free(s.kept)
+    free(s.asked)
     free(l)

@@ -9,6 +9,7 @@ from functools import partial
 import psycopg
 import pytest
 
+from tests.e2e.test_shared import either_isolation
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
 from tests.wire_client import (
@@ -17,6 +18,7 @@ from tests.wire_client import (
     WireClient,
     bind,
     close_statement,
+    describe_portal,
     describe_statement,
     execute,
     parse,
@@ -212,6 +214,42 @@ def test_a_result_type_changed_by_another_client(few):
             assert types(c.ask(bind(name="s"), execute(), SYNC)) == "2CZ"
         finally:
             c.query("DROP TABLE shape")
+
+
+@pytest.fixture(params=["dedicated", "shared"])
+def one_backend(request, proxies, pg) -> Proxy:
+    return either_isolation(request.param, proxies, pg, 1)
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_a_result_type_changed_past_the_proxy(one_backend, pg, described):
+    """Nobody has told the proxy; a statement that is prepared now has no plan of before, whoever made it first."""
+    with one_backend.wire() as c, one_backend.wire() as other, pg.connect() as conn:
+        conn.execute("CREATE TABLE acme.past (a int); ALTER TABLE acme.past OWNER TO acme_app")
+        try:
+            for client in (c, other):
+                assert sqlstates(client.query("SELECT 1")) == []
+            c.ask(parse("SELECT * FROM past", "s"), SYNC)
+            assert types(c.ask(bind(name="s"), describe_portal(), execute(), SYNC)) == "2TCZ"
+            conn.execute("ALTER TABLE acme.past ADD b text; INSERT INTO acme.past VALUES (1, 'two')")
+            if described:
+                other.send(parse("SELECT * FROM past", "mine"), describe_statement("mine"), FLUSH)
+                assert types(other.until("T")) == "1tT"
+                assert types(other.ask(SYNC)) == "Z"
+            else:
+                assert types(other.ask(parse("SELECT * FROM past", "mine"), SYNC)) == "1Z"
+            for _ in range(2):
+                replies = other.ask(bind(name="mine"), describe_portal(), execute(), SYNC)
+                assert types(replies) == "2TDCZ"
+                assert rows(replies) == [("1", "two")]
+            # told what the rows are, who has prepared it before has them too
+            conn.execute("ALTER TABLE acme.past DROP a")
+            assert rows(c.ask(bind(name="s"), describe_portal(), execute(), SYNC)) == [("two",)]
+            # else it has the error that a session of its own would give
+            conn.execute("ALTER TABLE acme.past ADD c int")
+            assert sqlstates(c.ask(bind(name="s"), execute(), SYNC)) == ["0A000"]
+        finally:
+            conn.execute("DROP TABLE acme.past")
 
 
 def test_statements_of_two_tenants_are_apart(few):
