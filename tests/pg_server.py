@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -9,7 +14,7 @@ import psycopg
 from tenant_proxy.devel import installs, postgres
 from tenant_proxy.devel.postgres import free_port
 
-__all__ = ["Server", "free_port", "majors"]
+__all__ = ["Server", "free_port", "frozen", "majors"]
 
 SETTINGS = {
     "max_connections": "200",
@@ -93,3 +98,22 @@ class Server(postgres.Server):
         """Past the proxy; as the superuser by default."""
         dsn = self.dsn(user=user or self.superuser, password=password, database=database)
         return psycopg.connect(dsn, autocommit=True)
+
+
+@contextlib.contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    """A server that hangs: none of its processes gets to run, and the kernel still accepts for it."""
+    root = server.pid
+    children = Path(f"/proc/{root}/task/{root}/children")
+    pids = [root]
+    os.kill(root, signal.SIGSTOP)
+    try:
+        # it makes no more of them
+        pids += map(int, children.read_text().split())
+        for pid in pids[1:]:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in reversed(pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)

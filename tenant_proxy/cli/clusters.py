@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 import asyncpg
 
-from tenant_proxy.cli import service
+from tenant_proxy.cli import service, set_user
 from tenant_proxy.cli.catalogs import Catalogs, read_catalogs
 from tenant_proxy.config.schema import Catalogs as CatalogPolicy
 from tenant_proxy.config.schema import Cluster, Config
@@ -149,6 +149,8 @@ async def _run(check: _Check) -> None:
             await _judge_views(check)
             if check.observer is not None and service.is_wanted(check.tenants):
                 await _judge_service(check, check.observer, catalogs)
+            if check.observer is not None:
+                await set_user.judge(check.observer, catalogs, _runs_as(check), check.found)
         elif reachable:
             check.found(
                 "info", "", "not_examined", "no login got in, so roles and schemas could not be looked at"
@@ -338,13 +340,17 @@ async def _judge_service(
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             text = f'the service login "{user}" is refused: {_text(error)}'
             check.found("error", "", "service_login", text, f"ALTER ROLE {ident(user)} PASSWORD '…';")
-    runs_as = {
+    await service.judge(observer, catalogs, check.cluster, _runs_as(check), check.found)
+
+
+def _runs_as(check: _Check) -> list[tuple[TenantInfo, str]]:
+    """The roles that each tenant's statements run as."""
+    found = {
         (tenant.name, tenant.role or attempt.login.server_user): tenant
         for attempt in check.attempts
         for tenant in attempt.tenants
     }
-    roles = [(tenant, role) for (_, role), tenant in runs_as.items()]
-    await service.judge(observer, catalogs, check.cluster, roles, check.found)
+    return [(tenant, role) for (_, role), tenant in found.items()]
 
 
 def _judge_server(check: _Check, catalogs: Catalogs) -> None:
