@@ -43,8 +43,8 @@ log = get_logger("code")
 
 #: a step of the reading: to connect, to see what is open, to read
 STEP_S: Final = 10.0
-#: while code is read, the engine, busy with clients as it may be, comes back to this loop so often: else each of
-#: some twenty answers waits for it, which on a loaded machine adds up to the step's time
+#: while code is read, the engine, however busy, comes back to this loop so often: else each of some twenty
+#: answers waits for it, which on a loaded machine adds up to a step's time
 HURRY_S: Final = 0.05
 #: tenants whose code is read at once, at most
 AT_ONCE: Final = 128

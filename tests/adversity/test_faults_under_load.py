@@ -149,7 +149,7 @@ async def freeze(scene: Scene) -> None:
 
 
 async def crowd(scene: Scene) -> None:
-    """Others take all places of the server that the proxy does not hold, then those of the backends that end."""
+    """Others take all places of the server that the proxy does not hold, then that of a backend that ends."""
     others: list[asyncpg.Connection[asyncpg.Record]] = []
     dsn = scene.server.dsn(user="acme_app", password="acme-secret", database="app")
     end = time.monotonic() + 1

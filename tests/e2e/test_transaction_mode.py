@@ -223,7 +223,7 @@ def one_backend(request, proxies, pg) -> Proxy:
 
 @pytest.mark.parametrize("described", [True, False])
 def test_a_result_type_changed_past_the_proxy(one_backend, pg, described):
-    """Nobody has told the proxy; a statement that is prepared now has no plan of before, whoever made it first."""
+    """Nobody has told the proxy; what is prepared now has no plan of before, whoever made it first."""
     with one_backend.wire() as c, one_backend.wire() as other, pg.connect() as conn:
         conn.execute("CREATE TABLE acme.past (a int); ALTER TABLE acme.past OWNER TO acme_app")
         try:

@@ -78,7 +78,7 @@ def test_once(pair):
 
 
 def test_the_statement_that_another_client_has_made(stage: Stage, pair):
-    """Its Parse was answered by the proxy, so it has no plan of before: the case that there should never be."""
+    """Its Parse was answered by the proxy, so it should never hear of a plan of before."""
     _, server = pair
     other = stage.client()
     other >> parse("mine", SQL) + bind("mine") + describe_portal() + execute() + SYNC
