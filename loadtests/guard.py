@@ -8,13 +8,14 @@ seen is the proxy and not the server.
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import statistics
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection as MultiprocessingConnection
+from typing import Self
 
 from loadtests import procfs
 from loadtests.postgres import TENANTS, Postgres
@@ -139,30 +140,35 @@ class HoldUp(_OfTheProxy):
 
     def measure(self, target: Target, postgres: Postgres, effort: Effort) -> Findings:
         attacker, witness = (target.endpoint(name) for name in TENANTS)
-        longest: dict[str, float] = {}
-        answers: dict[str, float] = {}
-        with _asking(witness) as times:
+        #: of each statement, when it was sent and when that was over
+        spans: list[tuple[float, float]] = []
+        answers: list[float] = []
+        with _Witness(witness) as asking:
+            begun = time.perf_counter()
             time.sleep(min(2.0, effort.seconds))
-            alone = sorted(times)
-            for name, text in HOSTILE.items():
+            alone_until = time.perf_counter()
+            for text in HOSTILE.values():
                 sql = text()
-                times.clear()
                 before = time.perf_counter()
                 self._send(attacker, sql)
-                answers[name] = (time.perf_counter() - before) * 1e6
+                after = time.perf_counter()
+                answers.append((after - before) * 1e6)
                 time.sleep(0.05)
-                longest[name] = max(times, default=0.0)
+                spans.append((before, time.perf_counter()))
+            trips = asking.trips()
+        alone = _within(trips, begun, alone_until)
         if not alone:
             raise MeasureError("the witness got no answer")
+        longest = [max(_within(trips, *span), default=0.0) for span in spans]
         normal = statistics.median(alone)
         return Findings(
             {
                 "normal_us": normal,
-                "normal_max_us": alone[-1],
-                "holdup_us": max(longest.values()) - normal,
-                "answer_us": max(answers.values()),
+                "normal_max_us": max(alone),
+                "holdup_us": max(longest) - normal,
+                "answer_us": max(answers),
             },
-            {"longest": [[n, us] for n, us in enumerate(longest.values())]},
+            {"longest": [[n, us] for n, us in enumerate(longest)]},
         )
 
     def _send(self, endpoint: Endpoint, sql: str) -> None:
@@ -174,31 +180,53 @@ class HoldUp(_OfTheProxy):
         raise MeasureError(f"not refused: {sql[:40]} …")
 
 
-@contextmanager
-def _asking(endpoint: Endpoint) -> Iterator[list[float]]:
-    """Asks without a pause in a thread; yields the list that it adds each round trip's µs to."""
-    times: list[float] = []
-    over = threading.Event()
+#: when a round trip ended, and the µs that it took
+Trip = tuple[float, float]
 
-    def ask() -> None:
-        buffer = bytearray(4096)
-        with Connection(endpoint) as client:
-            while not over.is_set():
-                before = time.perf_counter()
-                client.drain_query("SELECT 1", buffer)
-                times.append((time.perf_counter() - before) * 1e6)
 
-    # both threads wait for sockets; one that has an answer must not wait for the other
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(0.0001)
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield times
-    finally:
-        over.set()
-        thread.join()
-        sys.setswitchinterval(interval)
+def _within(trips: list[Trip], since: float, until: float) -> list[float]:
+    """Of the round trips that were under way then."""
+    return [us for end, us in trips if since <= end and end - us / 1e6 <= until]
+
+
+class _Witness:
+    """Asks without a pause, in a process of its own: making megabytes of SQL here does not hold it up."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(target=_ask, args=(endpoint, theirs), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        # it has logged in
+        self._ours.recv()
+        return self
+
+    def trips(self) -> list[Trip]:
+        """Ends it."""
+        self._ours.send(None)
+        found: list[Trip] = self._ours.recv()
+        return found
+
+    def __exit__(self, *_: object) -> None:
+        self._ours.close()
+        self._process.join()
+
+
+def _ask(endpoint: Endpoint, parent: MultiprocessingConnection[list[Trip] | None, None]) -> None:
+    buffer = bytearray(4096)
+    trips: list[Trip] = []
+    with Connection(endpoint) as client, contextlib.suppress(EOFError):
+        client.drain_query("SELECT 1", buffer)
+        parent.send(None)
+        while not parent.poll():
+            before = time.perf_counter()
+            client.drain_query("SELECT 1", buffer)
+            after = time.perf_counter()
+            trips.append((after, (after - before) * 1e6))
+        parent.recv()
+        parent.send(trips)
 
 
 @dataclass(frozen=True, slots=True)
