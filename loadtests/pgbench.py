@@ -146,7 +146,7 @@ def environment(endpoint: Endpoint) -> dict[str, str]:
         "PGUSER": endpoint.user,
         "PGPASSWORD": endpoint.password,
         "PGDATABASE": endpoint.database,
-        "PGSSLMODE": "disable",
+        "PGSSLMODE": "require" if endpoint.tls else "disable",
         "PGGSSENCMODE": "disable",
         "PGCONNECT_TIMEOUT": "20",
     }

@@ -22,6 +22,7 @@ BARS: dict[str, tuple[tuple[str, str, bool], ...]] = {
     ),
     "tpcb": (("tpcb-throughput", "tps", False), ("tpcb-cpu", "cpu_us", False)),
     "connect": (("connect-rate", "per_cpu_s", False),),
+    "tls": (("tls-cpu", "cpu_us", False),),
     "bulk": (("bulk-throughput", "mb_s", False), ("bulk-cpu", "cpu_us_mb", False)),
     "idle": (("idle-memory", "idle_bytes", False),),
     "tenants": (("tenants-latency", "quiet_p99_us", True),),

@@ -22,6 +22,10 @@ GROUPS = {
         "costs its client some 4 ms of PBKDF2, so the rate per CPU second of the proxy is what compares "
         "proxies."
     ),
+    "tls": (
+        "pgbench -S with TLS 1.3 towards the clients, which don't verify the certificate, and none towards "
+        "the server."
+    ),
     "bulk": (
         "One connection that moves 100 MB with each statement. Rows to be sent come from a generator and "
         "received ones go nowhere (`WHERE false`), so that no table or disk of the server is what is "
@@ -105,6 +109,23 @@ def _transaction_scenarios() -> list[Scenario]:
             connect=True,
         )
         for n in (1, 16)
+    ]
+    found += [
+        Pgbench(
+            f"tls-{name}-16",
+            "tls",
+            title,
+            "transaction",
+            "select-only",
+            "simple",
+            clients=16,
+            connect=connect,
+            tls=True,
+        )
+        for name, title, connect in (
+            ("select", "simple, 16 clients", False),
+            ("connect", "a connection for each transaction, 16 clients", True),
+        )
     ]
     found += [
         Bulk(

@@ -19,6 +19,7 @@ from pathlib import Path
 import yaml
 
 from loadtests import procfs
+from loadtests.certificates import Pem, self_signed
 from loadtests.postgres import DATABASE, TENANTS, Login, Postgres, program_version
 from loadtests.process import Service, give_to
 from loadtests.wire import Connection, Endpoint
@@ -115,7 +116,9 @@ class StartedTarget(Target):
         return self._service.pid if self._service is not None else None
 
 
-def pgbouncer_ini(*, port: int, server_port: int, mode: str, users: str, version: tuple[int, int]) -> str:
+def pgbouncer_ini(
+    *, port: int, server_port: int, mode: str, users: str, version: tuple[int, int], tls: Pem | None = None
+) -> str:
     """Its defaults, but for what makes the comparison even."""
     lines = [
         "[databases]",
@@ -130,12 +133,14 @@ def pgbouncer_ini(*, port: int, server_port: int, mode: str, users: str, version
         f"pool_mode = {mode}",
         f"default_pool_size = {POOL_SIZE[mode]}",
         f"max_client_conn = {MAX_CLIENTS}",
-        "client_tls_sslmode = disable",
+        f"client_tls_sslmode = {'allow' if tls else 'disable'}",
         "server_tls_sslmode = disable",
         "log_connections = 0",
         "log_disconnections = 0",
         "log_stats = 0",
     ]
+    if tls:
+        lines += [f"client_tls_cert_file = {tls.cert}", f"client_tls_key_file = {tls.key}"]
     if version >= (1, 21):
         lines.append(f"max_prepared_statements = {MAX_PREPARED}")
     return "\n".join(lines) + "\n"
@@ -172,6 +177,7 @@ class PgBouncer(StartedTarget):
         account = server_account()  # PgBouncer refuses root, as PostgreSQL does
         users = service.folder / "users.txt"
         users.write_text("".join(f'"{x.name}" "{x.verifier}"\n' for x in self._postgres.logins.values()))
+        tls = self_signed(service.folder)
         ini = service.folder / "pgbouncer.ini"
         ini.write_text(
             pgbouncer_ini(
@@ -180,20 +186,32 @@ class PgBouncer(StartedTarget):
                 mode=self.mode,
                 users=str(users),
                 version=self._version,
+                tls=tls,
             )
         )
-        for path in (service.folder, users, ini):
+        for path in (service.folder, users, ini, *tls):
             give_to(path, account)
         service.start([self._program, str(ini)], account=account)
 
 
 def proxy_config(
-    *, port: int, metrics_port: int, server_port: int, mode: str, guard: str, logins: Mapping[str, Login]
+    *,
+    port: int,
+    metrics_port: int,
+    server_port: int,
+    mode: str,
+    guard: str,
+    logins: Mapping[str, Login],
+    tls: Pem | None = None,
 ) -> dict[str, object]:
     """The configuration of tenant_proxy for one run: secrets come by environment."""
     return {
         "workers": 1,
-        "listen": {"addresses": ["127.0.0.1"], "port": port},
+        "listen": {
+            "addresses": ["127.0.0.1"],
+            "port": port,
+            "tls": {"mode": "allow", "cert": str(tls.cert), "key": str(tls.key)} if tls else {},
+        },
         "clusters": [
             {
                 "name": "main",
@@ -233,6 +251,7 @@ class TenantProxy(StartedTarget):
             mode=self.mode,
             guard=self.guard,
             logins=self._postgres.logins,
+            tls=self_signed(service.folder),
         )
         path = service.folder / "tenant_proxy.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False))

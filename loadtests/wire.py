@@ -34,6 +34,8 @@ class Endpoint:
     user: str
     password: str
     database: str
+    #: pgbench encrypts; `Connection` never does
+    tls: bool = False
 
     def login(self, user: str, password: str) -> Endpoint:
         return replace(self, user=user, password=password)

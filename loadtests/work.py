@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtests import pgbench, procfs
 from loadtests.pgbench import Job, Transaction
@@ -16,7 +16,7 @@ from loadtests.postgres import TENANTS, Postgres
 from loadtests.results import Sample
 from loadtests.stats import percentile, slope, steady_window
 from loadtests.targets import Target
-from loadtests.wire import Connection, message
+from loadtests.wire import Connection, Endpoint, message
 
 MB = 1_000_000
 
@@ -141,8 +141,11 @@ class Pgbench(Scenario):
     protocol: str
     clients: int
     connect: bool = False
+    tls: bool = False
 
     def unable(self, target: Target) -> str | None:
+        if self.tls and target.pid is None:
+            return "it is started without TLS"
         if self.protocol == "prepared" and self.mode == "transaction" and not target.prepares_in_transactions:
             return "this version has no prepared statements in transaction pooling (1.21 and later do)"
         return None
@@ -151,15 +154,19 @@ class Pgbench(Scenario):
         return Job(self.builtin, self.protocol, self.clients, seconds=seconds, connect=self.connect)
 
     def command(self, effort: Effort) -> str:
-        return " ".join(self._job(effort.seconds).arguments())
+        settings = ["PGSSLMODE=require"] if self.tls else []
+        return " ".join([*settings, *self._job(effort.seconds).arguments()])
+
+    def _endpoint(self, target: Target) -> Endpoint:
+        return replace(target.endpoint(TENANTS[0]), tls=self.tls)
 
     def warm_up(self, target: Target, effort: Effort) -> None:
-        pgbench.run([(self._job(1), target.endpoint(TENANTS[0]))])
+        pgbench.run([(self._job(1), self._endpoint(target))])
 
     def measure(self, target: Target, postgres: Postgres, effort: Effort) -> Findings:
         meter = CpuMeter(target)
         server = procfs.tree_cpu(postgres.pid)
-        [run] = pgbench.run([(self._job(effort.seconds), target.endpoint(TENANTS[0]))], meter.read)
+        [run] = pgbench.run([(self._job(effort.seconds), self._endpoint(target))], meter.read)
         server_used = procfs.tree_cpu(postgres.pid).cpu_s - server.cpu_s
         meter.used()  # notices a crash
         if run.summary.failed:

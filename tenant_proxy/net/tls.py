@@ -14,7 +14,8 @@ from tenant_proxy.config.schema import ClientTls, ServerTls
 #: ALPN protocol of PostgreSQL (docs 54.2.12, SSL Session Encryption)
 ALPN = "postgresql"
 
-READ_BYTES = 65536
+#: what one record holds at most (RFC 8446, 5.1), and so what a read gives
+READ_BYTES = 16384
 
 
 class TlsLayer:
@@ -46,22 +47,26 @@ class TlsLayer:
 
     def feed(self, data: bytes) -> bytes:
         """Received records -> plain bytes.  Raises ssl.SSLError."""
-        self._incoming.write(data)
+        incoming, read = self._incoming, self.ssl_object.read
+        incoming.write(data)
         if not self.established and not self._shake_hands():
             return b""
         plain: list[bytes] = []
-        while True:
-            try:
-                piece = self.ssl_object.read(READ_BYTES)
-            except ssl.SSLWantReadError:
-                break
-            except ssl.SSLZeroReturnError:
-                piece = b""
-            if not piece:
-                self.closed = True
-                break
-            plain.append(piece)
-        return b"".join(plain)
+        try:
+            while True:
+                piece = read(READ_BYTES)
+                if not piece:
+                    self.closed = True
+                    break
+                plain.append(piece)
+                # mostly one record is all there is; to be told so by an exception costs more than to read it
+                if not incoming.pending and not self.ssl_object.pending():
+                    break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.closed = True
+        return plain[0] if len(plain) == 1 else b"".join(plain)
 
     def seal(self, data: bytes) -> bytes:
         """Plain bytes -> records to send."""
@@ -126,7 +131,10 @@ def client_context(tls: ClientTls) -> ssl.SSLContext | None:
     context.minimum_version = (
         ssl.TLSVersion.TLSv1_3 if tls.min_version == "TLSv1.3" else ssl.TLSVersion.TLSv1_2
     )
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    # no sessions are resumed, as in PostgreSQL (src/backend/libpq/be-secure-openssl.c): no driver does it, and
+    # tickets make a handshake dearer
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
     context.load_cert_chain(tls.cert, tls.key)
     context.set_alpn_protocols([ALPN])
     context.sni_callback = _note_sni

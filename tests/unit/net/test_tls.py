@@ -82,6 +82,21 @@ def test_much_at_once(for_clients, for_servers):
     assert ends.heard["server"] == b"x" * 1_000_000
 
 
+@pytest.mark.parametrize("piece", [0, 1, 100])
+def test_many_records_at_once(for_clients, for_servers, piece):
+    ends = Ends(for_servers(), for_clients(), piece=piece)
+    records = b"".join(ends.client.seal(bytes([number]) * number) for number in range(50))
+    ends.pass_on(records, "server")
+    assert ends.heard["server"] == b"".join(bytes([number]) * number for number in range(50))
+
+
+def test_no_session_is_resumed(for_clients, for_servers):
+    ends = Ends(for_servers(), for_clients())
+    ends.pass_on(ends.server.seal(b"an answer"), "client")
+    session = ends.client.ssl_object.session
+    assert session is None or not session.has_ticket
+
+
 def test_bytes_right_behind_the_handshake(for_clients, for_servers):
     """A client's last record and its first bytes in one read."""
     server = TlsLayer(for_clients(), server_side=True, on_established=lambda _: None)
