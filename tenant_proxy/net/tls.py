@@ -131,7 +131,7 @@ def client_context(tls: ClientTls) -> ssl.SSLContext | None:
     context.minimum_version = (
         ssl.TLSVersion.TLSv1_3 if tls.min_version == "TLSv1.3" else ssl.TLSVersion.TLSv1_2
     )
-    # no sessions are resumed, as in PostgreSQL (src/backend/libpq/be-secure-openssl.c): no driver does it, and
+    # no sessions are resumed, as in PostgreSQL (src/backend/libpq/be-secure-openssl.c): drivers don't, and
     # tickets make a handshake dearer
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
     context.num_tickets = 0

@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -108,9 +109,7 @@ def test_clients_are_told_in_time(two_clusters, own_pg):
         with frozen(own_pg):
             results = at_once(
                 [
-                    lambda client=client, number=number: told(
-                        client, f"INSERT INTO scratch VALUES ({number}, 'once')"
-                    )
+                    partial(told, client, f"INSERT INTO scratch VALUES ({number}, 'once')")
                     for number, client in enumerate(clients)
                 ]
             )
