@@ -126,7 +126,7 @@ cdef bint is_stale(char *message, size_t total) noexcept nogil:
     cdef char *end = message + total
     cdef char *field = message + 5
     cdef char *value
-    if total < 7 or end[-1] != 0:
+    if total < 7 or message[total - 1] != 0:
         return False
     while field < end and field[0] != 0:
         value = field + 1
