@@ -61,6 +61,8 @@ REFUSED_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "zero_damaged_pages": "Connect to the server directly to repair damaged tables.",
         "ignore_checksum_failure": "Connect to the server directly to repair damaged tables.",
         "lo_compat_privileges": "Rights on large objects are checked for all tenants.",
+        # the server lets anybody set it before the first function runs, and no one after that
+        "plpgsql.variable_conflict": "Write #variable_conflict in the function.",
         "pre_auth_delay": "Developer options are not for clients of the proxy.",
         "post_auth_delay": "Developer options are not for clients of the proxy.",
     }

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 #: the kinds of names in literals (`functions.Name.kind`), a text with one name of an object
-NAME_KINDS: Final = frozenset({"relation", "object", "routine", "type", "schema", "schema_name"})
+NAME_KINDS: Final = frozenset(
+    {"relation", "object", "routine", "type", "schema", "schema_name", "role", "role_name", "rights"}
+)
 
 #: behind a kind of name: other overloads take plain text there, so what is no name is let through
 UNSURE: Final = "?"

@@ -9,8 +9,8 @@ catalog shows nothing.  So do names in literals ('pg_class'::regclass), which mu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import tenant_proxy.shims.names as shims
 from tenant_proxy.guard import names
@@ -223,17 +223,31 @@ def _is_turned(w: Walk, name: str, count: int) -> bool:
     )
 
 
-def function(w: Walk, parts: list[str], count: int, location: int) -> None:
+def function(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], location: int) -> None:
     """A call of what may be a function of pg_catalog."""
-    name = parts[-1]
+    name, count = parts[-1], len(arguments)
     if len(parts) > 1 and parts[-2] != "pg_catalog":
         return
-    if not _is_turned(w, name, count) or not turns(w, f"function {name}", location):
+    if count in shims.CHECKED_FUNCTIONS.get(name, ()):
+        if not w.scope.hides or _is_named(w, arguments[0]):
+            return
+    elif not _is_turned(w, name, count) or not turns(w, f"function {name}", location):
         return
     if len(parts) > 1:
         w.rename(parts, location, shims.CATALOG, part=len(parts) - 2)
     else:
         w.rename(parts, location, f"{shims.CATALOG}.{name}")
+
+
+def _is_named(w: Walk, argument: Mapping[str, Any]) -> bool:
+    """Whether an argument is a literal that was judged as the name of an object."""
+    node = argument
+    while "TypeCast" in node:
+        node = node["TypeCast"].get("arg", {})
+    if "A_Const" not in node:
+        return False
+    text = w.constant(argument, strict="regclass")
+    return text is not None and not names.is_oid(text)
 
 
 def attribute(w: Walk, name: str, location: int, *, sure: bool = False) -> None:
@@ -243,6 +257,11 @@ def attribute(w: Walk, name: str, location: int, *, sure: bool = False) -> None:
     """
     if name in _OF_ONE and _is_turned(w, name, 1) and (w.scope.hides or w.scope.hide_missing):
         if sure or w.in_code:
+            refuse_attribute(w, name, location)
+        w.attributes.append((name, location))
+    elif w.scope.hides and 1 in shims.CHECKED_FUNCTIONS.get(name, ()):
+        # in code x is a row far more often
+        if sure:
             refuse_attribute(w, name, location)
         w.attributes.append((name, location))
 

@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn
 from tenant_proxy.guard import bound, catalogs, channels, functions, names, settings
 from tenant_proxy.guard.descent import ColumnRule
 from tenant_proxy.guard.functions import ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
+from tenant_proxy.guard.parse import Unreadable, parse
 from tenant_proxy.guard.source import quoted_name
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, location_of, strings
 from tenant_proxy.model import Effect
@@ -99,7 +100,7 @@ def _func_call(w: Walk, body: Body) -> None:
     names, arguments, location = strings(parts), body.get("args", ()), body.get("location", 0)
     call(w, names, arguments, location)
     if not channels.listening(w, names, location):
-        catalogs.function(w, names, len(arguments), location)
+        catalogs.function(w, names, arguments, location)
 
 
 def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], location: int) -> None:
@@ -231,9 +232,26 @@ def _query_argument(w: Walk, name: str, argument: Mapping[str, Any], location: i
 
 def _probed_input(w: Walk, arguments: Sequence[Mapping[str, Any]]) -> None:
     """(text, name of a type): whether the text can be read as that type; regclass reads names of objects."""
-    type_name = names.split_qualified(w.constant(arguments[1]) or "")
-    if type_name and type_name[-1] in REG_TYPES:
-        names_in(w, arguments[0], REG_TYPES[type_name[-1]])
+    text = w.constant(arguments[1])
+    if text is None:
+        return
+    try:
+        type_name = parse(f"SELECT NULL::{text}")[0]["stmt"]["SelectStmt"]["targetList"][0]["ResTarget"][
+            "val"
+        ]["TypeCast"]["typeName"]
+    except (Unreadable, KeyError, IndexError):
+        return  # it is judged as a type's name, too
+    _read_as(w, arguments[0], type_name)
+
+
+def _read_as(w: Walk, text: Mapping[str, Any] | None, type_name: Body) -> None:
+    """A text that is turned to a value of a type, which may name objects."""
+    parts = type_name["names"]
+    last = parts[-1]["String"]["sval"]
+    # an array type has a name of its own, too
+    element = last.removeprefix("_")
+    if element in REG_TYPES and (len(parts) == 1 or parts[-2]["String"]["sval"] == "pg_catalog"):
+        names_in(w, text, REG_TYPES[element], array=element != last or "arrayBounds" in type_name)
 
 
 def _refuse_dynamic(w: Walk, what: str, name: str, location: int) -> NoReturn:
@@ -298,6 +316,11 @@ def judge_name(w: Walk, text: str, kind: str, location: int, *, unsure: bool = F
             w.tokens.edit(0, len(text), w.scope.schema)
         else:
             w.check_schema(name, location)
+    elif kind == "role_name":
+        _named_role(w, names.truncated(text), location)
+    elif kind == "rights":
+        for name in names.roles_of_rights(text):
+            _named_role(w, name, location)
     elif names.is_oid(text):
         return
     elif kind == "type":
@@ -310,6 +333,8 @@ def judge_name(w: Walk, text: str, kind: str, location: int, *, unsure: bool = F
             return
         if parts is None:
             _malformed(w, text, location)
+        elif kind == "role":
+            _named_role(w, parts[-1], location)
         else:
             _name_in_text(w, text, parts, -1 if kind == "schema" else -2, location)
 
@@ -342,6 +367,26 @@ def _routine_name(w: Walk, text: str, location: int) -> None:
         )
 
 
+def _named_role(w: Walk, name: str, location: int) -> None:
+    """Others' roles do not exist, where other tenants are hidden."""
+    scope = w.scope
+    if not (scope.hides or scope.hide_missing) or name in scope.roles or name in _EVERYBODYS:
+        return
+    if not name.startswith("pg_"):
+        w.refuse(
+            "role",
+            f'role "{name}" does not exist',
+            sqlstate="42704",
+            detail=f'It is not known to be a role of tenant "{scope.tenant}".',
+            location=location,
+            name=name,
+        )
+
+
+#: roles that every cluster has, beside those that begin with pg_
+_EVERYBODYS: Final = frozenset({"public", "postgres"})
+
+
 def _malformed(w: Walk, text: str, location: int) -> None:
     w.refuse(
         "invalid_name",
@@ -356,13 +401,7 @@ def _malformed(w: Walk, text: str, location: int) -> None:
 
 
 def _type_cast(w: Walk, body: Body) -> None:
-    parts = body["typeName"]["names"]
-    last = parts[-1]["String"]["sval"]
-    # an array type has a name of its own, too
-    element = last.removeprefix("_")
-    if element in REG_TYPES and (len(parts) == 1 or parts[-2]["String"]["sval"] == "pg_catalog"):
-        array = element != last or "arrayBounds" in body["typeName"]
-        names_in(w, body.get("arg"), REG_TYPES[element], array=array)
+    _read_as(w, body.get("arg"), body["typeName"])
 
 
 def _type_name(w: Walk, body: Body) -> None:

@@ -20,8 +20,9 @@ import yaml
 import tenant_proxy.shims.names as shims
 from tenant_proxy.model import Effect
 
-#: types whose input turns a name into an object's OID -> kind of name
+#: types whose input turns a name into an object's OID, or has names in it -> kind of name
 REG_TYPES: Final[Mapping[str, str]] = {
+    "aclitem": "rights",
     "regclass": "relation",
     "regcollation": "object",
     "regconfig": "object",
@@ -31,6 +32,7 @@ REG_TYPES: Final[Mapping[str, str]] = {
     "regoperator": "routine",
     "regproc": "object",
     "regprocedure": "routine",
+    "regrole": "role",
     "regtype": "type",
 }
 
@@ -40,7 +42,8 @@ class Name:
     """An argument that names an object."""
 
     position: int
-    #: relation, object, routine, type, schema, or schema_name (taken literally); `expressions.judge_name`
+    #: relation, object, routine, type, schema, role, rights, or schema_name and role_name (taken literally);
+    #: `expressions.judge_name`
     kind: str
     #: also overloads exist in which this argument is plain text: what is no name is let through
     unsure: bool = False
@@ -128,11 +131,11 @@ def _names_by_type(calls: list[tuple[int, int, str]]) -> dict[int, tuple[Name, .
 
 
 def _names_listed(kinds: Mapping[str, Mapping[int, list[int]]]) -> dict[int, tuple[Name, ...]]:
-    return {
-        count: tuple(Name(position, kind) for position in positions)
-        for kind, counts in kinds.items()
-        for count, positions in counts.items()
-    }
+    found: dict[int, tuple[Name, ...]] = {}
+    for kind, counts in kinds.items():
+        for count, positions in counts.items():
+            found[count] = (*found.get(count, ()), *(Name(position, kind) for position in positions))
+    return found
 
 
 def _queries_listed(counts: Mapping[int, int | list[int]]) -> dict[int, tuple[int, ...]]:
@@ -168,7 +171,9 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
             reads_input=name in ("pg_input_is_valid", "pg_input_error_info"),
             sets=name == "set_config",
             least=min((call[0] for call in calls), default=0),
-            turned=name in shims.FUNCTIONS or name in shims.PUBLIC_FUNCTIONS,
+            turned=name in shims.FUNCTIONS
+            or name in shims.PUBLIC_FUNCTIONS
+            or name in shims.CHECKED_FUNCTIONS,
         )
         classified = bool(entry.names or entry.queries or entry.effects or entry.sets or name in reviewed)
         if fact.get("volatility") == "v" and name not in fleeting and not (entry.effects or entry.sets):

@@ -52,6 +52,7 @@ _PROVIDED: Final[Mapping[str, Callable[[Walk, Body], bool]]] = {
     "CreateExtensionStmt": provided.create_extension,
 }
 _MULTI: Final = int(Effect.MULTI)
+_KEEPS: Final = int(Effect.KEEPS)
 _RESETS: Final = int(Effect.RESETS)
 _ALONE: Final = int(Effect.BEGINS | Effect.STARTS | Effect.COMMITS | Effect.ROLLS_BACK)
 
@@ -180,7 +181,7 @@ class Guard:
         except Refusal as refusal:
             return _rejected(refusal, Effect(w.effects))
         if len(tree) > 1:
-            w.effects = w.effects & ~_ALONE | _MULTI
+            w.effects = w.effects & ~_ALONE | _MULTI | (_KEEPS if w.sets_locally else 0)
         if w.stored or w.bound:
             sharing.settle(w)
         if w.effects & _RESETS:

@@ -66,6 +66,18 @@ def split_spans(text: str) -> list[tuple[str, int, int]] | None:
         at += 1
 
 
+_RIGHTS = re.compile(r'(?s)\s*(?:(?:group|user)\s+)?((?:"(?:[^"]|"")*"|[^"=/])*)=[^/]*(?:/(.*))?')
+
+
+def roles_of_rights(text: str) -> list[str]:
+    """The roles in a text like joe=r/ann (aclparse); none if it is malformed, or nobody's name."""
+    found = _RIGHTS.fullmatch(text)
+    parts = [
+        split_qualified(part) for part in (found.groups() if found else ()) if part and part.strip(_SPACE)
+    ]
+    return [part[-1] for part in parts if part]
+
+
 def array_elements(text: str) -> list[str] | None:
     """The elements of a one-dimensional array literal {a,"b c"}; None if it is anything else.
 

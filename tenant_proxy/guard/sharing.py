@@ -91,6 +91,8 @@ def note(w: Walk, tag: str, body: Body) -> None:
         w.effects |= int(Effect.RESETS)
     if tag in _KEEPING:
         w.effects |= int(Effect.KEEPS)
+    elif tag == "ConstraintsSetStmt" or body.get("is_local") or body.get("kind") == "VAR_SET_MULTI":
+        w.sets_locally = True
     if tag == "ExplainStmt":
         for inner, inner_body in body["query"].items():
             note(w, inner, inner_body)

@@ -89,6 +89,7 @@ class Walk:
         "row_functions",
         "runs_code",
         "scope",
+        "sets_locally",
         "settings",
         "shadowed",
         "source",
@@ -113,6 +114,8 @@ class Walk:
         #: effects of what is stored to run later, or runs as code; and whether some runs now (sharing.py)
         self.stored = 0
         self.runs_code = False
+        #: whether it sets what ends with its transaction, which shows where it is all that a text does
+        self.sets_locally = False
         self.pin_reason = ""
         self.deallocates: list[str] = []
         self.executes: list[str] = []

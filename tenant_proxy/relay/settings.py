@@ -15,12 +15,22 @@ from tenant_proxy.wire.messages import query
 #: settings of a transaction, not of a session
 TRANSACTION_SETTINGS = ("transaction_isolation", "transaction_read_only", "transaction_deferrable")
 
-#: operators with their schema, as it runs where the client's search_path may put its own first
-_ASK = (
-    "SELECT s.name, s.setting FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.=) 'session'"
-    " AND s.name OPERATOR(pg_catalog.<>) ALL ('{transaction_isolation,transaction_read_only,"
-    "transaction_deferrable}'::pg_catalog.text[])"
+
+def _changed(relation: str) -> str:
+    """Operators with their schema, as it runs where the client's search_path may put its own first."""
+    names = ",".join(TRANSACTION_SETTINGS)
+    return (
+        f"SELECT s.name, s.setting FROM {relation} s WHERE s.source OPERATOR(pg_catalog.=) 'session'"
+        f" AND s.name OPERATOR(pg_catalog.<>) ALL ('{{{names}}}'::pg_catalog.text[])"
+    )
+
+
+_ASK = _changed("pg_catalog.pg_settings")
+_ASK_BOTH = (
+    "WITH known AS MATERIALIZED (SELECT p.name, p.setting, p.source FROM pg_catalog.pg_settings p) "
+    f"{_changed('known')} UNION ALL SELECT c.name, pg_catalog.current_setting(c.name, true) FROM (VALUES "
 )
+_UNKNOWN = ") AS c (name) WHERE NOT EXISTS (SELECT FROM known k WHERE k.name OPERATOR(pg_catalog.=) c.name)"
 
 Settings = tuple[tuple[str, str], ...]
 
@@ -112,13 +122,12 @@ def change_sql(have: Mapping[str, str], want: Mapping[str, str]) -> str:
 def ask_sql(custom_names: Iterable[str]) -> str:
     """SQL that returns (name, value) of all settings changed in the session.
 
-    pg_settings does not show settings of unknown extensions (app.user): those are asked for by name.
+    pg_settings does not show settings of unknown extensions (app.user): those are asked for by name.  It does
+    show them where their extension is loaded, as PL/pgSQL is by the first function; they then have values
+    that nobody has set.
     """
-    parts = [_ASK]
-    parts += [
-        f"SELECT {literal(name)}, pg_catalog.current_setting({literal(name)}, true)" for name in custom_names
-    ]
-    return " UNION ALL ".join(parts)
+    names = ", ".join(f"({literal(name)})" for name in custom_names)
+    return f"{_ASK_BOTH}{names}{_UNKNOWN}" if names else _ASK
 
 
 def literal(text: str) -> str:

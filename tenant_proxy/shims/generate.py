@@ -81,7 +81,7 @@ def script(server: Server) -> str:
     parts = [f"CREATE SCHEMA IF NOT EXISTS {schema};" for schema in SCHEMAS]
     parts += [_sql("helpers.sql").replace("{version}", VERSION)]
     parts += views(server)
-    parts += [_for_major(_sql("functions.sql"), server.major), dynamic.script()]
+    parts += [_for_major(_sql("functions.sql"), server.major), *_statistics(server.major), dynamic.script()]
     for schema in SCHEMAS:
         parts += [
             f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC;",
@@ -133,6 +133,19 @@ def label(server: Server) -> str:
 def _label(server: Server, text: str) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"tenant_proxy {VERSION} for PostgreSQL {server.major}, {digest}"
+
+
+def _statistics(major: int) -> Iterator[str]:
+    """The functions that say what was done with a relation or function, by its OID."""
+    data = _data()
+    later = {name for since, names in data["since"].items() if since > major for name in names}
+    for catalog, kinds in data["statistics"].items():
+        for kind, names in kinds.items():
+            for name in names:
+                if name not in later:
+                    yield f"""CREATE OR REPLACE FUNCTION {CATALOG}.{name}(oid) RETURNS {kind}
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+RETURN CASE WHEN {CATALOG}.sees({catalog}, $1) THEN pg_catalog.{name}($1) END;"""
 
 
 def views(server: Server) -> Iterator[str]:

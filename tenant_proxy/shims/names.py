@@ -12,6 +12,7 @@ The rule for the judge, where `GuardScope.hides`:
 - A relation in neither set nor in `PLAIN_RELATIONS` is refused, as it may show what nobody has looked at.
 - A function in `FUNCTIONS` called with such a number of arguments is that of schema `CATALOG` with the same
   name; with `public_is_own` those in `PUBLIC_FUNCTIONS` as well.
+- One in `CHECKED_FUNCTIONS` is if its first argument is no constant, which the judge would have looked at.
 
 All keep their names, so that columns' names and references like `pg_class.relname` stay as they are.
 """
@@ -26,6 +27,7 @@ import yaml
 
 __all__ = [
     "CATALOG",
+    "CHECKED_FUNCTIONS",
     "FUNCTIONS",
     "INFORMATION",
     "INFORMATION_PLAIN",
@@ -82,3 +84,9 @@ INFORMATION_PLAIN: Final[frozenset[str]] = frozenset(_information["plain"])
 #: name -> numbers of arguments
 FUNCTIONS: Final[Mapping[str, frozenset[int]]] = _functions(_data["functions"])
 PUBLIC_FUNCTIONS: Final[Mapping[str, frozenset[int]]] = _functions(_data["public_functions"])
+CHECKED_FUNCTIONS: Final[Mapping[str, frozenset[int]]] = _functions(
+    {
+        **_data["checked_functions"],
+        **{name: [1] for kinds in _data["statistics"].values() for names in kinds.values() for name in names},
+    }
+)

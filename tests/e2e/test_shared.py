@@ -390,6 +390,9 @@ def test_a_transaction_that_has_only_read_moves(fresh, pg):
         ["SELECT * FROM orders FOR UPDATE"],
         ["DECLARE c CURSOR FOR SELECT 1"],
         ["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT 1"],
+        ["SET LOCAL app.owner = '7'; SELECT 1"],
+        ["SET TRANSACTION READ ONLY; SELECT 1"],
+        ["SET CONSTRAINTS ALL IMMEDIATE; SELECT 1"],
     ],
     ids=lambda kept: kept[0].split("'")[0].strip(),
 )

@@ -396,6 +396,36 @@ def test_cursors_with_hold(few):
         assert rows(first.query("FETCH 1 FROM mine")) == [("3",)]
 
 
+def test_what_an_extension_s_settings_are_by_themselves_no_client_has_set(few):
+    proxy = few()
+    with proxy.wire() as one, proxy.wire() as other, proxy.wire() as third:
+        # known by name from then on; with the first function PL/pgSQL says what it is
+        one.query("SET plpgsql.print_strict_params = on")
+        other.query("DO $$ BEGIN PERFORM 1; END $$")
+        other.query("SET app.mark = 'x'")
+        third.query("SET app.mark = 'y'")
+        said = "SELECT source, current_setting('app.mark') FROM pg_settings WHERE name = %s"
+        said = said.replace("%s", "'plpgsql.print_strict_params'")
+        assert rows(other.query(said)) == [("default", "x")]
+        assert rows(third.query(said)) == [("default", "y")]
+        # nobody may carry this one from server to server
+        assert sqlstates(one.query("SET plpgsql.variable_conflict = 'error'")) == ["42501"]
+
+
+def test_what_one_client_has_prepared_no_other_can_name(few):
+    proxy = few()
+    with proxy.wire() as owner, proxy.wire() as other:
+        for number in range(40):
+            owner.ask(parse(f"SELECT {number}", f"s{number}"), SYNC)
+        # the proxy's own names on servers count in hexadecimal
+        for number in range(200):
+            for sql in (f"EXECUTE tp_{number:x}", f"DEALLOCATE tp_{number:x}"):
+                assert sqlstates(other.query(sql)) == ["26000"], sql
+        for number in range(40):
+            said = owner.ask(bind(name=f"s{number}"), execute(), SYNC)
+            assert rows(said) == [(str(number),)]
+
+
 def test_sql_prepared_statements_stay_with_their_client(few):
     proxy = few(2)
     with proxy.wire() as first, proxy.wire() as second:

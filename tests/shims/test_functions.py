@@ -37,15 +37,17 @@ SELECT p.proname::text, p.pronargs::int,
 
 def test_faces_are_the_originals(tenants: Tenants):
     """Each overload that a call with such a number of arguments could mean is there, and no other."""
-    wanted = {**names.FUNCTIONS, **names.PUBLIC_FUNCTIONS}
+    wanted = {**names.FUNCTIONS, **names.PUBLIC_FUNCTIONS, **names.CHECKED_FUNCTIONS}
     with tenants.superuser() as connection:
         originals = {
             row for row in connection.execute(FACES, ("pg_catalog",)) if row[1] in wanted.get(row[0], ())
         }
         ours = {row for row in connection.execute(FACES, ("tp_catalog",)) if row[0] in wanted}
     assert ours == originals
-    since_18 = {"pg_get_acl"} if tenants.server.major < 18 else set()
-    assert {row[0] for row in ours} == set(wanted) - since_18
+    since = names.load()["since"]
+    later = {name for major, found in since.items() if major > tenants.server.major for name in found}
+    later |= {"pg_get_acl"} if tenants.server.major < 18 else set()
+    assert {row[0] for row in ours} == set(wanted) - later
 
 
 # --- channels and lock keys --------------------------------------------------------------------------------
@@ -208,6 +210,79 @@ def test_definitions_do_not_say_what_they_were_turned_to(tenants: Tenants):
         )
         assert "FROM information_schema.tables" in more
         connection.rollback()
+
+
+# --- databases, sequences and figures ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "nextval({})",
+        "setval({}, 7)",
+        "setval({}, 8, true)",
+        "currval({})",
+        "(tp_catalog.pg_sequence_parameters({})).start_value",
+    ],
+)
+def test_sequences_are_the_tenant_s_own_whatever_is_granted(tenants: Tenants, call: str):
+    own, other = (oid(tenants, f"SELECT '{name}.{name}_sequence'::regclass::oid") for name in (OWN, OTHER))
+    call = call if "tp_catalog" in call else f"tp_catalog.{call}"
+    with tenants.superuser() as connection:
+        connection.execute(f"GRANT ALL ON SEQUENCE {OTHER}.{OTHER}_sequence TO PUBLIC")
+    try:
+        with tenants.tenant() as connection:
+            ask(connection, f"SELECT tp_catalog.nextval({own})")
+            assert ask(connection, f"SELECT {call.format(own)}") > 0
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for sequence"):
+                connection.execute(f"SELECT {call.format(other)}")
+            assert ask(connection, f"SELECT {call.format('NULL')}") is None
+    finally:
+        with tenants.superuser() as connection:
+            connection.execute(f"REVOKE ALL ON SEQUENCE {OTHER}.{OTHER}_sequence FROM PUBLIC")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pg_database_size({})",
+        "has_database_privilege({}, 'CONNECT')",
+        "has_database_privilege({1}, {0}, 'CONNECT')",
+    ],
+)
+@pytest.mark.parametrize("role", ["current_user", "10::oid"])
+def test_there_is_no_database_but_one_s_own(tenants: Tenants, call: str, role: str):
+    call = f"SELECT tp_catalog.{call}".replace("{}", "{0}")
+    number = oid(tenants, f"SELECT oid FROM pg_database WHERE datname = '{OTHER}_db'")
+    with tenants.tenant() as connection:
+        assert ask(connection, call.format("current_database()", role))
+        own = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+        assert ask(connection, call.format(own, role))
+        assert ask(connection, call.format(f"{number}::oid", role)) is None
+        for name in (f"{OTHER}_db", "nowhere"):
+            with pytest.raises(psycopg.errors.InvalidCatalogName, match=f'database "{name}" does not exist'):
+                connection.execute(call.format(f"'{name}'", role))
+
+
+@pytest.mark.parametrize("name", sorted(names.CHECKED_FUNCTIONS))
+def test_figures_of_others_are_not_told(tenants: Tenants, name: str):
+    if name in ("nextval", "setval", "currval", "pg_sequence_parameters"):
+        pytest.skip("these are refused")
+    what = "function" if "_function_" in name else "sequence" if "sequence" in name else "parts"
+    of = "regproc" if what == "function" else "regclass"
+    call = f"SELECT tp_catalog.{name}" + "('{0}.{0}_" + what + "'::" + of + ")::text"
+    with tenants.superuser() as connection:
+        found = connection.execute(
+            "SELECT 1 FROM pg_proc WHERE proname = %s AND pronamespace = 'tp_catalog'::regnamespace", [name]
+        ).fetchone()
+        if found is None:
+            pytest.skip("of a later major")
+        number = connection.execute(f"SELECT '{OTHER}.{OTHER}_{what}'::{of}::oid").fetchone()
+    assert number is not None
+    with tenants.tenant() as connection:
+        said = connection.execute(call.format(OWN)).fetchall()
+        assert said == connection.execute(call.format(OWN).replace("tp_catalog.", "pg_catalog.")).fetchall()
+        assert connection.execute(f"SELECT tp_catalog.{name}({number[0]})").fetchall() in ([], [(None,)])
 
 
 # --- the tenant's schema as `public` --------------------------------------------------------------

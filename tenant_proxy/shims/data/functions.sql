@@ -304,6 +304,126 @@ BEGIN ATOMIC
     WHERE s.name !~ '^tenant_proxy\.' AND s.name <> 'restrict_nonsystem_relation_kind';
 END;
 
+-- --- databases by name: there is none but this ---------------------------------------------------------------------
+
+CREATE OR REPLACE FUNCTION tp_catalog.own_database(database text) RETURNS text
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    IF database::pg_catalog.name OPERATOR(pg_catalog.<>) pg_catalog.current_database()
+        AND database OPERATOR(pg_catalog.<>) ALL (ARRAY['postgres', 'template0', 'template1'])
+    THEN
+        RAISE EXCEPTION USING ERRCODE = '3D000',
+            MESSAGE = 'database "' OPERATOR(pg_catalog.||) database OPERATOR(pg_catalog.||) '" does not exist';
+    END IF;
+    RETURN database;
+END $$;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_database_size(name) RETURNS bigint LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+RETURN pg_catalog.pg_database_size(tp_catalog.own_database($1::text)::name);
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_database_size(oid) RETURNS bigint LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1262, $1) THEN pg_catalog.pg_database_size($1) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.has_database_privilege(text, text) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN pg_catalog.has_database_privilege(tp_catalog.own_database($1), $2);
+
+CREATE OR REPLACE FUNCTION tp_catalog.has_database_privilege(oid, text) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1262, $1) THEN pg_catalog.has_database_privilege($1, $2) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.has_database_privilege(name, text, text) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN pg_catalog.has_database_privilege($1, tp_catalog.own_database($2), $3);
+
+CREATE OR REPLACE FUNCTION tp_catalog.has_database_privilege(name, oid, text) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1262, $2) THEN pg_catalog.has_database_privilege($1, $2, $3) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.has_database_privilege(oid, text, text) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN pg_catalog.has_database_privilege($1, tp_catalog.own_database($2), $3);
+
+CREATE OR REPLACE FUNCTION tp_catalog.has_database_privilege(oid, oid, text) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1262, $2) THEN pg_catalog.has_database_privilege($1, $2, $3) END;
+
+-- --- sequences and sizes, given by what may mean anybody's ----------------------------------------------------------
+
+CREATE OR REPLACE FUNCTION tp_catalog.own_sequence(sequence regclass) RETURNS regclass
+LANGUAGE plpgsql STABLE STRICT PARALLEL RESTRICTED AS $$
+BEGIN
+    IF NOT tp_catalog.sees(1259::pg_catalog.oid, sequence::pg_catalog.oid) THEN
+        RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = 'permission denied for sequence';
+    END IF;
+    RETURN sequence;
+END $$;
+
+CREATE OR REPLACE FUNCTION tp_catalog.nextval(regclass) RETURNS bigint LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+RETURN pg_catalog.nextval(tp_catalog.own_sequence($1));
+
+CREATE OR REPLACE FUNCTION tp_catalog.setval(regclass, bigint) RETURNS bigint
+    LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+RETURN pg_catalog.setval(tp_catalog.own_sequence($1), $2);
+
+CREATE OR REPLACE FUNCTION tp_catalog.setval(regclass, bigint, boolean) RETURNS bigint
+    LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+RETURN pg_catalog.setval(tp_catalog.own_sequence($1), $2, $3);
+
+CREATE OR REPLACE FUNCTION tp_catalog.currval(regclass) RETURNS bigint LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+RETURN pg_catalog.currval(tp_catalog.own_sequence($1));
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_sequence_last_value(regclass) RETURNS bigint
+    LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::oid) THEN pg_catalog.pg_sequence_last_value($1) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_sequence_parameters(
+    sequence_oid oid, OUT start_value bigint, OUT minimum_value bigint, OUT maximum_value bigint,
+    OUT increment bigint, OUT cycle_option boolean, OUT cache_size bigint, OUT data_type oid)
+RETURNS record LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT * FROM pg_catalog.pg_sequence_parameters(tp_catalog.own_sequence(sequence_oid::regclass)::oid);
+END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_relation_size(regclass) RETURNS bigint
+    LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::oid) THEN pg_catalog.pg_relation_size($1) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_relation_size(regclass, text) RETURNS bigint
+    LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::oid) THEN pg_catalog.pg_relation_size($1, $2) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_table_size(regclass) RETURNS bigint
+    LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::oid) THEN pg_catalog.pg_table_size($1) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_indexes_size(regclass) RETURNS bigint
+    LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::oid) THEN pg_catalog.pg_indexes_size($1) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_total_relation_size(regclass) RETURNS bigint
+    LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::oid) THEN pg_catalog.pg_total_relation_size($1) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_partition_tree(
+    rootrelid regclass, OUT relid regclass, OUT parentrelid regclass, OUT isleaf boolean, OUT level integer)
+RETURNS SETOF record LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT t.* FROM pg_catalog.pg_partition_tree(
+        CASE WHEN tp_catalog.sees(1259, rootrelid::oid) THEN rootrelid END) AS t;
+END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_partition_ancestors(partitionid regclass, OUT relid regclass)
+RETURNS SETOF regclass LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT a.relid FROM pg_catalog.pg_partition_ancestors(
+        CASE WHEN tp_catalog.sees(1259, partitionid::oid) THEN partitionid END) AS a;
+END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_partition_root(regclass) RETURNS regclass
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::oid) THEN pg_catalog.pg_partition_root($1) END;
+
 -- --- names of schemas, where the tenant's is `public` --------------------------------------------------------------
 
 CREATE OR REPLACE FUNCTION tp_catalog.current_schema() RETURNS name LANGUAGE sql STABLE STRICT PARALLEL UNSAFE

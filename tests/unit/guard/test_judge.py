@@ -62,6 +62,10 @@ def test_positions_are_in_characters_from_one(sql, at):
         ("DEALLOCATE tp_17", "26000"),
         ("DEALLOCATE PREPARE TP_17", "26000"),
         ("PREPARE tp_17 AS SELECT 1", "42939"),
+        # their numbers are hexadecimal
+        ("EXECUTE tp_1f", "26000"),
+        ("DEALLOCATE tp_a", "26000"),
+        ("PREPARE tp_cafe AS SELECT 1", "42939"),
     ],
 )
 def test_statements_that_a_server_keeps_for_other_clients_can_t_be_named(sql, sqlstate):
@@ -69,7 +73,7 @@ def test_statements_that_a_server_keeps_for_other_clients_can_t_be_named(sql, sq
 
 
 def test_names_like_the_pools_statements_are_free():
-    for name in ("tp_", "tp_1a", '"TP_1"', "stmt_tp_1"):
+    for name in ("tp_", "tp_1g", '"TP_1"', "stmt_tp_1"):
         assert judge(f"DEALLOCATE {name}").action is Action.ALLOW
 
 
@@ -258,6 +262,10 @@ def test_effects(sql, expected):
         ("DECLARE c CURSOR FOR SELECT 1", True),
         ("FETCH c", True),
         ("EXPLAIN ANALYZE SELECT pg_try_advisory_xact_lock(1)", True),
+        ("SET LOCAL app.x = '1'; SELECT 1", True),
+        ("SELECT 1; SET TRANSACTION READ ONLY", True),
+        ("SET CONSTRAINTS ALL IMMEDIATE; SELECT 1", True),
+        ("SELECT 1; SELECT 2", False),
     ],
 )
 def test_what_a_transaction_keeps(sql, keeps):

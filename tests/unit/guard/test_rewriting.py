@@ -481,7 +481,7 @@ def test_a_dollar_quote_is_not_ended_by_a_name():
         ),
         (
             "CREATE DOMAIN public.d AS text DEFAULT nextval('public.s'::regclass)",
-            'CREATE DOMAIN "acme".d AS text DEFAULT nextval(\'"acme".s\'::regclass)',
+            'CREATE DOMAIN "acme".d AS text DEFAULT nextval(\'"acme".s\'::pg_catalog.regclass)',
         ),
         (
             "ALTER TABLE ONLY public.t ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES public.u(id)",
