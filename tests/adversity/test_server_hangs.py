@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -91,13 +92,8 @@ def told(client: WireClient, sql: str) -> tuple[list[str], float]:
 
 
 def at_once(work: list[Callable[[], tuple[list[str], float]]]) -> list[tuple[list[str], float]]:
-    results: list[tuple[list[str], float]] = []
-    threads = [threading.Thread(target=lambda one=one: results.append(one())) for one in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+    with ThreadPoolExecutor(len(work)) as threads:
+        return [one.result() for one in [threads.submit(each) for each in work]]
 
 
 def test_clients_are_told_in_time(two_clusters, own_pg):

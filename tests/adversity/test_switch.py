@@ -5,6 +5,7 @@ docs/decisions/0012-shared-backends.md says what a switch consists of, and what 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -201,6 +202,17 @@ def until_nobodys(acme: WireClient, beta: WireClient) -> None:
         assert beta.value("SELECT current_user") == "beta_app"
 
 
+#: part of a switch from another tenant's backend: the client's bytes wait until it is made
+AWAITED = "RESET ALL; SET exit_on_error = off"
+
+
+def until_betas(acme: WireClient, beta: WireClient) -> None:
+    """One that has the backend to itself leaves it its own."""
+    assert acme.value("SELECT current_user") == "acme_app"
+    for _ in range(8):
+        assert beta.value("SELECT current_user") == "beta_app"
+
+
 INSERT = "INSERT INTO scratch VALUES (77, current_user)"
 
 
@@ -218,7 +230,7 @@ def happens(
     It was done exactly if the client was told so, as the right role; and nobody else is hurt.
     """
     with pg.connect() as conn, stepped.wire("acme_app") as acme, stepped.wire("beta_app") as beta:
-        until_nobodys(acme, beta)
+        (until_betas if point == AWAITED else until_nobodys)(acme, beta)
         conn.execute("DELETE FROM acme.scratch WHERE id = 77")
         relay.expect(point, fault)
         acme.send(*(messages or [query(INSERT)]))
@@ -352,6 +364,63 @@ def _waits(conn: psycopg.Connection[Any], pid: int) -> bool:
 @pytest.mark.parametrize(("point", "told"), [(SWITCH, ["08006"]), (DISARM, []), (STATEMENT, [])])
 def test_the_membership_is_revoked(stepped, pg, relay, revoked, point, told):
     assert happens(stepped, pg, relay, point, lambda _: revoked(), goes_on=False) == told
+
+
+@pytest.mark.parametrize(
+    ("how", "told"), [("killed", []), ("cut", []), ("cancelled", []), ("revoked", ["08006"])]
+)
+def test_an_awaited_switch(stepped, pg, relay, revoked, how, told):
+    """Nothing of the client's has been sent, so another backend is tried, or the same one again."""
+    faults: dict[str, Fault] = {
+        "killed": terminate(pg),
+        "cut": cut,
+        "cancelled": cancel(pg),
+        "revoked": lambda _: revoked(),
+    }
+    assert happens(stepped, pg, relay, AWAITED, faults[how], goes_on=how != "revoked") == told
+
+
+@pytest.mark.parametrize(
+    ("point", "told"),
+    [(AWAITED, ["08006"]), (SWITCH, ["08006"]), (DISARM, ["42501"]), (STATEMENT, ["42501"])],
+)
+def test_the_role_is_dropped(new_pg, own_proxy, point, told):
+    """PostgreSQL looks at the role when it is set; a session whose role has gone runs on, without rights."""
+    server = new_pg()
+    provide(server)
+    with contextlib.closing(StepRelay(server.host, server.port)) as relay, server.connect() as conn:
+        conn.execute(
+            "CREATE ROLE acme_other NOLOGIN; GRANT acme_other TO tenant_proxy_service, acme_app;"
+            "GRANT USAGE ON SCHEMA acme TO acme_other; GRANT ALL ON acme.scratch TO acme_other"
+        )
+        config = shared_config(server, 1)
+        config["clusters"][0] |= {"host": relay.host, "port": relay.port, "tls": {"mode": "disable"}}
+        config["tenants"] = [{"name": "acme", "role": "acme_other"}, {"name": "beta"}]
+        proxy = own_proxy(server, **config)
+        with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+            for client in (acme, beta):
+                shares_again(server, client)
+            for _ in range(4):
+                assert acme.value("SELECT current_user") == "acme_other"
+                assert beta.value("SELECT current_user") == "beta_app"
+            if point == AWAITED:
+                for _ in range(8):
+                    beta.value("SELECT 1")
+
+            def drop(_: Passage) -> None:
+                conn.execute("DROP OWNED BY acme_other; DROP ROLE acme_other")
+
+            relay.expect(point.replace("acme_app", "acme_other"), drop)
+            acme.send(query("INSERT INTO scratch VALUES (78, 'ran')"))
+            try:
+                said = sqlstates(acme.until_ready())
+            except ConnectionEnded as end:
+                said = sqlstates(end.replies)
+            assert relay.happened.wait(10)
+            assert said == told
+            assert beta.value("SELECT current_user || ' ' || current_schema()") == "beta_app beta"
+            found = conn.execute("SELECT count(*) FROM acme.scratch WHERE id = 78").fetchone()
+            assert found == (0,)
 
 
 def test_a_broken_tenant_costs_others_no_backends(stepped, pg, revoked):
