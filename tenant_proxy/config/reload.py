@@ -39,6 +39,7 @@ _WHEN: Final[Mapping[str, When]] = {
     "clusters[].port": When.NEW,
     "clusters[].database": When.NEW,
     "clusters[].tls": When.NEW,
+    "clusters[].dead_after_s": When.NEW,
     "clusters[].auth_query": When.NEW,
     "clusters[].service": When.NEW,
     "tenants[].cluster": When.NEW,

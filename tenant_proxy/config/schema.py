@@ -191,6 +191,9 @@ class Cluster(Section):
     tls: ServerTls = ServerTls()
     max_backends: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Open backends of all tenants together, over all workers."""
+    dead_after_s: Seconds = 60
+    """A server whose machine has not acknowledged anything for so long, probes neither, is taken for gone, as
+    after a network cut that nobody tells of; 0: as long as the system waits, hours perhaps."""
     auth_query: AuthQuery = AuthQuery()
     service: Service = Service()
     admin: Admin = Admin()

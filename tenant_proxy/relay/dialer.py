@@ -22,6 +22,7 @@ from tenant_proxy.auth.server_auth import ServerAuth
 from tenant_proxy.auth.tls import server_end_point
 from tenant_proxy.config.schema import Cluster
 from tenant_proxy.errors import ProxyError, Source
+from tenant_proxy.net.dead import watch
 from tenant_proxy.net.tls import TlsLayer, server_context
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
@@ -197,7 +198,7 @@ class Dialer:
         sock.setblocking(False)
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            watch(sock, cluster.dead_after_s)
         info = ServerInfo(
             pool=pool,
             startup_id=startup_id,

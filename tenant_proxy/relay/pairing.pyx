@@ -600,8 +600,9 @@ cdef void server_end(Relay e, Server *s, int reason) noexcept nogil:
             e.unpause(&c.link)
         elif p.is_group and c.phase == CL_WAITING and not s.moving:
             client_fail(e, c, SETTINGS_FAILED, 0)
-        elif reason != SETTINGS_FAILED and not c.pinned and at_rest(s) and not c.stream_left:
-            # nothing of its own has gone there: it gets another server for that
+        elif (reason != SETTINGS_FAILED and not c.pinned and at_rest(s) and not c.stream_left
+                and not s.settings_changed):
+            # nothing of its own has gone there, or nothing that it has set with it: it gets another server
             c.phase = CL_IDLE
             e.unpause(&c.link)
         elif s.told_fatal or (s.stream_left and s.relaying):

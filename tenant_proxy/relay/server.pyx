@@ -560,6 +560,7 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         # an idle server says goodbye; the end of its connection may be some time off
         forward(e, s, data, sent[0], pos)
         sent[0] = pos
+        s.told_fatal = 0
         server_end(e, s, GONE)
         return -1
     if turned and c != NULL:

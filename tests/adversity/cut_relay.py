@@ -6,7 +6,13 @@ It lives in the event loop that made it, so what it does falls between two messa
 from __future__ import annotations
 
 import asyncio
-from typing import Self
+import ctypes
+import socket
+import struct
+from typing import Final, Self
+
+#: Linux: which packets a socket gets at all
+SO_ATTACH_FILTER: Final = 26
 
 
 class CutRelay:
@@ -18,6 +24,8 @@ class CutRelay:
         self._server = (host, port)
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        #: those to the proxy
+        self._clients: set[asyncio.StreamWriter] = set()
         self.port = 0
         #: the next connection on which a client of the server says this is cut …
         self.cut_at = b""
@@ -46,6 +54,16 @@ class CutRelay:
             writer.transport.abort()
         await asyncio.sleep(0)
 
+    def mute(self) -> None:
+        """From now on nothing of the proxy's arrives, and nobody is told: no end, no acknowledgement."""
+        assert self._listener is not None
+        # a program of one instruction: of each packet nothing is kept
+        code = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        program = struct.pack("HP", 1, ctypes.addressof(code))
+        sockets = [self._listener.sockets[0], *(one.get_extra_info("socket") for one in self._clients)]
+        for sock in sockets:
+            sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             up_reader, up_writer = await asyncio.open_connection(*self._server)
@@ -54,12 +72,14 @@ class CutRelay:
             return
         both = {writer, up_writer}
         self._writers |= both
+        self._clients.add(writer)
         try:
             await asyncio.gather(self._up(reader, up_writer), self._pass(up_reader, writer))
         except OSError:
             pass
         finally:
             self._writers -= both
+            self._clients.discard(writer)
             for one in both:
                 one.transport.abort()
 

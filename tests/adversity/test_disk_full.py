@@ -34,16 +34,16 @@ def small_disk(pg: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             os.chown(place, pg.account.uid, pg.account.gid)
         with pg.connect() as conn:
             conn.execute(f"CREATE TABLESPACE small LOCATION '{place}'")
-            conn.execute("CREATE TABLE acme.full (body text) TABLESPACE small")
-            conn.execute("ALTER TABLE acme.full OWNER TO acme_app")
+            conn.execute("CREATE TABLE acme.heap (body text) TABLESPACE small")
+            conn.execute("ALTER TABLE acme.heap OWNER TO acme_app")
             yield "small"
-            conn.execute("DROP TABLE acme.full; DROP TABLESPACE small")
+            conn.execute("DROP TABLE acme.heap; DROP TABLESPACE small")
     finally:
         subprocess.run(["umount", str(place)], check=True)
         Path(place).rmdir()
 
 
-FILL = "INSERT INTO full SELECT repeat(md5(n::text), 60) FROM generate_series(1, 1000) AS g (n)"
+FILL = "INSERT INTO heap SELECT repeat(md5(n::text), 60) FROM generate_series(1, 1000) AS g (n)"
 
 
 @pytest.mark.parametrize("isolation", ["dedicated", "shared"])
@@ -66,5 +66,5 @@ def test_a_full_disk(isolation, small_disk, proxies, pg):
         assert sqlstates(acme.query("COMMIT")) == []
         assert rows(acme.query("SELECT count(*) FROM scratch")) == [("0",)]
         with pg.connect() as conn:
-            conn.execute("TRUNCATE acme.full")
-        assert sqlstates(acme.query("INSERT INTO full VALUES ('there is room')")) == []
+            conn.execute("TRUNCATE acme.heap")
+        assert sqlstates(acme.query("INSERT INTO heap VALUES ('there is room')")) == []

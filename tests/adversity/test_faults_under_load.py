@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 USERS = {"acme": "acme_app", "beta": "beta_app"}
 CLIENTS = 20
 BACKENDS = 16
+DEAD_AFTER_S = 2
 SECONDS = float(os.environ.get("TP_FAULT_SECONDS", "10"))
 #: how long nobody may be served after something broke
 RECOVERY_S = 5.0
@@ -131,15 +132,27 @@ async def cut(scene: Scene) -> None:
     relay.cut_at = b""
 
 
-async def fail_over(scene: Scene) -> None:
+async def fail_over(scene: Scene, *, close: bool = True) -> None:
     """The server is at another address from now on, and not at the old one any more."""
     old, new = scene.relays
     await new.open()
-    await old.close()
+    if close:
+        await old.close()
     scene.relays.reverse()
     config = scene.proxy.config
     config["clusters"][0]["port"] = new.port
     await asyncio.to_thread(scene.proxy.reload, config)
+
+
+async def lose(scene: Scene) -> None:
+    """The same, and nothing is heard from the old address: no end of connections, no refusal."""
+    old = scene.relays[0]
+    old.mute()
+    await asyncio.sleep(0.2)
+    await fail_over(scene, close=False)
+    # what was connected there is given up, and its places are used again
+    await asyncio.sleep(DEAD_AFTER_S + 1)
+    await old.close()
 
 
 async def freeze(scene: Scene) -> None:
@@ -184,6 +197,7 @@ FAULTS = {
     "a reload": Fault(reload, 0.5, 0),
     "a connection cut": Fault(cut, 0.1, 1, relays=1),
     "another address": Fault(fail_over, 2.0, 2 * CLIENTS, relays=2),
+    "the network lost": Fault(lose, 1.0, 2 * CLIENTS, relays=2),
     "the server frozen": Fault(freeze, 1.0, 0),
     "too many clients": Fault(crowd, 1.0, 1),
 }
@@ -212,6 +226,7 @@ async def test_what_was_said_is_true(new_pg, own_proxy, fault, isolation):
             "port": relays[0].port if relays else server.port,
             "database": "app",
             "max_backends": BACKENDS,
+            "dead_after_s": DEAD_AFTER_S,
             # a relay reads along
             "tls": {"mode": "disable"},
         }

@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import random
 import re
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import psycopg
 import pytest
 
-from tests.e2e.test_shared import provide, shared_config
+from tests.e2e.test_shared import SERVICE, provide, shared_config
 from tests.fix_proxy import PASSWORDS, Proxy
 from tests.pg_server import Server
 
@@ -25,9 +27,12 @@ TENANTS = 12
 STEPS = int(os.environ.get("TP_LEAK_STEPS", "600"))
 #: another hunt than the last: TP_LEAK_SEED=3
 SEED = int(os.environ.get("TP_LEAK_SEED", "1"))
-CLIENTS = 24
+THREADS = 4
+CLIENTS = 32
 BACKENDS = 3
 
+#: SQLSTATEs of a client whose backend was killed
+LOST = ("57P01", "08006", None)
 
 #: of a tenant, in whatever it is told
 MARK = re.compile(r"(hunt\d+)!")
@@ -73,13 +78,15 @@ class Client:
     through: psycopg.Connection
     direct: psycopg.Connection
     history: list[str] = field(default_factory=list)
+    #: it is one of those that may have a transaction open
+    has_begun: bool = False
 
     def close(self) -> None:
         self.through.close()
         self.direct.close()
 
 
-def actions(client: Client, chance: random.Random, may_begin: bool) -> str:
+def action(client: Client, chance: random.Random) -> str:
     mark = f"{client.tenant}!{chance.randrange(100)}"
     choices = [
         "SELECT min(mark) FROM marks",
@@ -118,9 +125,7 @@ def actions(client: Client, chance: random.Random, may_begin: bool) -> str:
         "SELECT pg_try_advisory_xact_lock(7) IS NOT NULL",
         "DECLARE c CURSOR FOR SELECT mark FROM marks",
     ]
-    chosen = chance.choice(choices)
-    # who waits for a backend here waits for a client that is not asked meanwhile
-    return "COMMIT" if chosen == "BEGIN" and not may_begin else chosen
+    return chance.choice(choices)
 
 
 def outcome(conn: psycopg.Connection, sql: str) -> object:
@@ -137,56 +142,120 @@ def is_open(client: Client) -> bool:
     return client.through.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
 
 
-def step(client: Client, chance: random.Random, may_begin: bool) -> None:
-    sql = actions(client, chance, may_begin)
-    through = outcome(client.through, sql)
-    if through == "40001":
-        # it began on a shared backend and must be tried again: both sides give it up
-        assert client.through.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
-        client.through.execute("ROLLBACK")
-        if client.direct.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            client.direct.execute("ROLLBACK")
-        client.history.append(f"{sql} -> 40001")
-        return
-    direct = outcome(client.direct, sql)
-    client.history.append(f"{sql} -> {through}")
-    del client.history[:-30]
-    assert through == direct, (
-        f"of {client.tenant}, directly {direct}, through the proxy {through}:\n" + "\n".join(client.history)
-    )
-    foreign = set(MARK.findall(repr(through))) - {client.tenant}
-    assert not foreign, "a mark of another's:\n" + "\n".join(client.history)
+class Hunters:
+    """Threads with clients of their own, each of which is asked for one thing after the other."""
 
+    def __init__(self, proxy: Proxy, server: Server, seed: int) -> None:
+        self.proxy, self.server, self.seed = proxy, server, seed
+        #: who waits for a backend must not wait for clients that are not asked meanwhile
+        self._may_begin = threading.Semaphore(BACKENDS - 1)
+        #: backends are killed too
+        self._kills = 0
+        self._stop = False
 
-def hunt(proxy: Proxy, server: Server, steps: int, seed: int) -> int:
-    chance = random.Random(seed)
-    clients: list[Client] = []
-    logins = 0
-    try:
-        for _ in range(steps):
-            if len(clients) < CLIENTS:
-                tenant = name_of(chance.randrange(TENANTS))
-                clients.append(
-                    Client(
-                        tenant,
-                        psycopg.connect(proxy.dsn(tenant, password=f"{tenant}-secret"), autocommit=True),
-                        psycopg.connect(
-                            server.dsn(user=tenant, password=f"{tenant}-secret", database="app"),
-                            autocommit=True,
-                        ),
-                    )
-                )
-                logins += 1
-            one = chance.choice(clients)
-            if chance.random() < 0.02:
-                clients.remove(one)
+    def hunt(self, steps: int) -> int:
+        """Returns how many sessions there were."""
+        each = steps // THREADS
+        with ThreadPoolExecutor(THREADS) as threads:
+            return sum(threads.map(lambda number: self._hunt(number, each), range(THREADS)))
+
+    def _hunt(self, number: int, steps: int) -> int:
+        chance = random.Random(f"{self.seed} {number}")
+        clients: list[Client] = []
+        logins = 0
+        try:
+            for _ in range(steps):
+                if self._stop:
+                    break
+                if len(clients) < CLIENTS // THREADS:
+                    clients.append(self._login(chance))
+                    logins += 1
+                one = chance.choice(clients)
+                draw = chance.random()
+                if draw < 0.0005:
+                    self._kill()
+                elif draw < 0.005 and not is_open(one):
+                    self._cancel(one)
+                elif draw < 0.02 or not self._step(one, chance):
+                    clients.remove(one)
+                    one.close()
+                    self._settle(one)
+        except BaseException:
+            self._stop = True
+            raise
+        finally:
+            for one in clients:
                 one.close()
-                continue
-            step(one, chance, sum(map(is_open, clients)) < BACKENDS - 1)
-    finally:
-        for one in clients:
-            one.close()
-    return logins
+                self._settle(one)
+        return logins
+
+    def _login(self, chance: random.Random) -> Client:
+        tenant = name_of(chance.randrange(TENANTS))
+        password = f"{tenant}-secret"
+        return Client(
+            tenant,
+            psycopg.connect(self.proxy.dsn(tenant, password=password), autocommit=True),
+            psycopg.connect(self.server.dsn(user=tenant, password=password, database="app"), autocommit=True),
+        )
+
+    def _settle(self, client: Client) -> None:
+        if client.has_begun and not is_open(client):
+            client.has_begun = False
+            self._may_begin.release()
+
+    def _step(self, client: Client, chance: random.Random) -> bool:
+        """False when the client is to go: its backend was killed."""
+        sql = action(client, chance)
+        if sql == "BEGIN" and not is_open(client):
+            if self._may_begin.acquire(blocking=False):
+                client.has_begun = True
+            else:
+                sql = "COMMIT"
+        try:
+            return self._compare(client, sql)
+        finally:
+            self._settle(client)
+
+    def _compare(self, client: Client, sql: str) -> bool:
+        through = outcome(client.through, sql)
+        client.history.append(f"{sql} -> {through}")
+        del client.history[:-30]
+        if client.through.closed and self._kills and through in LOST:
+            return False
+        if through == "40001":
+            # it began on a shared backend and must be tried again: both sides give it up
+            assert client.through.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+            client.through.execute("ROLLBACK")
+            if client.direct.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                client.direct.execute("ROLLBACK")
+            return True
+        direct = outcome(client.direct, sql)
+        assert through == direct, (
+            f"of {client.tenant}, directly {direct}, through the proxy {through}:\n"
+            + "\n".join(client.history)
+        )
+        foreign = set(MARK.findall(repr(through))) - {client.tenant}
+        assert not foreign, "a mark of another's:\n" + "\n".join(client.history)
+        return True
+
+    def _cancel(self, client: Client) -> None:
+        """A cancel that comes with the answer; the next statements may meet it late, as on any server."""
+        timer = threading.Timer(0.002, client.through.cancel)
+        timer.start()
+        said = outcome(client.through, "SELECT pg_sleep(0.003)")
+        timer.join()
+        assert said in ("57014", ("SELECT 1", [("",)])) or (client.through.closed and said in LOST), said
+        for _ in range(3):
+            outcome(client.through, "SELECT 1")
+
+    def _kill(self) -> None:
+        self._kills += 1
+        with self.server.connect() as conn:
+            conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE usename = %s"
+                " AND application_name <> 'tenant_proxy code' ORDER BY random() LIMIT 1) AS one",
+                [SERVICE["user"]],
+            )
 
 
 @pytest.mark.timeout(300 if STEPS < 10_000 else 0)
@@ -202,5 +271,5 @@ def test_no_difference_and_no_foreign_mark(
         {"name": name_of(n), "tenant": name_of(n), "password": {"value": f"{name_of(n)}-secret"}}
         for n in range(TENANTS)
     ] + [{"name": "admin", "admin": True, "password": {"value": PASSWORDS["admin"]}}]
-    config["pool"] = {"mode": "transaction", "max": 10}
-    assert hunt(proxies(**config), ground, STEPS, seed) >= CLIENTS
+    config["pool"] = {"mode": "transaction", "max": CLIENTS}
+    assert Hunters(proxies(**config), ground, seed).hunt(STEPS) >= CLIENTS

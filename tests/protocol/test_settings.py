@@ -58,6 +58,24 @@ def test_after_set_the_server_is_asked(stage: Stage):
     set_time_zone(client, server)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_server_that_ends_before_it_was_asked(stage: Stage, asked: bool):
+    """What was set with it is not known, so the client must not go on as if it had set nothing."""
+    client, server = stage.pair()
+    client >> query("SET TimeZone = 'UTC'")
+    server.take()
+    if asked:
+        server >> complete("SET") + IDLE
+        server << query("ASK")
+        server >> fatal("57P01")
+        server.hangs_up()
+    else:
+        # the end comes with the answer
+        server >> complete("SET") + IDLE + fatal("57P01")
+    client << complete("SET") + IDLE + fatal("08006", "failed")
+    assert client.end == "SERVER_LOST"
+
+
 def test_the_same_server_needs_nothing(stage: Stage):
     client, server = stage.pair()
     set_time_zone(client, server)
