@@ -315,6 +315,10 @@ def test_where_no_connection_can_listen_the_client_keeps_its_own(own_proxy, pg):
         said += one.query("COMMIT")
         assert told(said) == [("news", "x")]
         assert [row["reason"] for row in proxy.admin("SHOW PINS")] == ["listen"]
+        # prepared or not, it is that server which knows
+        one.ask(parse("SELECT * FROM pg_listening_channels()", "s"), SYNC)
+        for sql in (query("SELECT * FROM pg_listening_channels()"), bind(name="s") + execute() + SYNC):
+            assert rows(one.ask(sql)) == [("news",)]
 
 
 def test_other_encodings(each_isolation):

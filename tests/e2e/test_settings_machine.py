@@ -79,8 +79,8 @@ class Sessions(RuleBasedStateMachine):
             self.through.query("ROLLBACK")
             self.direct.query("ROLLBACK")
             return
-        assert sqlstates(through) == sqlstates(direct), self.said
-        assert rows(through) == rows(direct), self.said
+        assert sqlstates(through) == sqlstates(direct), "\n".join(self.said)
+        assert rows(through) == rows(direct), "\n".join(self.said)
 
     @rule(name=NAMES, number=VALUE, local=strategies.booleans())
     def set(self, name: str, number: int, local: bool) -> None:
@@ -101,7 +101,7 @@ class Sessions(RuleBasedStateMachine):
             self.through.query("ROLLBACK")
             self.direct.query("ROLLBACK")
             return
-        assert sqlstates(through) == sqlstates(direct), self.said
+        assert sqlstates(through) == sqlstates(direct), "\n".join(self.said)
 
     @rule(name=NAMES)
     def reset(self, name: str) -> None:
@@ -144,19 +144,24 @@ class Sessions(RuleBasedStateMachine):
         other: WireClient = self.places[user]
         other.query(f"SET {name} = {assigned(name, number)}")
         other.query("SELECT 1")
+        self.said.append(f"{user}: SET {name} = {assigned(name, number)}")
 
     @invariant()
     def same(self) -> None:
         if not hasattr(self, "direct"):
             return
-        assert self.through.xact_status == self.direct.xact_status, self.said
+        assert self.through.xact_status == self.direct.xact_status, "\n".join(self.said)
         if self.through.xact_status != "E":
             for name in VALUES:
                 # a custom setting that nobody has set is NULL, or '' once somebody has on this backend
                 sql = f"SELECT coalesce(current_setting({quoted(name)}, true), '')"
-                assert rows(self.through.query(sql)) == rows(self.direct.query(sql)), (name, self.said)
+                assert rows(self.through.query(sql)) == rows(self.direct.query(sql)), (
+                    f"{name}:\n" + "\n".join(self.said)
+                )
         for name in REPORTED:
-            assert self.through.parameters[name] == self.direct.parameters[name], (name, self.said)
+            assert self.through.parameters[name] == self.direct.parameters[name], f"{name}:\n" + "\n".join(
+                self.said
+            )
 
     def teardown(self) -> None:
         if hasattr(self, "direct"):
