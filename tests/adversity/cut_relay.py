@@ -75,7 +75,8 @@ class CutRelay:
         self._clients.add(writer)
         try:
             await asyncio.gather(self._up(reader, up_writer), self._pass(up_reader, writer))
-        except OSError:
+        except (OSError, asyncio.CancelledError):
+            # cut, or the loop ends
             pass
         finally:
             self._writers -= both

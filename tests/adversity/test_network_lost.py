@@ -6,24 +6,25 @@ import asyncio
 import time
 from collections.abc import Callable
 
-import asyncpg
 import pytest
 
 from tests.adversity.cut_relay import CutRelay
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
+from tests.wire_client import ConnectionEnded, WireClient, query, sqlstates
 
 DEAD_AFTER_S = 2
 
 
-async def outcome(connection: asyncpg.Connection[asyncpg.Record], sql: str) -> tuple[str, float]:
-    """SQLSTATE, and how long it took."""
+def ask(client: WireClient, sql: str) -> tuple[list[str], float]:
+    """SQLSTATEs of a statement, and how long it took."""
     start = time.monotonic()
+    client.send(query(sql))
     try:
-        await connection.execute(sql)
-    except asyncpg.PostgresError as error:
-        return error.sqlstate or "", time.monotonic() - start
-    return "", time.monotonic() - start
+        said = sqlstates(client.until_ready())
+    except ConnectionEnded as end:
+        said = sqlstates(end.replies)
+    return said, time.monotonic() - start
 
 
 @pytest.mark.parametrize("what", ["sent", "running"])
@@ -40,31 +41,30 @@ async def test_who_waits_is_told(pg: Server, own_proxy: Callable[..., Proxy], wh
         }
         quick = {"mode": "transaction", "max": 1, "retry_min_s": 0.05, "retry_max_s": 0.2}
         proxy = await asyncio.to_thread(own_proxy, pg, clusters=[cluster], pool=quick)
-        connection = await asyncpg.connect(proxy.url())
-        assert await outcome(connection, "SELECT 1") < ("", 5)
+        client = await asyncio.to_thread(proxy.wire)
+        assert (await asyncio.to_thread(ask, client, "SELECT 1"))[0] == []
         if what == "sent":
             relay.mute()
-            waiting = asyncio.create_task(outcome(connection, "SELECT 1"))
+            waiting = asyncio.create_task(asyncio.to_thread(ask, client, "SELECT 1"))
         else:
-            waiting = asyncio.create_task(outcome(connection, "SELECT pg_sleep(60)"))
+            waiting = asyncio.create_task(asyncio.to_thread(ask, client, "SELECT pg_sleep(60)"))
             await asyncio.sleep(0.3)
             relay.mute()
-        sqlstate, took = await waiting
-        assert sqlstate == "08006"
+        said, took = await waiting
+        assert said == ["08006"]
         assert DEAD_AFTER_S * 0.5 < took < DEAD_AFTER_S + 5
+        client.close()
         # the same address is there again
         await relay.close()
         await relay.open()
-        again = await asyncpg.connect(proxy.url())
-        assert await outcome(again, "SELECT 1") < ("", 10)
-        await again.close()
-        connection.terminate()
+        again = await asyncio.to_thread(proxy.wire)
+        assert (await asyncio.to_thread(ask, again, "SELECT 1"))[0] == []
+        again.close()
         await asyncio.to_thread(proxy.stop)
 
 
-async def test_a_server_that_is_only_busy_is_not_given_up(pg: Server, own_proxy: Callable[..., Proxy]):
+def test_a_server_that_is_only_busy_is_not_given_up(pg: Server, own_proxy: Callable[..., Proxy]):
     cluster = {"name": "main", "host": pg.host, "port": pg.port, "database": "app", "dead_after_s": 1}
-    proxy = await asyncio.to_thread(own_proxy, pg, clusters=[cluster], pool={"mode": "transaction"})
-    connection = await asyncpg.connect(proxy.url())
-    assert (await outcome(connection, "SELECT pg_sleep(3)"))[0] == ""
-    await connection.close()
+    proxy = own_proxy(pg, clusters=[cluster], pool={"mode": "transaction"})
+    with proxy.wire() as client:
+        assert ask(client, "SELECT pg_sleep(3)")[0] == []
