@@ -445,14 +445,19 @@ def queue_full(tenant: str, limit: int) -> ProxyError:
     )
 
 
+def _too_many(what: str, detail: str, hint: str) -> ProxyError:
+    message, reason = f"too many {what}", f"too_many_{what}"
+    return ProxyError("54000", message, detail=detail, hint=hint, source=Source.PROXY, reason=reason)
+
+
 def too_many_channels(limit: int, what: str = "in transaction mode can listen to {} channels") -> ProxyError:
-    return ProxyError(
-        "54000",
-        "too many channels",
-        detail=f"Through the proxy a client {what.format(limit)}.",
-        hint="Use UNLISTEN for those that are not needed, or tell them apart by the payload.",
-        source=Source.PROXY,
-        reason="too_many_channels",
+    hint = "Use UNLISTEN for those that are not needed, or tell them apart by the payload."
+    return _too_many("channels", f"Through the proxy a client {what.format(limit)}.", hint)
+
+
+def too_many_settings(limit: int) -> ProxyError:
+    return _too_many(
+        "settings", f"The tenant has set {limit} with a dot.", "Name them in the statement itself."
     )
 
 

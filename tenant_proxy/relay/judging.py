@@ -26,7 +26,7 @@ from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.judges import Judges
 from tenant_proxy.relay.session import Session
 from tenant_proxy.relay.violations import FUNCTION_CALL, Violations, statement_of
-from tenant_proxy.settings_policy import client_encoding_codec
+from tenant_proxy.settings_policy import canonical_name, client_encoding_codec
 from tenant_proxy.tenancy.registry import TenantInfo
 from tenant_proxy.wire import messages
 
@@ -154,7 +154,7 @@ class Judging:
         if verdict is None:
             return None
         effects = int(verdict.effects)
-        if verdict.settings and not self._notes_settings(scope.tenant, verdict):
+        if verdict.settings and not self._notes_settings(scope.tenant, verdict.settings):
             effects |= Effect.PINS
         if verdict.action is not Action.REJECT:
             if sql is None:
@@ -213,6 +213,10 @@ class Judging:
                 return True, refusal(judged).to_message()
             if mode is GuardMode.OBSERVE:
                 self._note("values would be refused", session, scope, judged, statement_of(sql))
+        # set_config, and its name is a value
+        set_now = [text for number, kind in kinds if kind == bound.SETTING and (text := known.get(number))]
+        if set_now and not self._notes_settings(scope.tenant, map(canonical_name, set_now)):
+            return True, errors.too_many_settings(MAX_CUSTOM_SETTINGS).to_message()
         if not replaced:
             return None
         new = {number: text.encode(scope.codec) for number, text in replaced.items()}
@@ -338,10 +342,10 @@ class Judging:
         else:
             log.warning(event, **fields)
 
-    def _notes_settings(self, tenant: str, verdict: Verdict) -> bool:
+    def _notes_settings(self, tenant: str, names: Iterable[str]) -> bool:
         """False: too many to ask for, so the client has to keep its server."""
         known = self.custom_settings(tenant)
-        custom = known.union(name for name in verdict.settings if "." in name)
+        custom = known.union(name for name in names if "." in name)
         if len(custom) > MAX_CUSTOM_SETTINGS:
             return False
         self._custom[tenant] = custom

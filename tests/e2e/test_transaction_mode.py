@@ -216,6 +216,22 @@ def test_a_result_type_changed_by_another_client(few):
             c.query("DROP TABLE shape")
 
 
+def test_a_setting_that_is_named_by_a_value(one_backend):
+    """It is the client's, and not of who gets the backend next."""
+    ask = "SELECT coalesce(current_setting('named.by_value', true), '')"
+    with one_backend.wire() as c, one_backend.wire() as other:
+        for value in ("one", "two"):
+            messages = (
+                parse("SELECT set_config($1, $2, false)"),
+                bind("Named.By_Value", value),
+                execute(),
+                SYNC,
+            )
+            assert rows(c.ask(*messages)) == [(value,)]
+            assert other.value(ask) == ""
+            assert c.value(ask) == value
+
+
 @pytest.fixture(params=["dedicated", "shared"])
 def one_backend(request, proxies, pg) -> Proxy:
     return either_isolation(request.param, proxies, pg, 1)
