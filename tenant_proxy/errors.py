@@ -456,9 +456,7 @@ def too_many_channels(limit: int, what: str = "in transaction mode can listen to
 
 
 def too_many_settings(limit: int) -> ProxyError:
-    return _too_many(
-        "settings", f"The tenant has set {limit} with a dot.", "Name them in the statement itself."
-    )
+    return _too_many("settings", f"The tenant has set {limit} with a dot.", "Name them in the statement.")
 
 
 def notifications_lost() -> ProxyError:
