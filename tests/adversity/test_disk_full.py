@@ -16,7 +16,7 @@ SIZE, LARGER = "4m", "64m"
 
 
 @pytest.fixture
-def grow(pg: Server) -> Iterator[Callable[[], None]]:
+def grow(pg: Server) -> Iterator[Callable[[], int]]:
     """A table acme.heap on a small disk of its own, which only root can make; call for more room."""
     if os.getuid() != 0:
         pytest.skip("only root may mount a small file system")
