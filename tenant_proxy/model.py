@@ -62,6 +62,8 @@ class Effect(enum.IntFlag):
     #: leaves more in its transaction than what it wrote: a cursor, a lock that was asked for, a setting; or
     #: reads what its session has done
     KEEPS = 1 << 25
+    #: asks for something of the session itself: in transaction mode the client's, not its backend's
+    SELF = 1 << 26
 
 
 class Edit(NamedTuple):

@@ -30,6 +30,7 @@ from tenant_proxy.model import StartupRequest
 from tenant_proxy.obs.log import configure, get_logger
 from tenant_proxy.pool.budget import Budget
 from tenant_proxy.relay import snapshot
+from tenant_proxy.relay.answer_hooks import AnswerHooks
 from tenant_proxy.relay.cancel import Cancels
 from tenant_proxy.relay.code import Code
 from tenant_proxy.relay.core import Reason
@@ -51,9 +52,9 @@ from tenant_proxy.relay.session import ServerInfo, Session
 from tenant_proxy.relay.session_hooks import SessionHooks
 from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask_sql, too_large
 from tenant_proxy.relay.shared_hooks import SharedHooks, SwitchKey
+from tenant_proxy.relay.signals import Signals
 from tenant_proxy.relay.state import State
 from tenant_proxy.relay.users import Users
-from tenant_proxy.relay.wayback import Changed, Place
 from tenant_proxy.shm import MAX_SLOTS, MAX_TENANTS
 from tenant_proxy.tenancy.records import Served
 from tenant_proxy.tenancy.registry import TenantInfo
@@ -100,6 +101,7 @@ class Worker:
         self.dialer = Dialer(self)
         self.peers = Peers(self)
         self.cancels = Cancels(self)
+        self.signals = Signals(self)
         self.users = Users()
         self.budget = Budget(boot["shm_fd"], self.slot, self.workers, boot["tenant_indexes"])
         self.mailbox = Mailbox(self, self.slot, boot["mailboxes"])
@@ -329,7 +331,7 @@ class Worker:
         return {"found": known}
 
 
-class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks):
+class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
     """What the engine asks of Python; names are those of relay.core's upcalls."""
 
     def __init__(self, worker: Worker) -> None:
@@ -556,30 +558,6 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks):
 
     def on_query_timeout(self, info: ServerInfo) -> None:
         self._worker.cancels.stop_statement(info)
-
-    def on_error(
-        self, pool: int, body: bytes, changed: tuple[int, bytes, bytes, list[Place]] | None
-    ) -> tuple[bool, bytes | None]:
-        """Counts an error of the server's: whether it ends the session, and what the client gets in its place
-        where it must not go as it is.  `changed` is the statement that it is about, if it was rewritten."""
-        fields = messages.error_fields(body)
-        record = self._worker.pools.get(pool)
-        tenant = record.tenant.name if record is not None else ""
-        self._worker.error_counts[tenant, fields.get("C", "XX000")[:2], Source.SERVER.value] += 1
-        fatal = fields.get("V", fields.get("S", "")) in ("FATAL", "PANIC")
-        return fatal, record.names.error(body, self._changed(changed)) if record is not None else None
-
-    def on_notice(
-        self, pool: int, body: bytes, changed: tuple[int, bytes, bytes, list[Place]] | None
-    ) -> bytes | None:
-        record = self._worker.pools.get(pool)
-        return record.names.notice(body, self._changed(changed)) if record is not None else None
-
-    def _changed(self, changed: tuple[int, bytes, bytes, list[Place]] | None) -> Changed | None:
-        if changed is None:
-            return None
-        scope, text, result, places = changed
-        return Changed(text, result, places, self._worker.judging.codec(scope))
 
     def on_encoding(self, value: bytes) -> int:
         """The part of scopes' numbers that says in which client_encoding texts are."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import tenant_proxy.shims.names as shims
-from tenant_proxy.guard import names
+from tenant_proxy.guard import names, own_session
 from tenant_proxy.guard.functions import CATALOG_RELATIONS
 from tenant_proxy.guard.source import VALUES, NotFound, Source, Token
 from tenant_proxy.guard.walk import Body, Rule, Walk
@@ -48,6 +48,8 @@ def turns(w: Walk, what: str, location: int) -> bool:
 def relation(w: Walk, parts: list[str], location: int) -> None:
     """A relation of pg_catalog that is read, with or without its schema."""
     name = parts[-1]
+    if name == own_session.STATEMENTS:
+        own_session.prepared(w, parts, location)
     if name in shims.PLAIN_RELATIONS or (len(parts) == 1 and name in w.shadowed):
         return
     if turns(w, f"relation {name}", location):

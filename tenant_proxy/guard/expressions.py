@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from tenant_proxy.guard import bound, catalogs, channels, functions, names, settings
+from tenant_proxy.guard import bound, catalogs, channels, functions, names, own_session, settings
 from tenant_proxy.guard.descent import ColumnRule
 from tenant_proxy.guard.functions import ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
 from tenant_proxy.guard.parse import Unreadable, parse
@@ -99,7 +99,7 @@ def _func_call(w: Walk, body: Body) -> None:
             return
     names, arguments, location = strings(parts), body.get("args", ()), body.get("location", 0)
     call(w, names, arguments, location)
-    if not channels.listening(w, names, location):
+    if not channels.listening(w, names, location) and not own_session.called(w, names, location):
         catalogs.function(w, names, arguments, location)
 
 
@@ -182,7 +182,7 @@ def lookup(w: Walk, parts: list[str], location: int) -> Fact | None:
         if fact is None:
             return None
         if isinstance(fact, Fact):
-            if fact.refused:
+            if fact.refused and not (fact.turned and scope.hides):
                 _refuse_function(w, name, f"it is about {fact.refused}", location)
             return fact
         if schema:

@@ -150,6 +150,7 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
     reads_rows = _Names(listed["reads_rows"])
     reviewed = _Names(listed["reviewed"])
     fleeting = _Names(listed["fleeting"])
+    own = frozenset(listed["own_session"])
     names, queries = listed["names"], listed["queries"]
     result: dict[str, Fact | None] = {}
     known = {*facts["pg_catalog"], *facts["types"], *names, *queries, *refused.plain(), *reviewed.exact}
@@ -184,8 +185,9 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
         if not reason and not classified and fact.get("volatility") == "v" and fact.get("callable"):
             reason = "functions that nobody has classified yet"
         if reason:
-            result[name] = Fact(refused=reason, least=entry.least)
-        elif entry.names or entry.queries or entry.effects or entry.sets or entry.turned:
+            # what is turned may be called where it is
+            result[name] = replace(entry, refused=reason)
+        elif entry.names or entry.queries or entry.effects or entry.sets or entry.turned or name in own:
             result[name] = entry
         else:
             result[name] = None

@@ -20,6 +20,7 @@ from tenant_proxy.guard import (
     definitions,
     expressions,
     own_public,
+    own_session,
     provided,
     sharing,
     statements,
@@ -86,7 +87,7 @@ class Judgement(Walk):
 
     def settle(self, statement: Mapping[str, Any]) -> None:
         source = self.tokens
-        if not (source.relations or source.pending or source.instead):
+        if not (source.relations or source.pending or source.instead or source.own):
             return
         location = statement.get("stmt_location", 0)
         start, end = source.character(location), len(source.text)
@@ -95,6 +96,8 @@ class Judgement(Walk):
         if source.instead:
             source.replace_statement(start, end)
             return
+        if source.own:
+            own_session.settle(self, source, statement)
         catalogs.settle(source, start, end)
         source.settle(start, end)
 

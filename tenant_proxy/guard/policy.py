@@ -26,6 +26,17 @@ class Ear(Protocol):
         """The statement that tells it of a LISTEN ("L") or UNLISTEN ("U"; of "": all) when it commits."""
 
 
+class OwnSession(Protocol):
+    """What a client's session is where it is not its backend's (own_session.py)."""
+
+    @property
+    def pid(self) -> int:
+        """The process id that it was greeted with."""
+
+    def prepared(self) -> Sequence[tuple[str, str, str, int]]:
+        """Its prepared statements: what servers know them by, its own names, texts, and their age in us."""
+
+
 @dataclass(frozen=True, slots=True)
 class GuardScope:
     id: int
@@ -63,6 +74,8 @@ class GuardScope:
     statements: Mapping[str, str] = field(default_factory=dict, hash=False)
     #: what listens in the place of the client whose text it is, if something does
     ear: Ear | None = field(default=None, hash=False)
+    #: the session of the client whose text it is, in transaction mode
+    session: OwnSession | None = field(default=None, hash=False)
     #: whether RESET ALL resets; else it is turned to a RESET that does nothing
     resets: bool = True
 

@@ -55,7 +55,7 @@ class Pending(NamedTuple):
 
 
 class Source:
-    __slots__ = ("_starts", "_tokens", "claimed", "edits", "instead", "pending", "relations", "text")
+    __slots__ = ("_starts", "_tokens", "claimed", "edits", "instead", "own", "pending", "relations", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -67,6 +67,8 @@ class Source:
         self.pending: list[Pending] = []
         #: names of relations of the catalogs: which schema they are read from `settle` decides
         self.relations: list[tuple[Token, str, bool]] = []
+        #: names of what the session itself is asked for (own_session.py)
+        self.own: list[tuple[str, list[Token]]] = []
         #: what stands in place of the whole statement, "" for nothing
         self.instead = ""
         self._tokens: list[Token] | None = None

@@ -63,6 +63,9 @@ cdef enum Escalation:
     ESC_REFUSED = 3             # refused in the middle of a transaction, to be retried
     ESCALATIONS = 4
 
+cdef enum:
+    TOLD_TO_END = 2             # Server.told_fatal: the error was the proxy's, and its client's session ends by it
+
 cdef enum Paced:
     PACE_WAITS = 1              # its statement has a turn, which is not come
     PACE_GOES = 2               # … has come
@@ -87,6 +90,7 @@ cdef struct ClientStmt:
     uint64_t hash
     Stmt *stmt
     uint8_t confirmed           # ParseComplete was sent for it
+    uint64_t made_us            # when it was prepared
     uint32_t scope              # what it was judged in
     Rewrite *rewrite            # the client's own text, if it was changed
     uint32_t name_len
@@ -125,7 +129,8 @@ cdef enum:
 cdef struct Outstanding:
     uint8_t request             # Request
     uint16_t action             # ACT_…
-    void *arg                   # R_PARSE: Stmt* (reference); ACT_REFUSED, or R_QUERY with ACT_FAKE: bytes (reference)
+    void *arg                   # R_PARSE: Stmt* (reference); ACT_REFUSED, or R_QUERY with ACT_FAKE: bytes (reference);
+                                # R_CLOSE with ACT_FAKE: ClientStmt*, which is in no table meanwhile
     uint64_t name_hash          # R_PARSE: of the client's name for it
     Rewrite *rewrite            # with ACT_REWRITTEN (reference)
 
@@ -353,7 +358,7 @@ cdef struct Server:
     uint8_t cancels             # cancel requests on their way
     uint8_t relaying            # of the stream in hand: 1 forward, 0 drop
     uint8_t batch_open          # extended-protocol messages sent since the last Sync
-    uint8_t told_fatal          # a FATAL error went to the client: nothing more need be said at the end
+    uint8_t told_fatal          # a FATAL error went to the client: nothing more need be said at the end; TOLD_TO_END
     uint8_t failed              # a request of the proxy's own got an error
     uint8_t coded               # counted under its pool's coded_index
     uint8_t defines             # definitions are being changed in its transaction

@@ -73,6 +73,14 @@ class Cancels:
         self._start(self._forward(server, info, delivered))
         return True
 
+    def of_client(self, client: int) -> None:
+        """Stops the statement that a client runs, if it runs one."""
+        found = self._worker.engine.client_cancel(client)
+        if found:
+            server, info = found
+            self.counts["forwarded"] += 1
+            self._start(self._forward(server, info, lambda: None))
+
     def stop_statement(self, info: ServerInfo) -> None:
         """Cancels what a server runs that is about to be closed."""
         self._start(self._send(info))

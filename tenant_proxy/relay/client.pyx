@@ -18,8 +18,8 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
 from tenant_proxy.relay.begins cimport without_server
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_CHANNELS, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_EXECUTES, EFF_LISTENS,
-    EFF_RESETS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, GONE, JUDGING, TERMINATED,
+    EFF_ALLOWED, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_EXECUTES,
+    EFF_MULTI, EFF_RESETS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, GONE, JUDGING, TERMINATED, TOLD_HERE,
     V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal,
     up_admin_message, up_deallocate, up_judge_function, up_judged,
     up_login_message, up_refuse_size, up_reset, up_startup,
@@ -47,7 +47,7 @@ from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_al
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (
     F_BIND, F_CLOSE, F_COPY_DATA, F_DESCRIBE, F_EXECUTE, F_FLUSH, F_FUNCTION_CALL, F_PARSE, F_PASSWORD,
-    F_QUERY, F_SYNC, F_TERMINATE, frontend_limit, read_u32,
+    F_QUERY, F_SYNC, F_TERMINATE, XACT_FAILED, frontend_limit, read_u32,
 )
 
 cdef enum:
@@ -321,11 +321,13 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     effects = judge(e, c, p + 5, size)
     if not effects & EFF_ALLOWED:
         return no_server(c) if effects else refuse_query(e, c, b, total)
-    if effects & (EFF_LISTENS | EFF_CHANNELS):
+    if effects & TOLD_HERE:
         how = listen_check(e, c, p + 5, size, &effects, False)
         if how != LISTEN_GOES:
             return no_server(c) if how == LISTEN_HELD else refuse_query(e, c, b, total)
     if without_server(e, c, effects, p + 5, size, b"", 0) or (effects & EFF_DISCARDS_ALL and discarded(e, c, effects)):
+        # any simple query ends the unnamed statement
+        client_drop_unnamed(c)
         return total
     if not may_pin(e, c, effects):
         return refuse_query(e, c, b, total)
@@ -340,7 +342,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     s = server_of(e, c)
     if s == NULL or (c.listens and not heard_before(e, c, s, effects)):
         return no_server(c)
-    if effects & (EFF_LISTENS | EFF_CHANNELS):
+    if effects & TOLD_HERE:
         r = for_ear(e, c, s, effects, p + 5, size, b"", 1)
         if r == NULL:
             return refuse_query(e, c, b, total)
@@ -356,11 +358,13 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         r = rewritten(e, c, p + 5, size, b"", 1)
         if r == NULL:
             return refuse_query(e, c, b, total)
-    if effects & EFF_DEALLOCATES and c.tracks:
+    if effects & EFF_DEALLOCATES and c.tracks and (s.xact_status != XACT_FAILED or effects & EFF_MULTI):
         how = up_deallocate(e, c, p + 5, size)
         if how == 1:
             keep_refusal(e, &answer)
             ring_push(&s.ring, R_QUERY, ACT_FAKE, answer, 0)
+            s.unnamed_id = 0
+            client_drop_unnamed(c)
             if r != NULL:
                 rewrite_unref(r)
             return total

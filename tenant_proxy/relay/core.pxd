@@ -38,12 +38,15 @@ cdef enum:
     EFF_LISTENS = 8388608
     EFF_CHANNELS = 16777216
     EFF_KEEPS = 33554432
+    EFF_SELF = 67108864
     EFF_ALLOWED = 0x80000000        # the statement may run
 
 cdef enum:
     #: of a statement that does no more than these say, which leaves nothing behind and notifies nobody
     NO_NEWS = (EFF_READS | EFF_XACT_CONTROL | EFF_REWRITES | EFF_BOUND | EFF_BEGINS | EFF_STARTS | EFF_COMMITS
-               | EFF_ROLLS_BACK)
+               | EFF_ROLLS_BACK | EFF_SELF)
+    #: of a text that is about what the proxy is for the client, not the server
+    TOLD_HERE = EFF_LISTENS | EFF_CHANNELS | EFF_SELF
 
 cdef enum:
     # Client.judging
@@ -230,7 +233,7 @@ cdef int up_quiesce(Relay e, Client *c) noexcept nogil
 cdef void up_switch_failed(Relay e, Client *c, const char *data, size_t n) noexcept nogil
 cdef int up_ask_settings(Relay e, Server *s) noexcept nogil
 cdef int up_listen(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
-cdef Rewrite *up_ear_edits(
+cdef Rewrite *up_own_edits(
     Relay e, Client *c, const char *sql, size_t n, const char *tail, size_t tail_size, bint resets
 ) noexcept nogil
 cdef void up_hear(Relay e, Client *c, Server *s) noexcept nogil

@@ -14,7 +14,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
 from tenant_proxy.guard.cache cimport MAX_TEXT_BYTES
-from tenant_proxy.guard.edits cimport TAGS, Edits, Rewrite, edits_pack, rewrite_new
+from tenant_proxy.guard.edits cimport TAGS, Edits, Rewrite, edits_pack, rewrite_new, rewrite_unref
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport ACT_ASK, ACT_SKIP, ACT_SYNC, R_QUERY, Client, Pool, Server, ring_push
 from tenant_proxy.wire.ptrmap cimport map_free
@@ -306,19 +306,23 @@ cdef int up_listen(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
             return 2
 
 
-cdef Rewrite *up_ear_edits(
+cdef Rewrite *up_own_edits(
     Relay e, Client *c, const char *sql, size_t n, const char *tail, size_t tail_size, bint resets
 ) noexcept nogil:
-    # a text that names channels for the client's ear; NULL: `refusal` holds an ErrorResponse
+    # a text with some of TOLD_HERE; NULL: `refusal` holds an ErrorResponse
     cdef Rewrite *r
     with gil:
         try:
-            places, tags = e.hooks.ear_edits(
+            places, tags = e.hooks.own_edits(
                 c.link.id, session_of(e, c), c.pool.scope | c.codec_bits, sql[:n], bool(resets)
             )
             if len(tags) > TAGS:
                 raise ValueError("too many LISTEN and NOTIFY in one text")
             r = rewrite_by(c, places, sql, n, tail, tail_size)
+            if r.result_size > e.max_statement:
+                e.refusal = e.hooks.refuse_size(session_of(e, c), r.result_size)
+                rewrite_unref(r)
+                return NULL
             r.tags_size = <uint8_t> len(tags)
             memcpy(r.tags, PyBytes_AS_STRING(<bytes> tags), len(tags))
             return r
@@ -427,7 +431,7 @@ cdef bint up_error(Relay e, Server *s, const char *data, size_t n, Rewrite *rewr
             fatal, message = e.hooks.on_error(s.client.pool.id if s.client != NULL else s.pool.id, data[5:n],
                                               _both(rewrite))
             if fatal:
-                s.told_fatal = 1
+                s.told_fatal = <uint8_t> fatal
                 s.close_needed = 1
             if message is not None:
                 e.refusal = message
@@ -441,7 +445,7 @@ cdef bint up_notice(Relay e, Server *s, const char *data, size_t n, Rewrite *rew
     # True: `refusal` goes to the client in its place
     with gil:
         try:
-            message = e.hooks.on_notice(s.client.pool.id, data[5:n], _both(rewrite))
+            message = e.hooks.on_notice(s.client.link.id, s.client.pool.id, data[5:n], _both(rewrite))
             if message is not None:
                 e.refusal = message
                 return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tenant_proxy import errors
 from tenant_proxy.relay.ears import MAX_CHANNELS
@@ -10,9 +10,6 @@ from tenant_proxy.relay.session import Session
 
 if TYPE_CHECKING:
     from tenant_proxy.worker import Worker
-
-#: of one text (guard.edits)
-MAX_TAGS: Final = 30
 
 
 class EarHooks:
@@ -29,20 +26,6 @@ class EarHooks:
             self._worker.count_error(session.tenant, error)
             return error.to_message()
         return one.ear.listen(one, names)
-
-    def ear_edits(
-        self, client: int, session: Session, scope: int, sql: bytes, resets: bool
-    ) -> tuple[list[tuple[int, int, bytes]], bytes]:
-        """The edits of a text that names channels, and the tags of its statements: `Verdict.tags`."""
-        one = self._worker.ears.listener(client, session)
-        edits, tags = self._worker.judging.ear_edits(scope, sql, one, resets=resets)
-        if len(tags) > MAX_TAGS:
-            error = errors.too_many_channels(
-                MAX_TAGS, "that listens can send {} LISTEN, UNLISTEN and NOTIFY in a message"
-            )
-            self._worker.count_error(session.tenant, error)
-            raise error
-        return edits, tags
 
     def hear(self, client: int, server: int, last: bool) -> bool:
         one = self._worker.ears.of_client(client)

@@ -3,9 +3,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from tenant_proxy.pool.pool cimport Client, Pool, Server
-from tenant_proxy.relay.listening cimport Listening
+from tenant_proxy.relay.sessions cimport Sessions
 
-cdef class Engine(Listening):
+cdef class Engine(Sessions):
     cdef Client *client(self, uint64_t id) noexcept
     cdef Server *server(self, uint64_t id) noexcept
     cdef Pool *pool(self, uint32_t id) noexcept

@@ -29,11 +29,11 @@ from tenant_proxy.relay.entry cimport cancel_key, entry_free, greeted
 from tenant_proxy.relay.figures cimport is_busy
 from tenant_proxy.relay.overdue cimport client_overdue, server_overdue
 from tenant_proxy.relay.groups cimport fail_members
-from tenant_proxy.relay.listening cimport Listening
 from tenant_proxy.relay.pairing cimport (
     client_end, client_fail, demand, make_available, obtain, server_end, settled,
 )
 from tenant_proxy.relay.server cimport server_bytes, server_drained, server_eof, server_free
+from tenant_proxy.relay.sessions cimport Sessions
 from tenant_proxy.relay.statements cimport (
     NAME_BYTES, client_drop_unnamed, client_find, client_forget, client_forget_all, hash_bytes, server_name,
 )
@@ -71,7 +71,7 @@ cdef void note_encoding(Relay e, Client *c, bytes greeting):
         up_encoding(e, c, value, len(value))
 
 
-cdef class Engine(Listening):
+cdef class Engine(Sessions):
     """The data plane of one worker.  Not thread-safe: everything happens in the loop's thread."""
 
     def __init__(self, hooks, VerdictCache verdicts, *, max_statement_bytes, send_buffer_bytes, max_clients,
@@ -271,30 +271,6 @@ cdef class Engine(Listening):
                 k = server_name(cs.stmt, text)
                 found[name] = text[:k]
         return found
-
-    def find_cancel(self, int32_t pid, bytes key):
-        """(server id, its info) of the statement that this cancel key may stop, None if none runs, or
-        False when no client here has the key.  The server then waits for `cancel_done`."""
-        cdef PtrSlot *slot
-        cdef Client *c
-        cdef char first[4]
-        if len(key) < 4:
-            return False
-        memcpy(first, <const char *> key, 4)
-        slot = map_find(&self.keys, cancel_key(pid, <uint8_t *> first), NULL)
-        while slot != NULL:
-            c = <Client *> slot.value
-            if c.pid == pid and c.key_size == <size_t> len(key) and same_bytes(c.key, <const uint8_t *> <const char *> key,
-                                                                                c.key_size):
-                if c.judging == JUDGING and (c.server == NULL or not runs(c.server)):
-                    self.hooks.on_cancel_judging(c.link.id)
-                    return None
-                if c.server == NULL or c.server.phase != SV_ACTIVE or not runs(c.server) or c.server.cancels == 255:
-                    return None
-                c.server.cancels += 1
-                return c.server.link.id, get_object(c.server.info)
-            slot = map_find(&self.keys, cancel_key(pid, <uint8_t *> first), slot)
-        return False
 
     def cancel_done(self, uint64_t server_id):
         """The server has closed the connection that carried a cancel request for it."""
@@ -672,14 +648,3 @@ cdef void forget_key(Relay e, Client *c) noexcept nogil:
             map_remove(&e.keys, slot)
             return
         slot = map_find(&e.keys, cancel_key(c.pid, c.key), slot)
-
-
-cdef bint runs(Server *s) noexcept nogil:
-    # Something of its client's, and nothing of the proxy's own that a cancel would hit in its place.
-    cdef uint32_t i
-    if s.ring.count and ring_at(&s.ring, 0).action & ACT_SKIP and ring_at(&s.ring, 0).request == R_QUERY:
-        return False
-    for i in range(s.ring.count):
-        if not ring_at(&s.ring, i).action & ACT_SKIP and ring_at(&s.ring, i).request != R_COPY_END:
-            return True
-    return False

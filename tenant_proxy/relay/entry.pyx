@@ -408,6 +408,7 @@ cdef bint enter(Relay e, Client *c, Exchange *x, const uint8_t *signature) noexc
     cdef uint8_t key[LONG_KEY]
     cdef size_t key_size = LONG_KEY if x.minor >= 2 else SHORT_KEY
     cdef char head[DIGEST_TEXT + 11]
+    cdef uint32_t pid
     if a == NULL or a.elsewhere:
         return False
     p = <Pool *> map_get(&e.pools, a.pool)
@@ -425,7 +426,7 @@ cdef bint enter(Relay e, Client *c, Exchange *x, const uint8_t *signature) noexc
     p.clients += 1
     usage_enter(p, e.now_us)
     p.last_startup = a.startup_id
-    t.pid = (t.pid + 1) & 0x3fffffff
+    pid = made_up_pid(t)
     t.entered += 1
     t.entered_us += e.now_us - x.started_us
     put_head(head, 2 + DIGEST_TEXT, 12)
@@ -436,17 +437,23 @@ cdef bint enter(Relay e, Client *c, Exchange *x, const uint8_t *signature) noexc
     e.batch_add(a.greeting, a.greeting_size)
     head[0] = 75
     put_u32(head + 1, <uint32_t> key_size + 8)
-    put_u32(head + 5, t.pid | 0x40000000)
+    put_u32(head + 5, pid)
     e.batch_add(head, 9)
     e.batch_add(<char *> key, key_size)
     e.batch_add(b"Z\0\0\0\x05I", 6)
     send_batch(e, c)
     drop_exchange(c)
-    greeted(e, c, <int32_t> (t.pid | 0x40000000), key, key_size)
+    greeted(e, c, <int32_t> pid, key, key_size)
     wipe(key, sizeof(key))
     if t.log_starts:
         up_entered(e, c)
     return True
+
+
+cdef uint32_t made_up_pid(Entries *t) noexcept nogil:
+    # of no process that there is; by it a session can be named, so no other worker gives it out
+    t.pid = (t.pid + 1) & 0xffffff
+    return 0x40000000 | (<uint32_t> t.slot & 0x3f) << 24 | t.pid
 
 
 cdef uint64_t cancel_key(int32_t pid, const uint8_t *key) noexcept nogil:
@@ -674,5 +681,4 @@ cdef class Entry(Relay):
 
     def next_pid(self):
         """A process id for BackendKeyData that stands for no process."""
-        self.entries.pid = (self.entries.pid + 1) & 0x3fffffff
-        return self.entries.pid | 0x40000000
+        return made_up_pid(&self.entries)

@@ -15,8 +15,8 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.begins cimport forget_began
 from tenant_proxy.relay.core cimport (
     BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
-    EFF_EXECUTES, EFF_LISTENS, EFF_REWRITES, EFF_XACT_CONTROL, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
-    up_deallocate, up_ear_edits, up_existing_statement, up_missing_statement, up_parameter_types,
+    EFF_EXECUTES, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
+    up_deallocate, up_own_edits, up_existing_statement, up_missing_statement, up_parameter_types,
     up_refuse_size,
 )
 from tenant_proxy.relay.begins cimport batch_without_server
@@ -34,7 +34,7 @@ from tenant_proxy.relay.rewriting cimport (
 )
 from tenant_proxy.relay.stale cimport is_first
 from tenant_proxy.relay.statements cimport (
-    NAME_BYTES, client_add, client_drop_unnamed, client_find, client_forget, client_replace, hash_bytes, server_forget,
+    NAME_BYTES, client_add, client_drop_unnamed, client_find, client_replace, client_take, hash_bytes, server_forget,
     server_forget_all, server_knows, server_learn, server_name, stmt_intern, stmt_new, stmt_unref,
 )
 from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
@@ -94,7 +94,7 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
             if c.unnamed != NULL:
                 c.unnamed.scope = c.pool.scope | c.codec_bits
             return total + k
-    if effects & (EFF_LISTENS | EFF_CHANNELS):
+    if effects & TOLD_HERE:
         lane = listen_check(e, c, sql, size, &effects, True)
         if lane != LISTEN_GOES:
             return no_server(c) if lane == LISTEN_HELD else refuse_extended(e, c, b, total)
@@ -105,7 +105,7 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
-    if effects & (EFF_LISTENS | EFF_CHANNELS):
+    if effects & TOLD_HERE:
         r = for_ear(e, c, s, effects, sql, size, tail, end - tail)
         if r == NULL:
             return refuse_extended(e, c, b, total)
@@ -191,7 +191,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, siz
     t = stmt_intern(e, c.pool, body, body_size, effects)
     if t == NULL:
         return violation(e, c, V_MEMORY, 0)
-    if client_add(c, hash, name, name_len, t, scope, r, statement_bytes(e)) != 0:
+    if client_add(c, hash, name, name_len, t, scope, r, statement_bytes(e), e.now_us) != 0:
         stmt_unref(t)
         return violation(e, c, V_MEMORY, 0)
     known = server_knows(s, t)
@@ -422,11 +422,11 @@ cdef void write_bind(Relay e, Burst *b, const char *portal, size_t portal_size, 
 
 
 cdef inline bint is_dated(Client *c, ClientStmt *cs, Stmt *t) noexcept nogil:
-    # The rules have changed since a statement was parsed; or it tells which channels the client listens to.
+    # The rules have changed since a statement was parsed; or it tells what the client is, or listens to.
     cdef Rewrite *r
     if (cs.scope if cs != NULL else t.scope) != c.pool.scope | c.codec_bits:
         return True
-    if not t.effects & EFF_CHANNELS:
+    if not t.effects & (EFF_CHANNELS | EFF_SELF):
         return False
     r = cs.rewrite if cs != NULL else t.rewrite
     return r != NULL and r.tags_size == 0
@@ -449,9 +449,10 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
     if not effects & EFF_ALLOWED:
         return -1 if effects else 0
     t.effects |= effects
-    if before != NULL and (effects & EFF_LISTENS or effects & EFF_CHANNELS and (c.listens or not c.pinned)):
-        # for the client's ear; one that has none listens, if at all, by the server that it keeps
-        r = up_ear_edits(e, c, sql, size, types, tail, True)
+    if before != NULL and (
+            effects & (EFF_LISTENS | EFF_SELF) or effects & EFF_CHANNELS and (c.listens or not c.pinned)):
+        # for the client's ear (one that has none listens, if at all, by the server that it keeps), or of its session
+        r = up_own_edits(e, c, sql, size, types, tail, True)
         if r == NULL:
             return 0
     elif effects & EFF_REWRITES:
@@ -526,13 +527,14 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         if s == NULL:
             return no_server(c)
         if cs != NULL:
-            client_forget(c, cs)
+            client_take(c, cs)
         elif not name_len:
             client_drop_unnamed(c)
         elif c.pinned:
             return on_whole(e, c, b, p, n, total, request)
         s.batch_open = 1
-        ring_push(&s.ring, R_CLOSE, ACT_FAKE, NULL, 0)
+        # the ring has it until it is sure that the server would not have skipped this
+        ring_push(&s.ring, R_CLOSE, ACT_FAKE, cs, 0)
         return total
     if t == NULL:
         if c.pinned and name_len:

@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy
 
 from tenant_proxy.pool.pool cimport ACT_SKIP, R_FUNCTION, R_QUERY, R_SYNC, ring_at, ring_head
 from tenant_proxy.relay.core cimport (
-    DEAF, EFF_ALLOWED, EFF_CHANNELS, EFF_ESCALATES, EFF_LISTENS, EFF_PINS, EFF_RESETS, NO_NEWS, up_ear_edits, up_hear, up_listen,
+    DEAF, EFF_ALLOWED, EFF_CHANNELS, EFF_ESCALATES, EFF_LISTENS, EFF_PINS, EFF_RESETS, EFF_SELF, NO_NEWS, TOLD_HERE, up_hear, up_listen, up_own_edits,
 )
 from tenant_proxy.relay.pairing cimport client_end
 from tenant_proxy.relay.requests cimport in_peace
@@ -27,7 +27,7 @@ cdef enum:
 
 
 cdef int listen_check(Relay e, Client *c, const char *sql, size_t n, uint32_t *effects, bint stays) noexcept nogil:
-    # Of a text with EFF_LISTENS or EFF_CHANNELS, which are gone from `effects` where it is the server's as it is.
+    # Of a text with some of TOLD_HERE, which are gone from `effects` where it is the server's as it is.
     # `stays`: it may run later, when the client may listen.
     cdef int how
     if c.tracks and effects[0] & EFF_LISTENS:
@@ -36,11 +36,11 @@ cdef int listen_check(Relay e, Client *c, const char *sql, size_t n, uint32_t *e
             e.pause(&c.link)
         if how <= LISTEN_REFUSED:
             return how
-    elif c.tracks and (c.listens or stays):
+    elif c.tracks and (c.listens or stays or effects[0] & EFF_SELF):
         return LISTEN_GOES
     if effects[0] & EFF_LISTENS:
         effects[0] |= EFF_PINS | EFF_ESCALATES
-    effects[0] &= ~<uint32_t> (EFF_LISTENS | EFF_CHANNELS)
+    effects[0] &= ~<uint32_t> TOLD_HERE
     return LISTEN_GOES
 
 
@@ -58,8 +58,9 @@ cdef int listens_still(Relay e, Client *c, Rewrite *r) noexcept nogil:
 cdef Rewrite *for_ear(
     Relay e, Client *c, Server *s, uint32_t effects, const char *sql, size_t n, const char *tail, size_t tail_size
 ) noexcept nogil:
-    # The text as it goes to the server, with a reference for the caller; NULL: refused.
-    return up_ear_edits(e, c, sql, n, tail, tail_size, not (effects & EFF_RESETS and s.pool.is_group))
+    # The text as it goes to the server, for its client's ear and with what its session is; a reference for the
+    # caller, or NULL: refused.
+    return up_own_edits(e, c, sql, n, tail, tail_size, not (effects & EFF_RESETS and s.pool.is_group))
 
 
 cdef bint tell_tag(Relay e, Server *s, Rewrite *r, char *data, size_t pos, size_t total, size_t *sent) noexcept nogil:

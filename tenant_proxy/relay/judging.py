@@ -20,7 +20,7 @@ from tenant_proxy.guard import bound, names
 from tenant_proxy.guard.cache import VerdictCache
 from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES
-from tenant_proxy.guard.policy import Ear, GuardScope
+from tenant_proxy.guard.policy import Ear, GuardScope, OwnSession
 from tenant_proxy.model import Action, Edit, Effect, Verdict
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.judges import Judges
@@ -261,11 +261,16 @@ class Judging:
         """The channels that a text which is let through names in LISTEN, as they are on the server."""
         return self._verdict_now(self._scope(scope_id), sql, client).listens
 
-    def ear_edits(
-        self, scope_id: int, sql: bytes, ear: Ear, *, resets: bool
+    def names_channels(self, scope_id: int, sql: bytes, client: int) -> bool:
+        """Whether a text that is let through has LISTEN, UNLISTEN or pg_listening_channels()."""
+        effects = self._verdict_now(self._scope(scope_id), sql, client).effects
+        return bool(effects & (Effect.LISTENS | Effect.CHANNELS))
+
+    def own_edits(
+        self, scope_id: int, sql: bytes, ear: Ear | None, session: OwnSession, *, resets: bool
     ) -> tuple[list[PlaceEdit], bytes]:
-        """The edits of a text that names channels, for the ear of its client, and `Verdict.tags`."""
-        scope = dataclasses.replace(self._scope(scope_id), ear=ear, resets=resets)
+        """The edits of a text for the ear of its client and with what its session is, and `Verdict.tags`."""
+        scope = dataclasses.replace(self._scope(scope_id), ear=ear, session=session, resets=resets)
         verdict = self._guard.judge(scope, sql)
         return encoded(verdict.edits, sql, scope.codec), verdict.tags.encode()
 

@@ -1,4 +1,4 @@
-"""Between workers: connections for their tenant's home worker, cancel requests, and wishes for backends.
+"""Between workers: connections for their tenant's home worker, cancel requests, signals, wishes for backends.
 
 Each worker slot has one SOCK_SEQPACKET socket that the supervisor keeps open, so what is sent to a
 worker that is being restarted waits for its successor.  A message is one packet; a connection
@@ -25,6 +25,7 @@ CONNECTION = b"C"
 CANCEL = b"X"
 RELEASE = b"R"
 RELEASED = b"r"
+SIGNAL = b"S"
 
 MAX_PACKET = 65536
 #: packets taken before other callbacks of the loop get their turn
@@ -66,6 +67,10 @@ class Mailbox:
     def broadcast_release(self, wish: bytes) -> bool:
         """Asks the other workers to give up a backend (relay.peers)."""
         return self._broadcast(RELEASE + wish)
+
+    def broadcast_signal(self, request: bytes) -> None:
+        """Has the other workers end clients, or stop their statements (relay.signals)."""
+        self._broadcast(SIGNAL + request)
 
     def send_released(self, slot: int, cluster: str) -> None:
         """Tells a worker that it may have what it has asked for."""
@@ -114,5 +119,7 @@ class Mailbox:
             self._worker.peers.on_wish(data)
         elif kind == RELEASED:
             self._worker.peers.on_released(data.decode())
+        elif kind == SIGNAL:
+            self._worker.signals.on_handed_over(data)
         for fd in fds:
             os.close(fd)

@@ -8,11 +8,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from tenant_proxy.pool.pool cimport (
-    ACT_AHEAD, ACT_REFUSED, R_PARSE, R_QUERY, Client, Outstanding, Replay, Ring, Server, Stmt,
-    ring_head, ring_pop,
+    ACT_AHEAD, ACT_REFUSED, R_CLOSE, R_PARSE, R_QUERY, Client, ClientStmt, Outstanding, Replay, Ring, Server,
+    Stmt, ring_head, ring_pop,
 )
 from tenant_proxy.relay.core cimport drop_object
-from tenant_proxy.relay.statements cimport server_forget_all, stmt_unref
+from tenant_proxy.relay.statements cimport client_stmt_free, server_forget_all, stmt_unref
 from tenant_proxy.wire.ptrmap cimport PtrMap
 
 
@@ -24,6 +24,8 @@ cdef void clear_ring(Server *s) noexcept nogil:
                 drop_object(o.arg)
             elif o.request == R_PARSE:
                 stmt_unref(<Stmt *> o.arg)
+            elif o.request == R_CLOSE:
+                client_stmt_free(<ClientStmt *> o.arg)
         ring_pop(&s.ring)
         o = ring_head(&s.ring)
 

@@ -13,12 +13,12 @@ from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
     ACT_AHEAD, ACT_ASK, ACT_BEGIN, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
     R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
-    SV_LISTENING, SV_LOGIN, Client, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
+    SV_LISTENING, SV_LOGIN, TOLD_TO_END, Client, ClientStmt, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
 from tenant_proxy.relay.ahead cimport ahead_ready, ask_again, part
 from tenant_proxy.relay.begins cimport begun
 from tenant_proxy.relay.core cimport (
-    CONNECT_FAILED, GONE, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
+    CONNECT_FAILED, GONE, KILLED, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
     send_refusal, up_ask_done, up_ask_row, up_encoding, up_error, up_notice, up_server_connected,
     up_server_message, up_switch_failed, up_unlisten,
 )
@@ -31,7 +31,8 @@ from tenant_proxy.relay.pairing cimport (
 from tenant_proxy.relay.rewriting cimport names_own, prefix_of_channel
 from tenant_proxy.relay.stale cimport asked_anew, is_described
 from tenant_proxy.relay.statements cimport (
-    client_confirm, client_drop_unnamed, client_undo, server_forget, stmt_retire, stmt_unref,
+    client_confirm, client_drop_unnamed, client_put_back, client_stmt_free, client_undo, server_forget, stmt_retire,
+    stmt_unref,
 )
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (
@@ -567,6 +568,9 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         forward(e, s, data, sent[0], pos)
         sent[0] = pos
         send_refusal(e, &c.link)
+        if s.told_fatal == TOLD_TO_END:
+            server_end(e, s, KILLED)
+            return -1
         return 0
     return 1
 
@@ -587,6 +591,10 @@ cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
         if not (o.action & ACT_FAKE):
             server_forget(s, <Stmt *> o.arg)
         stmt_unref(<Stmt *> o.arg)
+    elif o.request == R_CLOSE and s.client != NULL:
+        client_put_back(s.client, <ClientStmt *> o.arg)
+    elif o.request == R_CLOSE:
+        client_stmt_free(<ClientStmt *> o.arg)
     o.arg = NULL
 
 
@@ -640,7 +648,9 @@ cdef void drain_fakes(Relay e, Server *s) noexcept nogil:
             put_u32(&m[1], 4)
             if c != NULL:
                 e.send(&c.link, m, 5)
-            if o.arg != NULL:
+            if o.arg != NULL and o.request == R_CLOSE:
+                client_stmt_free(<ClientStmt *> o.arg)
+            elif o.arg != NULL:
                 if c != NULL:
                     client_confirm(c, o.name_hash, <Stmt *> o.arg)
                 stmt_unref(<Stmt *> o.arg)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from tenant_proxy import errors
 from tenant_proxy.model import Effect
@@ -16,9 +17,32 @@ if TYPE_CHECKING:
 
 log = get_logger("worker")
 
+#: of one text (guard.edits)
+MAX_TAGS: Final = 30
+
+
+class OwnSession:
+    """What a client's session is, to the guard (guard.policy.OwnSession)."""
+
+    def __init__(self, worker: Worker, client: int, codec: str) -> None:
+        self._engine = worker.engine
+        self._client = client
+        self._codec = codec
+
+    @property
+    def pid(self) -> int:
+        return int(self._engine.client_pid(self._client))
+
+    def prepared(self) -> Sequence[tuple[str, str, str, int]]:
+        found = self._engine.client_prepared(self._client)
+        return [
+            (server.decode(), name.decode(self._codec, "replace"), text.decode(self._codec, "replace"), age)
+            for server, name, text, age in found
+        ]
+
 
 class SessionHooks:
-    """Upcalls for pins, RESET ALL and EXECUTE; names are those of relay.core's."""
+    """Upcalls for pins, RESET ALL, EXECUTE, what sessions tell of themselves; names are relay.core's."""
 
     _worker: Worker
 
@@ -35,6 +59,25 @@ class SessionHooks:
 
     def reset_edits(self, scope: int, sql: bytes) -> list[tuple[int, int, bytes]]:
         return self._worker.judging.reset_edits(scope, sql)
+
+    def own_edits(
+        self, client: int, session: Session, scope: int, sql: bytes, resets: bool
+    ) -> tuple[list[tuple[int, int, bytes]], bytes]:
+        """The edits of a text that names channels or asks what its session is, and the tags of its
+        statements: `Verdict.tags`."""
+        judging, ears = self._worker.judging, self._worker.ears
+        ear = ears.of_client(client)
+        if ear is None and judging.names_channels(scope, sql, client):
+            ear = ears.listener(client, session)
+        own = OwnSession(self._worker, client, judging.codec(scope))
+        edits, tags = judging.own_edits(scope, sql, ear, own, resets=resets)
+        if len(tags) > MAX_TAGS:
+            error = errors.too_many_channels(
+                MAX_TAGS, "that listens can send {} LISTEN, UNLISTEN and NOTIFY in a message"
+            )
+            self._worker.count_error(session.tenant, error)
+            raise error
+        return edits, tags
 
     def execute(
         self, client: int, scope: int, sql: bytes

@@ -21,9 +21,12 @@ cdef void stmt_unref(Stmt *t) noexcept nogil
 
 cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t n) noexcept nogil
 cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, uint32_t scope,
-                    Rewrite *rewrite, size_t limit) noexcept nogil
+                    Rewrite *rewrite, size_t limit, uint64_t now_us) noexcept nogil
 cdef void client_replace(Client *c, ClientStmt *cs, Stmt *t, uint32_t scope, Rewrite *rewrite) noexcept nogil
 cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil
+cdef void client_take(Client *c, ClientStmt *cs) noexcept nogil
+cdef void client_put_back(Client *c, ClientStmt *cs) noexcept nogil
+cdef void client_stmt_free(ClientStmt *cs) noexcept nogil
 cdef void client_confirm(Client *c, uint64_t hash, Stmt *t) noexcept nogil
 cdef void client_undo(Client *c, uint64_t hash, Stmt *t) noexcept nogil
 cdef void client_forget_all(Client *c) noexcept nogil

@@ -149,7 +149,7 @@ cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t 
 
 
 cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, uint32_t scope,
-                    Rewrite *rewrite, size_t limit) noexcept nogil:
+                    Rewrite *rewrite, size_t limit, uint64_t now_us) noexcept nogil:
     # -1: too many, or too large together
     cdef ClientStmt *cs
     cdef size_t size = n + t.size + (rewrite.size if rewrite != NULL else 0)
@@ -161,6 +161,7 @@ cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *
     cs.hash = hash
     cs.stmt = t
     cs.confirmed = 0
+    cs.made_us = now_us
     cs.scope = scope
     cs.rewrite = rewrite
     cs.name_len = <uint32_t> n
@@ -192,7 +193,7 @@ cdef inline size_t _own_size(ClientStmt *cs) noexcept nogil:
     return cs.rewrite.size if cs.rewrite != NULL else 0
 
 
-cdef void _client_free(Client *c, ClientStmt *cs) noexcept nogil:
+cdef void client_stmt_free(ClientStmt *cs) noexcept nogil:
     if cs.rewrite != NULL:
         rewrite_unref(cs.rewrite)
     stmt_unref(cs.stmt)
@@ -200,6 +201,12 @@ cdef void _client_free(Client *c, ClientStmt *cs) noexcept nogil:
 
 
 cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil:
+    client_take(c, cs)
+    client_stmt_free(cs)
+
+
+cdef void client_take(Client *c, ClientStmt *cs) noexcept nogil:
+    # the name is the client's no more; what it stood for is the caller's
     cdef PtrSlot *slot = map_find(&c.stmts, cs.hash, NULL)
     while slot != NULL:
         if slot.value == cs:
@@ -207,7 +214,14 @@ cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil:
             break
         slot = map_find(&c.stmts, cs.hash, slot)
     c.stmt_bytes -= cs.name_len + cs.stmt.size + _own_size(cs)
-    _client_free(c, cs)
+
+
+cdef void client_put_back(Client *c, ClientStmt *cs) noexcept nogil:
+    # a Close that the server has skipped
+    if map_add(&c.stmts, cs.hash, cs) != 0:
+        client_stmt_free(cs)
+        return
+    c.stmt_bytes += cs.name_len + cs.stmt.size + _own_size(cs)
 
 
 cdef void client_confirm(Client *c, uint64_t hash, Stmt *t) noexcept nogil:
@@ -235,7 +249,7 @@ cdef void client_forget_all(Client *c) noexcept nogil:
         for i in range(c.stmts.mask + 1):
             cs = <ClientStmt *> c.stmts.slots[i].value
             if cs != NULL:
-                _client_free(c, cs)
+                client_stmt_free(cs)
     map_free(&c.stmts)
     c.stmt_bytes = 0
 

@@ -91,6 +91,16 @@ def test_what_follows_in_the_extended_protocol(one):
         assert status(said) == "I"
 
 
+@pytest.mark.parametrize("texts", [("BEGIN", "COMMIT"), ("BEGIN",), ("DISCARD ALL",)])
+def test_it_ends_the_unnamed_statement(one, texts):
+    """As any simple query does."""
+    with one.wire() as c:
+        assert types(c.ask(parse("", "SELECT 1") + SYNC)) == "1Z"
+        for text in texts:
+            c.query(text)
+        assert sqlstates(c.ask(bind("", "") + execute() + SYNC)) == ["26000"]
+
+
 def test_a_statement_in_it_that_fails(one):
     with one.wire() as c:
         c.query("BEGIN")

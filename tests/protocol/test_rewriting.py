@@ -65,7 +65,7 @@ class Rewriting(Hooks):
         fatal, _ = super().on_error(pool, body, changed)
         return fatal, NAMES.error(body, as_changed(changed))
 
-    def on_notice(self, pool: int, body: bytes, changed) -> bytes | None:
+    def on_notice(self, client: int, pool: int, body: bytes, changed) -> bytes | None:
         return NAMES.notice(body, as_changed(changed))
 
     def on_encoding(self, value: bytes) -> int:

@@ -248,6 +248,47 @@ def test_a_skipped_parse_gives_no_name(stage: Stage):
     client << error("26000") + IDLE
 
 
+def test_a_skipped_close_takes_no_name_away(stage: Stage):
+    """Behind an error the server skips all messages up to Sync, so the statement is still there."""
+    client, server = stage.pair()
+    prepare(client, server, "a", "SELECT 1", "tp_1")
+    client >> execute("no such portal") + close("a") + SYNC
+    server << execute("no such portal") + SYNC
+    server >> error("34000") + IDLE
+    client << error("34000") + IDLE
+    client >> bind("a") + execute() + SYNC
+    server << bind("tp_1") + execute() + SYNC
+    server >> ANSWER
+    client << ANSWER
+    client >> close("a") + SYNC
+    server << SYNC
+    server >> IDLE
+    client << CLOSED + IDLE
+    client >> bind("a") + SYNC
+    client << error("26000") + IDLE
+
+
+def test_a_skipped_close_and_parse_of_a_name_leave_it_as_it_was(stage: Stage):
+    client, server = stage.pair()
+    prepare(client, server, "a", "SELECT 1", "tp_1")
+    client >> execute("no such portal") + close("a") + parse("a", "SELECT 2") + SYNC
+    server << execute("no such portal") + parse("tp_2", "SELECT 2") + SYNC
+    server >> error("34000") + IDLE
+    client << error("34000") + IDLE
+    client >> bind("a") + execute() + SYNC
+    server << bind("tp_1") + execute() + SYNC
+    server >> ANSWER
+    client << ANSWER
+
+
+def test_a_client_that_leaves_with_a_close_under_way(stage: Stage):
+    client, server = stage.pair()
+    prepare(client, server, "a", "SELECT 1", "tp_1")
+    client >> execute("no such portal") + close("a") + SYNC
+    client.hangs_up()
+    assert server.state == "gone"
+
+
 def test_the_same_text_fails_and_is_tried_again(stage: Stage):
     """The table that it needs exists the second time."""
     client, server = stage.pair()
@@ -509,6 +550,39 @@ def test_deallocate_in_a_transaction_tells_its_state(stage: Stage):
     client << complete("BEGIN") + OPEN
     client >> query("DEALLOCATE a")
     client << complete("DEALLOCATE") + OPEN
+
+
+def test_deallocate_in_a_failed_transaction_fails_and_takes_nothing_away(stage: Stage):
+    client, server = stage.pair()
+    prepare(client, server, "a", "SELECT 1", "tp_1")
+    client >> query("BEGIN; SELECT 1/0")
+    server >> complete("BEGIN") + error("22012") + FAILED
+    client.take()
+    server.take()
+    for text in ("DEALLOCATE a", "DEALLOCATE ALL"):
+        client >> query(text)
+        server << query(text)
+        server >> error("25P02") + FAILED
+        client << error("25P02") + FAILED
+    client >> query("ROLLBACK")
+    server << query("ROLLBACK")
+    server >> complete("ROLLBACK") + IDLE
+    client << complete("ROLLBACK") + IDLE
+    client >> bind("a") + execute() + SYNC
+    server << bind("tp_1") + execute() + SYNC
+
+
+def test_deallocate_ends_the_unnamed_statement(stage: Stage):
+    """As any simple query does."""
+    client, server = stage.pair()
+    prepare(client, server, "a", "SELECT 1", "tp_1")
+    client >> parse("", "SELECT 1") + SYNC
+    server >> PARSED + IDLE
+    client << PARSED + IDLE
+    client >> query("DEALLOCATE a")
+    client << complete("DEALLOCATE") + IDLE
+    client >> bind("") + SYNC
+    client << error("26000") + IDLE
 
 
 def test_deallocate_of_an_unknown_name_is_the_servers_error(stage: Stage):

@@ -32,6 +32,8 @@ SELECT p.proname::text, p.pronargs::int,
           FROM unnest(p.proargtypes) WITH ORDINALITY x (a, at)),
        format_type(p.prorettype, -1), p.proretset, p.provolatile, p.proparallel
   FROM pg_proc p WHERE p.pronamespace = to_regnamespace(%s)
+   -- told who calls, by the guard
+   AND p.proargnames[1] IS DISTINCT FROM 'own'
 """
 
 

@@ -94,6 +94,83 @@ CREATE OR REPLACE FUNCTION tp_catalog.pg_advisory_unlock_shared(integer, integer
     LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
 RETURN pg_catalog.pg_advisory_unlock_shared($1 # tp_catalog.lock_mask_high(), $2 # tp_catalog.lock_mask_low());
 
+-- --- sessions: through the proxy a session is a client (guard/own_session.py, relay/signals.py) ----------------
+
+-- with the process id that the client was greeted with
+CREATE OR REPLACE FUNCTION tp_catalog.pg_backend_pid(integer) RETURNS integer
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+RETURN $1;
+
+-- One's own session is ended by the proxy as it reads this error; the error undoes what is under way.  Other clients are
+-- ended by it as it reads a notice, which says whom.
+CREATE OR REPLACE FUNCTION tp_catalog.pg_terminate_backend(own text, pid integer, timeout bigint DEFAULT 0)
+    RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL SAFE AS $$
+BEGIN
+    IF timeout < 0 THEN
+        RAISE EXCEPTION '"timeout" must not be negative' USING ERRCODE = '22003';
+    ELSIF pid = own::integer OR pid = pg_catalog.pg_backend_pid() THEN
+        RAISE EXCEPTION 'terminating connection due to administrator command'
+            USING ERRCODE = '57P01', SCHEMA = 'tp_catalog', TABLE = 'pg_terminate_backend';
+    END IF;
+    RETURN tp_catalog.signalled(pid, 'pg_terminate_backend');
+END $$;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_terminate_backend(pid integer, timeout bigint DEFAULT 0) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+RETURN tp_catalog.pg_terminate_backend('0'::text, pid, timeout);
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_cancel_backend(own text, pid integer) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL SAFE AS $$
+BEGIN
+    IF pid = own::integer OR pid = pg_catalog.pg_backend_pid() THEN
+        RAISE EXCEPTION 'canceling statement due to user request' USING ERRCODE = '57014';
+    END IF;
+    RETURN tp_catalog.signalled(pid, 'pg_cancel_backend');
+END $$;
+
+CREATE OR REPLACE FUNCTION tp_catalog.pg_cancel_backend(pid integer) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
+RETURN tp_catalog.pg_cancel_backend('0'::text, pid);
+
+-- numbers from 2^30 on are those of clients; of backends only those of one's own role are any of one's business
+CREATE OR REPLACE FUNCTION tp_catalog.signalled(pid integer, function text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL SAFE AS $$
+BEGIN
+    IF pid < 1073741824 AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_stat_get_activity(pid) a
+        JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid WHERE r.rolname = CURRENT_USER)
+    THEN
+        RAISE WARNING 'PID % is not a PostgreSQL backend process', pid;
+        RETURN false;
+    END IF;
+    RAISE INFO '%', function USING SCHEMA = 'tp_catalog', TABLE = function, COLUMN = pid::pg_catalog.text;
+    RETURN true;
+END $$;
+
+-- With the client's statements that it has made by Parse: what the server knows them by, the client's names, texts, and
+-- how many microseconds ago that was.  Those of SQL's PREPARE are the server's own.
+CREATE OR REPLACE FUNCTION tp_catalog.pg_prepared_statements(known text[], names text[], texts text[], ages bigint[])
+    RETURNS SETOF pg_catalog.pg_prepared_statements
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $$
+DECLARE
+    one pg_catalog.pg_prepared_statements;
+    asked pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    FOR i IN 1 .. COALESCE(pg_catalog.array_length(known, 1), 0) LOOP
+        SELECT * INTO one FROM pg_catalog.pg_prepared_statements s WHERE s.name = known[i];
+        one.name := names[i];
+        one.statement := texts[i];
+        one.prepare_time := asked - ages[i] * '1 microsecond'::pg_catalog.interval;
+        one.parameter_types := COALESCE(one.parameter_types, '{}');
+        one.from_sql := false;
+        one.generic_plans := COALESCE(one.generic_plans, 0);
+        one.custom_plans := COALESCE(one.custom_plans, 0);
+        RETURN NEXT one;
+    END LOOP;
+    RETURN QUERY SELECT * FROM pg_catalog.pg_prepared_statements s WHERE s.from_sql;
+END $$;
+
 -- --- comments -------------------------------------------------------------------------------------------------
 
 CREATE OR REPLACE FUNCTION tp_catalog.obj_description(object_oid oid, catalog_name name) RETURNS text
