@@ -237,6 +237,13 @@ def _by_oid() -> dict[int, tuple[str, ...]]:
 OIDS: Final[Mapping[int, tuple[str, ...]]] = _by_oid()
 
 
+#: what drivers call by number, within a transaction that may have written: these run on shared backends too
+LARGE_OBJECTS: Final = frozenset(
+    {"lo_open", "lo_close", "loread", "lowrite", "lo_lseek", "lo_lseek64", "lo_tell", "lo_tell64"}
+    | {"lo_creat", "lo_create", "lo_unlink", "lo_truncate", "lo_truncate64"}
+)
+
+
 @functools.lru_cache(maxsize=4096)
 def extension_fact(name: str) -> Fact | None:
     """What is known of a function outside pg_catalog by its name alone; None if nothing is."""

@@ -27,7 +27,7 @@ from tenant_proxy.guard import (
 )
 from tenant_proxy.guard.bound import is_strict
 from tenant_proxy.guard.effects import REFUSED, SERVER_SAYS, STATEMENTS
-from tenant_proxy.guard.functions import FUNCTIONS, OIDS
+from tenant_proxy.guard.functions import FUNCTIONS, LARGE_OBJECTS, OIDS
 from tenant_proxy.guard.nodes import NODES
 from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES, Costly, Unreadable, parse, within_allowance
 from tenant_proxy.guard.policy import GuardScope
@@ -248,6 +248,9 @@ class Guard:
         """
         names = OIDS.get(oid, ())
         effects, pin_reason = Effect.READS, ""
+        if LARGE_OBJECTS.isdisjoint(names):
+            # what others do is not followed
+            effects |= Effect.ESCALATES
         for name in names:
             fact = FUNCTIONS.get(name)
             if name in scope.denied_functions or (

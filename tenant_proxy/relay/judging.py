@@ -297,7 +297,8 @@ class Judging:
             return refusal(verdict).to_message()
         if verdict.action is Action.REJECT and mode is GuardMode.OBSERVE:
             self._note("function call would be refused", session, scope, verdict, FUNCTION_CALL)
-        return int(verdict.effects or UNKNOWN_EFFECTS) | ALLOWED
+        effects = verdict.effects or UNKNOWN_EFFECTS
+        return int(effects if verdict.action is Action.ALLOW else effects | Effect.ESCALATES) | ALLOWED
 
     def _verdict(self, scope: GuardScope, sql: bytes, client: int) -> Verdict | None:
         """The verdict if it is known, or soon made."""

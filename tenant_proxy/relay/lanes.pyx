@@ -21,8 +21,8 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.begins cimport begins_anew, forget_began
 from tenant_proxy.relay.core cimport (
     EFF_ALLOWED, EFF_BOUND, EFF_COMMITS, EFF_COPIES, EFF_DDL, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES,
-    EFF_MULTI, EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, EFF_UNPROVEN,
-    EFF_XACT_CONTROL, UNCLEAN, Relay,
+    EFF_MULTI, EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SELF, EFF_SETTINGS,
+    EFF_UNPROVEN, EFF_XACT_CONTROL, UNCLEAN, Relay,
     up_escalate, up_quiesce, up_unread,
 )
 from tenant_proxy.relay.marks cimport count_shared, counted, is_proven
@@ -34,7 +34,7 @@ cdef enum:
     #: may leave the server in a transaction or a COPY, or is followed by a question about settings
     MAY_STAY = EFF_XACT_CONTROL | EFF_MULTI | EFF_COPIES | EFF_SETTINGS | EFF_DEALLOCATES
     #: a transaction of these alone may begin anew elsewhere
-    READING = EFF_READS | EFF_MULTI | EFF_REWRITES | EFF_BOUND | EFF_ALLOWED
+    READING = EFF_READS | EFF_MULTI | EFF_REWRITES | EFF_BOUND | EFF_SELF | EFF_ALLOWED
     #: a transaction that could not run on shared servers is seldom the only one (a migration, a test suite):
     #: others of the tenant begin on its own for so long
     OWN_FOR_US = 300000000

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import psycopg
+import psycopg2
 import pytest
 
 from tests.fix_proxy import Proxy
@@ -101,6 +103,22 @@ def is_shared(server: Server, pid: str | None) -> bool:
 
 
 # --- a session is a session -------------------------------------------------------------
+
+
+def test_large_objects_in_a_transaction_that_has_written(shared):
+    """Drivers call their functions by number."""
+    with closing(psycopg2.connect(shared().dsn())) as conn:
+        with conn.cursor() as cursor:
+            cursor.execute("INSERT INTO scratch VALUES (1, 'x')")
+        made = conn.lobject(0, "wb")
+        made.write(b"large")
+        with conn.cursor() as cursor:
+            cursor.execute("SELECT lo_get(%s)", [made.oid])
+            found = cursor.fetchone()
+        assert found is not None
+        assert bytes(found[0]) == b"large"
+        made.unlink()
+        conn.rollback()
 
 
 def test_settings_are_their_clients(shared):
