@@ -18,7 +18,7 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
 from tenant_proxy.relay.begins cimport without_server
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES, EFF_EXECUTES,
+    EFF_ALLOWED, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_EXECUTES,
     EFF_MULTI, EFF_RESETS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, GONE, JUDGING, TERMINATED, TOLD_HERE,
     V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal,
     up_admin_message, up_deallocate, up_judge_function, up_judged,
@@ -359,7 +359,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         if r == NULL:
             return refuse_query(e, c, b, total)
     if effects & EFF_DEALLOCATES and c.tracks and (s.xact_status != XACT_FAILED or effects & EFF_MULTI):
-        how = up_deallocate(e, c, p + 5, size)
+        how = up_deallocate(e, c, p + 5, size, True)
         if how == 1:
             keep_refusal(e, &answer)
             ring_push(&s.ring, R_QUERY, ACT_FAKE, answer, 0)
@@ -403,9 +403,8 @@ cdef ssize_t on_function_call(Relay e, Client *c, Burst *b, char *p, size_t n, s
         return refuse_query(e, c, b, total)
     if not may_pin(e, c, effects):
         return refuse_query(e, c, b, total)
-    # what a function called by its number does is not followed
     if c.pool.group != NULL:
-        lane = lane_check(e, c, effects | EFF_ESCALATES)
+        lane = lane_check(e, c, effects)
         if lane != LANE_GOES:
             return no_server(c) if lane == LANE_HELD else refuse_query(e, c, b, total)
     s = server_of(e, c)

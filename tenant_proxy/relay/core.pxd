@@ -243,7 +243,7 @@ cdef Rewrite *up_reset(Relay e, Client *c, const char *sql, size_t n) noexcept n
 cdef Rewrite *rewrite_by(
     Client *c, places, const char *sql, size_t n, const char *tail, size_t tail_size
 ) except NULL
-cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept nogil
+cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n, bint alone) noexcept nogil
 cdef bint up_error(Relay e, Server *s, const char *data, size_t n, Rewrite *rewrite) noexcept nogil
 cdef bint up_notice(Relay e, Server *s, const char *data, size_t n, Rewrite *rewrite) noexcept nogil
 cdef void up_encoding(Relay e, Client *c, const char *data, size_t n) noexcept nogil

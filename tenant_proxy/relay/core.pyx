@@ -363,12 +363,12 @@ cdef Rewrite *rewrite_by(
     return r
 
 
-cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n) noexcept nogil:
+cdef int up_deallocate(Relay e, Client *c, const char *sql, size_t n, bint alone) noexcept nogil:
     # 1: answered without the server (`refusal` then holds the CommandComplete); 0: goes to the server;
-    # 2: goes to the server, which then has none of the pool's statements left
+    # 2: goes to the server, which then has none of the pool's statements left.  `alone`: the text of a simple query
     with gil:
         try:
-            result = e.hooks.deallocate(c.link.id, c.pool.scope | c.codec_bits, sql[:n], c.pinned)
+            result = e.hooks.deallocate(c.link.id, c.pool.scope | c.codec_bits, sql[:n], c.pinned, bool(alone))
             if isinstance(result, bytes):
                 e.refusal = result
                 return 1

@@ -217,7 +217,7 @@ cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, 
     # DEALLOCATE in the extended protocol: the client's names are forgotten here, and the server is given
     # a statement of the proxy's to deallocate, so that the reply and its errors are the server's own.
     cdef char m[16]
-    cdef int how = up_deallocate(e, c, sql, size)
+    cdef int how = up_deallocate(e, c, sql, size, False)
     if how != 1:
         if how == 2:
             server_forget_all(s)
@@ -244,7 +244,11 @@ cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, 
     burst_write(e, b, m, 5)
     burst_write(e, b, b"\0DEALLOCATE tp_none\0\0\0", 22)
     c.unnamed = stmt_new(e, c.pool, b"DEALLOCATE tp_none\0\0\0", 21, EFF_ALLOWED)
-    s.unnamed_id = c.unnamed.id if c.unnamed != NULL else 0
+    if c.unnamed == NULL:
+        return violation(e, c, V_MEMORY, 0)
+    # not to be judged: the guard lets no client name it
+    c.unnamed.scope = c.pool.scope | c.codec_bits
+    s.unnamed_id = c.unnamed.id
     ring_push(&s.ring, R_PARSE, 0, NULL, 0)
     return total
 
@@ -368,6 +372,8 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if name_len == 0:
         return stream(e, c, b, p, n, total)
     k = server_name(t, &m[5]) + 1
+    if t.effects & EFF_DEALLOCATES:
+        bind_deallocate(e, c, s, t, r)
     m[0] = b'B'
     put_u32(&m[1], <uint32_t> (total - 1 - (name_len + 1) + k))
     burst_write(e, b, m, 5)
@@ -377,6 +383,17 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     c.stream_left = total - here
     c.skip_stream = 0
     return here
+
+
+cdef void bind_deallocate(Relay e, Client *c, Server *s, Stmt *t, Rewrite *r) noexcept nogil:
+    # Of a named DEALLOCATE or DISCARD ALL: whether and when it is executed is not followed, so the names are gone, its own
+    # too perhaps, and the server is not used again.
+    if r == NULL:
+        up_deallocate(e, c, t.body, strlen(t.body), False)
+    else:
+        up_deallocate(e, c, r.text, r.size, False)
+    server_forget_all(s)
+    s.close_needed = 1
 
 
 cdef ssize_t bind_noted(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total, char *portal,

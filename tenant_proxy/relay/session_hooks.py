@@ -91,9 +91,10 @@ class SessionHooks:
         renamed = {name.decode(): server.decode() for name, server in known.items()}
         return judging.execute_edits(scope, sql, renamed), list(known)
 
-    def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool) -> bytes | bool:
+    def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool, alone: bool) -> bytes | bool:
         """The CommandComplete of a DEALLOCATE that concerns only statements of the protocol.  False when the
-        server has to see it; True when it then loses the pool's statements too."""
+        server has to see it; True when it then loses the pool's statements too.  `alone`: the text of a
+        simple query, which needs no server to be answered."""
         verdict = self._worker.judging.deallocates(scope, sql, client)
         names = verdict.deallocates
         engine = self._worker.engine
@@ -101,7 +102,7 @@ class SessionHooks:
             engine.client_forget_statements(client, None)
             if verdict.effects & Effect.DISCARDS_ALL:
                 return False
-            if pinned or verdict.effects & Effect.MULTI:
+            if pinned or not alone or verdict.effects & Effect.MULTI:
                 return True
             return deallocate_tag(names)
         if verdict.effects & Effect.MULTI or not names:

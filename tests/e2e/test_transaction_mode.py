@@ -167,6 +167,31 @@ def test_deallocate_and_discard_touch_only_their_client(few, command):
         assert rows(first.ask(bind(name="s"), execute(), SYNC)) == [("8",)]
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("DEALLOCATE ALL", ""),
+        ("DEALLOCATE ALL", "d"),
+        ("DISCARD ALL", ""),
+        ("DISCARD ALL", "d"),
+        # not by a name: the server, which knows s by another, tells that it is not there
+        ("DEALLOCATE s", ""),
+    ],
+)
+def test_so_do_they_in_the_extended_protocol(few, command, name):
+    with few().wire() as first, few().wire() as second:
+        for c in (first, second):
+            c.ask(parse("SELECT 7", "s"), SYNC)
+        for _ in range(2):
+            said = first.ask(parse(command, name), bind(name=name), execute(), SYNC)
+            assert types(said) == "12CZ", sqlstates(said)
+            assert said[2].body.decode() == command.removesuffix(" s") + "\0"
+            assert sqlstates(first.ask(bind(name="s"), SYNC)) == ["26000"]
+            assert rows(second.ask(bind(name="s"), execute(), SYNC)) == [("7",)]
+            assert types(first.ask(parse("SELECT 8", "s"), SYNC)) == "1Z"
+            assert rows(first.ask(bind(name="s"), execute(), SYNC)) == [("8",)]
+
+
 def test_statements_per_backend_are_bounded(few, pg):
     """The least lately used is closed on the backend, and made again when its client wants it."""
     proxy = few(1, max_prepared_statements=10)

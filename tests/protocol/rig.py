@@ -252,7 +252,7 @@ class Rig:
     def existing_statement(self, name: bytes) -> bytes:
         return error("42P05", "exists")
 
-    def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool) -> bytes | bool:
+    def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool, alone: bool) -> bytes | bool:
         return False
 
     def on_pinned(self, client: int, session: object, scope: int, sql: bytes) -> None:

@@ -262,13 +262,13 @@ class Hooks:
     def existing_statement(self, name: bytes) -> bytes:
         return errors.prepared_statement_exists(name.decode("utf-8", "replace")).to_message()
 
-    def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool) -> bytes | bool:
+    def deallocate(self, client: int, scope: int, sql: bytes, pinned: bool, alone: bool) -> bytes | bool:
         words = sql.decode("utf-8", "replace").split(" ")
         if words[-1].upper() == "ALL":
             self.stage.engine.client_forget_statements(client, None)
             if words[0] == "DISCARD":
                 return False
-            return True if pinned else wire.complete("DEALLOCATE ALL")
+            return True if pinned or not alone else wire.complete("DEALLOCATE ALL")
         if self.stage.engine.client_forget_statements(client, [words[1].encode()]):
             return wire.complete("DEALLOCATE")
         return False

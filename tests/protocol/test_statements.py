@@ -609,6 +609,34 @@ def test_deallocate_in_the_extended_protocol(stage: Stage):
         prepare_again(client, server)
 
 
+def test_deallocate_all_in_the_extended_protocol(stage: Stage):
+    """Whether it is executed is not followed: the server is not used again.  Drivers look for the tag."""
+    client, server = stage.pair()
+    prepare(client, server, "a", "SELECT 1", "tp_1")
+    client >> parse("", "DEALLOCATE ALL") + bind("") + execute() + SYNC
+    server << parse("", "DEALLOCATE ALL") + bind("") + execute() + SYNC
+    server >> PARSED + BOUND + complete("DEALLOCATE ALL") + IDLE
+    client << PARSED + BOUND + complete("DEALLOCATE ALL") + IDLE
+    assert server.state == "gone"
+    client >> bind("a") + SYNC
+    client << error("26000") + IDLE
+
+
+def test_deallocate_all_that_is_itself_prepared(stage: Stage):
+    """It takes all statements from the server, others' too, which must not be taken to be there."""
+    client, server = stage.pair()
+    prepare(client, server, "a", "SELECT 1", "tp_1")
+    prepare(client, server, "d", "DEALLOCATE ALL", "tp_2")
+    client >> bind("d") + execute() + SYNC
+    server << bind("tp_2") + execute() + SYNC
+    server >> BOUND + complete("DEALLOCATE ALL") + IDLE
+    client << BOUND + complete("DEALLOCATE ALL") + IDLE
+    assert server.state == "gone"
+    for name in ("a", "d"):
+        client >> bind(name) + SYNC
+        client << error("26000") + IDLE
+
+
 def prepare_again(client, server):
     client >> parse("a", "SELECT 1") + SYNC
     server << SYNC
