@@ -319,13 +319,6 @@ def shutting_down() -> ProxyError:
     )
 
 
-def terminated() -> ProxyError:
-    """To a client whose session was ended by pg_terminate_backend()."""
-    return ProxyError(
-        "57P01", "terminating connection due to administrator command", severity="FATAL", reason="terminated"
-    )
-
-
 def draining() -> ProxyError:
     return ProxyError(
         "57P03",

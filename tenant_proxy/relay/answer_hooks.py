@@ -34,7 +34,7 @@ class AnswerHooks:
         self._worker.error_counts[tenant, fields.get("C", "XX000")[:2], Source.SERVER.value] += 1
         fatal = fields.get("V", fields.get("S", "")) in ("FATAL", "PANIC")
         if signals.ends_session(body):
-            return TOLD_TO_END, errors.terminated().to_message()
+            return TOLD_TO_END, errors.shutting_down().to_message()
         return fatal, record.names.error(body, self._changed(changed)) if record is not None else None
 
     def on_notice(

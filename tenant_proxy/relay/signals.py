@@ -106,7 +106,7 @@ class Signals:
             for pid, client in worker.engine.clients_of(pool.id, pids).items():
                 found.add(pid)
                 if function == TERMINATE:
-                    worker.engine.client_end(client, Reason.KILLED, errors.terminated().to_message())
+                    worker.engine.client_end(client, Reason.KILLED, errors.shutting_down().to_message())
                 else:
                     worker.cancels.of_client(client)
         return found
