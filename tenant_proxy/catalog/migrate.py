@@ -69,10 +69,14 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(sorted(found, key=lambda migration: migration.version))
 
 
+async def is_missing(connection: Connection) -> bool:
+    return bool(await connection.fetchval("SELECT pg_catalog.to_regclass($1) IS NULL", f"{SCHEMA}.migration"))
+
+
 async def status(connection: Connection) -> Status:
     """Failure (outdated) where the catalog is not one that this version could have made."""
     known = migrations()
-    if await connection.fetchval("SELECT pg_catalog.to_regclass($1)", f"{SCHEMA}.migration") is None:
+    if await is_missing(connection):
         return Status(0, known)
     rows = await connection.fetch(f"SELECT version, name, checksum FROM {SCHEMA}.migration ORDER BY version")
     applied = {row["version"]: row for row in rows}

@@ -1,6 +1,7 @@
-"""What the catalog holds, as it is read and shown: frozen, and the same in JSON, in YAML and in Python."""
+"""What the catalog holds, as it is read and shown: frozen, and the same in JSON, in YAML and in Python.
 
-from __future__ import annotations
+Annotations are objects, as in `config.schema`.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -24,10 +25,10 @@ Bytes = Annotated[int, Field(ge=0, le=1 << 60)]
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
-    def of(cls, row: Row) -> Self:
+    def of(cls, row: "Row") -> Self:
         """Of a row of the catalog, which has checked it."""
         given = dict(row)
         return cls.model_validate({key: given[key] for key in cls.model_fields if key in given})
@@ -132,7 +133,7 @@ class Tenant(Record):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     @classmethod
-    def of(cls, row: Row) -> Self:
+    def of(cls, row: "Row") -> Self:
         return cls.model_validate(dict(row))
 
 

@@ -61,6 +61,13 @@ async def _prepare(connection: Connection) -> None:
         )
 
 
+async def _left(connection: object) -> None:
+    """Nothing is put right on a connection that goes back: none of us sets, listens, or locks past a
+    transaction, and one left open the pool has rolled back by now.  It would take as many round trips as
+    there are statements.
+    """
+
+
 class Store:
     """The catalog, by a few connections that are opened when they are first needed."""
 
@@ -77,6 +84,7 @@ class Store:
                 max_size=connections,
                 timeout=CONNECT_TIMEOUT_S,
                 init=_prepare,
+                reset=_left,
                 server_settings={
                     "search_path": migrate.SCHEMA,
                     "application_name": "tenant-proxy catalog",
@@ -322,7 +330,7 @@ class Change:
     async def insert(self, table: str, columns: Mapping[str, Any]) -> asyncpg.Record:
         """`table` and the columns' names are ours, never somebody's words."""
         names = ", ".join(columns)
-        values = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+        values = ", ".join(_place(name, number) for number, name in enumerate(columns, start=1))
         row = await self.connection.fetchrow(
             f"INSERT INTO {table} ({names}) VALUES ({values}) RETURNING *", *columns.values()
         )
@@ -338,13 +346,24 @@ class Change:
         changed = {key: value for key, value in columns.items() if before[key] != value}
         if not changed:
             return before
-        sets = ", ".join(f"{key} = ${index}" for index, key in enumerate(changed, start=2))
+        sets = ", ".join(f"{key} = {_place(key, index)}" for index, key in enumerate(changed, start=2))
         row = await self.connection.fetchrow(
             f"UPDATE {table} SET {sets} WHERE id = $1 RETURNING *", number, *changed.values()
         )
         assert row is not None
         await self.audit(action, table, name, plain(before, changed), plain(row, changed))
         return row
+
+
+#: columns whose types are the catalog's own: given as what they are made of, or asyncpg asks for the types
+_DOMAINS: Final = frozenset(
+    {"name", "plan", "database", "schema", "owner_role", "readwrite_role", "readonly_role", "server_user"}
+    | {"server_role"}
+)
+
+
+def _place(column: str, number: int) -> str:
+    return f"${number}::text" if column in _DOMAINS else f"${number}"
 
 
 def plain(row: Row, keys: Iterable[str]) -> dict[str, Any]:

@@ -5,6 +5,9 @@ Exit status: 0 all is well, 1 problems were found (or the command failed), 2 wro
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 from collections.abc import Sequence
 from copy import copy
 from importlib import import_module
@@ -17,6 +20,9 @@ from typer.main import get_command, get_group
 from tenant_proxy.cli import remote
 
 __all__ = ["app", "main"]
+
+#: containers that are made before garbage is looked for: nearly all that a command makes it needs to its end
+_GARBAGE_AT: Final = 100_000
 
 #: name -> (module, what in it is the command or the group); in the order of the help
 COMMANDS: Final = {
@@ -113,9 +119,24 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit status; console script and `python -m tenant_proxy`."""
+    """Runs one command and returns the exit status; console script and `python -m tenant_proxy`, where it
+    does not return: taking apart what was imported takes longer than many a command.
+    """
+    if arguments is not None:
+        return _run(list(arguments))
+    gc.set_threshold(_GARBAGE_AT)
+    status = _run(None)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="tenant-proxy")
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # who read it has gone
+        status = status or 1
+    os._exit(status)
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        app(args=arguments, prog_name="tenant-proxy")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
     except OSError as problem:

@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from tenant_proxy.cli import catalog_check
 from tenant_proxy.cli.clusters import SEVERITIES, Finding, examine
 from tenant_proxy.cli.output import STYLES, ConfigOption, console, print_json, print_problems
 from tenant_proxy.config.load import load
@@ -25,7 +26,7 @@ def check(
     offline: Annotated[bool, typer.Option("--offline", help="Looks at the file only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Prints JSON.")] = False,
 ) -> None:
-    """Validates the file, then logs in to the clusters and says what is missing there.
+    """Validates the file, then logs in to the clusters and the catalog and says what is missing there.
 
     Every problem is shown with its line and the allowed values, every finding with the SQL that mends it.
     Nothing is changed.  Warnings alone leave the exit status at 0.
@@ -39,7 +40,7 @@ def check(
     except ConfigError as failed:
         problems = failed.problems
     if built is not None and not offline:
-        findings = asyncio.run(examine(built))
+        findings = asyncio.run(_examine(built))
     good = built is not None and not any(finding.severity == "error" for finding in findings)
     if as_json:
         print_json(
@@ -59,14 +60,21 @@ def check(
     raise typer.Exit(0 if good else 1)
 
 
+async def _examine(config: Config) -> list[Finding]:
+    of_catalog, of_clusters = await asyncio.gather(catalog_check.examine(config), examine(config))
+    return of_catalog + of_clusters
+
+
 def _print_findings(config: Config, findings: Sequence[Finding]) -> None:
     out = console()
+    if config.catalog.dsn is not None:
+        said = _summary(findings, "")
+        out.print(Text(f"catalog ({catalog_check.place(config)}): {said}"), soft_wrap=True)
     for cluster in config.clusters:
-        counts = Counter(finding.severity for finding in findings if finding.cluster == cluster.name)
-        said = ", ".join(_count(counts[severity], severity) for severity in SEVERITIES if counts[severity])
         tenants = _count(sum(tenant.cluster == cluster.name for tenant in config.tenants), "tenant")
         where = f"{cluster.host}:{cluster.port}, database {cluster.database}"
-        out.print(Text(f"{cluster.name} ({where}), {tenants}: {said or 'all is well'}"), soft_wrap=True)
+        said = _summary(findings, cluster.name)
+        out.print(Text(f"{cluster.name} ({where}), {tenants}: {said}"), soft_wrap=True)
     if not findings:
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
@@ -79,6 +87,12 @@ def _print_findings(config: Config, findings: Sequence[Finding]) -> None:
     out.print()
     out.print(table)
     _print_sql(config, findings)
+
+
+def _summary(findings: Sequence[Finding], cluster: str) -> str:
+    counts = Counter(finding.severity for finding in findings if finding.cluster == cluster)
+    said = ", ".join(_count(counts[severity], severity) for severity in SEVERITIES if counts[severity])
+    return said or "all is well"
 
 
 def _count(number: int, noun: str) -> str:

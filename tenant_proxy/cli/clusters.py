@@ -93,6 +93,8 @@ class _Check:
     wanted_backends: int
     #: the configuration has a `secret`
     has_secret: bool
+    #: of tenants that say nothing else; those of the catalog are not looked at one by one
+    catalogs: CatalogPolicy
     findings: list[Finding] = field(default_factory=list)
     observer: asyncpg.Connection[asyncpg.Record] | None = None
 
@@ -122,13 +124,15 @@ def _check_of(cluster: Cluster, config: Config, registry: Registry) -> _Check:
     ]
     here = (cluster.host, cluster.port)
     wanted = sum(other.max_backends for other in config.clusters if (other.host, other.port) == here)
-    return _Check(cluster, tenants, attempts, wanted, config.secret is not None)
+    return _Check(cluster, tenants, attempts, wanted, config.secret is not None, config.policy.catalogs)
 
 
 async def _run(check: _Check) -> None:
     try:
         await _try_auth_query(check)
         reachable = await _try_logins(check)
+        if reachable and check.observer is None:
+            await _try_admin(check)
         catalogs = None
         if check.observer is not None:
             catalogs = await read_catalogs(
@@ -200,6 +204,20 @@ async def _try_logins(check: _Check) -> bool:
         return False
     await asyncio.gather(*(_try(check, attempt, places) for attempt in to_try[1:]))
     return True
+
+
+async def _try_admin(check: _Check) -> None:
+    """Where all logins are the catalog's, none of which has a password here, the admin can look."""
+    admin = check.cluster.admin
+    if admin.user is None:
+        return
+    password = None if admin.password is None else admin.password.reveal()
+    try:
+        check.observer = await _connect(check.cluster, admin.user, password, check.cluster.database)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        check.found(
+            "error", "", "admin_refused", f'the admin login "{admin.user}" did not get in: {_text(error)}'
+        )
 
 
 def _can_be_tried(login: Login) -> bool:
@@ -376,7 +394,7 @@ def _judge_server(check: _Check, catalogs: Catalogs) -> None:
 
 async def _judge_views(check: _Check) -> None:
     """Whether what hides tenants from each other in the catalogs is installed."""
-    policies = {tenant.policy.catalogs for tenant in check.tenants}
+    policies = {tenant.policy.catalogs for tenant in check.tenants} or {check.catalogs}
     if check.observer is None or policies <= {CatalogPolicy.SHOW}:
         return
     severity: Severity = "error" if CatalogPolicy.HIDE in policies else "warning"

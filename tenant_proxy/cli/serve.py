@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -23,4 +24,5 @@ def serve(
     # imported here: the other commands start without the machinery of processes
     from tenant_proxy.supervisor import run
 
+    gc.set_threshold(700, 10, 10)  # Python's own: this one stays
     raise typer.Exit(run(config, pidfile=pidfile))

@@ -7,9 +7,9 @@ resolved by `config.load`, never printed.
 
 The text under each key is its description: `texts` makes it the JSON schema's, and a row
 of docs/configuration.md.
-"""
 
-from __future__ import annotations
+Annotations are objects here, not text, which pydantic would compile: a quarter of what importing this takes.
+"""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -30,7 +30,16 @@ ADMIN_DATABASES: Final = ("tenant_proxy", "pgbouncer")
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # of most sections nothing is made alone: their validators are parts of Config's, made when that is
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def _default(section: type[SectionT]) -> SectionT:
+    """All its defaults, without the validator that `section()` would need made."""
+    return section.model_construct()
 
 
 class PoolMode(StrEnum):
@@ -114,7 +123,7 @@ class Listen(Section):
     """Connections that the kernel keeps waiting until a worker takes them."""
     unix_socket_dir: str | None = None
     """Directory of a unix socket .s.PGSQL.PORT; none if null."""
-    tls: ClientTls = ClientTls()
+    tls: ClientTls = _default(ClientTls)
 
 
 class ServerTls(Section):
@@ -188,15 +197,15 @@ class Cluster(Section):
     """TCP port, or the number in the unix socket's name."""
     database: PgName
     """Database on the server that all tenants of this cluster live in."""
-    tls: ServerTls = ServerTls()
+    tls: ServerTls = _default(ServerTls)
     max_backends: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Open backends of all tenants together, over all workers."""
     dead_after_s: Seconds = 60
     """A server whose machine has not acknowledged anything for so long, probes neither, is taken for gone, as
     after a network cut that nobody tells of; 0: as long as the system waits, hours perhaps."""
-    auth_query: AuthQuery = AuthQuery()
-    service: Service = Service()
-    admin: Admin = Admin()
+    auth_query: AuthQuery = _default(AuthQuery)
+    service: Service = _default(Service)
+    admin: Admin = _default(Admin)
     labels: dict[str, str] = {}
     """What the cluster is, e.g. its region: a tenant with the label region is only placed where it is the
     same."""
@@ -361,7 +370,7 @@ class User(Section):
     """Login on the server; if null this login's own name, or one made up where opaque_names is on."""
     server_password: SecretRef | None = None
     """Password for the server; if null `password`, or with a verifier SCRAM pass-through."""
-    previous: Previous = Previous()
+    previous: Previous = _default(Previous)
     roles: dict[TenantName, PgName] = {}
     """Role that its statements run as in a tenant, by the tenant's name; else the tenant's `role`."""
     expires_at: AwareDatetime | None = None
@@ -417,7 +426,7 @@ class Auth(Section):
     """In their order; by default scram-sha-256 for everybody."""
     scram_iterations: Annotated[int, Field(ge=4096, le=10_000_000)] = 4096
     """Iterations of verifiers that the proxy makes itself, of plain passwords."""
-    jwt: LoginJwt = LoginJwt()
+    jwt: LoginJwt = _default(LoginJwt)
 
 
 class Limits(Section):
@@ -487,7 +496,7 @@ class Api(Section):
     """PEM file with the certificate's private key, without a pass phrase."""
     failures_per_minute: Count = 30
     """Requests of one address without a good token, before it is told 429 for the rest of the minute."""
-    jwt: Jwt = Jwt()
+    jwt: Jwt = _default(Jwt)
 
 
 class Webhooks(Section):
@@ -545,14 +554,14 @@ class Config(Section):
 
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that serve clients; about one per core."""
-    listen: Listen = Listen()
+    listen: Listen = _default(Listen)
     clusters: Annotated[list[Cluster], Field(min_length=1)]
     """The PostgreSQL servers."""
     tenants: list[Tenant] = []
     """The tenants."""
     users: list[User] = []
     """The logins."""
-    auth: Auth = Auth()
+    auth: Auth = _default(Auth)
     mapping: list[MappingRule] = [
         MappingRule.LOGIN,
         MappingRule.USER_SUFFIX,
@@ -564,29 +573,26 @@ class Config(Section):
     """How a connection's tenant is found; the first rule that yields one decides.  login: the login
     belongs to one tenant; user_suffix: user.tenant; options: options=-c tenant=NAME; database: its name;
     sni: the TLS host name; certificate: the CN or an alternative name of the client's certificate."""
-    pool: Pool = Pool()
+    pool: Pool = _default(Pool)
     isolation: Isolation = Isolation.DEDICATED
     """Of tenants that say nothing else."""
     policy_file: str | None = None
     """File with keys of policy, so that they can be kept apart; `policy` is merged over them."""
-    policy: Policy = Policy()
+    policy: Policy = _default(Policy)
     secret: SecretRef | None = None
     """Random text, the same for all proxies of a cluster; keeps tenants' channels and advisory locks apart
     so that nobody can guess another's.  Without it tenants' names alone do."""
     opaque_names: bool = False
     """Schemas and server logins that are not given have names made of `secret`, which say nothing of whose
     they are; `check` prints the SQL that makes them.  Changing `secret` then changes the names."""
-    limits: Limits = Limits()
-    timeouts: Timeouts = Timeouts()
-    metrics: Metrics = Metrics()
-    catalog: Catalog = Catalog()
-    api: Api = Api()
-    lifecycle: Lifecycle = Lifecycle()
-    webhooks: Webhooks = Webhooks()
-    log: Log = Log()
-
-
-SectionT = TypeVar("SectionT", bound=Section)
+    limits: Limits = _default(Limits)
+    timeouts: Timeouts = _default(Timeouts)
+    metrics: Metrics = _default(Metrics)
+    catalog: Catalog = _default(Catalog)
+    api: Api = _default(Api)
+    lifecycle: Lifecycle = _default(Lifecycle)
+    webhooks: Webhooks = _default(Webhooks)
+    log: Log = _default(Log)
 
 
 def merged(base: SectionT, override: Mapping[str, object]) -> SectionT:

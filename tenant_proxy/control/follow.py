@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 import orjson
 
+from tenant_proxy.catalog import migrate
+from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.config.schema import Config
 from tenant_proxy.control import catalog
 from tenant_proxy.control.served_rows import login_row, tenant_row
@@ -87,6 +89,8 @@ class Follower:
         self.state = FollowState(tenants=len(marks["tenants"]), logins=len(marks["logins"]))
         #: (kind, name) -> why the catalog's can't be used
         self.problems: dict[tuple[str, str], str] = {}
+        #: what is to be done as its tables are of another version
+        self.outdated = ""
         #: the file's and the catalog's, once that was read
         self.registry: Registry | None = None
         self._names: dict[Kind, set[str]] = {"tenants": set(), "logins": set()}
@@ -142,6 +146,7 @@ class Follower:
     async def _follow(self) -> None:
         connection = await catalog.connect(self._config, f"tenant_proxy {self._name}")
         try:
+            await self._look_at_version(connection)
             await connection.add_listener(CHANNEL, self._on_notice)
             connection.add_termination_listener(lambda _: self._woken.set())
             self._everything = True
@@ -156,6 +161,21 @@ class Follower:
             raise ConnectionError("the connection to the catalog was lost")
         finally:
             connection.terminate()
+
+    async def _look_at_version(self, connection: Connection) -> None:
+        """Another version is followed as long as its views can be read, and who operates it is told."""
+        outdated = ""
+        try:
+            await migrate.check(connection)
+        except Failure as failure:
+            outdated = f"{failure.message}; {failure.hint}"
+            if await migrate.is_missing(connection):
+                raise ValueError(outdated) from None
+        except asyncpg.InsufficientPrivilegeError:
+            pass  # a login that was given the views alone
+        if outdated and outdated != self.outdated:
+            log.warning("the catalog is of another version", problem=outdated)
+        self.outdated = outdated
 
     def _on_notice(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         word, _, name = str(payload).partition(" ")
@@ -318,7 +338,10 @@ class Follower:
             "changes": state.changes,
             "last_lag_s": state.last_lag_s,
             "error": state.error,
-            "problems": [[word, name, why] for (word, name), why in self.problems.items()],
+            "problems": [
+                *([["version", "", self.outdated]] if self.outdated else []),
+                *([word, name, why] for (word, name), why in self.problems.items()),
+            ],
         }
 
 

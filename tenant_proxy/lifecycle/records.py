@@ -1,6 +1,4 @@
-"""What verbs take and return beside the catalog's own records."""
-
-from __future__ import annotations
+"""What verbs take and return beside the catalog's own.  Annotations are objects, as in `config.schema`."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal

@@ -21,7 +21,6 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from tenant_proxy.catalog.failures import Failure
-from tenant_proxy.lifecycle import outbound
 
 if TYPE_CHECKING:
     from tenant_proxy.catalog.records import Tenant
@@ -81,6 +80,8 @@ def _load(name: str) -> Service:
 
 
 def _post(url: str, action: Action, tenant: Tenant, config: Config) -> dict[str, Any] | None:
+    from tenant_proxy.lifecycle import outbound
+
     body = json.dumps({"action": action, "tenant": tenant.to_json()}).encode()
     headers = {"Content-Type": "application/json"}
     if config.secret is not None:

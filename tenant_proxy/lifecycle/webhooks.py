@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import Webhook, WebhookDelivery, parse
-from tenant_proxy.lifecycle import outbound
 from tenant_proxy.lifecycle.records import IssuedWebhook, NewWebhook
 from tenant_proxy.lifecycle.tenants import TenantVerbs
 
@@ -65,6 +64,8 @@ RETURNING d.id, d.attempts, w.id AS webhook, w.name, w.url, w.salt,
 class WebhookVerbs(TenantVerbs):
     async def webhook_add(self, name: str, url: str, events: list[str] | None = None) -> IssuedWebhook:
         """Its secret is in the answer and nowhere else."""
+        from tenant_proxy.lifecycle import outbound
+
         new = parse(NewWebhook, {"name": name, "url": url, "events": events or []})
         outbound.check(new.url)
         salt = secrets.token_bytes(16)
@@ -174,6 +175,8 @@ def pause_s(attempts: int) -> float:
 
 async def _send(config: Config, url: str, salt: bytes, event: dict[str, Any]) -> tuple[int | None, str]:
     """The answer's status, and what was wrong."""
+    from tenant_proxy.lifecycle import outbound
+
     body = json.dumps(event, ensure_ascii=False).encode()
     try:
         headers = signed(_secret(config, salt), event["id"], int(time.time()), body)

@@ -64,7 +64,11 @@ class Facts:
         now = version == VERSION
         if version and not now:
             log.warning(
-                "tp_catalog is of another version", cluster=cluster.name, version=version, wanted=VERSION
+                "what hides tenants in the catalogs is of another version, and not used",
+                cluster=cluster.name,
+                version=version,
+                wanted=VERSION,
+                mend=f"tenant-proxy catalog install --cluster {cluster.name}",
             )
         elif now != before:
             log.info("catalogs of tenants", cluster=cluster.name, installed=now)

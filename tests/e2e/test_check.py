@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tenant_proxy.auth.scram import build_verifier
-from tenant_proxy.cli import main
+from tenant_proxy.catalog import migrate
+from tenant_proxy.cli import catalog_check, main
 from tenant_proxy.cli.clusters import Finding, examine
 from tenant_proxy.config.load import load_text
 from tenant_proxy.config.schema import Config
@@ -329,3 +331,50 @@ async def test_a_service_login_that_is_not_fit(server, database, alter, mistake,
     assert code in findings
     alter(findings[code].sql.replace("…", "service"))
     assert code not in await found(shared(server))
+
+
+def of_the_catalog(server: Server, dsn: str, **changes: Any) -> Config:
+    """Without tenants of the file: no login is known here, and the admin looks."""
+    admin = {"user": server.superuser, "password": {"value": server.password}}
+    return config(
+        server, cluster={"admin": admin}, tenants=[], users=[], catalog={"dsn": {"value": dsn}}, **changes
+    )
+
+
+async def test_a_catalog_of_another_version(server, database):
+    """What an upgrade needs: both commands are told, and nothing once they have been run."""
+    server.psql("CREATE DATABASE town")
+    dsn = server.dsn(database="town")
+    policy = {"catalogs": "auto"}
+    try:
+        built = of_the_catalog(server, dsn, policy=policy)
+        findings = {one.code: one for one in [*await catalog_check.examine(built), *await examine(built)]}
+        assert set(findings) == {"catalog_outdated", "catalogs_missing"}
+        assert "tenant-proxy db init" in findings["catalog_outdated"].message
+        assert "tenant-proxy catalog install --cluster main" in findings["catalogs_missing"].message
+
+        connection = await asyncpg.connect(dsn)
+        await migrate.migrate(connection)
+        assert await catalog_check.examine(built) == []
+        await connection.execute("DELETE FROM tenant_proxy.migration WHERE version > 1")
+        (finding,) = await catalog_check.examine(built)
+        assert (finding.severity, "tenant-proxy db migrate" in finding.message) == ("error", True)
+        await connection.close()
+    finally:
+        server.psql("DROP DATABASE town WITH (FORCE)")
+    (finding,) = await catalog_check.examine(built)
+    assert finding.code == "catalog_unreachable"
+
+
+def test_the_catalog_is_shown(server, database, tmp_path, capsys):
+    server.psql("CREATE DATABASE town")
+    try:
+        file = tmp_path / "tenant_proxy.json"
+        built = to_transport(of_the_catalog(server, server.dsn(database="town")))
+        file.write_text(json.dumps(built))
+        assert main(["check", "-c", str(file)]) == 1
+        shown = capsys.readouterr().out
+    finally:
+        server.psql("DROP DATABASE town WITH (FORCE)")
+    assert f"catalog (127.0.0.1:{server.port}, database town): 1 error" in shown
+    assert server.password not in shown

@@ -236,6 +236,25 @@ def test_a_start_without_the_catalog_serves_the_file(own_proxy: OwnProxy, town: 
     soon(lambda: connects(proxy, other), "it follows without metrics")
 
 
+def test_a_catalog_of_another_version_is_followed_and_told_of(own_proxy: OwnProxy, town: Town):
+    """After an upgrade, until somebody has run `db migrate`."""
+    name = town.add("old")
+    town.catalog.execute("DELETE FROM migration WHERE version = (SELECT max(version) FROM migration)")
+    proxy = own_proxy(**catalog(town.dsn))
+    assert connects(proxy, name)
+    (shown,) = proxy.admin("SHOW CATALOG")
+    assert (shown["state"], shown["unusable"]) == ("followed", "version")
+    assert "tenant-proxy db migrate" in shown["problem"]
+    assert "the catalog is of another version" in proxy.log()
+
+
+def test_a_database_without_a_catalog_is_said_to_have_none(own_proxy: OwnProxy, pg: Server):
+    proxy = own_proxy(**catalog(pg.dsn(database="postgres")))
+    assert connects(proxy, "acme_app", "acme-secret")
+    (shown,) = proxy.admin("SHOW CATALOG")
+    assert shown["problem"] == "there is no catalog in this database; make it: tenant-proxy db init"
+
+
 def test_the_file_wins_over_the_catalog(own_proxy: OwnProxy, town: Town):
     name = town.add("clash")
     town.catalog.execute("UPDATE login SET name = 'beta_app' WHERE name = %s", [name])

@@ -26,7 +26,8 @@ async def show(ctx: AdminContext) -> AdminResult:
     state = "followed" if shown["connected"] else "away" if shown["synced"] else "not read yet"
     row = {**shown, "state": state, "unusable": "", "problem": shown["error"]}
     problems = [
-        {**row, "unusable": f"{word} {name}", "problem": why} for word, name, why in shown["problems"]
+        {**row, "unusable": f"{word} {name}".rstrip(), "problem": why}
+        for word, name, why in shown["problems"]
     ]
     return table(COLUMNS, problems if problems and not shown["error"] else [row, *problems])
 
