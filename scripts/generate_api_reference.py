@@ -13,7 +13,13 @@ from tenant_proxy.api.examples import STORY, Example
 from tenant_proxy.api.permissions import MATRIX, Role
 
 DOCS = Path(__file__).parent.parent / "docs" / "api.md"
-TITLES = {"tenants": "Tenants", "access": "Access", "plans": "Plans", "work": "Jobs, log, usage and tokens"}
+TITLES = {
+    "tenants": "Tenants",
+    "access": "Access",
+    "estates": "Archives and migrations",
+    "plans": "Plans",
+    "work": "Jobs, log, usage and tokens",
+}
 
 
 def reference() -> str:
@@ -45,9 +51,10 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
             f"- {one['in']} `{one['name']}`{'' if one['required'] else ', optional'}: {text}".rstrip(": ")
         )
     if "requestBody" in operation:
-        schema = operation["requestBody"]["content"]["application/json"]["schema"]
-        refs = re.findall(r"#/components/schemas/(\w+)", json.dumps(schema))
-        said.append(f"- body: `{refs[0]}`" if refs else "- body: JSON")
+        content = operation["requestBody"]["content"]
+        refs = re.findall(r"#/components/schemas/(\w+)", json.dumps(content))
+        media = "JSON" if "application/json" in content else next(iter(content))
+        said.append(f"- body: `{refs[0]}`" if refs else f"- body: {media}")
     answers = []
     for status, response in operation["responses"].items():
         if status.startswith("2"):
@@ -66,6 +73,8 @@ def _example(example: Example) -> list[str]:
     lines += [f'  -H "{key}: {value}" \\' for key, value in example.headers.items()]
     if example.body is not None:
         lines += ["  -H 'Content-Type: application/json' \\", f"  -d '{json.dumps(example.body)}' \\"]
+    if example.raw is not None:
+        lines.append(f"  --data-binary @{example.path.rsplit('/', 1)[1]} \\")
     lines.append(f'  "$URL{example.path}"')
     return ["```sh", *lines, f"# {example.status}", "```", ""]
 

@@ -20,7 +20,7 @@ from tenant_proxy.api.callers import Callers
 from tenant_proxy.api.examples import BODIES
 from tenant_proxy.api.guarded import Api, Failures
 from tenant_proxy.api.problems import problem
-from tenant_proxy.api.routes import access, plans, tenants, webhooks, work
+from tenant_proxy.api.routes import access, estates, plans, tenants, webhooks, work
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Record
 from tenant_proxy.lifecycle.context import Context
@@ -76,7 +76,7 @@ def _described() -> FastAPI:
         openapi_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    for module in (tenants, access, plans, work, webhooks):
+    for module in (tenants, access, estates, plans, work, webhooks):
         app.include_router(module.routes)
     return app
 

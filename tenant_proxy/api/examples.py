@@ -17,6 +17,8 @@ class Example:
     status: int
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    #: what is sent where that is no JSON
+    raw: bytes | None = None
 
 
 STORY: Final = [
@@ -81,6 +83,41 @@ STORY: Final = [
         {"tenant": {"name": "beta", "plan": "standard"}, "access": {"login": "beta"}},
     ),
     Example("tenant_clone", "POST", "/v1/tenants/beta/clone", 200, {"name": "copy"}, {"Prefer": "wait=60"}),
+    Example(
+        "tenant_export",
+        "POST",
+        "/v1/tenants/beta/export",
+        200,
+        {"archive": "beta.tar"},
+        {"Prefer": "wait=60"},
+    ),
+    Example("archive_list", "GET", "/v1/archives", 200),
+    Example("archive_get", "GET", "/v1/archives/beta.tar", 200),
+    Example("archive_put", "PUT", "/v1/archives/sent.tar", 201, raw=b"of another machine"),
+    Example("archive_delete", "DELETE", "/v1/archives/sent.tar", 204),
+    Example(
+        "tenant_import",
+        "POST",
+        "/v1/imports",
+        200,
+        {"archive": "beta.tar", "name": "gamma"},
+        {"Prefer": "wait=60"},
+    ),
+    Example(
+        "migrate",
+        "POST",
+        "/v1/migrations",
+        200,
+        {"files": {"V001__notes.up.sql": "CREATE TABLE note (id int PRIMARY KEY);"}, "tenants": ["beta"]},
+        {"Prefer": "wait=60"},
+    ),
+    Example(
+        "migrate_status",
+        "POST",
+        "/v1/migrations/status",
+        200,
+        {"files": {"V001__notes.up.sql": "CREATE TABLE note (id int PRIMARY KEY);"}},
+    ),
     Example("tenant_move", "POST", "/v1/tenants/beta/move", 404, {"cluster": "other"}),
     Example("tenant_move_confirm", "POST", "/v1/tenants/beta/move/confirm", 204),
     Example("tenant_scan", "GET", "/v1/tenants/beta/scan?login=beta", 200),

@@ -32,6 +32,10 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_WAIT_S: Final = 60.0
+#: whose bodies are taken as they come
+_STREAMED: Final = frozenset({"archive_put"})
+#: whose bodies may be longer: the files of all versions are in them
+_LONGER: Final = {"migrate": 16 * MAX_BODY_BYTES, "migrate_status": 16 * MAX_BODY_BYTES}
 _MINUTE_S: Final = 60.0
 #: that failures are counted of
 _MAX_ADDRESSES: Final = 10_000
@@ -73,7 +77,9 @@ class Api:
 
 
 class _TooLarge(Exception):
-    pass
+    def __init__(self, longest: int) -> None:
+        super().__init__(longest)
+        self.longest = longest
 
 
 class _TooMany(Exception):
@@ -127,7 +133,7 @@ class Guarded(APIRoute):
                 principal = await api.callers.identify(request.headers.get("authorization"))
                 actor = principal.actor
                 authorize(principal, operation, request.path_params.get("tenant"))
-                response = await _answer(api, principal, request, handle)
+                response = await _answer(api, principal, operation, request, handle)
             except _TooMany as error:
                 response = problem(
                     429,
@@ -141,8 +147,8 @@ class Guarded(APIRoute):
                 response = problem(
                     401, "unauthenticated", "no token, or none that is good", headers=challenge
                 )
-            except _TooLarge:
-                response = problem(413, "too_large", f"the body has more than {MAX_BODY_BYTES} bytes")
+            except _TooLarge as error:
+                response = problem(413, "too_large", f"the body has more than {error.longest} bytes")
             except Failure as failure:
                 response = problem_of(failure)
             except _AWAY:
@@ -168,12 +174,14 @@ class Guarded(APIRoute):
 async def _answer(
     api: Api,
     principal: Principal,
+    operation: str,
     request: Request,
     handle: Callable[[Request], Coroutine[Any, Any, Response]],
 ) -> Response:
     request.state.principal = principal
     request.state.verbs = Verbs(api.context.acting_as(principal.actor))
-    body = await _read(request)
+    # an archive is not gathered: its route takes it as it comes
+    body = b"" if operation in _STREAMED else await _read(request, operation)
 
     async def answer() -> Response:
         try:
@@ -202,13 +210,13 @@ def _place(error: BaseException) -> str:
     return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
 
 
-async def _read(request: Request) -> bytes:
+async def _read(request: Request, operation: str) -> bytes:
     """The body, which is not read further than it may be long."""
-    parts, size = [], 0
+    parts, size, longest = [], 0, _LONGER.get(operation, MAX_BODY_BYTES)
     async for part in request.stream():
         size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise _TooLarge
+        if size > longest:
+            raise _TooLarge(longest)
         parts.append(part)
     # where Request keeps it for those who ask again
     body = request._body = b"".join(parts)

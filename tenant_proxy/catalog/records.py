@@ -25,7 +25,7 @@ Bytes = Annotated[int, Field(ge=0, le=1 << 60)]
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
     def of(cls, row: "Row") -> Self:

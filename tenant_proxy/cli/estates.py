@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenant_proxy.cli import remote
 from tenant_proxy.cli.output import ConfigOption, console, error, print_json
 from tenant_proxy.cli.town import (
     JsonOption,
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from tenant_proxy.catalog.records import Job
     from tenant_proxy.lifecycle.adopting import Problem
     from tenant_proxy.lifecycle.door import Door
-    from tenant_proxy.lifecycle.verbs import Verbs
 
 ArchiveArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The archive.", show_default=False)]
 PassPhraseOption = Annotated[
@@ -70,7 +68,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def export(
-    config: ConfigOption,
+    config: PlaceOption,
     tenant: TenantArgument,
     path: ArchiveArgument,
     pass_phrase: PassPhraseOption = None,
@@ -81,12 +79,12 @@ def export(
     It is of one moment, and the tenant goes on meanwhile.  No passwords are in it.
     """
     words = _words(pass_phrase, confirm=True)
-    job = _watched(config, lambda verbs: verbs.tenant_export(tenant, str(path), pass_phrase=words), as_json)
+    job = _worked(config, lambda verbs: verbs.tenant_export(tenant, str(path), pass_phrase=words), as_json)
     _told(job, f"{path}: {_amount(job)}", as_json)
 
 
 def import_(
-    config: ConfigOption,
+    config: PlaceOption,
     path: ArchiveArgument,
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Of the new tenant; the archive's if not given.")
@@ -105,7 +103,7 @@ def import_(
     anew: archives hold no secrets.
     """
     words = _words(pass_phrase)
-    job = _watched(
+    job = _worked(
         config,
         lambda verbs: verbs.tenant_import(
             str(path),
@@ -392,21 +390,11 @@ def signing_key(
 # --- helpers --------------------------------------------------------------------------------------------
 
 
-def _watched(config: Path, verb: Callable[[Verbs], Awaitable[Any]], as_json: bool) -> Any:
+def _worked(config: Path, verb: Callable[[Door], Awaitable[Any]], as_json: bool) -> Any:
     from tenant_proxy.cli.progress import watched
 
     with watched(show=not as_json) as watcher:
-
-        async def watching(verbs: Verbs) -> Any:
-            verbs.context.watcher = watcher
-            return await verb(verbs)
-
-        return call(config, watching, as_json=as_json)
-
-
-def _worked(config: Path, verb: Callable[[Door], Awaitable[Any]], as_json: bool) -> Any:
-    """By an API too, where nothing tells how far it is."""
-    return _watched(config, verb, as_json) if remote.url() is None else ask(config, verb, as_json=as_json)
+        return ask(config, verb, as_json=as_json, watcher=watcher)
 
 
 def _told(job: Job, text: str, as_json: bool) -> None:

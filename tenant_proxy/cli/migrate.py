@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from tenant_proxy.cli.output import ConfigOption, print_json
+from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.progress import watched
 from tenant_proxy.cli.town import (
     JsonOption,
     LabelOption,
+    PlaceOption,
     YesOption,
-    call,
+    ask,
     complete_tenant,
     confirm,
     pairs,
@@ -23,9 +24,6 @@ from tenant_proxy.cli.town import (
     seconds,
     table,
 )
-
-if TYPE_CHECKING:
-    from tenant_proxy.lifecycle.verbs import Verbs
 
 migrate_app = typer.Typer(
     name="migrate", help="Versioned SQL, or any tool, over all tenants.", no_args_is_help=True
@@ -66,7 +64,7 @@ StatementOption = Annotated[
 
 @migrate_app.command()
 def up(
-    config: ConfigOption,
+    config: PlaceOption,
     directory: DirectoryOption,
     to: Annotated[int | None, typer.Option("--to", metavar="VERSION", help="No further.")] = None,
     tenant: TenantsOption = None,
@@ -103,7 +101,7 @@ def up(
 
 @migrate_app.command()
 def down(
-    config: ConfigOption,
+    config: PlaceOption,
     directory: DirectoryOption,
     to: Annotated[int, typer.Option("--to", metavar="VERSION", help="What is newer is undone.")],
     tenant: TenantsOption = None,
@@ -134,7 +132,7 @@ def down(
     "exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
 def exec_(
-    config: ConfigOption,
+    config: PlaceOption,
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND …", show_default=False)],
     tenant: TenantsOption = None,
     label: LabelOption = None,
@@ -165,14 +163,14 @@ def exec_(
 
 @migrate_app.command()
 def status(
-    config: ConfigOption,
+    config: PlaceOption,
     directory: DirectoryOption,
     tenant: TenantsOption = None,
     all_: Annotated[bool, typer.Option("--all", help="Those that lack nothing too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Who is where.  The exit status is 1 if somebody lacks a version or has had another one."""
-    found, files = call(
+    found, files = ask(
         config, lambda verbs: verbs.migrate_status(str(directory), tenant or ()), as_json=as_json
     )
     behind = [one for one in found if one.pending or one.changed or one.unknown]
@@ -217,12 +215,7 @@ def status(
 
 def _run(config: Path, what: str, as_json: bool, **params: Any) -> None:
     with watched(show=not as_json) as watcher:
-
-        async def verb(verbs: Verbs) -> Any:
-            verbs.context.watcher = watcher
-            return await verbs.migrate(what, **params)
-
-        job = call(config, verb, as_json=as_json)
+        job = ask(config, lambda verbs: verbs.migrate(what, **params), as_json=as_json, watcher=watcher)
     result = job.result or {}
     if as_json:
         print_json(job.to_json())

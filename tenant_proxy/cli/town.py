@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from tenant_proxy.cli.progress import Watcher
     from tenant_proxy.config.schema import Config
     from tenant_proxy.lifecycle.door import Door
     from tenant_proxy.lifecycle.verbs import Verbs
@@ -108,23 +109,34 @@ def call(
 
 
 def ask(
-    path: Path, verb: Callable[[Door], Awaitable[T]], *, as_json: bool = False, dry_run: bool = False
+    path: Path,
+    verb: Callable[[Door], Awaitable[T]],
+    *,
+    as_json: bool = False,
+    dry_run: bool = False,
+    watcher: Watcher | None = None,
 ) -> T:
-    """As `call`; but by the API where its address was given."""
+    """As `call`; but by the API where its address was given.  `watcher` is told how far it is."""
     url = remote.url()
     if url is None:
-        return call(path, verb, as_json=as_json, dry_run=dry_run)
+
+        async def watched(verbs: Verbs) -> T:
+            verbs.context.watcher = watcher
+            return await verb(verbs)
+
+        return call(path, watched, as_json=as_json, dry_run=dry_run)
 
     async def run() -> T:
         from tenant_proxy.api.client import Client
 
         client = Client(url, remote.token(), rehearse=dry_run)
+        client.watcher = watcher
         try:
             return await verb(client)
         finally:
             await client.close()
 
-    from tenant_proxy.api.client import Rehearsed
+    from tenant_proxy.api.asking import Rehearsed
 
     try:
         answer = asyncio.run(run())

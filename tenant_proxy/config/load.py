@@ -197,6 +197,7 @@ def _resolve_paths(data: dict[str, Any], base: FilePath) -> None:
         (data.get("auth", {}).get("jwt", {}), ("keys",)),
         (data.get("api", {}), ("cert", "key")),
         (data.get("api", {}).get("jwt", {}), ("keys",)),
+        (data.get("lifecycle", {}), ("directory",)),
     ]
     sections += [(cluster.get("tls", {}), ("ca", "cert", "key")) for cluster in data["clusters"]]
     sections += [(holder, ("policy_file",)) for holder in (data, *data.get("tenants", []))]

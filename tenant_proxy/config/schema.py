@@ -534,6 +534,11 @@ class Lifecycle(Section):
     signing_key: SecretRef | None = None
     """Ed25519 key in PEM that records of erasures are signed with (`tenant signing-key` makes one); they are
     not signed if null."""
+    directory: str | None = None
+    """Where the API keeps archives of tenants, and migrations that it was sent; it takes none if null.  They
+    hold tenants' data, and stay until they are deleted."""
+    archive_bytes: Annotated[int, Field(ge=1, le=1 << 50)] = 100 * 1024 * 1024 * 1024
+    """Bytes that an archive which is sent to the API may have."""
 
 
 class Log(Section):

@@ -29,8 +29,10 @@ from tenant_proxy.lifecycle.records import (
     NewTenant,
     Onboarded,
     Rotated,
+    Standing,
     TenantDetails,
     Verification,
+    Version,
 )
 from tenant_proxy.lifecycle.usage import Every, Invoice, Used
 
@@ -89,6 +91,23 @@ class Door(Protocol):
     async def tenant_scan(self, name: str, logins: Sequence[str] = ()) -> list[Problem]: ...
     async def tenant_adopt(self, name: str, *, logins: Sequence[str] = (), accept: bool = False) -> Job: ...
     async def tenant_erase(self, name: str, *, at_once: bool = False, cascade: bool = False) -> Job: ...
+    async def tenant_export(self, name: str, path: str, *, pass_phrase: str | None = None) -> Job: ...
+    async def tenant_import(
+        self,
+        path: str,
+        name: str | None = None,
+        *,
+        cluster: str | None = None,
+        database: str | None = None,
+        schema: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        pass_phrase: str | None = None,
+        accept: bool = False,
+    ) -> Job: ...
+    async def migrate(self, what: str, **params: Any) -> Job: ...
+    async def migrate_status(
+        self, directory: str, tenants: Sequence[str] = ()
+    ) -> tuple[list[Standing], list[Version]]: ...
     async def erasure_record(self, name: str) -> dict[str, Any]: ...
     async def tenant_onboard(self, new: NewTenant, access: NewAccess) -> Onboarded: ...
 

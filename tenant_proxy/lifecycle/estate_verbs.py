@@ -17,13 +17,12 @@ from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import Job, JobState, Spec, Tenant
 from tenant_proxy.catalog.states import State, conflict
 from tenant_proxy.lifecycle import jobs
-from tenant_proxy.lifecycle.records import NewTenant
+from tenant_proxy.lifecycle.records import NewTenant, Standing, Version
 from tenant_proxy.lifecycle.tenants import WAIT_S, TenantVerbs
 
 if TYPE_CHECKING:
     from tenant_proxy.lifecycle.adopting import Problem
     from tenant_proxy.lifecycle.archive import Manifest
-    from tenant_proxy.lifecycle.migrations import Migration, Standing
 
 
 class EstateVerbs(TenantVerbs):
@@ -232,10 +231,11 @@ class EstateVerbs(TenantVerbs):
 
     async def migrate_status(
         self, directory: str, tenants: Sequence[str] = ()
-    ) -> tuple[list[Standing], list[Migration]]:
+    ) -> tuple[list[Standing], list[Version]]:
         from tenant_proxy.lifecycle import migrating
 
-        return await migrating.standings(self.context, directory, tenants)
+        found, files = await migrating.standings(self.context, directory, tenants)
+        return found, [Version(version=one.version, name=one.name) for one in files]
 
 
 #: steps of a move after which the tenant is on its new cluster

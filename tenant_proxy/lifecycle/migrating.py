@@ -20,7 +20,8 @@ from tenant_proxy.lifecycle.estates import database_of, reporting
 from tenant_proxy.lifecycle.fleet import Member, Options, Outcome, Report
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
-from tenant_proxy.lifecycle.migrations import Limits, Migration, MigrationError, Standing
+from tenant_proxy.lifecycle.migrations import Limits, Migration, MigrationError
+from tenant_proxy.lifecycle.records import Standing
 from tenant_proxy.lifecycle.tools import Database
 
 #: the label of tenants that go first

@@ -28,6 +28,7 @@ from pglast.parser import ParseError, parse_sql_json
 
 from tenant_proxy.lifecycle import fleet, ledger
 from tenant_proxy.lifecycle.fleet import Member, Options, Outcome, Report, Worker, WorkFailed
+from tenant_proxy.lifecycle.records import Standing
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import literal
 from tenant_proxy.lifecycle.tools import Database
@@ -115,17 +116,6 @@ def _check(path: Path, transactional: bool) -> None:
 # --- who is where ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    tenant: str
-    #: the last version it has had
-    version: int | None
-    pending: tuple[int, ...]
-    #: versions whose file is another than when it was applied, and those that have no file
-    changed: tuple[int, ...] = ()
-    unknown: tuple[int, ...] = ()
-
-
 async def standings(members: Sequence[Member], migrations: Sequence[Migration]) -> list[Standing]:
     """A query for each database."""
     files = {one.version: one for one in migrations}
@@ -139,13 +129,13 @@ async def standings(members: Sequence[Member], migrations: Sequence[Migration]) 
             mine = had.get(member.estate.schema, {})
             result.append(
                 Standing(
-                    member.tenant,
-                    max(mine, default=None),
-                    tuple(version for version in files if version not in mine),
-                    tuple(
+                    tenant=member.tenant,
+                    version=max(mine, default=None),
+                    pending=[version for version in files if version not in mine],
+                    changed=[
                         v for v, (_, checksum) in mine.items() if v in files and files[v].checksum != checksum
-                    ),
-                    tuple(version for version in mine if version not in files),
+                    ],
+                    unknown=[version for version in mine if version not in files],
                 )
             )
     return sorted(result, key=lambda one: one.tenant)

@@ -120,3 +120,31 @@ class IssuedWebhook(Record):
     webhook: Webhook
     secret: Annotated[str, Field(repr=False)]
     """What its requests are signed with; shown once, and kept nowhere."""
+
+
+class Kept(Record):
+    """An archive that the API keeps."""
+
+    name: str
+    bytes: int
+    kept_at: datetime
+
+
+class Version(Record):
+    """One of a directory of migrations."""
+
+    version: int
+    name: str
+
+
+class Standing(Record):
+    """Which versions a tenant has had."""
+
+    tenant: str
+    version: int | None
+    """The last that it has had."""
+    pending: list[int]
+    changed: list[int] = Field(default_factory=list)
+    """Versions whose file is another than when it was applied."""
+    unknown: list[int] = Field(default_factory=list)
+    """Versions that have no file."""

@@ -69,7 +69,7 @@ class Service:
                 connection.request(method, path, data, sent)
                 response = connection.getresponse()
                 found = {key.lower(): value for key, value in response.getheaders()}
-                return Reply(response.status, found, response.read().decode())
+                return Reply(response.status, found, response.read().decode(errors="replace"))
             finally:
                 connection.close()
 
@@ -77,13 +77,17 @@ class Service:
 
 
 @pytest.fixture
-async def serve_api(new_context) -> AsyncIterator[Any]:
+async def serve_api(new_context, tmp_path) -> AsyncIterator[Any]:
     """Call with changes of the configuration for a Service."""
     running: list[tuple[uvicorn.Server, asyncio.Task[None], Any]] = []
     services: list[Service] = []
 
     async def start(**changes: Any) -> Service:
-        changes = {"secret": {"value": "of tests"}, **changes}
+        changes = {
+            "secret": {"value": "of tests"},
+            "lifecycle": {"directory": str(tmp_path / "kept")},
+            **changes,
+        }
         changes["api"] = {"failures_per_minute": 0, **changes.get("api", {})}
         context = await new_context(**changes)
         app = create_app(context)

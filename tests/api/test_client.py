@@ -17,14 +17,8 @@ from tenant_proxy.lifecycle.door import Door
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
 
-#: of files where the command runs, or of an administrator beside the servers
-NOT_BY_THE_API = {
-    "archive_show",
-    "migrate",
-    "migrate_status",
-    "tenant_export",
-    "tenant_import",
-}
+#: of a file where the command runs
+NOT_BY_THE_API = {"archive_show"}
 
 
 def test_it_has_the_methods_of_the_verbs():
@@ -139,6 +133,15 @@ async def test_the_command_line_by_url(api, town, monkeypatch, capsys, tmp_path)
         conn.execute("CREATE SCHEMA legacy; CREATE TABLE legacy.t (id int); GRANT ALL ON legacy.t TO PUBLIC")
     await run("tenant create old --schema legacy")
     assert "PUBLIC" in await run("tenant scan old", 1)
+    archive = tmp_path / "acme.tar"
+    assert "tables with" in await run(f"tenant export acme {archive}")
+    assert "tenant again is ready" in await run(f"tenant import {archive} again")
+    (tmp_path / "V001__notes.up.sql").write_text("CREATE TABLE note (id int)")
+    assert "acme" in await run(f"migrate status -d {tmp_path}", 1)
+    assert "2 tenants done" in await run(f"migrate up -d {tmp_path}")
+    await run(f"migrate status -d {tmp_path}")
+    assert "has no .down.sql" in await run(f"migrate down -d {tmp_path} --to 0 --yes", 1)
+    assert "not by the API" in await run("migrate exec -- true", 1)
     assert "nothing was used" in await run("usage show")
     assert await run("usage export --format stripe") == ""
     assert (await run("webhook add audit https://example.org/")).startswith("whsec_")

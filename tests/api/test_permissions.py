@@ -64,6 +64,7 @@ async def test_the_matrix(api):
                     job=jobs[of],
                     token="nobody",
                     webhook="nobody",
+                    archive="none.tar",
                     name="nobody",
                 )
                 may = role in MATRIX[name]

@@ -249,10 +249,11 @@ def test_a_catalog_of_another_version_is_followed_and_told_of(own_proxy: OwnProx
 
 
 def test_a_database_without_a_catalog_is_said_to_have_none(own_proxy: OwnProxy, pg: Server):
-    proxy = own_proxy(**catalog(pg.dsn(database="postgres")))
+    proxy = own_proxy(metrics={"enabled": True})
+    proxy.reload(proxy.config | catalog(pg.dsn(database="postgres")))
+    mend = "there is no catalog in this database; make it: tenant-proxy db init"
+    soon(lambda: proxy.admin("SHOW CATALOG")[0]["problem"] == mend, "it is said what is missing")
     assert connects(proxy, "acme_app", "acme-secret")
-    (shown,) = proxy.admin("SHOW CATALOG")
-    assert shown["problem"] == "there is no catalog in this database; make it: tenant-proxy db init"
 
 
 def test_the_file_wins_over_the_catalog(own_proxy: OwnProxy, town: Town):
