@@ -1,0 +1,68 @@
+"""Whatever the OpenAPI document allows, and what it does not, is answered as it declares: by schemathesis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import pytest
+
+from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
+#: of each operation in one round
+EXAMPLES = 10
+#: watched for ten minutes where they are given a job that goes on
+ENDLESS = {"job_events"}
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(0)
+async def test_answers_are_as_declared(api):
+    for name in ("acme", "beta"):
+        await api.verbs.tenant_onboard(NewTenant(name=name), NewAccess(login=name))
+    rounds = await asyncio.to_thread(fuzz, api.url, api.tokens["admin"], SECONDS)
+    assert rounds >= 1
+
+
+def fuzz(url: str, token: str, seconds: float) -> int:
+    """One operation after the other, a few requests each, until the time is over; how many rounds were whole."""
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, seed, settings
+    from schemathesis.checks import load_all_checks, not_a_server_error
+    from schemathesis.specs.openapi import checks as openapi_checks
+
+    load_all_checks()
+    wanted = [
+        not_a_server_error,
+        openapi_checks.status_code_conformance,
+        openapi_checks.content_type_conformance,
+        openapi_checks.response_schema_conformance,
+    ]
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    operations = [one.ok() for one in schema.get_all_operations()]
+    rules = settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    deadline, rounds = time.monotonic() + seconds, 0
+    while True:
+        for operation in operations:
+            if operation.definition.raw["operationId"] in ENDLESS:
+                continue
+            if time.monotonic() > deadline and rounds:
+                return rounds
+
+            @seed(rounds)
+            @rules
+            @given(case=operation.as_strategy())
+            def check(case: Any) -> None:
+                case.call_and_validate(headers={"Authorization": f"Bearer {token}"}, checks=wanted)
+
+            check()
+        rounds += 1
