@@ -65,6 +65,10 @@ def grant(
         typer.Option("--from", metavar="RANGE", help="Where a new login may come from. May be given again."),
     ] = None,
     max_clients: Annotated[int, typer.Option("--max-clients", min=0, help="Of a new login.")] = 0,
+    service: Annotated[
+        bool,
+        typer.Option("--service", help="A new login has no password: it comes with a JSON Web Token."),
+    ] = False,
     password_stdin: PasswordOption = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -82,6 +86,7 @@ def grant(
                 "addresses": address or [],
                 "max_clients": max_clients,
                 "password": _password(password_stdin),
+                "service": service,
             },
         ),
         as_json,
@@ -91,7 +96,7 @@ def grant(
         print_json(granted.to_json())
     else:
         typer.echo(granted.dsn)
-        if granted.password is None:
+        if granted.password is None and not service:
             typer.echo(f"the login {login} was there already, with its password", err=True)
 
 

@@ -2,6 +2,8 @@
 
 An OID can be turned to a name by functions and casts that the proxy can't change, so a tenant that tries
 numbers finds the names of other tenants' schemas and roles.  Names made of a secret tell it nothing.
+
+Passwords that nobody has to know are made of it as well.
 """
 
 from __future__ import annotations
@@ -22,6 +24,12 @@ def opaque_name(kind: str, name: str, secret: str) -> str:
     """A name on the server for a tenant ("schema") or login ("role"): always the same under one secret."""
     digest = hmac.digest(secret.encode(), f"tenant_proxy {kind} {name}".encode(), hashlib.sha256)
     return f"{kind[0]}_{base64.b32encode(digest).decode().lower()[:NAME_CHARS]}"
+
+
+def server_password(login: str, secret: str) -> str:
+    """Of a service account's role on a cluster: all proxies that have the secret know it, and nobody else."""
+    digest = hmac.digest(secret.encode(), f"tenant_proxy password {login}".encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def named(document: Document, config: Config) -> Config:

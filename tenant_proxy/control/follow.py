@@ -56,7 +56,6 @@ MAX_PROBLEMS: Final = 1000
 #: "tenants" or "logins"
 Kind = str
 Row = dict[str, Any]
-_ROW_OF = {"tenants": tenant_row, "logins": login_row}
 _WORD = {"tenant": "tenants", "login": "logins"}
 
 
@@ -250,7 +249,10 @@ class Follower:
             records = await connection.fetch(f"SELECT * FROM served_{kind} WHERE name = ANY ($1)", names)
         else:
             return {}
-        return {record["name"]: _ROW_OF[kind](dict(record)) for record in records}
+        if kind == "tenants":
+            return {record["name"]: tenant_row(dict(record)) for record in records}
+        secret = self._config.secret.reveal() if self._config.secret is not None else None
+        return {record["name"]: login_row(dict(record), secret) for record in records}
 
     def _gone(self, kind: Kind, rows: dict[str, Row], names: list[str] | None) -> list[str]:
         known = self._marks[kind]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tenant_proxy.config.opaque import server_password
+
 #: columns of served_tenants that are keys of `tenants[]`
 _TENANT = (
     *("name", "cluster", "database", "schema", "isolation", "pool", "max_clients", "labels"),
@@ -31,8 +33,8 @@ def tenant_row(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def login_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Of served_logins; its secrets are in it."""
+def login_row(record: Mapping[str, Any], secret: str | None) -> dict[str, Any]:
+    """Of served_logins; its secrets are in it.  `secret` is the configuration's."""
     secrets = record["verifiers"]
     row: dict[str, Any] = {
         "name": record["name"],
@@ -42,6 +44,12 @@ def login_row(record: Mapping[str, Any]) -> dict[str, Any]:
         "addresses": list(record["addresses"]),
         "max_clients": record["max_clients"],
     }
+    if record.get("service"):  # of a catalog of before there is no such column
+        # no verifier: who guesses the password of its role on the server does not get in by it
+        row |= {"server_user": secrets[0]["server_user"]} if secrets else {}
+        if secret is not None:
+            row["server_password"] = {"value": server_password(record["name"], secret)}
+        return row
     if secrets:
         row |= {"verifier": {"value": secrets[0]["verifier"]}, "server_user": secrets[0]["server_user"]}
     if len(secrets) > 1:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.failures import Failure, not_found
-from tenant_proxy.catalog.records import CustomRole, Login, Tenant
+from tenant_proxy.catalog.records import CustomRole, Login, LoginKind, Tenant
 from tenant_proxy.catalog.states import PROVISIONED, conflict
 from tenant_proxy.catalog.store import Change, find_tenant, plain
 from tenant_proxy.config.opaque import opaque_name
@@ -144,6 +144,9 @@ async def _begin_grant(run: Run, change: Change) -> None:
             "addresses": params["addresses"] or None,
             "max_clients": params["max_clients"],
         }
+        if params.get("service"):
+            # its tokens are told by the claim that names the login
+            columns |= {"kind": LoginKind.SERVICE.value, "claims": {}}
         row = await change.insert("login", columns)
         login = logins.login_of(row)
         user = server_users(run.context.config, login.name)[0]

@@ -47,6 +47,7 @@ class DeclaredAccess(Record):
     role: str = ""
     expires_at: datetime | None = None
     addresses: list[str] = Field(default_factory=list)
+    service: bool = False
 
 
 class DeclaredPlan(Record):

@@ -13,8 +13,9 @@ from urllib.parse import quote
 from tenant_proxy.auth.scram import build_verifier, parse_verifier
 from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.failures import Failure
-from tenant_proxy.catalog.records import Access, CustomRole, Level, Login
+from tenant_proxy.catalog.records import Access, CustomRole, Level, Login, LoginKind
 from tenant_proxy.catalog.states import PROVISIONED, conflict
+from tenant_proxy.config.opaque import server_password
 from tenant_proxy.lifecycle import jobs
 from tenant_proxy.lifecycle.records import Granted, NewAccess, NewTenant, Onboarded, Rotated
 from tenant_proxy.lifecycle.rights import TABLE_RIGHTS
@@ -47,6 +48,9 @@ class AccessVerbs(TenantVerbs):
             has = await logins.accesses(connection, tenant=tenant, login=new.login)
         if has and not has[0].pending and _is_as_asked(has[0], new):
             return Granted(access=has[0], dsn=self.dsn(new.login, tenant))
+        if login is not None and new.service and login.kind is not LoginKind.SERVICE:
+            hint = "revoke it from all its tenants, and grant it anew"
+            raise Failure("exists", f'the login "{new.login}" exists, and has a password', hint=hint)
         if login is not None and new.password is not None:
             raise Failure(
                 "exists",
@@ -54,7 +58,9 @@ class AccessVerbs(TenantVerbs):
                 hint=f"change it: tenant-proxy access rotate {new.login}",
             )
         password, transient = None, {}
-        if login is None:
+        if login is None and new.service:
+            transient = {"verifier": await self._verifier(self._service_password(new.login))}
+        elif login is None:
             password = new.password or random.token_urlsafe(_PASSWORD_BYTES)
             transient = {"verifier": await self._verifier(password)}
         params: dict[str, Any] = {
@@ -64,6 +70,7 @@ class AccessVerbs(TenantVerbs):
             "expires_at": _text(new.expires_at),
             "addresses": new.addresses,
             "max_clients": new.max_clients,
+            "service": new.service,
         }
         job = await jobs.start(self.context, "grant", found, params, transient=transient, wait_s=wait_s)
         await jobs.run(self.context, job.id)
@@ -85,15 +92,21 @@ class AccessVerbs(TenantVerbs):
     ) -> Rotated:
         """A new password; the one before it is good for as long as they overlap.
 
-        With `end` there is no new one: the one before it is good no longer.
+        With `end` there is no new one: the one before it is good no longer.  A service account gets, unseen,
+        the one that is made of the configuration's `secret` now.
         """
         found = await self.login_get(login)
+        is_service = found.kind is LoginKind.SERVICE
+        if is_service and password is not None:
+            raise Failure("invalid", f'the login "{login}" is a service account, which has no password')
         accesses = await self.access_list(login=login)
         tenant = next((one.tenant for one in accesses if one.is_default), login)
         if end:
             job = await jobs.start(self.context, "retire", None, {"login": login})
             await jobs.run(self.context, job.id)
             return Rotated(login=login, dsn=self.dsn(login, tenant), job=job.id)
+        if is_service:
+            password = self._service_password(login)
         password = password or random.token_urlsafe(_PASSWORD_BYTES)
         async with self.context.store.read() as connection:
             before = await logins.secrets(connection, found.id)
@@ -101,17 +114,20 @@ class AccessVerbs(TenantVerbs):
         like = before[0].verifier if before else None
         verifier = await self._verifier(password, like)
         if any(one.verifier == verifier for one in before):
+            if is_service:
+                raise Failure("invalid", "a service account's is made of `secret`, which is the same still")
             raise Failure("invalid", "that is the password it has")
         params = {"login": login, "overlap_s": overlap_s}
         job = await jobs.start(self.context, "rotate", None, params, transient={"verifier": verifier})
         await jobs.run(self.context, job.id)
         async with self.context.store.read() as connection:
             retires = [one.retires_at for one in await logins.secrets(connection, found.id) if one.retires_at]
+        shown = None if is_service else password
         return Rotated(
             login=login,
-            password=password,
+            password=shown,
             retires_at=retires[0] if retires else None,
-            dsn=self.dsn(login, tenant, password),
+            dsn=self.dsn(login, tenant, shown),
             job=job.id,
         )
 
@@ -189,6 +205,16 @@ class AccessVerbs(TenantVerbs):
             parsed = parse_verifier(like)
             salt, iterations = parsed.salt, parsed.iterations
         return str(await asyncio.to_thread(build_verifier, password, salt=salt, iterations=iterations))
+
+    def _service_password(self, login: str) -> str:
+        secret = self.context.config.secret
+        if secret is None:
+            raise Failure(
+                "invalid",
+                "a service account's password on the server is made of the configuration's secret",
+                hint="secret: {file: …}, the same for all proxies",
+            )
+        return server_password(login, secret.reveal())
 
     def _check_login(self, new: NewAccess) -> None:
         if any(user.name == new.login for user in self.context.config.users):

@@ -55,6 +55,8 @@ class NewAccess(Record):
     max_clients: Count = 0
     password: Annotated[str | None, Field(repr=False)] = None
     """For a login that is new; made if null."""
+    service: bool = False
+    """A login that is new has no password: it logs in by JSON Web Token."""
 
 
 class Granted(Record):

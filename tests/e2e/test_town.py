@@ -11,9 +11,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, KeySet
 
+from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.catalog.records import Level, LoginKind
 from tenant_proxy.cli import main
+from tenant_proxy.config.opaque import server_password
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+from tenant_proxy.lifecycle.verbs import Verbs
 from tests.wire_client import wait_until
 
 #: a change is everywhere within this; generous, as machines that test are busy
@@ -132,3 +138,73 @@ def test_the_proxy_tells_webhooks(own_proxy, town, capsys, monkeypatch):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+async def test_a_service_account_comes_with_its_token(own_proxy, town, new_context, tmp_path):
+    """No password anywhere: the proxy makes that of its role on the server, of the configuration's secret."""
+    key = ECKey.generate_key("P-256", {"kid": "one"})
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps(KeySet([key]).as_dict(private=False)))
+    secret = {"value": "of all proxies"}
+    verbs = Verbs(await new_context(secret=secret))
+    await verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="acme"))
+    granted = await verbs.access_grant("acme", NewAccess(login="ci", level=Level.READWRITE, service=True))
+    assert granted.password is None
+    assert granted.dsn.startswith("postgresql://ci@")
+    rules = [{"user": ["ci"], "method": "jwt"}, {"method": "scram-sha-256"}]
+    jwt_keys = {"keys": str(keys), "issuer": "https://id", "audience": "databases"}
+    changes: dict[str, Any] = {
+        "clusters": town.config()["clusters"],
+        "catalog": town.config()["catalog"],
+        "tenants": [],
+        "users": [],
+        "auth": {"rules": rules, "jwt": jwt_keys},
+    }
+    proxy = own_proxy(secret=secret, **changes)
+
+    def comes_in(password: str) -> str:
+        try:
+            with psycopg.connect(
+                host=proxy.host, port=proxy.port, user="ci", password=password, dbname="acme"
+            ) as conn:
+                row = conn.execute("SELECT session_user || ' ' || current_user").fetchone()
+                return str(row[0]) if row is not None else ""
+        except psycopg.OperationalError as error:
+            return str(error)
+
+    claims = {"iss": "https://id", "aud": "databases", "sub": "ci", "exp": int(time.time()) + 600}
+    token = str(jwt.encode({"alg": "ES256", "kid": "one"}, claims, key))
+    wait_until(lambda: comes_in(token) == "ci acme_readwrite", "its token opens a backend", FOLLOWED_S)
+    assert "acme_readwrite" not in comes_in("nonsense")
+    # by password nobody gets in as it, not even with the one of its role on the server
+    made = server_password("ci", secret["value"])
+    with town.connect("ci", made) as conn:
+        assert conn.execute("SELECT current_user").fetchone() == ("ci",)
+    proxy.reload(proxy.config | {"auth": {"rules": [{"method": "scram-sha-256"}]}})
+    assert "password authentication failed" in comes_in(made)
+
+    # another secret: the role's password is the one of before until it is set anew
+    other = {"value": "another"}
+    proxy.reload(proxy.config | {"secret": other, "auth": changes["auth"]})
+    wait_until(
+        lambda: "acme_readwrite" not in comes_in(token), "the role has the password of before", FOLLOWED_S
+    )
+    with pytest.raises(Failure, match="the same still"):
+        await verbs.access_rotate("ci")
+    renewed = Verbs(await new_context(secret=other))
+    rotated = await renewed.access_rotate("ci", overlap_s=0)
+    assert rotated.password is None
+    wait_until(lambda: "acme_readwrite" in comes_in(token), "it is set anew", 2 * FOLLOWED_S)
+
+
+async def test_service_accounts_need_a_secret_and_have_no_password(verbs, new_context):
+    await verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="acme"))
+    with pytest.raises(Failure, match="secret"):
+        await verbs.access_grant("acme", NewAccess(login="ci", service=True))
+    with_secret = Verbs(await new_context(secret={"value": "x"}))
+    with pytest.raises(Failure, match="has a password"):
+        await with_secret.access_grant("acme", NewAccess(login="acme", level=Level.READONLY, service=True))
+    await with_secret.access_grant("acme", NewAccess(login="ci", service=True))
+    with pytest.raises(Failure, match="no password"):
+        await with_secret.access_rotate("ci", password="mine")
+    assert (await with_secret.login_get("ci")).kind is LoginKind.SERVICE
