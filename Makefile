@@ -107,8 +107,10 @@ soak: compile .stamps/packages
 fuzz: compile .stamps/packages
 	FUZZ_SECONDS=$(SECONDS) $(PY) -m pytest -m fuzz --timeout 7200 $(ARGS)
 
+# the tenants' life has programs of its own; ARGS is for the first one, and leaves them out
 bench: compile .stamps/packages
 	$(PY) -m loadtests $(ARGS)
+	$(if $(ARGS),,for part in 'onboard --many 1000' fleet follow estate; do $(PY) -m loadtests.$$part; done)
 
 lint: .stamps/packages
 	$(VENV)/bin/ruff check .

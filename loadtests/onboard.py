@@ -1,14 +1,18 @@
-"""From the command `tenant onboard` to the tenant's first row through the proxy.
+"""From the command `tenant onboard` to the tenant's first row through the proxy; and very many tenants.
 
-    python -m loadtests.onboard [TENANTS]
+    python -m loadtests.onboard [--tenants 10] [--many 1000] [--parallel 4] [--rounds 2]
 
 A proxy follows an empty catalog.  Timed for each tenant are the command, started afresh as a user does, and
 the time until its DSN gives a row.  Told are the median, the lowest and the highest, and the CPU time of the
 command alone.
+
+`--many` are onboarded by one process from a template of twenty tables, beside as many psql that run the SQL
+which makes the same objects, in alternating rounds.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import resource
@@ -17,22 +21,45 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import psycopg
 
+from loadtests.fleet import TABLES, tables, timed, told
 from loadtests.follow import Proxy
+from loadtests.postgres import SETTINGS
+from tenant_proxy.auth.scram import build_verifier
 from tenant_proxy.catalog import migrate
-from tenant_proxy.devel.postgres import Server
+from tenant_proxy.catalog.records import Plan, Spec
+from tenant_proxy.config.schema import Config
+from tenant_proxy.devel.postgres import Server, client_environment
+from tenant_proxy.lifecycle.context import Context
+from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+from tenant_proxy.lifecycle.rights import schema_rights
+from tenant_proxy.lifecycle.verbs import Verbs
 
 TENANTS = 10
 FIRST_ROW_S = 30.0
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else TENANTS
+    parser = argparse.ArgumentParser(prog="python -m loadtests.onboard", description=__doc__)
+    parser.add_argument("--tenants", type=int, default=TENANTS)
+    parser.add_argument("--many", type=int, default=0)
+    parser.add_argument("--parallel", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2)
+    asked = parser.parse_args()
+    if asked.tenants:
+        one_by_one(asked.tenants)
+    if asked.many:
+        with Server(settings=SETTINGS | {"max_locks_per_transaction": "512"}) as server:
+            asyncio.run(many(server, asked.many // asked.rounds, asked.parallel, asked.rounds))
+
+
+def one_by_one(count: int) -> None:
     with Server() as server, tempfile.TemporaryDirectory() as name:
         proxy = Proxy(Path(name), _config(server))
         try:
@@ -90,6 +117,81 @@ def _onboard(folder: Path, name: str) -> tuple[float, float, float]:
             time.sleep(0.005)
     cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
     return command, time.monotonic() - began, cpu
+
+
+# --- very many ------------------------------------------------------------------------------------------
+
+
+async def many(server: Server, count: int, parallel: int, rounds: int) -> None:
+    """`count` a round, each way."""
+    config = await asyncio.to_thread(_config, server)
+    with psycopg.connect(server.dsn(database="app"), autocommit=True) as conn:
+        conn.execute(f"CREATE SCHEMA pattern; {tables('pattern.')}")
+    measured: dict[str, list[tuple[float, float]]] = {"psql": [], "tenant onboard": []}
+    async with await Context.open(Config.model_validate(config), connections=parallel + 1) as context:
+        verbs = Verbs(context)
+        await verbs.plan_put(Plan(name="standard", spec=Spec(template="pattern")))
+        # the first makes the script of the template
+        await verbs.tenant_onboard(NewTenant(name="first", plan="standard"), NewAccess(login="first"))
+
+        async def ours(first: int) -> None:
+            names = iter(range(first, first + count))
+
+            async def share() -> None:
+                for number in names:
+                    new = NewTenant(name=f"t{number}", plan="standard")
+                    await verbs.tenant_onboard(new, NewAccess(login=f"t{number}"))
+
+            await asyncio.gather(*(share() for _ in range(parallel)))
+
+        for number in range(rounds):
+            # the catalogs grow, so each is first in turn
+            ways = [
+                ("psql", partial(_by_psql, server, number * count, count, parallel)),
+                ("tenant onboard", partial(ours, number * count)),
+            ]
+            for name, way in ways if number % 2 else reversed(ways):
+                measured[name].append(await timed(server, way))
+    told(f"{count} tenants of {TABLES} tables, {parallel} at once", measured, count)
+
+
+async def _by_psql(server: Server, first: int, count: int, parallel: int) -> None:
+    """As a person would write it who knows what roles a tenant takes."""
+    verifier = build_verifier("secret")
+    with tempfile.TemporaryDirectory() as name:
+        running = []
+        for share in range(parallel):
+            script = Path(name) / str(share)
+            script.write_text(
+                "".join(_by_hand(f"b{n}", verifier) for n in range(first + share, first + count, parallel))
+            )
+            command = [
+                str(server.install.tool("psql")),
+                "-X",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-f",
+                str(script),
+            ]
+            running.append(
+                await asyncio.create_subprocess_exec(
+                    *command, server.dsn(database="app"), env=client_environment()
+                )
+            )
+        for process in running:
+            assert await process.wait() == 0
+
+
+def _by_hand(name: str, verifier: str) -> str:
+    owner, readwrite, readonly = (f"{name}_{kind}" for kind in ("owner", "readwrite", "readonly"))
+    made = "".join(f"CREATE ROLE {role} NOLOGIN;" for role in (owner, readwrite, readonly))
+    granted = ";".join(schema_rights(name, owner, readwrite, readonly))
+    return (
+        f"BEGIN;{made}CREATE SCHEMA {name} AUTHORIZATION {owner};{granted};COMMIT;\n"
+        f"BEGIN;SET LOCAL ROLE {owner};SET LOCAL search_path = {name};{tables()}COMMIT;\n"
+        f"BEGIN;CREATE ROLE {name} LOGIN NOINHERIT PASSWORD '{verifier}';GRANT {owner} TO {name};COMMIT;\n"
+    )
 
 
 if __name__ == "__main__":

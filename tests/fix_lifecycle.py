@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from tenant_proxy.config.schema import Config
 from tenant_proxy.lifecycle.context import Context
@@ -68,10 +69,10 @@ class Town:
                 )
             ]
             for name in own:
-                conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+                conn.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
             for name in self.roles_everywhere(conn):
-                conn.execute(f'DROP OWNED BY "{name}" CASCADE')
-                conn.execute(f'DROP ROLE "{name}"')
+                conn.execute(SQL("DROP OWNED BY {} CASCADE").format(Identifier(name)))
+                conn.execute(SQL("DROP ROLE {}").format(Identifier(name)))
 
     @staticmethod
     def roles_everywhere(conn: psycopg.Connection) -> list[str]:

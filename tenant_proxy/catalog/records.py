@@ -12,7 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.states import State
-from tenant_proxy.config.schema import Count, Isolation, PgName, Policy, Pool, TenantName, merged
+from tenant_proxy.config.schema import (
+    NAME_PATTERN,
+    Count,
+    Isolation,
+    PgName,
+    Policy,
+    Pool,
+    TenantName,
+    merged,
+)
 
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
@@ -303,9 +312,19 @@ def parse(model: type[RecordT], value: Mapping[str, Any]) -> RecordT:
         raise invalid(error) from None
 
 
+#: pydantic's words for what people get wrong most -> ours
+_SAID = {
+    "extra_forbidden": "there is no such key",
+    "missing": "is missing",
+    "string_pattern_mismatch": "takes lower-case letters, digits, _ and -, 63 at most",
+}
+
+
 def invalid(error: ValidationError) -> Failure:
-    problems = [
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_input=False)
-    ]
+    problems = []
+    for problem in error.errors(include_url=False, include_input=False):
+        kind, said = problem["type"], problem["msg"]
+        if kind != "string_pattern_mismatch" or problem["ctx"]["pattern"] == NAME_PATTERN:
+            said = _SAID.get(kind, said)
+        problems.append(f"{'.'.join(map(str, problem['loc']))}: {said}")
     return Failure("invalid", problems[0], detail="; ".join(problems[1:]))

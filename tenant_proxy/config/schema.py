@@ -23,7 +23,8 @@ Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: a name of a role, schema or database: PostgreSQL cuts identifiers at 63 bytes
 PgName = Annotated[str, Field(min_length=1, max_length=63)]
-TenantName = Annotated[str, Field(pattern=r"^[a-z0-9_][a-z0-9_-]{0,62}$")]
+NAME_PATTERN: Final = r"^[a-z0-9_][a-z0-9_-]{0,62}$"
+TenantName = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 #: database names that mean the admin console
 ADMIN_DATABASES: Final = ("tenant_proxy", "pgbouncer")

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+import orjson
 
 from tenant_proxy.config.schema import Config
 
@@ -33,6 +34,6 @@ async def connect(config: Config, application: str, **options: Any) -> Connectio
         **options,
     )
     await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads, format="text"
+        "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=orjson.loads, format="text"
     )
     return connection

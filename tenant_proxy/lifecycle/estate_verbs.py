@@ -94,7 +94,7 @@ class EstateVerbs(TenantVerbs):
         if pass_phrase is not None:
             self.context.secrets[job.id] = pass_phrase
         try:
-            return await jobs.run(self.context, job.id)
+            return await jobs.run(self.context, job)
         finally:
             self.context.secrets.pop(job.id, None)
 
@@ -133,7 +133,7 @@ class EstateVerbs(TenantVerbs):
             raise conflict(tenant.name, tenant.state, "a clone is a new tenant")
         params = {"source": source.id, "accept": accept, "spec": await self._bare_spec(tenant)}
         job = await jobs.start(self.context, "clone", tenant, params, wait_s=wait_s)
-        return await jobs.run(self.context, job.id)
+        return await jobs.run(self.context, job)
 
     async def tenant_move(self, name: str, cluster: str, *, wait_s: float = WAIT_S) -> Job:
         """To another cluster.  Where it was, it is kept until `tenant_move_confirm`."""
@@ -144,7 +144,7 @@ class EstateVerbs(TenantVerbs):
                 return found  # it is there
         job = await jobs.start(self.context, "move", tenant, {"cluster": cluster}, wait_s=wait_s)
         try:
-            return await jobs.run(self.context, job.id)
+            return await jobs.run(self.context, job)
         except Failure:
             stopped = await jobs.job(self.context, job.id)
             if stopped.state is JobState.FAILED and stopped.position < _SWITCHED:
@@ -168,7 +168,7 @@ class EstateVerbs(TenantVerbs):
             "kept": moved.data["kept"],
         }
         job = await jobs.start(self.context, "forget", tenant, params, wait_s=wait_s)
-        return await jobs.run(self.context, job.id)
+        return await jobs.run(self.context, job)
 
     async def _last_move(self, tenant: Tenant) -> Job | None:
         async with self.context.store.read() as connection:
@@ -196,7 +196,7 @@ class EstateVerbs(TenantVerbs):
             raise conflict(name, tenant.state, "a draft adopts a schema")
         params = {"spec": await self._bare_spec(tenant), "logins": list(logins), "accept": accept}
         job = await jobs.start(self.context, "adopt", tenant, params, wait_s=wait_s)
-        return await jobs.run(self.context, job.id)
+        return await jobs.run(self.context, job)
 
     # --- for good
 
@@ -207,7 +207,7 @@ class EstateVerbs(TenantVerbs):
         tenant = await self.context.store.tenant(name)
         params = {"at_once": at_once, "cascade": cascade}
         job = await jobs.start(self.context, "erase", tenant, params, wait_s=wait_s)
-        return await jobs.run(self.context, job.id)
+        return await jobs.run(self.context, job)
 
     async def erasure_record(self, name: str) -> dict[str, Any]:
         """The record of the last tenant of this name that was erased."""
@@ -227,7 +227,7 @@ class EstateVerbs(TenantVerbs):
         """`up`, `down` or `exec`, with the parameters of `migrating`; the job's result is the report."""
         given = {key: value for key, value in params.items() if value is not None}
         job = await jobs.start(self.context, "migrate", None, {"what": what, **given}, wait_s=wait_s)
-        return await jobs.run(self.context, job.id)
+        return await jobs.run(self.context, job)
 
     async def migrate_status(
         self, directory: str, tenants: Sequence[str] = ()

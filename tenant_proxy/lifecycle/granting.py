@@ -73,7 +73,7 @@ class AccessVerbs(TenantVerbs):
             "service": new.service,
         }
         job = await jobs.start(self.context, "grant", found, params, transient=transient, wait_s=wait_s)
-        await jobs.run(self.context, job.id)
+        await jobs.run(self.context, job)
         (access,) = await self.access_list(tenant=tenant, login=new.login)
         return Granted(
             access=access, password=password, dsn=self.dsn(new.login, tenant, password), job=job.id
@@ -85,7 +85,7 @@ class AccessVerbs(TenantVerbs):
         if not await self.access_list(tenant=tenant, login=login):
             return
         job = await jobs.start(self.context, "revoke", found, {"login": login}, wait_s=wait_s)
-        await jobs.run(self.context, job.id)
+        await jobs.run(self.context, job)
 
     async def access_rotate(
         self, login: str, *, password: str | None = None, overlap_s: float = OVERLAP_S, end: bool = False
@@ -103,7 +103,7 @@ class AccessVerbs(TenantVerbs):
         tenant = next((one.tenant for one in accesses if one.is_default), login)
         if end:
             job = await jobs.start(self.context, "retire", None, {"login": login})
-            await jobs.run(self.context, job.id)
+            await jobs.run(self.context, job)
             return Rotated(login=login, dsn=self.dsn(login, tenant), job=job.id)
         if is_service:
             password = self._service_password(login)
@@ -119,7 +119,7 @@ class AccessVerbs(TenantVerbs):
             raise Failure("invalid", "that is the password it has")
         params = {"login": login, "overlap_s": overlap_s}
         job = await jobs.start(self.context, "rotate", None, params, transient={"verifier": verifier})
-        await jobs.run(self.context, job.id)
+        await jobs.run(self.context, job)
         async with self.context.store.read() as connection:
             retires = [one.retires_at for one in await logins.secrets(connection, found.id) if one.retires_at]
         shown = None if is_service else password
@@ -168,7 +168,7 @@ class AccessVerbs(TenantVerbs):
                 )
         found = await self.context.store.tenant(tenant)
         job = await jobs.start(self.context, "role", found, {"role": name, "grants": rights}, wait_s=WAIT_S)
-        await jobs.run(self.context, job.id)
+        await jobs.run(self.context, job)
         return next(role for role in await self.role_list(tenant) if role.name == name)
 
     async def role_list(self, tenant: str) -> list[CustomRole]:
@@ -182,7 +182,7 @@ class AccessVerbs(TenantVerbs):
         if roles:
             params = {"role": name, "server_role": roles[0].server_role}
             job = await jobs.start(self.context, "unrole", found, params, wait_s=WAIT_S)
-            await jobs.run(self.context, job.id)
+            await jobs.run(self.context, job)
 
     # --- all in one
 

@@ -1,7 +1,7 @@
 """Work of several steps that survives whoever does it.
 
     job = await start(context, "provision", tenant, {"…": …})     # a row, in one transaction
-    job = await run(context, job.id)                              # here, until it is done or undone
+    job = await run(context, job)                                 # here, until it is done or undone
 
 A *step* is a pair do/undo.  Both may be run again: whoever goes on with a job does not know whether its last
 step was done or only begun.  After each the row says so, and what the catalog has to say of it (`record`) is
@@ -193,8 +193,8 @@ async def _insert(
 ) -> Job:
     async with context.store.change(context.actor) as change:
         row = await change.connection.fetchrow(
-            """INSERT INTO job (kind, tenant, tenant_name, actor, params, lease_owner, lease_until)
-               VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)) RETURNING *""",
+            """INSERT INTO job (kind, tenant, tenant_name, actor, params, attempts, lease_owner, lease_until)
+               VALUES ($1, $2, $3, $4, $5, 1, $6, now() + make_interval(secs => $7)) RETURNING *""",
             kind.name,
             None if tenant is None else tenant.id,
             "" if tenant is None else tenant.name,
@@ -261,17 +261,19 @@ async def finish(context: Context, number: int, wait_s: float) -> Job:
 # --- running -------------------------------------------------------------------------------------
 
 
-async def run(context: Context, number: int, *, undo: bool = False) -> Job:
+async def run(context: Context, given: int | Job, *, undo: bool = False) -> Job:
     """Works on a job until it ends; the ended job.
 
-    With `undo` it is undone, even if nothing is wrong with it.  Failure where it failed (`job` tells which),
-    or where somebody else is at work on it.
+    One that `start` has just given, with the lease that this process holds, need not be taken first.  With
+    `undo` it is undone, even if nothing is wrong with it.  Failure where it failed (`job` tells which), or
+    where somebody else is at work on it.
     """
+    number = given if isinstance(given, int) else given.id
     if number in context.running:
         raise _taken(number, "this process")
     context.running.add(number)
     try:
-        job = await _take(context, number, undo=undo)
+        job = await _take(context, number, undo=undo) if isinstance(given, int) else given
         return await _run(context, job) if job.is_open else job
     finally:
         context.running.discard(number)

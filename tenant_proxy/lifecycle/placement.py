@@ -42,7 +42,11 @@ async def choose(context: Context, tenant: str, labels: Mapping[str, str], wante
         if labels.get(REGION) in (None, cluster.labels.get(REGION))
     ]
     if not fitting_ones:
-        raise Failure("forbidden", f'no cluster is in region {labels[REGION]}, where "{tenant}" must stay')
+        raise Failure(
+            "forbidden",
+            f'no cluster is in region {labels[REGION]}, where "{tenant}" must stay',
+            hint="the labels of a cluster are in the configuration: clusters[].labels.region",
+        )
     if len(fitting_ones) == 1:
         return fitting_ones[0]
     async with context.store.read() as connection:

@@ -192,7 +192,7 @@ class TenantVerbs:
         if tenant.state in PROVISIONED:
             params["repair"] = True
         job = await jobs.start(self.context, "provision", tenant, params, wait_s=wait_s)
-        await jobs.run(self.context, job.id)
+        await jobs.run(self.context, job)
         return await self.context.store.tenant(name)
 
     async def tenant_activate(self, name: str) -> Tenant:

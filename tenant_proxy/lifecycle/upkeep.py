@@ -71,7 +71,7 @@ async def upkeep(context: Context) -> list[str]:
         with suppress(Failure):
             tenant = await context.store.tenant(row["name"])
             job = await jobs.start(context, "erase", tenant)
-            await jobs.run(context, job.id)
+            await jobs.run(context, job)
             done.append(f"tenant {row['name']} was erased")
     done += await webhooks.deliver(context)
     return done

@@ -28,7 +28,7 @@ async def test_answers_are_as_declared(api):
 
 
 def fuzz(url: str, token: str, seconds: float) -> int:
-    """One operation after the other, a few requests each, until the time is over; how many rounds were whole."""
+    """One operation after the other, a few requests each, until the time is over; the whole rounds."""
     import schemathesis
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from schemathesis.checks import load_all_checks, not_a_server_error

@@ -179,7 +179,7 @@ async def test_a_service_account_comes_with_its_token(own_proxy, town, new_conte
     # by password nobody gets in as it, not even with the one of its role on the server
     made = server_password("ci", secret["value"])
     with town.connect("ci", made) as conn:
-        assert conn.execute("SELECT current_user").fetchone() == ("ci",)
+        assert conn.execute("SELECT session_user").fetchone() == ("ci",)
     proxy.reload(proxy.config | {"auth": {"rules": [{"method": "scram-sha-256"}]}})
     assert "password authentication failed" in comes_in(made)
 

@@ -92,6 +92,9 @@ def test_errors_are_lines_with_a_hint(run):
     assert "NAME=VALUE" in run("tenant create beta --label x", 2)
     assert "no time" in run("access grant acme x --expires soon", 2)
     assert "no job" in run("job show 99", 1)
+    assert "name: takes lower-case letters, digits" in run("tenant create Beta", 1)
+    assert "nonsense: there is no such key" in run("tenant create beta --set nonsense=1", 1)
+    assert "clusters[].labels.region" in run("tenant create beta --label region=mars", 1)
 
 
 def test_the_catalog_away_is_said_in_a_line(run, tmp_path, monkeypatch):

@@ -23,6 +23,8 @@ async def show(ctx: AdminContext) -> AdminResult:
     if ctx.config.catalog.dsn is None:
         return table(COLUMNS, [{"state": "none"}])
     shown = await ctx.call("control", "catalog")
+    if not shown:  # it has not heard yet that there is one
+        return table(COLUMNS, [{"state": "not read yet"}])
     state = "followed" if shown["connected"] else "away" if shown["synced"] else "not read yet"
     row = {**shown, "state": state, "unusable": "", "problem": shown["error"]}
     problems = [
