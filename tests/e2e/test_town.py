@@ -20,6 +20,7 @@ from tenant_proxy.cli import main
 from tenant_proxy.config.opaque import server_password
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
+from tests.fix_proxy import PASSWORDS
 from tests.wire_client import wait_until
 
 #: a change is everywhere within this; generous, as machines that test are busy
@@ -157,7 +158,7 @@ async def test_a_service_account_comes_with_its_token(own_proxy, town, new_conte
         "clusters": town.config()["clusters"],
         "catalog": town.config()["catalog"],
         "tenants": [],
-        "users": [],
+        "users": [{"name": "admin", "admin": True, "password": {"value": PASSWORDS["admin"]}}],
         "auth": {"rules": rules, "jwt": jwt_keys},
     }
     proxy = own_proxy(secret=secret, **changes)
