@@ -14,8 +14,8 @@ from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
 #: of each operation in one round
 EXAMPLES = 10
-#: watched for ten minutes where they are given a job that goes on
-ENDLESS = {"job_events"}
+#: it watches a job for ten minutes; it takes what is no JSON (see test_estates)
+NOT_TRIED = {"job_events", "archive_put"}
 
 
 @pytest.mark.fuzz
@@ -53,7 +53,7 @@ def fuzz(url: str, token: str, seconds: float) -> int:
     deadline, rounds = time.monotonic() + seconds, 0
     while True:
         for operation in operations:
-            if operation.definition.raw["operationId"] in ENDLESS:
+            if operation.definition.raw["operationId"] in NOT_TRIED:
                 continue
             if time.monotonic() > deadline and rounds:
                 return rounds

@@ -211,10 +211,7 @@ def killed(town: Town, scenario: Scenario, name: str, point: str) -> None:
     assert status == KILLED, f"not killed at {point}"
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("kind", SCENARIOS)
-def test_killed_at_every_point(town, kind):
-    scenario = SCENARIOS[kind]
+def kill_everywhere(town: Town, scenario: Scenario) -> None:
     for number, point in enumerate(points(town, scenario), start=1):
         name = f"p{number}"
         in_verbs(town, partial(scenario.before, name=name))
@@ -229,3 +226,9 @@ def test_killed_at_every_point(town, kind):
             assert (await verbs.audit_verify()).ok
 
         in_verbs(town, go_on)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", SCENARIOS)
+def test_killed_at_every_point(town, kind):
+    kill_everywhere(town, SCENARIOS[kind])
