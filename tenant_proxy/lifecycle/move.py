@@ -1,9 +1,10 @@
 """The job that moves a tenant to another cluster, and the one that forgets it where it was.
 
-Clients are refused while it runs (the tenant is suspended), and what still runs ends.  The source's tables
-are locked against writers from before the snapshot until the schema there has another name, so no row is
-written that does not come along.  The copy is checked table by table before the catalog is told; then logins
-are made there.  What was the tenant's on the source is kept, under another name, until `forget`.
+Clients wait at their login while it runs, as long as a login may take (the tenant is suspended), and what
+still runs ends.  The source's tables are locked against writers from before the snapshot until the schema
+there has another name, so no row is written that does not come along.  The copy is checked table by table
+before the catalog is told; then logins are made there.  What was the tenant's on the source is kept, under
+another name, until `forget`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tenant_proxy.lifecycle.jobs import Kind, Run, Step
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import fitting, ident, literal, script
 from tenant_proxy.lifecycle.tools import Database
+from tenant_proxy.tenancy.records import MOVING
 
 if TYPE_CHECKING:
     import asyncpg
@@ -78,7 +80,7 @@ async def _suspend(tenant: Tenant, change: Change) -> None:
     if tenant.state is State.ACTIVE:
         now = await change.connection.fetchval("SELECT now()")
         await change.update_tenant(
-            tenant, "tenant.suspend", state="suspended", suspended_at=now, reason="it is being moved"
+            tenant, "tenant.suspend", state="suspended", suspended_at=now, reason=MOVING
         )
 
 

@@ -27,6 +27,7 @@ from tenant_proxy.net.tls import ALPN, TlsLayer
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.entries import METHOD
+from tenant_proxy.relay.moving import Moving
 from tenant_proxy.relay.session import ServerInfo, Session
 from tenant_proxy.tenancy.registry import Login, Route, TenantInfo
 from tenant_proxy.tenancy.startup import request_settings, startup_settings
@@ -91,6 +92,7 @@ class Attempt:
         "started",
         "tls",
         "tls_done",
+        "waited",
     )
 
     def __init__(self) -> None:
@@ -112,6 +114,8 @@ class Attempt:
         self.negotiation = b""
         #: the raw packet, by which admissions are remembered
         self.raw = b""
+        #: for the tenant to be moved
+        self.waited = False
 
 
 class Logins:
@@ -121,6 +125,7 @@ class Logins:
         self._worker = worker
         self._attempts: dict[int, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._moving = Moving(worker, self._attempts, self._authenticated, self.refuse)
         #: what plain connections with these startup packets got before; emptied by a reload
         self._admissions: dict[bytes, Admission] = {}
         #: figures
@@ -422,6 +427,9 @@ class Logins:
         if auth.tenants is not None and tenant.name not in auth.tenants:
             raise errors.no_such_tenant(tenant.name, "of the token's tenants")
         if tenant.suspended is not None:
+            if self._moving.may_wait(attempt, tenant):
+                self._later(client, self._moving.wait(client, attempt, reply, tenant.name))
+                return
             raise errors.tenant_suspended(tenant.name, tenant.suspended)
         self._take_place(admission.places)
         pool = worker.pools.of(

@@ -20,6 +20,7 @@ from tenant_proxy.cli import main
 from tenant_proxy.config.opaque import server_password
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
+from tenant_proxy.tenancy.records import MOVING
 from tests.fix_proxy import PASSWORDS
 from tests.wire_client import wait_until
 
@@ -196,6 +197,46 @@ async def test_a_service_account_comes_with_its_token(own_proxy, town, new_conte
     rotated = await renewed.access_rotate("ci", overlap_s=0)
     assert rotated.password is None
     wait_until(lambda: "acme_readwrite" in comes_in(token), "it is set anew", 2 * FOLLOWED_S)
+
+
+def test_logins_wait_while_a_tenant_is_moved(own_proxy, town, capsys, monkeypatch):
+    proxy = own_proxy(
+        clusters=town.config()["clusters"],
+        catalog=town.config()["catalog"],
+        tenants=[],
+        users=[],
+        timeouts={"login_s": 6},
+    )
+    monkeypatch.setenv("TENANT_PROXY_CONFIG", str(proxy.config_path))
+
+    def command(text: str) -> str:
+        assert main(text.split()) == 0
+        return capsys.readouterr().out.strip()
+
+    dsn = command("tenant onboard acme")
+    wait_until(lambda: served(dsn) is None, "it is served", FOLLOWED_S)
+    main(["tenant", "suspend", "acme", "--reason", "unpaid"])
+    wait_until(lambda: "unpaid" in (served(dsn) or ""), "others are refused at once", FOLLOWED_S)
+    main(["tenant", "suspend", "acme", "--reason", MOVING])
+    time.sleep(1)
+    answers: list[str | None] = []
+    waiting = [threading.Thread(target=lambda: answers.append(served(dsn))) for _ in range(3)]
+    for thread in waiting:
+        thread.start()
+    time.sleep(1)
+    assert answers == []
+    main(["tenant", "resume", "acme"])
+    for thread in waiting:
+        thread.join(10)
+    assert answers == [None] * 3
+    # no longer than a login may take
+    main(["tenant", "suspend", "acme", "--reason", MOVING])
+    wait_until(lambda: MOVING in (served(dsn) or ""), "it is said why", 3 * FOLLOWED_S)
+    # whoever gives up while it waits leaves nothing behind
+    with pytest.raises(psycopg.OperationalError, match="timeout"):
+        psycopg.connect(dsn, connect_timeout=2)
+    main(["tenant", "resume", "acme"])
+    wait_until(lambda: served(dsn) is None, "it is served again", FOLLOWED_S)
 
 
 async def test_service_accounts_need_a_secret_and_have_no_password(verbs, new_context):
