@@ -176,11 +176,13 @@ def _serve(sock: socket.socket, supervisor: int) -> None:
     raise_fd_limit()
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
+    gc.disable()  # all of what is made now stays
     for module in ENTRIES.values():
         importlib.import_module(module)
     # what is never collected is never written to, and stays shared
     gc.collect()
     gc.freeze()
+    gc.enable()
     _show_as(["tenant-proxy:", "nursery"])
     while True:
         message, files, _, _ = socket.recv_fds(sock, MESSAGE_BYTES, MAX_FILES)

@@ -24,5 +24,5 @@ def serve(
     # imported here: the other commands start without the machinery of processes
     from tenant_proxy.supervisor import run
 
-    gc.set_threshold(700, 10, 10)  # Python's own: this one stays
+    gc.set_threshold(20_000, 20, 100)  # as its workers have: this one stays
     raise typer.Exit(run(config, pidfile=pidfile))
