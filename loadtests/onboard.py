@@ -157,7 +157,7 @@ async def many(server: Server, count: int, parallel: int, rounds: int) -> None:
 
 async def _by_psql(server: Server, first: int, count: int, parallel: int) -> None:
     """As a person would write it who knows what roles a tenant takes."""
-    verifier = build_verifier("secret")
+    verifier = str(build_verifier("secret"))
     with tempfile.TemporaryDirectory() as name:
         running = []
         for share in range(parallel):

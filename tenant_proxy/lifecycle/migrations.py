@@ -131,11 +131,11 @@ async def standings(members: Sequence[Member], migrations: Sequence[Migration]) 
                 Standing(
                     tenant=member.tenant,
                     version=max(mine, default=None),
-                    pending=[version for version in files if version not in mine],
-                    changed=[
+                    pending=tuple(version for version in files if version not in mine),
+                    changed=tuple(
                         v for v, (_, checksum) in mine.items() if v in files and files[v].checksum != checksum
-                    ],
-                    unknown=[version for version in mine if version not in files],
+                    ),
+                    unknown=tuple(version for version in mine if version not in files),
                 )
             )
     return sorted(result, key=lambda one: one.tenant)

@@ -145,8 +145,8 @@ class Standing(Record):
     tenant: str
     version: int | None
     """The last that it has had."""
-    pending: list[int]
-    changed: list[int] = Field(default_factory=list)
+    pending: tuple[int, ...]
+    changed: tuple[int, ...] = ()
     """Versions whose file is another than when it was applied."""
-    unknown: list[int] = Field(default_factory=list)
+    unknown: tuple[int, ...] = ()
     """Versions that have no file."""

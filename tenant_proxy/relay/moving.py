@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from tenant_proxy.errors import ProxyError
-from tenant_proxy.tenancy.records import MOVING
+from tenant_proxy.errors import MOVING, ProxyError
 
 if TYPE_CHECKING:
     from tenant_proxy.relay.login import Attempt

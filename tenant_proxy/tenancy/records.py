@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -153,10 +153,6 @@ class Served:
     gone_logins: list[str] = field(default_factory=list)
     #: there is nothing but this
     whole: bool = True
-
-
-#: why a tenant is suspended while it is moved to another cluster: its logins wait
-MOVING: Final = "it is being moved"
 
 
 class Builder:

@@ -113,13 +113,13 @@ async def test_migrations(api, town, tmp_path: Path):
     (directory / "V001__notes.down.sql").write_text("DROP TABLE note")
     standings, versions = await client.migrate_status(str(directory))
     assert [(one.version, one.name) for one in versions] == [(1, "notes")]
-    assert {one.tenant: one.pending for one in standings} == {"acme": [1], "beta": [1]}
+    assert {one.tenant: one.pending for one in standings} == {"acme": (1,), "beta": (1,)}
     job = await client.migrate("up", directory=str(directory), tenants=["acme"])
     assert job.result is not None
     assert job.result["done"] == 1
     await client.migrate("up", directory=str(directory))
     standings, _ = await client.migrate_status(str(directory), ["beta"])
-    assert [(one.tenant, one.version, one.pending) for one in standings] == [("beta", 1, [])]
+    assert [(one.tenant, one.version, one.pending) for one in standings] == [("beta", 1, ())]
     (directory / "V002__wrong.up.sql").write_text("CREATE TABLE note (id int)")
     with pytest.raises(Failure, match="tenants failed"):
         await client.migrate("up", directory=str(directory))

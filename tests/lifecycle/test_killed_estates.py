@@ -45,7 +45,7 @@ def scenarios(folder: Path) -> dict[str, Scenario]:
     async def legacy(verbs: Verbs, name: str) -> None:
         async with verbs.context.admin("main") as connection:
             await connection.execute(f"CREATE SCHEMA old_{name}; CREATE TABLE old_{name}.t (id int)")
-        await verbs.tenant_create(NewTenant(name=name, schema=f"old_{name}"))
+        await verbs.tenant_create(NewTenant(name=name, schema_=f"old_{name}"))
 
     async def adopt(verbs: Verbs, name: str) -> None:
         await verbs.tenant_adopt(name, accept=True)
@@ -78,7 +78,7 @@ def scenarios(folder: Path) -> dict[str, Scenario]:
 
     async def is_migrated(verbs: Verbs, name: str, town: Town) -> None:
         standings, _ = await verbs.migrate_status(str(folder), [name])
-        assert [one.pending for one in standings] == [[]]
+        assert [one.pending for one in standings] == [()]
         with town.connect() as conn:
             conn.execute(f"SELECT FROM {name}.note")
 
