@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from tenant_proxy.api.callers import Callers, Unauthenticated
 from tenant_proxy.api.once import once, request_hash
@@ -151,6 +152,8 @@ class Guarded(APIRoute):
                 response = problem(413, "too_large", f"the body has more than {error.longest} bytes")
             except Failure as failure:
                 response = problem_of(failure)
+            except ClientDisconnect:  # nobody reads it, but the log
+                response = problem(400, "malformed", "the body has not come whole")
             except _AWAY:
                 response = problem_of(Failure("unavailable", "the catalog can't be reached"))
             except Exception as error:  # the place is enough to find it; the text may hold what it should not

@@ -87,6 +87,8 @@ def shown(value: Any) -> Any:
         hidden = {
             "password": "q0Jx…",
             "secret": "tpx_7Hk…",
+            "path": "/var/lib/tenant_proxy/archives/beta.tar",
+            "directory": "/var/lib/tenant_proxy/migrations/5f70…",
             "dsn": "postgresql://alice:q0Jx…@127.0.0.1:6432/acme",
         }
         return {
