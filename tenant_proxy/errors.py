@@ -222,9 +222,6 @@ def no_such_tenant(name: str, rule: str) -> ProxyError:
     )
 
 
-MOVING = "it is being moved"  # to another cluster: the reason for which it is suspended meanwhile
-
-
 def tenant_suspended(name: str, reason: str) -> ProxyError:
     """Told only to those who have proved who they are."""
     return ProxyError(

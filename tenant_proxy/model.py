@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+#: the reason for which a tenant is suspended while it is moved to another cluster
+MOVING: Final = "it is being moved"
 
 
 class Effect(enum.IntFlag):

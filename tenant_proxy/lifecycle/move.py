@@ -20,7 +20,6 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Tenant
 from tenant_proxy.catalog.states import State, conflict
 from tenant_proxy.catalog.store import Change, find_tenant
-from tenant_proxy.errors import MOVING
 from tenant_proxy.lifecycle import access, erasing, ledger, placement, restore, rights
 from tenant_proxy.lifecycle.archive import Manifest
 from tenant_proxy.lifecycle.estates import database_of, estate_of, failing, reporting
@@ -31,6 +30,7 @@ from tenant_proxy.lifecycle.jobs import Kind, Run, Step
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import fitting, ident, literal, script
 from tenant_proxy.lifecycle.tools import Database
+from tenant_proxy.model import MOVING
 
 if TYPE_CHECKING:
     import asyncpg

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from tenant_proxy.errors import MOVING, ProxyError
+from tenant_proxy.errors import ProxyError
+from tenant_proxy.model import MOVING
 
 if TYPE_CHECKING:
     from tenant_proxy.relay.login import Attempt

@@ -18,9 +18,9 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Level, LoginKind
 from tenant_proxy.cli import main
 from tenant_proxy.config.opaque import server_password
-from tenant_proxy.errors import MOVING
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
+from tenant_proxy.model import MOVING
 from tests.fix_proxy import PASSWORDS
 from tests.wire_client import wait_until
 
