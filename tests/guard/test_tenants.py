@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(180)
 NEEDING = by_group(entry for entry in attacks() if entry.needs == "shims")
 TALKS = by_group(legitimate())
 
-#: functions that are the proxy's own here, and reach sessions of one's own role alone (tests/e2e/test_own_session.py)
+#: the proxy's own here, and for sessions of one's own role alone (tests/e2e/test_own_session.py)
 SIGNALS = re.compile(r"(tp_catalog\.)?pg_(?:terminate|cancel)_backend")
 
 
