@@ -12,6 +12,7 @@ from tenant_proxy.guard.parse import Unreadable, parse
 from tenant_proxy.guard.source import quoted_name
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, location_of, strings
 from tenant_proxy.model import Effect
+from tenant_proxy.shims.names import CATALOG
 
 _OPAQUE: Final = int(Effect.OPAQUE)
 _MISSING: Final = object()
@@ -177,6 +178,9 @@ def lookup(w: Walk, parts: list[str], location: int) -> Fact | None:
         w.effects |= _OPAQUE
         return None
     schema = parts[-2] if len(parts) > 1 else ""
+    if schema == CATALOG:
+        # code that is read back (relay.code): what the server has it call was turned to this
+        return FUNCTIONS.get(name)
     if schema in ("", "pg_catalog"):
         fact = FUNCTIONS.get(name, _MISSING)
         if fact is None:

@@ -34,6 +34,7 @@ from tenant_proxy.relay.code_catalogs import (
     open_transactions,
     read_catalogs,
 )
+from tenant_proxy.shims.names import CATALOG, INFORMATION, LISTING, SYSTEM
 from tenant_proxy.tenancy.registry import TenantInfo
 
 if TYPE_CHECKING:
@@ -416,7 +417,9 @@ class Code:
             role=tenant.role,
             roles=sorted(visit.logins),
         )
-        return dataclasses.replace(scope, writable=scope.readable)
+        # and what the proxy has turned names to
+        readable = scope.readable | {CATALOG, INFORMATION, LISTING, SYSTEM}
+        return dataclasses.replace(scope, writable=readable, readable=readable)
 
     def _judge(self, scope: GuardScope, row: asyncpg.Record) -> str:
         name = row["name"]

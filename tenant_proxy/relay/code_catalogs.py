@@ -12,6 +12,8 @@ from typing import Final, TypeAlias
 
 import asyncpg
 
+from tenant_proxy.shims.names import CATALOG
+
 _OPEN = """
 SELECT a.usename::pg_catalog.text AS login, l.virtualtransaction AS transaction
   FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
@@ -107,6 +109,14 @@ def _called() -> str:
 
 _CALLED = _called()
 
+#: functions that stand in the place of PostgreSQL's, and one of those, if there is one of the name
+_STANDING = """
+SELECT p.oid, (SELECT pg_catalog.min(o.oid) FROM pg_catalog.pg_proc o
+                WHERE o.proname = p.proname AND o.pronamespace = 'pg_catalog'::pg_catalog.regnamespace)
+  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+ WHERE n.nspname = $1
+"""
+
 #: what logins of the roles would have set (settings that only superusers may set are left out)
 _DEFAULTS = """
 SELECT o.rolname::pg_catalog.text AS role, s.setting FROM pg_catalog.pg_db_role_setting r
@@ -155,9 +165,11 @@ async def read_catalogs(connection: Connection, schemas: Iterable[str], roles: I
             return found
         for row in await connection.fetch(_FUNCTIONS, wanted):
             found.functions[row["schema"]].append(row)
+        standing = {row[0]: row[1] for row in await connection.fetch(_STANDING, CATALOG)}
         for schema, function in await connection.fetch(_CALLED, wanted):
-            if function is not None:
-                found.called[schema].add(function)
+            called = standing.get(function, function)
+            if called is not None:
+                found.called[schema].add(called)
         for role, setting in await connection.fetch(_DEFAULTS, sorted(roles)):
             name, _, value = setting.partition("=")
             found.defaults[role][name] = value

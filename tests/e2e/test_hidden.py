@@ -12,9 +12,21 @@ import psycopg
 import pytest
 
 from tenant_proxy.shims import install
+from tests.e2e.test_shared import backend_of, is_shared, provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
 from tests.pg_server import ORDERS, POPULATE_TENANT, Server
-from tests.wire_client import SYNC, Message, bind, errors, execute, parse, query, rows
+from tests.wire_client import (
+    SYNC,
+    Message,
+    bind,
+    errors,
+    execute,
+    parse,
+    query,
+    rows,
+    sqlstates,
+    wait_until,
+)
 
 DATABASE = "hiding"
 
@@ -66,6 +78,73 @@ def hidden(proxies: Callable[..., Proxy], pg: Server, hiding: str, mode: str) ->
         )
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("made", "dropped", "shares"),
+    [
+        (
+            "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_notify('orders', NEW.id::text); NOTIFY orders; RETURN NEW; END $$",
+            "FUNCTION tell()",
+            True,
+        ),
+        (
+            "CREATE FUNCTION count_all() RETURNS bigint LANGUAGE sql AS"
+            " $$ SELECT sum(pg_relation_size(oid)) FROM pg_class $$",
+            "FUNCTION count_all()",
+            True,
+        ),
+        (
+            "CREATE VIEW sizes AS SELECT pg_table_size(oid), obj_description(oid) FROM pg_class",
+            "VIEW sizes",
+            True,
+        ),
+        (
+            "CREATE FUNCTION run(q text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE q; END $$",
+            "FUNCTION run(text)",
+            False,
+        ),
+        ("CREATE VIEW locks AS SELECT pg_try_advisory_lock(1)", "VIEW locks", False),
+        (
+            "CREATE FUNCTION hold() RETURNS void LANGUAGE sql AS $$ SELECT pg_advisory_lock(1) $$",
+            "FUNCTION hold()",
+            False,
+        ),
+    ],
+    ids=["notify", "catalogs", "a view", "dynamic SQL", "a view that locks", "locks"],
+)
+def test_code_that_was_turned_is_read_as_it_was_written(proxies, pg, hiding, made, dropped, shares):
+    """A tenant whose code names catalogs or channels may share backends, read anew as well."""
+    provide(pg)
+    cluster = {**shared_config(pg)["clusters"][0], "database": hiding}
+    proxy = proxies(**shared_config(pg, clusters=[cluster], secret={"value": "a test's"}))
+
+    def lines() -> int:
+        return proxy.log().count("code of a tenant was read")
+
+    with proxy.wire() as acme:
+        shares_again(pg, acme)
+        try:
+            # something that is not proven, so that it shows when all has been read without it
+            acme.query(
+                "CREATE FUNCTION doubtful() RETURNS void LANGUAGE plpgsql"
+                " AS $$ BEGIN EXECUTE current_setting('app.x'); END $$"
+            )
+            wait_until(lambda: not is_shared(pg, backend_of(acme)), "the tenant is not proven", 20)
+            assert sqlstates(acme.query(made)) == []
+            acme.query("DROP FUNCTION doubtful()")
+            before = lines()
+            proxy.admin("RELOAD")
+            if shares:
+                shares_again(pg, acme)
+            else:
+                wait_until(lambda: not is_shared(pg, backend_of(acme)) and lines() > before, "it is read", 20)
+        finally:
+            acme.query("DROP FUNCTION IF EXISTS doubtful()")
+            acme.query(f"DROP {dropped}")
+            proxy.admin("RELOAD")
+            shares_again(pg, acme)
 
 
 def test_other_tenants_are_not_in_the_catalogs(hidden):

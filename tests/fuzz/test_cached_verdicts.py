@@ -73,6 +73,7 @@ VALUES: Final = (
     *("orders", "beta.orders", "acme.orders", "public.orders", "{orders,beta.orders}", "search_path", "role"),
     *("beta", "acme", "beta_app", "acme_app", "SELECT 1", "SELECT * FROM beta.orders", "16400", "", "é", "t"),
 )
+MAX_PARAMETERS: Final = 100
 TYPES: Final = (0, 23, 25, 705, 1043, 2205, 16400)
 
 
@@ -219,6 +220,8 @@ class World:
         refused = judged.action is Action.REJECT and scope.policy.mode is GuardMode.ENFORCE
         assert (declared is not None) == refused, (sql, types, judged)
         count = max(number for number, _ in truth.bound)
+        if count > MAX_PARAMETERS:
+            return
         values = [None if chance.random() < 0.1 else chance.choice(VALUES) for _ in range(count)]
         message = bound(values, scope.codec)
         result = self.judging.bind(NOBODY, number, sql, message)
