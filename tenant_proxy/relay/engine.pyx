@@ -30,7 +30,7 @@ from tenant_proxy.relay.figures cimport is_busy
 from tenant_proxy.relay.overdue cimport client_overdue, server_overdue
 from tenant_proxy.relay.groups cimport fail_members
 from tenant_proxy.relay.pairing cimport (
-    client_end, client_fail, demand, make_available, obtain, server_end, settled,
+    client_end, client_fail, demand, make_available, maybe_release, obtain, server_end, settled,
 )
 from tenant_proxy.relay.server cimport server_bytes, server_drained, server_eof, server_free
 from tenant_proxy.relay.sessions cimport Sessions
@@ -278,8 +278,13 @@ cdef class Engine(Sessions):
         if s == NULL:
             return
         s.cancels -= 1
-        if s.cancels == 0 and s.phase == SV_CANCELING:
+        if s.cancels:
+            return
+        if s.phase == SV_CANCELING:
             make_available(self, s)
+            self.poke()
+        elif s.phase == SV_ACTIVE and s.settings_changed:
+            maybe_release(self, s)
             self.poke()
 
     # --- servers ----------------------------------------------------------------

@@ -429,6 +429,9 @@ cdef void maybe_release(Relay e, Server *s) noexcept nogil:
     if c == NULL or c.pinned or not at_rest(s) or (c.stream_left and not c.skip_stream) or s.hearing:
         return
     if s.settings_changed:
+        if s.cancels:
+            # one that comes late would hit the question: it is asked when they have gone through
+            return
         s.settings_changed = 0
         if up_ask_settings(e, s) != 0:
             keep_together(e, s)

@@ -76,6 +76,26 @@ def test_a_server_that_ends_before_it_was_asked(stage: Stage, asked: bool):
     assert client.end == "SERVER_LOST"
 
 
+def test_a_cancel_that_comes_late_does_not_hit_the_question(stage: Stage):
+    client, server = stage.pair()
+    client >> query("SET TimeZone = 'UTC'")
+    server.take()
+    number, _ = stage.engine.find_cancel(*client.key)
+    server >> complete("SET") + IDLE
+    client << complete("SET") + IDLE
+    server << b""
+    # what the client asks meanwhile goes the same way
+    client >> query("SELECT 1")
+    server << query("SELECT 1")
+    server >> result("1")
+    client << result("1")
+    server << b""
+    stage.engine.cancel_done(number)
+    server << query("ASK")
+    server >> settings(TimeZone="UTC")
+    assert (client.state, server.state) == ("idle", "idle")
+
+
 def test_the_same_server_needs_nothing(stage: Stage):
     client, server = stage.pair()
     set_time_zone(client, server)
