@@ -466,9 +466,8 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
     if not effects & EFF_ALLOWED:
         return -1 if effects else 0
     t.effects |= effects
-    if before != NULL and (
-            effects & (EFF_LISTENS | EFF_SELF) or effects & EFF_CHANNELS and (c.listens or not c.pinned)):
-        # for the client's ear (one that has none listens, if at all, by the server that it keeps), or of its session
+    if before != NULL and effects & (EFF_LISTENS | EFF_CHANNELS | EFF_SELF):
+        # for the client's ear, or of its session
         r = up_own_edits(e, c, sql, size, types, tail, True)
         if r == NULL:
             return 0
