@@ -303,16 +303,6 @@ def test_the_loss_of_what_listens_is_told(each_isolation, pg):
             assert told(again.query("NOTIFY news, 'back'")) == [("news", "back")]
 
 
-def test_a_client_that_keeps_its_backend_for_something_else(each_isolation):
-    """It is told what it listens to now, however it was when the question was prepared."""
-    with each_isolation.wire() as one:
-        one.query("CREATE TEMP TABLE kept ()")
-        one.ask(parse("SELECT * FROM pg_listening_channels()", "s"), SYNC)
-        for statement, channels in (("SELECT 1", []), ("LISTEN news", [("news",)]), ("UNLISTEN *", [])) * 2:
-            assert sqlstates(one.query(statement)) == []
-            assert rows(one.ask(bind(name="s"), execute(), SYNC)) == channels
-
-
 def test_where_no_connection_can_listen_the_client_keeps_its_own(own_proxy, pg):
     cluster = {"name": "main", "host": pg.host, "port": pg.port, "database": "app", "max_backends": 1}
     proxy = own_proxy(pool={"mode": "transaction", "max": 1}, clusters=[cluster])
