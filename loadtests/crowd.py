@@ -6,13 +6,16 @@ shares them (`isolation: shared`).  Both get as many as the scenario says.
 
 from __future__ import annotations
 
+import os
 import random
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -157,17 +160,33 @@ class CrowdPgBouncer(CrowdTarget):
 class CrowdProxy(CrowdTarget):
     name = "proxy"
     isolation = "shared"
+    workers = 1
 
     def _launch(self, service: Service) -> None:
-        logins = self._logins()
+        self._folder = service.folder
+        self._metrics_port = free_port(avoid=[self.port])
+        service.start([sys.executable, "-m", "tenant_proxy", "serve", "-c", str(self._write(self._logins()))])
+
+    def reload(self, tenants: int) -> float:
+        """With so many tenants, by the file and a signal; returns when that was sent."""
+        assert self.pid is not None, "it has been started"
+        self.tenants = tenants
+        self._write(self._logins())
+        sent = time.monotonic()
+        os.kill(self.pid, signal.SIGHUP)
+        return sent
+
+    def _write(self, logins: dict[str, Login]) -> Path:
+        path = self._folder / "tenant_proxy.yaml"
         config: dict[str, Any] = proxy_config(
             port=self.port,
-            metrics_port=free_port(avoid=[self.port]),
+            metrics_port=self._metrics_port,
             server_port=self.crowd.postgres.port,
             mode=self.mode,
             guard="enforce",
             logins={},
         )
+        config["workers"] = self.workers
         config["tenants"] = [{"name": name} for name in logins]
         config["users"] = [
             {"name": name, "tenant": name, "verifier": {"value": login.verifier}}
@@ -181,14 +200,19 @@ class CrowdProxy(CrowdTarget):
             "password": {"value": PASSWORD},
             "max_backends": self.backends,
         }
-        path = service.folder / "tenant_proxy.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False))
-        service.start([sys.executable, "-m", "tenant_proxy", "serve", "-c", str(path)])
+        return path
 
 
 class CrowdDedicated(CrowdProxy):
     name = "proxy-dedicated"
     isolation = "dedicated"
+
+
+class CrowdWorkers(CrowdProxy):
+    """Two workers, which have the backends together."""
+
+    workers = 2
 
 
 # --- the client ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from loadtests import pgbench
+from loadtests import pgbench, procfs
 from loadtests.crowd import (
     TABLES,
     Clients,
@@ -22,6 +22,7 @@ from loadtests.crowd import (
     CrowdPgBouncer,
     CrowdProxy,
     CrowdTarget,
+    CrowdWorkers,
     names,
     point_query,
     private_bytes,
@@ -31,6 +32,7 @@ from loadtests.pgbench import Job
 from loadtests.postgres import Postgres
 from loadtests.stats import percentile
 from loadtests.targets import Target
+from loadtests.wire import Connection, WireError
 from loadtests.work import CpuMeter, Effort, Findings, MeasureError, Scenario
 
 BACKENDS: Final = 50
@@ -38,6 +40,9 @@ IN_FLIGHT: Final = 64
 #: pools, backends and caches fill before anything counts
 WARM_UP_S: Final = 2.0
 FLOOD_CLIENTS: Final = 100
+#: changes of the configuration, one after the other
+RELOADS: Final = 5
+FOLLOW_S: Final = 30.0
 #: between two statements of a quiet tenant
 QUIET_PAUSE_S: Final = 0.1
 
@@ -131,6 +136,63 @@ class CrowdMemory(_Crowded):
 
 
 @dataclass(frozen=True, slots=True)
+class CrowdClients(_Crowded):
+    """Very many clients of very many tenants over two workers, and changes of the configuration."""
+
+    def unable(self, target: Target) -> str | None:
+        return None if target.name == "proxy" else "what is measured is a change of the proxy's configuration"
+
+    def command(self, effort: Effort) -> str:
+        return (
+            f"{effort.idle_clients} × (login, SELECT) of {self._count(effort)} tenants on {BACKENDS} "
+            f"backends, 2 workers; then SIGHUP for a file with one tenant more, {RELOADS} times"
+        )
+
+    def measure(self, target: Target, postgres: Postgres, effort: Effort) -> Findings:
+        count = self._count(effort)
+        with self._started(CrowdWorkers, postgres, effort) as started:
+            assert isinstance(started, CrowdWorkers)
+            assert started.pid is not None
+            started.crowd.provide(count + RELOADS)
+            # whatever comes with the first clients of a tenant is not these clients' share
+            first = Clients(started, names(count))
+            first.run(0, IN_FLIGHT, point_query, count=count)
+            before = procfs.tree_memory(started.pid)
+            clients = Clients(started, names(count) * ((effort.idle_clients - count) // count))
+            try:
+                clients.run(0, IN_FLIGHT, point_query, count=len(clients.tenants))
+                after = procfs.tree_memory(started.pid)
+                waits = [_followed_us(started, count + n + 1) for n in range(RELOADS)]
+                # all are still served
+                clients.run(0, IN_FLIGHT, point_query, count=len(clients.tenants))
+            finally:
+                clients.close()
+                first.close()
+        return Findings(
+            {
+                "idle_bytes": (after.growing_bytes - before.growing_bytes) / len(clients.tenants),
+                "final_bytes": float(after.total_bytes),
+                "reload_us": max(waits),
+            },
+            {},
+        )
+
+
+def _followed_us(target: CrowdProxy, tenants: int) -> float:
+    """From the signal to the first login of a tenant that has come with it."""
+    endpoint = target.endpoint(names(tenants)[-1])
+    begin = target.reload(tenants)
+    while time.monotonic() < begin + FOLLOW_S:
+        try:
+            Connection(endpoint, timeout_s=5).close()
+        except WireError:
+            time.sleep(0.01)
+        else:
+            return (time.monotonic() - begin) * 1e6
+    raise MeasureError("the change was not seen")
+
+
+@dataclass(frozen=True, slots=True)
 class Affinity(_Crowded):
     """As many tenants as there are backends, a client each: shared backends beside dedicated ones."""
 
@@ -219,5 +281,6 @@ CROWD_SCENARIOS: Final[tuple[Scenario, ...]] = (
     Affinity("tenants-50", "crowd", "50 tenants, 50 backends", "transaction", 50),
     NoisyNeighbour("tenants-noisy", "crowd", "50 quiet tenants, one that floods", "transaction", 50),
     Crowded("tenants-1000", "crowd", "1,000 tenants, 50 backends", "transaction", 1000),
+    CrowdClients("tenants-clients", "crowd", "10,000 clients, 1,000 tenants", "transaction", 1000),
     CrowdMemory("tenants-memory", "crowd", "1,000 tenants of 20 tables, all used", "transaction", 1000),
 )

@@ -49,6 +49,15 @@ GOALS = (
         False,
         "server's private memory, 1,000 tenants of 20 tables on 50 backends, bytes",
     ),
+    Goal("tenants-clients", "idle_bytes", "at most", 2048, False, "memory of each of 10,000 clients, bytes"),
+    Goal(
+        "tenants-clients",
+        "reload_us",
+        "at most",
+        1_000_000,
+        False,
+        "10,000 clients: from a reload to its effect, µs",
+    ),
     Goal("tenants-50", "to_dedicated_pct", "at least", 90, False, "50 tenants: shared ÷ dedicated, %"),
     Goal(
         "tenants-noisy", "beside_pct", "at most", 150, False, "quiet tenants' p99 beside a flood ÷ alone, %"

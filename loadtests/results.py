@@ -49,6 +49,7 @@ METRICS = {
     "flood_tps": Metric("flood tx/s", "the flood", "transactions/s"),
     "share": Metric("share", "two equal tenants: slower ÷ faster", "", 2),
     "logins_s": Metric("logins s", "all clients' logins, 32 at a time", "s", 1),
+    "reload_us": Metric("reload ms", "longest time from a reload to its effect", "ms", 0, 1000),
     "dedicated_tps": Metric("dedicated", "on dedicated backends", "transactions/s"),
     "dedicated_cpu_us": Metric("ded. CPU", "proxy CPU on dedicated backends", "µs/transaction", 1),
     "to_dedicated_pct": Metric("of ded. %", "shared ÷ dedicated", "%"),

@@ -15,10 +15,10 @@ cdef enum:
 cdef void share_join(Pool *p, Pool *g, uint32_t weight, int reserved, int most) noexcept nogil
 cdef void share_push(Pool *p, Client *c) noexcept nogil
 cdef void share_remove(Pool *p, Client *c) noexcept nogil
-cdef bint share_may_start(Pool *p) noexcept nogil
-cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us) noexcept nogil
-cdef uint64_t share_begin(Pool *p) noexcept nogil
-cdef void share_end(Pool *p, uint64_t guessed_us, uint64_t took_us) noexcept nogil
+cdef bint share_may_start(Pool *p, uint64_t now_us) noexcept nogil
+cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) noexcept nogil
+cdef void share_begin(Pool *p, Server *server, uint64_t now_us) noexcept nogil
+cdef void share_end(Pool *p, Server *server, uint64_t now_us) noexcept nogil
 cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id) noexcept nogil
 cdef uint64_t home_key(uint64_t tenant) noexcept nogil
 cdef bint is_choosy(Pool *g, Server *s) noexcept nogil

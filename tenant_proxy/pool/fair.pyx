@@ -4,7 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
-from tenant_proxy.pool.pool cimport HOMES, Client, Pool, Server, Share
+from tenant_proxy.pool.pool cimport HOMES, SV_IDLE, Client, Pool, Server, Share
+from tenant_proxy.pool.width cimport width_allows, width_enter, width_leave
 from tenant_proxy.wire.ptrmap cimport map_get
 
 cdef enum:
@@ -103,17 +104,22 @@ cdef inline void note_wants(Pool *g, Share *s) noexcept nogil:
     if wants != s.wants:
         s.wants = wants
         g.wanting += 1 if wants else -1
+        g.share.weight += s.weight if wants else 0 - s.weight
 
 
 cdef void share_join(Pool *p, Pool *g, uint32_t weight, int reserved, int most) noexcept nogil:
-    # A pool becomes a member, or its limits change.  A group's own share has the sums: `active` servers, and
-    # places that are `reserved` and not taken.
+    # A pool becomes a member, or its limits change.  A group's own share has the sums: `active` servers, places that
+    # are `reserved` and not taken, and the `weight` of those in need.
     cdef Share *s = &p.share
     if p.group != NULL:
         g.share.reserved -= unfilled(s)
     p.group = g
     s.pool = p
+    if s.wants:
+        g.share.weight -= s.weight
     s.weight = weight if weight else 1
+    if s.wants:
+        g.share.weight += s.weight
     s.reserved = reserved
     s.max = most
     g.share.reserved += unfilled(s)
@@ -167,25 +173,32 @@ cdef bint open_to(Pool *g, Share *s) noexcept nogil:
     return s.active < s.reserved or g.max - g.share.active > g.share.reserved
 
 
-cdef bint share_may_start(Pool *p) noexcept nogil:
+cdef bint share_may_start(Pool *p, uint64_t now_us) noexcept nogil:
     # whether a client may take an idle server at once, without a place in the queue
     cdef Share *s = &p.share
     if s.waiting or s.active >= s.max or not open_to(p.group, s):
+        return False
+    if s.active >= s.reserved and not width_allows(p.group, s, now_us):
         return False
     if s.active == 0 and s.tag < p.group.share.tag:
         s.tag = p.group.share.tag
     return True
 
 
-cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us) noexcept nogil:
-    # The pool whose turn it is, NULL if nobody may have a server; `server` is the one that has come free.  Within
-    # the credit, the pool that it ran for last goes first, then who has waited long, then those that it suits.
+cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) noexcept nogil:
+    # The pool whose turn it is, NULL if nobody may have a server; `server` is an idle one, the last to come free.
+    # `found` becomes one that suits the pool, or stays NULL if it may be any.  Within the credit, the pool that
+    # `server` ran for last goes first, then who has waited long, then those that find a server that suits them.
     # One that has served many already waits for one that it suits, while nobody has waited for long.
     cdef Share *s
     cdef Share *own
+    cdef Share *late = NULL
     cdef Share *fits = NULL
+    cdef Share *least = NULL
+    cdef Server *place
     cdef uint64_t limit
     cdef int32_t i
+    found[0] = NULL
     if g.heap_size[1]:
         return g.heap[1][0].pool
     if g.heap_size[0] == 0:
@@ -193,28 +206,58 @@ cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us) noexcept nogil:
     s = g.heap[0][0]
     if not open_to(g, s):
         return NULL
-    if server == NULL:
-        return s.pool
     limit = s.tag + <uint64_t> CREDIT_US * SCALE // USUAL_WEIGHT
     if server.last != NULL and server.last.group == g:
         own = &server.last.share
-        if own.at and own.tag <= limit:
+        if own.at and own.tag <= limit and width_allows(g, own, now_us):
+            found[0] = server
             return server.last
-    if server.slot < 0 or now_us - s.first.request_us > PATIENCE_US:
-        return s.pool
     for i in range(g.heap_size[0] if g.heap_size[0] < LOOK else LOOK):
         own = g.heap[0][i]
-        if own.tag <= limit and now_us - own.first.request_us > PATIENCE_US:
-            return own.pool
-        if (fits == NULL or own.tag < fits.tag) and suits(g, own.pool, server):
-            fits = own
-    if fits != NULL and (fits.tag <= limit or is_choosy(g, server)):
+        if not width_allows(g, own, now_us):
+            continue
+        if least == NULL or own.tag < least.tag:
+            least = own
+        if own.tag > limit:
+            continue
+        if now_us - own.first.request_us > PATIENCE_US:
+            if late == NULL or own.tag < late.tag:
+                late = own
+        elif late == NULL and (fits == NULL or own.tag < fits.tag):
+            place = place_of(g, own.pool, server)
+            if place != NULL:
+                fits = own
+                found[0] = place
+    if late != NULL:
+        found[0] = NULL
+        return late.pool
+    if fits != NULL:
         return fits.pool
-    return NULL if is_choosy(g, server) else s.pool
+    return least.pool if least != NULL and not all_choosy(g, server) else NULL
 
 
-cdef uint64_t share_begin(Pool *p) noexcept nogil:
-    # A server begins to run for it; returns the guess that `share_end` takes back.
+cdef Server *place_of(Pool *g, Pool *p, Server *server) noexcept nogil:
+    # an idle server that suits the pool: `server` itself, its last, or a home
+    cdef Server *place
+    cdef int i
+    if server.slot < 0:
+        return server
+    if p.last_place and p.last_place <= g.slots_size:
+        place = g.slots[p.last_place - 1]
+        if place != NULL and place.phase == SV_IDLE and place.last == p:
+            return place
+    if suits(g, p, server):
+        return server
+    for i in range(HOMES):
+        if p.homes[i] >= 0:
+            place = g.slots[p.homes[i]]
+            if place != NULL and place.phase == SV_IDLE:
+                return place
+    return NULL
+
+
+cdef void share_begin(Pool *p, Server *server, uint64_t now_us) noexcept nogil:
+    # A server begins to run for it, and is charged what that usually takes until `share_end`.
     cdef Pool *g = p.group
     cdef Share *s = &p.share
     if g.share.tag < s.tag:
@@ -227,14 +270,20 @@ cdef uint64_t share_begin(Pool *p) noexcept nogil:
     s.tag += virtual(s, s.hold_us)
     note_wants(g, s)
     enter(g, s)
-    return s.hold_us
+    server.guessed_us = s.hold_us
+    server.assigned_us = now_us
+    p.last_place = server.slot + 1
+    width_enter(g, p, server, now_us)
 
 
-cdef void share_end(Pool *p, uint64_t guessed_us, uint64_t took_us) noexcept nogil:
+cdef void share_end(Pool *p, Server *server, uint64_t now_us) noexcept nogil:
     cdef Pool *g = p.group
     cdef Share *s = &p.share
+    cdef uint64_t took_us = now_us - server.assigned_us if now_us > server.assigned_us else 0
     s.tag += virtual(s, took_us)
-    s.tag -= virtual(s, guessed_us)
+    s.tag -= virtual(s, server.guessed_us)
+    # what all in need have had on average: who has had his turn is not behind all who come anew
+    g.share.tag += virtual(&g.share, took_us)
     s.hold_us = (7 * s.hold_us + took_us) >> 3
     g.share.reserved -= unfilled(s)
     s.active -= 1
@@ -242,6 +291,7 @@ cdef void share_end(Pool *p, uint64_t guessed_us, uint64_t took_us) noexcept nog
     g.share.active -= 1
     note_wants(g, s)
     enter(g, s)
+    width_leave(g, server, now_us)
 
 
 # --- idle servers ---------------------------------------------------------------
@@ -301,6 +351,18 @@ cdef inline uint64_t affinity(Pool *p, int32_t slot) noexcept nogil:
 cdef bint is_choosy(Pool *g, Server *s) noexcept nogil:
     # It has read the catalogs for so many that what room is left is for those that it suits.
     return g.tenants_limit > 0 and <int64_t> s.served.count * 5 >= <int64_t> g.tenants_limit * 2
+
+
+cdef bint all_choosy(Pool *g, Server *server) noexcept nogil:
+    # `server`, and all idle ones
+    cdef Server *s = g.idle_first
+    if not is_choosy(g, server):
+        return False
+    while s != NULL:
+        if not is_choosy(g, s):
+            return False
+        s = s.older
+    return True
 
 
 cdef bint suits(Pool *g, Pool *p, Server *s) noexcept nogil:
@@ -406,20 +468,28 @@ cdef class Model:
         free(self.group.heap[1])
         free(self.group)
 
-    def may_start(self, int member):
-        return share_may_start(self.members[member])
+    @property
+    def width(self):
+        """How many turns may run at once, 0: any."""
+        return self.group.width.limit
 
-    def wait(self, int member):
-        share_push(self.members[member], <Client *> calloc(1, sizeof(Client)))
+    def may_start(self, int member, uint64_t now_us=0):
+        return share_may_start(self.members[member], now_us)
 
-    def next(self, int last=-1):
+    def wait(self, int member, uint64_t now_us=0):
+        cdef Client *c = <Client *> calloc(1, sizeof(Client))
+        c.request_us = now_us
+        share_push(self.members[member], c)
+
+    def next(self, int last=-1, uint64_t now_us=0):
         """The member whose turn it is on a server that ran for `last`, None if nobody may."""
         cdef Server s
+        cdef Server *found
         cdef Pool *p
         memset(&s, 0, sizeof(s))
         s.slot = -2
         s.last = self.members[last] if last >= 0 else NULL
-        p = share_next(self.group, &s, 0)
+        p = share_next(self.group, &s, now_us, &found)
         return p.id if p != NULL else None
 
     def take_waiting(self, int member):
@@ -427,8 +497,13 @@ cdef class Model:
         share_remove(self.members[member], c)
         free(c)
 
-    def begin(self, int member):
-        return share_begin(self.members[member])
+    def begin(self, int member, uint64_t now_us=0):
+        """A turn, for `end`."""
+        cdef Server *s = <Server *> calloc(1, sizeof(Server))
+        share_begin(self.members[member], s, now_us)
+        return <size_t> s
 
-    def end(self, int member, uint64_t guessed_us, uint64_t took_us):
-        share_end(self.members[member], guessed_us, took_us)
+    def end(self, int member, size_t turn, uint64_t now_us=0):
+        cdef Server *s = <Server *> turn
+        share_end(self.members[member], s, now_us)
+        free(s)

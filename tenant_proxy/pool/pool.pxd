@@ -172,6 +172,30 @@ cdef struct Share:
     uint64_t tag                # virtual time up to which it has been served
     uint64_t hold_us            # how long it keeps a server, a moving mean
 
+# How many turns run at once on a group's servers (pool.width).
+cdef struct Width:
+    int32_t limit               # 0: none yet; -1: none, as configured
+    int32_t smaller             # what it is compared with
+    int32_t running             # turns that are young
+    int32_t peak                # in this while: the least width that would have been enough
+    Server *first               # of the young turns' servers, in the order in which they began
+    Server *last
+    Pool *newest                # whose turn began last; only compared, never followed
+    uint64_t mixed_us           # when a turn last began that was not of the same pool as the one before
+    uint64_t hold_us            # how long turns take, a moving mean
+    uint64_t since_us           # when this while began
+    uint64_t ended              # turns that have ended in it
+    uint8_t bound               # … and somebody had to wait for the width alone
+    uint8_t trying              # it is the smaller width's
+    uint8_t falling             # the width is still on its way down from where it began
+    uint8_t growing             # the last decision was to grow
+    int32_t rest                # whiles until the next comparison
+    int32_t rested              # … as many as there were before this one
+    int32_t whiles              # of this comparison
+    int32_t tried               # … of the smaller width
+    uint64_t[2] sum_ends        # … what has ended under the width, and under the smaller one
+    uint64_t[2] sum_us          # … in how long
+
 # What a tenant has used since its place was given, in one worker's row of tenant_proxy.usage_shm, which
 # has the same layout.  Only that worker writes it.
 cdef struct Usage:
@@ -227,6 +251,8 @@ cdef struct Pool:
     int32_t yielding            # … servers that other workers are to have when they are at rest
     int32_t tenants_limit       # … a server that has served more tenants than this is closed; 0: none is
     uint64_t outgrown_us        # … when one last was
+    Width width                 # … how many turns run at once
+    int32_t last_place          # of a member: 1 + the number of the server that it had last; 0: none
     Pool *group                 # where shared servers come from; NULL: it has only its own
     Share share                 # what it has in its group
     Share **heap[2]             # of a group: members in need, those below their reserve apart
@@ -384,6 +410,9 @@ cdef struct Server:
     uint32_t asked_cap
     uint64_t asked_stmt         # … of which statement it is
     uint64_t guessed_us         # what share_begin took this turn to last
+    Server *before              # of a group's young turns (pool.width): began before it
+    Server *behind
+    uint8_t young               # it is in that list
     uint32_t startup_id
     uint32_t settings_id
     int32_t pid

@@ -30,7 +30,7 @@ from tenant_proxy.relay.figures cimport is_busy
 from tenant_proxy.relay.overdue cimport client_overdue, server_overdue
 from tenant_proxy.relay.groups cimport fail_members
 from tenant_proxy.relay.pairing cimport (
-    client_end, client_fail, demand, make_available, maybe_release, obtain, server_end, settled,
+    client_end, client_fail, demand, make_available, maybe_release, obtain, server_end, settled, wants_more,
 )
 from tenant_proxy.relay.server cimport server_bytes, server_drained, server_eof, server_free
 from tenant_proxy.relay.sessions cimport Sessions
@@ -444,7 +444,7 @@ cdef class Engine(Sessions):
         if p.retired or p.total >= p.max:
             return None
         if p.is_group:
-            return p.last_startup if p.waiting > p.opening or p.total < p.min else None
+            return p.last_startup if wants_more(p) or p.total < p.min else None
         if p.waiting <= p.opening:
             # nobody needs one, but so many are kept ready
             return p.last_startup if p.total < p.min and p.last_startup else None

@@ -112,6 +112,7 @@ cdef class Figures(Entry):
                     "prepared_hits": p.prepared_hits, "prepared_misses": p.prepared_misses,
                     "prepared_evictions": p.prepared_evictions, "session_mode": bool(p.session_mode),
                     "shared_active": p.share.active, "shared_waiting": p.share.waiting,
+                    "width": p.group.width.limit if p.group != NULL and p.group.width.limit > 0 else 0,
                     "switches": p.switches, "kept": p.kept, "begins_own": bool(p.begins_own),
                     "escalated": [p.escalated[k] for k in range(<int> ESCALATIONS)],
                     "wait_hist": [p.wait_hist[k] for k in range(BUCKETS)],

@@ -5,11 +5,12 @@ from libc.stdlib cimport free
 
 from tenant_proxy.net.reactor cimport KIND_SERVER, Link
 from tenant_proxy.pool.fair cimport home_key, share_join
-from tenant_proxy.pool.pool cimport SV_ACTIVE, Pool, Server, Usage, idle_remove
+from tenant_proxy.pool.pool cimport Pool, Server, Usage
+from tenant_proxy.pool.width cimport width_narrows
 from tenant_proxy.relay.core cimport SERVER_UNAVAILABLE, YIELDED, Relay
 from tenant_proxy.relay.figures cimport Figures
 from tenant_proxy.relay.marks cimport counted
-from tenant_proxy.relay.pairing cimport UNKNOWN_SETTINGS, client_fail, make_available, server_end, wait_patiently
+from tenant_proxy.relay.pairing cimport UNKNOWN_SETTINGS, client_fail, serve_waiting, server_end, wait_patiently
 from tenant_proxy.wire.ptrmap cimport map_get
 
 
@@ -57,32 +58,25 @@ cdef class Groups(Figures):
         """The sum of a shared counter over all workers."""
         return counted(self, index)
 
-    def pool_group(self, uint32_t id, uint32_t startup_id, int tenants_limit):
+    def pool_group(self, uint32_t id, uint32_t startup_id, int tenants_limit, bint narrows):
         """Makes a pool one whose servers, opened with these settings, are shared by others'; called again when
         the limit changes.
 
-        `tenants_limit`: a server that has served more tenants than this is closed; 0: none is.
+        `tenants_limit`: a server that has served more tenants than this is closed; 0: none is.  `narrows`: no more
+        turns run at once than get more done (pool.width).
         """
         cdef Pool *p = find_pool(self, id)
         p.is_group = 1
         p.last_startup = startup_id
         p.tenants_limit = tenants_limit
+        width_narrows(p, narrows)
 
     def group_patience(self, uint32_t id):
         """Gives idle servers to those who have waited for their homes for long."""
         cdef Pool *p = find_pool(self, id)
-        cdef Server *s
-        cdef int i
         p.patient = 0
         self.tick()
-        for i in range(p.idle_count):
-            s = p.idle_last
-            if s == NULL or not p.heap_size[0]:
-                break
-            # those that are left idle come to the front
-            idle_remove(p, s)
-            s.phase = SV_ACTIVE
-            make_available(self, s)
+        serve_waiting(self, p, p.idle_last)
         wait_patiently(self, p)
 
     def group_needs(self, uint32_t id):

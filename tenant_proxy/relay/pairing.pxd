@@ -11,10 +11,12 @@ cdef enum:
 
 cdef Server *obtain(Relay e, Client *c) noexcept nogil
 cdef void queue_up(Relay e, Client *c) noexcept nogil
+cdef bint wants_more(Pool *g) noexcept nogil
 cdef void demand(Relay e, Pool *p) noexcept nogil
 cdef void wait_patiently(Relay e, Pool *g) noexcept nogil
 cdef void settled(Relay e, Server *s) noexcept nogil
 cdef void make_available(Relay e, Server *s) noexcept nogil
+cdef void serve_waiting(Relay e, Pool *g, Server *s) noexcept nogil
 cdef void keep_together(Relay e, Server *s) noexcept nogil
 cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil
 cdef void switch_undone(Relay e, Server *s) noexcept nogil

@@ -78,11 +78,13 @@ cdef Server *obtain(Relay e, Client *c) noexcept nogil:
         if not p.is_group:
             s = idle_pick(p, c.startup_id, c.settings_id)
         else:
-            s = share_pick(p, c.pool, c.startup_id, c.settings_id) if share_may_start(c.pool) else NULL
+            s = (
+                share_pick(p, c.pool, c.startup_id, c.settings_id) if share_may_start(c.pool, e.now_us) else NULL
+            )
         if s == NULL:
             break
         idle_remove(p, s)
-        if e.now_us - s.idle_since_us > PEEK_AFTER_US and tp_gone(s.link.fd):
+        if is_gone(e, s):
             s.phase = SV_ACTIVE
             server_end(e, s, GONE)
             continue
@@ -124,7 +126,7 @@ cdef int pair_shared(Relay e, Client *c, Server *s) noexcept nogil:
     # ends at the first error, the client's bytes go behind the switch in one write; from any other they wait until
     # the switch is acknowledged (docs/decisions/0012-shared-backends.md).
     cdef Pool *p = c.pool
-    s.guessed_us = share_begin(p)
+    share_begin(p, s, e.now_us)
     count_shared(e, p.active_index, 1)
     s.may_rest = 1
     if (c.greeted and s.tenant == p and s.startup_id == c.startup_id and s.settings_id == c.settings_id
@@ -182,7 +184,7 @@ cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil:
         tell_notes(e, c)
     usage_bill(s, c.pool, e.now_us)
     if s.pool.is_group:
-        share_end(c.pool, s.guessed_us, e.now_us - s.assigned_us if e.now_us > s.assigned_us else 0)
+        share_end(c.pool, s, e.now_us)
         count_shared(e, c.pool.active_index, -1)
         if s.ahead == AHEAD_DUE:
             # nothing has been sent: it is still nobody's
@@ -245,12 +247,17 @@ cdef void wait_patiently(Relay e, Pool *g) noexcept nogil:
         up_patience(e, g)
 
 
+cdef bint wants_more(Pool *g) noexcept nogil:
+    # An idle server fits everybody, unless it is choosy: who waits beside one has reached a limit of its own, or
+    # the width.
+    return g.waiting > g.opening and (g.idle_last == NULL or is_choosy(g, g.idle_last))
+
+
 cdef void demand(Relay e, Pool *p) noexcept nogil:
     if p.waiting <= p.opening:
         return
     if p.is_group:
-        # An idle server fits everybody, unless it is choosy: who waits beside one has reached a limit of its own.
-        if p.total < p.max and (p.idle_last == NULL or is_choosy(p, p.idle_last)):
+        if p.total < p.max and wants_more(p):
             up_demand(e, p)
         return
     if p.total >= p.max and p.idle_last != NULL:
@@ -270,73 +277,118 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
     cdef Client *c
     # the client that did not read fast enough is gone
     e.unpause(&s.link)
+    if s.close_needed or s.link.dead:
+        server_end(e, s, RETIRED if p.retired else LIFETIME)
+        return
+    if s.cancels:
+        s.phase = SV_CANCELING
+        return
+    if p.is_group:
+        make_shared_available(e, s)
+        return
     while True:
-        if s.close_needed or s.link.dead:
-            server_end(e, s, RETIRED if p.retired else LIFETIME)
-            return
-        if s.cancels:
-            s.phase = SV_CANCELING
-            return
-        if p.is_group:
-            if has_outgrown(e, s):
-                server_end(e, s, OUTGROWN)
-                return
-            if p.yielding:
-                p.yielding -= 1
-                server_end(e, s, YIELDED)
-                return
-            c = share_first(e, s)
-        else:
-            c = wait_pick(p, s.startup_id, e.now_us, PATIENCE_US)
+        c = wait_pick(p, s.startup_id, e.now_us, PATIENCE_US)
         if c == NULL:
-            if s.tenant != NULL and s.changes >= OFTEN:
-                # by the time that the next comes it is armed
-                come_to_rest(e, s)
-                return
             s.phase = SV_IDLE
             s.idle_since_us = e.now_us
             idle_push(p, s)
-            if p.is_group:
-                wait_patiently(e, p)
             return
         if tp_hung_up(c.link.fd):
             # waiting, it is not read, so its end went unnoticed: what it has asked for is not run
             client_end(e, c, GONE)
             continue
-        if p.is_group:
-            share_remove(c.pool, c)
-        elif c.startup_id != s.startup_id:
+        if c.startup_id != s.startup_id:
             server_end(e, s, EVICTED)
             return
-        else:
-            wait_remove(p, c)
-        count_wait(c.pool, e.now_us - c.request_us)
-        c.wait_us += e.now_us - c.request_us
-        if pair(e, c, s) != 0:
+        wait_remove(p, c)
+        if not serve(e, c, s):
             return
-        if c.phase != CL_LOGIN_WAITING:
-            e.unpause(&c.link)
-            return
-        c.phase = CL_ACTIVE
-        up_greet(e, c, s)
-        if c.phase == CL_CLOSING:
-            # its end has already dealt with the server
-            return
+
+
+cdef bint serve(Relay e, Client *c, Server *s) noexcept nogil:
+    # A client from the queue; whether the server is at rest again, as it was only to greet.
+    count_wait(c.pool, e.now_us - c.request_us)
+    c.wait_us += e.now_us - c.request_us
+    if pair(e, c, s) != 0:
+        return False
+    if c.phase != CL_LOGIN_WAITING:
         e.unpause(&c.link)
-        if c.pinned:
+        return False
+    c.phase = CL_ACTIVE
+    up_greet(e, c, s)
+    if c.phase == CL_CLOSING:
+        # its end has already dealt with the server
+        return False
+    e.unpause(&c.link)
+    if c.pinned:
+        return False
+    unpair(e, s, c)
+    c.phase = CL_IDLE
+    return True
+
+
+cdef void make_shared_available(Relay e, Server *s) noexcept nogil:
+    cdef Pool *g = s.pool
+    if has_outgrown(e, s):
+        server_end(e, s, OUTGROWN)
+        return
+    if g.yielding:
+        g.yielding -= 1
+        server_end(e, s, YIELDED)
+        return
+    s.phase = SV_IDLE
+    s.idle_since_us = e.now_us
+    idle_push(g, s)
+    serve_waiting(e, g, s)
+    if s.phase == SV_IDLE and s.tenant != NULL and s.changes >= OFTEN:
+        # by the time that the next comes it is armed
+        idle_remove(g, s)
+        come_to_rest(e, s)
+    wait_patiently(e, g)
+
+
+cdef void serve_waiting(Relay e, Pool *g, Server *s) noexcept nogil:
+    # As many of a group's waiting clients as may have an idle server, each the one that suits it best; `s` is idle,
+    # the last to come free.
+    cdef Pool *p
+    cdef Client *c
+    cdef Server *found
+    while s != NULL:
+        p = share_next(g, s, e.now_us, &found)
+        if p == NULL:
             return
-        unpair(e, s, c)
-        c.phase = CL_IDLE
+        c = p.share.first
+        if tp_hung_up(c.link.fd):
+            # as above
+            client_end(e, c, GONE)
+        else:
+            if found == NULL:
+                found = share_pick(g, p, c.startup_id, c.settings_id)
+            if found == NULL:
+                # too long for one that suits
+                found = s
+            idle_remove(g, found)
+            if is_gone(e, found):
+                found.phase = SV_ACTIVE
+                server_end(e, found, GONE)
+            else:
+                share_remove(p, c)
+                if serve(e, c, found):
+                    found.phase = SV_IDLE
+                    found.idle_since_us = e.now_us
+                    idle_push(g, found)
+        s = g.idle_first
 
 
-cdef Client *share_first(Relay e, Server *s) noexcept nogil:
-    cdef Pool *p = share_next(s.pool, s, e.now_us)
-    return p.share.first if p != NULL else NULL
+cdef inline bint is_gone(Relay e, Server *s) noexcept nogil:
+    # an idle server that has ended meanwhile
+    return e.now_us - s.idle_since_us > PEEK_AFTER_US and tp_gone(s.link.fd)
 
 
 cdef bint others_next(Relay e, Server *s) noexcept nogil:
     # whether the next to use a shared server will be another tenant, as far as can be told
-    cdef Pool *p = share_next(s.pool, s, e.now_us)
+    cdef Server *found
+    cdef Pool *p = share_next(s.pool, s, e.now_us, &found) if s.pool.idle_first == NULL else NULL
     return p != s.tenant if p != NULL else s.changes >= OFTEN
 
 

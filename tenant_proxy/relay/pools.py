@@ -158,9 +158,9 @@ class Pools:
             ear.tenant, ear.keys, ear.password = base.tenant, base.keys, base.password
 
     def _group_limits(self, record: PoolRecord) -> None:
-        worker = self._worker
+        worker, service = self._worker, record.tenant.cluster.service
         worker.engine.pool_group(
-            record.id, worker.settings.intern(BASE), record.tenant.cluster.service.max_tenants
+            record.id, worker.settings.intern(BASE), service.max_tenants, service.narrows
         )
 
     def _tenant(self, registry: Registry, record: PoolRecord) -> TenantInfo | None:

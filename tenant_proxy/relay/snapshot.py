@@ -166,6 +166,7 @@ def _lane(worker: Worker, one: dict[str, Any]) -> dict[str, Any]:
         "begins_own": one["begins_own"],
         "shared_active": one["shared_active"],
         "shared_waiting": one["shared_waiting"],
+        "width": one["width"],
         "own_active": one["sv_active"],
         "own_idle": one["sv_idle"],
         "pinned": one["pinned"],

@@ -65,7 +65,7 @@ def run(servers: int, members: list[Member], duration_us: int = 2_000 * MS, seed
     def begin(now: int, member: int, last: int) -> None:
         took = max(1, int(members[member].work_us * chance.uniform(0.5, 1.5)))
         outcome.kept += last == member
-        at(now + took, "done", member, model.begin(member), took)
+        at(now + took, "done", member, model.begin(member, now), took)
 
     for index, one in enumerate(members):
         for _ in range(one.clients):
@@ -76,21 +76,21 @@ def run(servers: int, members: list[Member], duration_us: int = 2_000 * MS, seed
             break
         member = arguments[0]
         if what == "ask":
-            if idle and model.may_start(member):
+            if idle and model.may_start(member, now):
                 outcome.waits_us[member].append(0)
                 begin(now, member, idle.pop())
             else:
                 waiting[member].append(now)
-                model.wait(member)
+                model.wait(member, now)
             continue
-        _, guess, took = arguments
-        model.end(member, guess, took)
+        _, turn, took = arguments
+        model.end(member, turn, now)
         outcome.served_us[member] += took
         outcome.turns[member] += 1
         outcome.busy_us += took
         at(now + int(members[member].pause_us * chance.uniform(0.5, 1.5)), "ask", member)
         idle.append(member)
-        while idle and (chosen := model.next(idle[-1])) is not None:
+        while idle and (chosen := model.next(idle[-1], now)) is not None:
             model.take_waiting(chosen)
             outcome.waits_us[chosen].append(now - waiting[chosen].pop(0))
             begin(now, chosen, idle.pop())
@@ -132,19 +132,23 @@ def test_a_flood_does_not_delay_those_who_seldom_ask():
 def test_nobody_saves_up():
     """Who was away for long comes back as an equal, not with all that it has missed."""
     model = Model(1, [(100, 0, 10), (100, 0, 10)])
+    now = 0
     for _ in range(1000):
-        guess = model.begin(0)
-        model.end(0, guess, MS)
+        turn = model.begin(0, now)
+        now += MS
+        model.end(0, turn, now)
     for member in (0, 1):
         for _ in range(50):
-            model.wait(member)
+            model.wait(member, now)
     turns = []
     for _ in range(40):
-        chosen = model.next()
+        chosen = model.next(now_us=now)
         assert chosen is not None
         model.take_waiting(chosen)
         turns.append(chosen)
-        model.end(chosen, model.begin(chosen), MS)
+        turn = model.begin(chosen, now)
+        now += MS
+        model.end(chosen, turn, now)
     assert 15 <= turns.count(0) <= 25
 
 

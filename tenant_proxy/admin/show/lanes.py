@@ -13,6 +13,8 @@ COLUMNS: list[Column] = [
     ("begins_own", TEXT, lambda row: "on" if row["begins_own"] else "off"),
     ("shared_active", INT4),
     ("shared_waiting", INT4),
+    # so many statements run at once on the shared backends of its worker (pool.width); 0: any number
+    ("width", INT4),
     ("own_active", INT4),
     ("own_idle", INT4),
     ("pinned", INT4),

@@ -1,0 +1,188 @@
+"""How many turns run at once on a group's servers: pure decisions on a clock that is given."""
+
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+
+from tenant_proxy.pool.pool cimport Pool, Server, Share, Width
+
+cdef enum:
+    LEAST = 2                   # the width is never less
+    ALONE_US = 10000000         # after so long without a turn of a second tenant there is no limit
+    WHILE_US = 25000            # at least so long each width is tried at a time …
+    WHILE_ENDS = 64             # … and until so many turns have ended …
+    WHILE_HOLDS = 4             # … and for so many times what a turn takes …
+    WHILE_LONGEST_US = 500000   # … but no longer than this
+    SETTLED = 3                 # whiles of the width for each of the smaller one
+    PAIRS = 8                   # whiles of the smaller one before anything is decided
+    PAIRS_MOST = 24             # … after which nothing is
+    REST = 20                   # whiles until the next comparison, where one has changed nothing …
+    REST_MOST = 80              # … and where several have
+
+
+cdef inline bint is_mixed(Width *w, uint64_t now_us) noexcept nogil:
+    return w.mixed_us > 0 and now_us - w.mixed_us < ALONE_US
+
+
+cdef inline bint is_in_force(Width *w, uint64_t now_us) noexcept nogil:
+    return w.limit > 0 and is_mixed(w, now_us)
+
+
+cdef inline void forget(Pool *g, Server *s) noexcept nogil:
+    # its place is free
+    cdef Width *w = &g.width
+    if s.before != NULL:
+        s.before.behind = s.behind
+    else:
+        w.first = s.behind
+    if s.behind != NULL:
+        s.behind.before = s.before
+    else:
+        w.last = s.before
+    s.before = s.behind = NULL
+    s.young = 0
+    w.running -= 1
+
+
+cdef inline void forget_old(Pool *g, uint64_t now_us) noexcept nogil:
+    while g.width.first != NULL and now_us - g.width.first.assigned_us > OLD_US:
+        forget(g, g.width.first)
+
+
+cdef void width_enter(Pool *g, Pool *p, Server *s, uint64_t now_us) noexcept nogil:
+    # The server's turn for the pool begins; `assigned_us` is now.
+    cdef Width *w = &g.width
+    cdef int32_t needed
+    if w.newest != p:
+        if w.newest != NULL:
+            w.mixed_us = now_us
+        w.newest = p
+    forget_old(g, now_us)
+    s.behind = NULL
+    s.before = w.last
+    if w.last != NULL:
+        w.last.behind = s
+    else:
+        w.first = s
+    w.last = s
+    s.young = 1
+    w.running += 1
+    # the least width with which it could go
+    needed = w.running if p.share.active > 1 else (w.running + 1) // 2
+    if needed > w.peak:
+        w.peak = needed
+
+
+cdef void width_leave(Pool *g, Server *s, uint64_t now_us) noexcept nogil:
+    cdef Width *w = &g.width
+    cdef uint64_t took = now_us - s.assigned_us if now_us > s.assigned_us else 0
+    if s.young:
+        forget(g, s)
+    w.ended += 1
+    w.hold_us = (15 * w.hold_us + (took if took < WHILE_LONGEST_US else <uint64_t> WHILE_LONGEST_US)) >> 4
+    if w.limit >= 0 and now_us - w.since_us >= WHILE_US:
+        look(g, now_us)
+
+
+cdef void width_narrows(Pool *g, bint narrows) noexcept nogil:
+    # as configured
+    if not narrows:
+        g.width.limit = -1
+    elif g.width.limit < 0:
+        g.width.limit = 0
+
+
+cdef bint width_allows(Pool *g, Share *s, uint64_t now_us) noexcept nogil:
+    # whether one more turn of the member may run
+    cdef Width *w = &g.width
+    cdef int32_t most
+    if not is_in_force(w, now_us):
+        return True
+    forget_old(g, now_us)
+    most = w.smaller if w.trying else w.limit
+    if s.active == 0:
+        most *= 2
+    if w.running < most:
+        return True
+    w.bound = 1
+    return False
+
+
+cdef void begin(Width *w, uint64_t now_us) noexcept nogil:
+    w.since_us = now_us
+    w.ended = 0
+    w.bound = 0
+    w.peak = 0
+
+
+cdef void compare_with(Width *w, int32_t smaller) noexcept nogil:
+    # a new comparison, of the width and a smaller one
+    w.smaller = smaller if smaller < w.limit else w.limit - 1
+    if w.smaller < 1:
+        w.smaller = 1
+    w.trying = 0
+    w.whiles = 0
+    w.tried = 0
+    w.sum_ends[0] = w.sum_ends[1] = 0
+    w.sum_us[0] = w.sum_us[1] = 0
+
+
+cdef void look(Pool *g, uint64_t now_us) noexcept nogil:
+    # A while is over, perhaps.
+    cdef Width *w = &g.width
+    cdef uint64_t took = now_us - w.since_us
+    if took < WHILE_LONGEST_US and (w.ended < WHILE_ENDS or took < WHILE_HOLDS * w.hold_us):
+        return
+    if not is_mixed(w, now_us) or took >= 2 * WHILE_LONGEST_US:
+        # one alone, or nobody was here
+        begin(w, now_us)
+        return
+    if w.limit == 0:
+        if w.peak >= 2 * LEAST:
+            w.limit = w.peak
+            w.falling = 1
+            compare_with(w, w.limit // 2)
+        begin(w, now_us)
+        return
+    if w.rest:
+        w.rest -= 1
+    elif w.bound or g.waiting > 0:
+        w.sum_ends[w.trying] += w.ended
+        w.sum_us[w.trying] += took
+        w.whiles += 1
+        w.tried += w.trying
+        if w.tried >= PAIRS or (w.falling and w.tried and not w.trying):
+            decide(g)
+    w.trying = not w.rest and w.whiles % (2 if w.falling else SETTLED + 1) == (1 if w.falling else SETTLED)
+    begin(w, now_us)
+
+
+cdef void decide(Pool *g) noexcept nogil:
+    # What is lost with the smaller width, in proportion to what that takes away: 0 nothing, 1 all of it.
+    cdef Width *w = &g.width
+    cdef double rate, loss
+    cdef int32_t limit
+    if w.sum_us[0] == 0 or w.sum_ends[0] == 0 or w.sum_us[1] == 0:
+        return
+    rate = (<double> w.sum_ends[1] / w.sum_us[1]) / (<double> w.sum_ends[0] / w.sum_us[0])
+    loss = (1 - rate) / (1 - <double> w.smaller / w.limit)
+    limit = w.limit
+    if loss < (0.3 if w.falling else 0.15):
+        limit = w.smaller if w.smaller > LEAST else <int32_t> LEAST
+        w.growing = 0
+    elif loss > (0.65 if w.falling else 0.35):
+        limit = limit * 2 if w.growing else limit * 14 // 10 + 1
+        limit = limit if limit < g.max else g.max
+        w.growing = 1
+        w.falling = 0
+    elif w.falling:
+        w.falling = w.growing = 0
+    elif w.tried < PAIRS_MOST:
+        return
+    if limit == LEAST:
+        w.falling = 0
+    if limit != w.limit:
+        w.rested = 0
+    else:
+        w.rested = REST if w.rested == 0 or limit == LEAST else min(2 * w.rested, REST_MOST)
+    w.rest = w.rested
+    w.limit = limit
+    compare_with(w, limit // 2 if w.falling else limit * 7 // 10)
