@@ -61,11 +61,12 @@ def ahead_messages(role: str, settings: Mapping[str, str]) -> bytes:
 
 
 def _calls(role: str, settings: Mapping[str, str]) -> str:
-    wanted = {"role": role, **settings}
+    # it is nobody's by now, so what that is need not be set again: each costs the server some microseconds
+    wanted = {"role": role} | {
+        name: value for name, value in settings.items() if name not in NOT_CARRIED and BASE.get(name) != value
+    }
     return ", ".join(
-        f"pg_catalog.set_config({literal(name)}, {literal(value)}, false)"
-        for name, value in wanted.items()
-        if name not in NOT_CARRIED
+        f"pg_catalog.set_config({literal(name)}, {literal(value)}, false)" for name, value in wanted.items()
     )
 
 
