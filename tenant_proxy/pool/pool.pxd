@@ -189,7 +189,7 @@ cdef struct Width:
     uint8_t trying              # it is the smaller width's
     uint8_t falling             # the width is still on its way down from where it began
     uint8_t growing             # the last decision was to grow
-    int32_t rest                # whiles until the next comparison
+    int32_t rest                # milliseconds until the next comparison
     int32_t rested              # … as many as there were before this one
     int32_t whiles              # of this comparison
     int32_t tried               # … of the smaller width

@@ -8,14 +8,15 @@ cdef enum:
     LEAST = 2                   # the width is never less
     ALONE_US = 10000000         # after so long without a turn of a second tenant there is no limit
     WHILE_US = 25000            # at least so long each width is tried at a time …
-    WHILE_ENDS = 64             # … and until so many turns have ended …
+    WHILE_ENDS = 32             # … and until so many turns have ended …
     WHILE_HOLDS = 4             # … and for so many times what a turn takes …
     WHILE_LONGEST_US = 500000   # … but no longer than this
     SETTLED = 3                 # whiles of the width for each of the smaller one
-    PAIRS = 8                   # whiles of the smaller one before anything is decided
-    PAIRS_MOST = 24             # … after which nothing is
-    REST = 20                   # whiles until the next comparison, where one has changed nothing …
-    REST_MOST = 80              # … and where several have
+    PAIRS_LEAST = 3             # whiles of the smaller one before it may grow, if it is clear …
+    PAIRS = 8                   # … before anything is decided …
+    PAIRS_MOST = 24             # … and after which nothing is
+    REST_MS = 500               # until the next comparison, where one has changed nothing …
+    REST_MOST_MS = 2000         # … and where several have
 
 
 cdef inline bint is_mixed(Width *w, uint64_t now_us) noexcept nogil:
@@ -143,13 +144,13 @@ cdef void look(Pool *g, uint64_t now_us) noexcept nogil:
         begin(w, now_us)
         return
     if w.rest:
-        w.rest -= 1
+        w.rest = w.rest - <int32_t> (took // 1000) if took // 1000 < <uint64_t> w.rest else 0
     elif w.bound or g.waiting > 0:
         w.sum_ends[w.trying] += w.ended
         w.sum_us[w.trying] += took
         w.whiles += 1
         w.tried += w.trying
-        if w.tried >= PAIRS or (w.falling and w.tried and not w.trying):
+        if w.tried >= PAIRS_LEAST or (w.falling and w.tried and not w.trying):
             decide(g)
     w.trying = not w.rest and w.whiles % (2 if w.falling else SETTLED + 1) == (1 if w.falling else SETTLED)
     begin(w, now_us)
@@ -165,6 +166,8 @@ cdef void decide(Pool *g) noexcept nogil:
     rate = (<double> w.sum_ends[1] / w.sum_us[1]) / (<double> w.sum_ends[0] / w.sum_us[0])
     loss = (1 - rate) / (1 - <double> w.smaller / w.limit)
     limit = w.limit
+    if w.tried < PAIRS and not w.falling and loss <= 0.7:
+        return
     if loss < (0.3 if w.falling else 0.15):
         limit = w.smaller if w.smaller > LEAST else <int32_t> LEAST
         w.growing = 0
@@ -182,7 +185,7 @@ cdef void decide(Pool *g) noexcept nogil:
     if limit != w.limit:
         w.rested = 0
     else:
-        w.rested = REST if w.rested == 0 or limit == LEAST else min(2 * w.rested, REST_MOST)
+        w.rested = REST_MS if w.rested == 0 or limit == LEAST else min(2 * w.rested, <int32_t> REST_MOST_MS)
     w.rest = w.rested
     w.limit = limit
     compare_with(w, limit // 2 if w.falling else limit * 7 // 10)

@@ -277,16 +277,16 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
     cdef Client *c
     # the client that did not read fast enough is gone
     e.unpause(&s.link)
-    if s.close_needed or s.link.dead:
-        server_end(e, s, RETIRED if p.retired else LIFETIME)
-        return
-    if s.cancels:
-        s.phase = SV_CANCELING
-        return
-    if p.is_group:
-        make_shared_available(e, s)
-        return
     while True:
+        if s.close_needed or s.link.dead:
+            server_end(e, s, RETIRED if p.retired else LIFETIME)
+            return
+        if s.cancels:
+            s.phase = SV_CANCELING
+            return
+        if p.is_group:
+            make_shared_available(e, s)
+            return
         c = wait_pick(p, s.startup_id, e.now_us, PATIENCE_US)
         if c == NULL:
             s.phase = SV_IDLE
@@ -373,10 +373,8 @@ cdef void serve_waiting(Relay e, Pool *g, Server *s) noexcept nogil:
                 server_end(e, found, GONE)
             else:
                 share_remove(p, c)
-                if serve(e, c, found):
-                    found.phase = SV_IDLE
-                    found.idle_since_us = e.now_us
-                    idle_push(g, found)
+                # who is greeted by a shared server waits for its switch first (`settled`)
+                serve(e, c, found)
         s = g.idle_first
 
 

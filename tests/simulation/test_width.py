@@ -71,11 +71,17 @@ class Machine:
 
 
 def run(
-    servers: int, processors: int, members: list[Member], duration_us: int, since_us: int = 0, seed: int = 1
+    servers: int,
+    processors: int,
+    members: list[Member],
+    duration_us: int,
+    since_us: int = 0,
+    later: dict[int, tuple[int, Member]] | None = None,
 ) -> Outcome:
-    """What was asked after `since_us` counts."""
+    """What was asked after `since_us` counts; members become others `later`."""
+    members = list(members)
     model = Model(servers, [(100, 0, servers)] * len(members))
-    chance = random.Random(seed)
+    chance = random.Random(1)
     machine = Machine(processors)
     outcome = Outcome([0] * len(members), [[] for _ in members])
     idle = [-1] * servers
@@ -97,6 +103,8 @@ def run(
         else:
             machine.run(now, work, (member, turn, asked))
 
+    for when, (index, _) in (later or {}).items():
+        at(when, "change", index)
     for index, one in enumerate(members):
         for _ in range(one.clients):
             at(chance.uniform(0, one.pause_us + MS), "ask", index)
@@ -122,7 +130,10 @@ def run(
         if now > duration_us:
             break
         member = arguments[0]
-        if what == "ready":
+        if what == "change":
+            assert later is not None
+            members[member] = later[int(now)][1]
+        elif what == "ready":
             machine.run(now, arguments[3], arguments[:3])
         elif idle and model.may_start(member, int(now)):
             idle.pop()
@@ -159,35 +170,10 @@ def test_what_gains_by_running_at_once_does(processors, cpu_us, wait_us):
 
 
 def test_it_grows_again_when_statements_wait_for_something_else():
-    model = Model(50, [(100, 0, 50)] * 2)
-    model.end(1, model.begin(1, 1), 2)
-
-    def turns(seconds: float, cpu_us: int, wait_us: int) -> int:
-        """A flood's, on two processors, of the second half."""
-        nonlocal now
-        begin, done = now, 0
-        running: list[tuple[int, int]] = []
-        while now < begin + seconds * S:
-            while len(running) < 50 and model.may_start(0, now):
-                at_once = len(running) + 1
-                took = wait_us + max(cpu_us, cpu_us * at_once // 2)
-                heapq.heappush(running, (now + took, model.begin(0, now)))
-            now, turn = heapq.heappop(running)
-            model.end(0, turn, now)
-            done += now > begin + seconds * S / 2
-            if done % 100 == 0:
-                # the other one is still there
-                model.end(1, model.begin(1, now), now + 1)
-        for _, turn in running:
-            model.end(0, turn, now)
-        return done
-
-    now = 2
-    turns(2, 150, 0)
-    assert 0 < model.width <= 12
-    done = turns(6, 10, 4 * MS)
-    assert model.width > 25
-    assert done > 0.6 * 3 * S * 50 / (4 * MS)
+    waits = Member(clients=100, cpu_us=10, wait_us=5 * MS)
+    outcome = run(50, 2, [*QUIET, FLOOD], 5 * S, since_us=4 * S, later={S: (50, waits)})
+    assert 0 < min(outcome.widths[len(outcome.widths) // 10 :]) <= 12, "at first"
+    assert outcome.turns[50] > 0.8 * S * 50 / (5 * MS)
 
 
 def test_long_turns_do_not_stop_the_others():
