@@ -84,6 +84,7 @@ def note(w: Walk, tag: str, body: Body) -> None:
         tag not in _SHARED
         or (tag == "VariableSetStmt" and body["kind"] in _RESETS)
         or (tag.startswith("Variable") and canonical_name(body.get("name", "")) in IDENTITY_SETTINGS)
+        or (tag == "VariableSetStmt" and body["kind"] == "VAR_SET_MULTI" and _is_a_dump(body))
     ):
         w.effects |= _ESCALATES
     elif tag == "VariableSetStmt" and body["kind"] == "VAR_RESET_ALL":
@@ -98,6 +99,26 @@ def note(w: Walk, tag: str, body: Body) -> None:
             note(w, inner, inner_body)
     elif tag == "DoStmt":
         w.runs_code = True
+
+
+def _is_a_dump(body: Body) -> bool:
+    """SET TRANSACTION of one snapshot that is only read, as pg_dump begins.
+
+    It goes on with PREPARE, and could not be moved any more.
+    """
+    modes = {
+        mode["DefElem"]["defname"]: mode["DefElem"].get("arg", {})
+        for mode in body.get("args", ())
+        if "DefElem" in mode
+    }
+    constant = modes.get("transaction_isolation", {}).get("A_Const", {})
+    isolation = constant.get("sval", {}).get("sval", "")
+    only_read = modes.get("transaction_read_only", {}).get("A_Const", {}).get("ival", {}).get("ival")
+    return (
+        body.get("name") == "TRANSACTION"
+        and isolation in ("repeatable read", "serializable")
+        and bool(only_read)
+    )
 
 
 def settle(w: Walk) -> None:

@@ -10,7 +10,7 @@ from libc.string cimport memchr
 from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    ACT_DISCARD, ACT_FAKE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
+    ACT_ASK, ACT_DISCARD, ACT_FAKE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
     CL_SKIP_TO_SYNC, CL_STARTUP, CL_WAITING, LANE_SHARED, PACE_WAITS, R_COPY_END, R_EXECUTE, R_FUNCTION, R_QUERY,
     R_SYNC, Client, Server, ring_head,
     ring_mark, ring_push,
@@ -18,7 +18,7 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
 from tenant_proxy.relay.begins cimport without_server
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_EXECUTES,
+    EFF_ALLOWED, EFF_BEGINS, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_EXECUTES, EFF_STARTS,
     EFF_MULTI, EFF_RESETS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, GONE, JUDGING, TERMINATED, TOLD_HERE,
     V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal,
     up_admin_message, up_deallocate, up_judge_function, up_judged,
@@ -47,7 +47,7 @@ from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_al
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (
     F_BIND, F_CLOSE, F_COPY_DATA, F_DESCRIBE, F_EXECUTE, F_FLUSH, F_FUNCTION_CALL, F_PARSE, F_PASSWORD,
-    F_QUERY, F_SYNC, F_TERMINATE, XACT_FAILED, frontend_limit, read_u32,
+    F_QUERY, F_SYNC, F_TERMINATE, XACT_FAILED, XACT_IDLE, frontend_limit, read_u32,
 )
 
 cdef enum:
@@ -325,6 +325,10 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         how = listen_check(e, c, p + 5, size, &effects, False)
         if how != LISTEN_GOES:
             return no_server(c) if how == LISTEN_HELD else refuse_query(e, c, b, total)
+    if effects & (EFF_BEGINS | EFF_STARTS) and c.server != NULL and is_only_asked(c):
+        # it has a server for no more than that: once it has none, this takes none
+        e.pause(&c.link)
+        return HOLD
     if without_server(e, c, effects, p + 5, size, b"", 0) or (effects & EFF_DISCARDS_ALL and discarded(e, c, effects)):
         # any simple query ends the unnamed statement
         client_drop_unnamed(c)
@@ -384,6 +388,14 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     else:
         burst_forward(e, b, p, total)
     return total
+
+
+cdef bint is_only_asked(Client *c) noexcept nogil:
+    # whether its server, at rest, still has to say what the client has set there
+    cdef Server *s = c.server
+    return (c.pool.defers and c.tracks and not c.pinned and s.ring.count == 1
+            and ring_head(&s.ring).action & ACT_ASK and not s.batch_open and not s.stream_left
+            and s.xact_status == XACT_IDLE)
 
 
 cdef ssize_t on_function_call(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total) noexcept nogil:

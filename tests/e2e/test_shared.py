@@ -423,6 +423,21 @@ def test_a_transaction_that_has_left_something_does_not_move(fresh, kept):
         acme.query("ROLLBACK")
 
 
+def test_a_dump_begins_where_it_can_go_on(fresh, pg):
+    """As pg_dump has it: one snapshot, and then what takes a backend of its own."""
+    with fresh.wire("acme_app") as acme:
+        for sql in (
+            "SELECT pg_catalog.set_config('search_path', '', false)",
+            "BEGIN",
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+            "SELECT count(*) FROM acme.orders",
+            "PREPARE getDomainConstraints (oid) AS SELECT conname FROM pg_constraint WHERE contypid = $1",
+            "EXECUTE getDomainConstraints (1)",
+        ):
+            assert sqlstates(acme.query(sql)) == [], sql
+        assert not is_shared(pg, backend_of(acme))
+
+
 def test_a_transaction_of_one_snapshot_does_not_move(fresh):
     with fresh.wire("acme_app") as acme:
         acme.query("BEGIN ISOLATION LEVEL REPEATABLE READ")
