@@ -382,10 +382,13 @@ def test_an_awaited_switch(stepped, pg, relay, revoked, how, told):
 
 @pytest.mark.parametrize(
     ("point", "told"),
-    [(AWAITED, ["08006"]), (SWITCH, ["08006"]), (DISARM, ["42501"]), (STATEMENT, ["42501"])],
+    [(AWAITED, ["08006"]), (SWITCH, ["08006"]), (DISARM, ["42P01"]), (STATEMENT, ["42P01"])],
 )
 def test_the_role_is_dropped(new_pg, own_proxy, point, told):
-    """PostgreSQL looks at the role when it is set; a session whose role has gone runs on, without rights."""
+    """PostgreSQL looks at the role when it is set; a session whose role has gone runs on, without rights.
+
+    So it doesn't find the tenant's schema any more.
+    """
     server = new_pg()
     provide(server)
     with contextlib.closing(StepRelay(server.host, server.port)) as relay, server.connect() as conn:
