@@ -178,7 +178,7 @@ class Service(Section):
     it has read of the catalogs for each of them (some 250 kB for 20 tables); 0: never."""
     narrows: bool = True
     """While several tenants use the shared backends, no more statements run at once than get more done, so
-    that one tenant's flood takes the server's processors from nobody (docs/decisions/0018-width.md); false:
+    that one tenant's flood takes the server's processors from nobody (docs/decisions/0019-width.md); false:
     as many as there are backends."""
 
 
