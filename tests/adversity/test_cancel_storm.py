@@ -17,6 +17,8 @@ from tests.wire_client import WireClient, query, rows, send_cancel, sqlstates
 
 #: cancel requests; TP_CANCELS=100000 for a storm that lasts
 CANCELS = int(os.environ.get("TP_CANCELS", "300"))
+#: until one has hit, at most
+LUCK_S = 30
 #: whose keys the storm has, and who must never feel it
 VICTIMS = 4
 BYSTANDERS = 6
@@ -67,7 +69,11 @@ def test_bystanders_are_never_hit(isolation: str, proxies: Callable[..., Proxy],
         for one in runners:
             one.thread.start()
         chance = random.Random(0)
-        for _ in range(CANCELS):
+        deadline = time.monotonic() + LUCK_S
+        sent = 0
+        # on a busy machine it takes many to hit one
+        while sent < CANCELS or (not any(one.canceled for one in victims) and time.monotonic() < deadline):
+            sent += 1
             victim = chance.choice(victims).client
             send_cancel((proxy.host, proxy.port), victim.pid, victim.secret)
             time.sleep(chance.choice([0, 0.001, 0.003]))
