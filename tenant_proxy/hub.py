@@ -23,6 +23,7 @@ that a handler did not foresee travels as its type's name only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import inspect
 import json
@@ -135,6 +136,9 @@ class _Link:
         finally:
             self._writer.close()
             self._lose()
+            # How the connection ended is known; asyncio would log it with a traceback if nobody asked.
+            with contextlib.suppress(OSError):
+                await self._writer.wait_closed()
 
     def _on_frame(self, frame: dict[str, Any]) -> None:
         if "re" in frame:

@@ -383,6 +383,20 @@ class WireClient:
     def query(self, sql: str) -> list[Message]:
         return self.ask(query(sql))
 
+    def told(self, *messages: bytes, times: int = 1) -> list[str]:
+        """SQLSTATEs of so many answers, or of what has come when the connection ends."""
+        self.send(*messages)
+        try:
+            return sqlstates(self.until_ready(times))
+        except ConnectionEnded as end:
+            return sqlstates(end.replies)
+
+    def told_after(self, sql: str) -> tuple[list[str], float]:
+        """`told` of a query, and how many seconds it took."""
+        start = time.monotonic()
+        said = self.told(query(sql))
+        return said, time.monotonic() - start
+
     def extended(self, sql: str, *params: bytes | str | None) -> list[Message]:
         """Parse, Bind, Describe, Execute, Sync in one write."""
         return self.ask(parse(sql), bind(*params), describe_portal(), execute(), SYNC)

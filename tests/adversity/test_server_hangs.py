@@ -18,7 +18,7 @@ import pytest
 from tests.e2e.test_shared import SERVICE, provide, shares_again
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server, frozen
-from tests.wire_client import ConnectionEnded, LoginFailed, WireClient, query, sqlstates, wait_until
+from tests.wire_client import ConnectionEnded, LoginFailed, query, sqlstates, wait_until
 
 BACKENDS = 2
 TIMEOUTS = {
@@ -80,17 +80,6 @@ def unharmed(proxy: Proxy) -> Iterator[None]:
     assert max(waits) < TIMEOUTS["query_timeout_s"]
 
 
-def told(client: WireClient, sql: str) -> tuple[list[str], float]:
-    """What a statement ends with, and when."""
-    start = time.monotonic()
-    client.send(query(sql))
-    try:
-        said = sqlstates(client.until_ready())
-    except ConnectionEnded as end:
-        said = sqlstates(end.replies)
-    return said, time.monotonic() - start
-
-
 def at_once(work: list[Callable[[], tuple[list[str], float]]]) -> list[tuple[list[str], float]]:
     with ThreadPoolExecutor(len(work)) as threads:
         return [one.result() for one in [threads.submit(each) for each in work]]
@@ -105,7 +94,7 @@ def test_clients_are_told_in_time(two_clusters, own_pg):
         with frozen(own_pg):
             results = at_once(
                 [
-                    partial(told, client, f"INSERT INTO scratch VALUES ({number}, 'once')")
+                    partial(client.told_after, f"INSERT INTO scratch VALUES ({number}, 'once')")
                     for number, client in enumerate(clients)
                 ]
             )
@@ -116,7 +105,7 @@ def test_clients_are_told_in_time(two_clusters, own_pg):
             start = time.monotonic()
             with contextlib.suppress(LoginFailed):
                 with proxy.wire() as late:
-                    assert told(late, "SELECT 1")[0] in (["57P03"], ["08006"])
+                    assert late.told_after("SELECT 1")[0] in (["57P03"], ["08006"])
             assert time.monotonic() - start < TIMEOUTS["connect_timeout_s"] * 2 + MARGIN_S
         wait_until(lambda: works(proxy), "it is served again", 10)
     with own_pg.connect() as conn:

@@ -233,11 +233,8 @@ def happens(
         (until_betas if point == AWAITED else until_nobodys)(acme, beta)
         conn.execute("DELETE FROM acme.scratch WHERE id = 77")
         relay.expect(point, fault)
-        acme.send(*(messages or [query(INSERT)]))
-        try:
-            told = sqlstates(acme.until_ready(sum(one[:1] in b"QS" for one in messages or [b"Q"])))
-        except ConnectionEnded as end:
-            told = sqlstates(end.replies)
+        sent = messages or [query(INSERT)]
+        told = acme.told(*sent, times=sum(one[:1] in b"QS" for one in sent))
         assert relay.happened.wait(10)
         assert beta.value("SELECT current_user || ' ' || current_schema()") == "beta_app beta"
         found = conn.execute("SELECT body FROM acme.scratch WHERE id = 77").fetchall()
@@ -414,11 +411,7 @@ def test_the_role_is_dropped(new_pg, own_proxy, point, told):
                 conn.execute("DROP OWNED BY acme_other; DROP ROLE acme_other")
 
             relay.expect(point.replace("acme_app", "acme_other"), drop)
-            acme.send(query("INSERT INTO scratch VALUES (78, 'ran')"))
-            try:
-                said = sqlstates(acme.until_ready())
-            except ConnectionEnded as end:
-                said = sqlstates(end.replies)
+            said = acme.told(query("INSERT INTO scratch VALUES (78, 'ran')"))
             assert relay.happened.wait(10)
             assert said == told
             assert beta.value("SELECT current_user || ' ' || current_schema()") == "beta_app beta"

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tenant_proxy.shims import install
-from tests.e2e.test_shared import is_shared, provide, shared_config
+from tests.e2e.test_shared import BACKEND, is_shared, provide, shared_config
 from tests.fix_proxy import Proxy
 from tests.pg_server import ORDERS, POPULATE_TENANT, Server
 from tests.wire_client import (
@@ -124,8 +124,7 @@ def test_code_that_was_turned_is_read_as_it_was_written(proxies, pg, hiding, mad
         return proxy.log().count("code of a tenant was read")
 
     def shares() -> bool:
-        # beside pg_stat_activity it is the backend's, not the session's
-        return is_shared(pg, acme.value("SELECT pid FROM pg_stat_activity WHERE pid = pg_backend_pid()"))
+        return is_shared(pg, acme.value(BACKEND))
 
     def shares_again() -> None:
         wait_until(shares, "the tenant shares backends", 20)

@@ -14,7 +14,7 @@ import pytest
 from psycopg import errors as e
 
 from tests.e2e.test_hidden import _install, drop_database, make_database
-from tests.e2e.test_shared import SERVICE, provide
+from tests.e2e.test_shared import BACKEND, SERVICE, provide
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
 from tests.wire_client import (
@@ -35,7 +35,6 @@ from tests.wire_client import (
 
 DATABASE = "own_session"
 
-BACKEND = "SELECT pid FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 #: server's names left out
 STATEMENTS = "SELECT name, statement, from_sql FROM pg_prepared_statements ORDER BY prepare_time"
 

@@ -85,6 +85,10 @@ def test_two_tenants_on_one_backend(shared):
         assert beta.value("SELECT current_user") == "beta_app"
 
 
+#: a backend's process id where pg_backend_pid() alone is the session's (decision 18)
+BACKEND = "SELECT pid FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+
+
 def backend_of(client) -> str | None:
     return client.value("SELECT pg_backend_pid()")
 
