@@ -64,6 +64,10 @@ class Asking:
         while self._idle:
             self._idle.pop().close()
 
+    def _tell(self, what: str, done: int, total: int) -> None:
+        if self.watcher is not None:
+            self.watcher(what, done, total)
+
     async def _record(
         self,
         model: type[RecordT],
@@ -115,9 +119,9 @@ class Asking:
             await asyncio.sleep(_POLL_S[min(polls, len(_POLL_S) - 1)])
             polls += 1
             job = await self._record(Job, "GET", f"/jobs/{job.id}")
-            if self.watcher is not None and job.progress.get("total"):
-                said = job.progress
-                self.watcher(str(said.get("note") or job.kind), int(said["done"]), int(said["total"]))
+            said = job.progress
+            if said.get("total"):
+                self._tell(str(said.get("note") or job.kind), int(said["done"]), int(said["total"]))
         if job.state is JobState.DONE or (undo and job.state is JobState.UNDONE):
             return job
         error = job.error or {}
@@ -156,7 +160,7 @@ class Asking:
             sent["Content-Type"] = "application/json"
         answer = await asyncio.to_thread(self._send, method, target, payload, sent)
         if answer.status >= 400:
-            raise failure_of(answer.status, answer.body if isinstance(answer.body, dict) else {})
+            raise failure_of(answer)
         if rehearse and isinstance(answer.body, dict) and "sql" in answer.body:
             raise Rehearsed(list(answer.body["sql"]))
         return answer
@@ -194,8 +198,7 @@ class Asking:
                 pass  # it is refused before it was there; the answer says why
             response = connection.getresponse()
             if response.status >= 400:
-                answer = _answer(response, response.read())
-                raise failure_of(response.status, answer.body if isinstance(answer.body, dict) else {})
+                raise failure_of(_answer(response, response.read()))
             yield response
         except (http.client.HTTPException, OSError) as error:
             raise self._unreachable(error) from None
@@ -218,8 +221,9 @@ class Asking:
         return done if isinstance(done, Job) else parsed(Job, done)
 
 
-def failure_of(status: int, body: Mapping[str, Any]) -> Failure:
+def failure_of(answer: Answer) -> Failure:
     """What a problem was before it was sent."""
+    status, body = answer.status, answer.body if isinstance(answer.body, dict) else {}
     code = str(body.get("code", ""))
     if code not in CODES:
         code = {401: "forbidden", 404: "not_found"}.get(status, "unavailable" if status >= 500 else "invalid")

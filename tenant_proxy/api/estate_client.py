@@ -13,6 +13,7 @@ from tenant_proxy.api.asking import Asking, of_tenant, parsed, part
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Job
 from tenant_proxy.lifecycle.adopting import Problem
+from tenant_proxy.lifecycle.private import created, partial_of
 from tenant_proxy.lifecycle.records import Standing, Version
 
 _CHUNK: Final = 1 << 18
@@ -102,16 +103,16 @@ class EstateClient(Asking):
 
     def _fetch(self, path: str, target: Path) -> None:
         """The file is there when all of it is."""
-        partial = target.with_name(f".{target.name}.{os.urandom(6).hex()}.part")
+        partial = partial_of(target)
         with self._streaming("GET", path) as response:
             wanted = int(response.headers["content-length"] or -1)
             try:
-                with open(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                with created(partial) as file:
                     while part := response.read(_CHUNK):
                         file.write(part)
                     if file.tell() != wanted:
                         raise Failure("unavailable", "the archive has not come whole")
-                    self._watched("download", wanted, wanted)
+                    self._tell("download", wanted, wanted)
                 os.replace(partial, target)
             except OSError as error:
                 raise Failure("invalid", f"{target}: {error.strerror or error}") from None
@@ -127,11 +128,7 @@ class EstateClient(Asking):
             size = os.fstat(file.fileno()).st_size
             headers = {"Content-Type": "application/x-tar", "Content-Length": str(size)}
             with self._streaming("PUT", path, file, headers):
-                self._watched("upload", size, size)
-
-    def _watched(self, what: str, done: int, total: int) -> None:
-        if self.watcher is not None:
-            self.watcher(what, done, total)
+                self._tell("upload", size, size)
 
     # --- migrations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from tenant_proxy.cli.town import (
     say,
     table,
 )
+from tenant_proxy.lifecycle.private import opener
 
 if TYPE_CHECKING:
     from tenant_proxy.catalog.records import Job
@@ -162,15 +162,12 @@ def decrypt(
     words = _words(pass_phrase or Path("-"))
     assert words is not None
     try:
-        with open(path, "rb") as sealed, open(os.open(target, _NEW, 0o600), "wb") as plain:
+        with open(path, "rb") as sealed, open(target, "xb", opener=opener) as plain:
             sealing.unseal(sealed, plain, words)
     except sealing.SealError as problem:
         target.unlink()
         error(f"{path}: {problem}")
         raise typer.Exit(1) from None
-
-
-_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 
 
 def clone(
@@ -382,7 +379,7 @@ def signing_key(
     from tenant_proxy.lifecycle import certificate
 
     private, public = certificate.new_key()
-    with open(os.open(path, _NEW, 0o600), "w") as file:
+    with open(path, "x", opener=opener) as file:
         file.write(private)
     typer.echo(public, nl=False)
 

@@ -39,9 +39,6 @@ cdef class ColumnRule:
         named = PyDict_GetItem(<dict?> fields[1], "String")
         return named == NULL or (<dict?> <object> named).get("sval") not in self.functions
 
-    def __call__(self, w, dict body):
-        return self.passes(body) or self.rest(w, body)
-
 
 def descend(w, dict table, str tag, dict body):
     """A node and all below it: of each its rule first, then its fields, unless the rule has dealt with them.
@@ -66,11 +63,12 @@ def descend(w, dict table, str tag, dict body):
             w.unknown(f"node {tag}")
         entry = <tuple> found
         rule = entry[1]
-        if rule is not None:
-            if type(rule) is ColumnRule and (<ColumnRule> rule).passes(body):
+        if type(rule) is ColumnRule:
+            if (<ColumnRule> rule).passes(body):
                 continue
-            if rule(w, body):
-                continue
+            rule = (<ColumnRule> rule).rest
+        if rule is not None and rule(w, body):
+            continue
         fields = <dict> entry[0]
         for key, value in body.items():
             kind = PyDict_GetItem(fields, key)

@@ -485,7 +485,7 @@ def _typed_default(type_field: str, default_field: str) -> Rule:
     return rule
 
 
-RULES: Final[Mapping[str, Rule]] = {
+RULES: Final[Mapping[str, Rule | ColumnRule]] = {
     "RangeVar": _range_var,
     "ColumnRef": ColumnRule(ATTRIBUTES, _column_ref),
     "A_Indirection": _indirection,

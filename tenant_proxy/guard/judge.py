@@ -26,6 +26,7 @@ from tenant_proxy.guard import (
     statements,
 )
 from tenant_proxy.guard.bound import is_strict
+from tenant_proxy.guard.descent import ColumnRule
 from tenant_proxy.guard.effects import REFUSED, SERVER_SAYS, STATEMENTS
 from tenant_proxy.guard.functions import FUNCTIONS, LARGE_OBJECTS, OIDS
 from tenant_proxy.guard.nodes import NODES
@@ -39,7 +40,7 @@ from tenant_proxy.model import Action, Effect, Verdict
 
 _log = logging.getLogger(__name__)
 
-_RULES: Final[Mapping[str, Rule]] = {
+_RULES: Final[Mapping[str, Rule | ColumnRule]] = {
     **expressions.RULES,
     **statements.RULES,
     **definitions.RULES,

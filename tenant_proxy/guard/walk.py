@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NoReturn
 from tenant_proxy.guard import folding
 from tenant_proxy.guard import parse as parser
 from tenant_proxy.guard.bound import ARRAY, is_strict
-from tenant_proxy.guard.descent import descend
+from tenant_proxy.guard.descent import ColumnRule, descend
 from tenant_proxy.guard.nodes import NODES, Fields
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.source import NotFound, Pending, Source, quoted_name, quoted_string
@@ -101,7 +101,7 @@ class Walk:
     )
 
     #: node -> its fields and rule; filled by judge.py
-    table: ClassVar[dict[str, tuple[Fields, Rule | None]]] = {
+    table: ClassVar[dict[str, tuple[Fields, Rule | ColumnRule | None]]] = {
         tag: (fields, None) for tag, fields in NODES.items()
     }
 

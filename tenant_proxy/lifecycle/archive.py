@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from tenant_proxy.lifecycle import sealing
+from tenant_proxy.lifecycle.private import opener
 
 FORMAT: Final = "tenant_proxy archive 1"
 MANIFEST: Final = "manifest.json"
@@ -105,7 +106,7 @@ def pack(directory: Path, manifest: Manifest, target: Path, pass_phrase: str | N
     with suppress(FileNotFoundError):
         partial.unlink()
     try:
-        with open(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600), "w+b") as out:
+        with open(partial, "x+b", opener=opener) as out:
             if pass_phrase is None:
                 _write_tar(directory, manifest, files, out)
             else:

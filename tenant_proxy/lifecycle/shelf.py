@@ -16,10 +16,12 @@ import time
 from collections.abc import AsyncIterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import BufferedWriter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tenant_proxy.catalog.failures import Failure, not_found
+from tenant_proxy.lifecycle.private import created, partial_of
 from tenant_proxy.lifecycle.records import Kept
 
 if TYPE_CHECKING:
@@ -69,18 +71,17 @@ class Shelf:
         """What is being sent; there is nothing of this name before all of it has come."""
         path = self.new(name)
         self._forget_parts()
-        partial = path.with_name(f".{name}.{os.urandom(6).hex()}.part")
+        partial = partial_of(path)
         size = 0
         try:
-            file = os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
-            with file:
+            with created(partial) as file:
                 async for part in parts:
                     size += len(part)
                     if size > self._max_bytes:
                         text = f"the archive has more than {self._max_bytes} bytes"
                         raise Failure("invalid", text, hint="lifecycle.archive_bytes")
                     await asyncio.to_thread(file.write, part)
-                await asyncio.to_thread(_sync, file.fileno(), file.flush)
+                await asyncio.to_thread(_sync, file)
             try:
                 os.link(partial, path)  # as rename does, but for one that has come meanwhile
             except FileExistsError:
@@ -153,7 +154,6 @@ def _kept(name: str, known: os.stat_result) -> Kept:
     return Kept(name=name, bytes=known.st_size, kept_at=datetime.fromtimestamp(known.st_mtime, UTC))
 
 
-def _sync(number: int, flush: object) -> None:
-    assert callable(flush)
-    flush()
-    os.fsync(number)
+def _sync(file: BufferedWriter) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -42,7 +42,6 @@ from tenant_proxy.relay.resets cimport discarded, reset_effects
 from tenant_proxy.relay.rewriting cimport rewritten, write_query
 from tenant_proxy.relay.server cimport drain_fakes
 from tenant_proxy.relay.stale cimport remember
-from tenant_proxy.relay.stale cimport remember
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (

@@ -466,7 +466,7 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
     if not effects & EFF_ALLOWED:
         return -1 if effects else 0
     t.effects |= effects
-    if before != NULL and effects & (EFF_LISTENS | EFF_CHANNELS | EFF_SELF):
+    if before != NULL and effects & TOLD_HERE:
         # for the client's ear, or of its session
         r = up_own_edits(e, c, sql, size, types, tail, True)
         if r == NULL:

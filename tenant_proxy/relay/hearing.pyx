@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy
 
 from tenant_proxy.pool.pool cimport ACT_SKIP, R_FUNCTION, R_QUERY, R_SYNC, ring_at, ring_head
 from tenant_proxy.relay.core cimport (
-    DEAF, EFF_ALLOWED, EFF_CHANNELS, EFF_ESCALATES, EFF_LISTENS, EFF_PINS, EFF_RESETS, EFF_SELF, NO_NEWS, TOLD_HERE, up_hear, up_listen, up_own_edits,
+    DEAF, EFF_ALLOWED, EFF_ESCALATES, EFF_LISTENS, EFF_PINS, EFF_RESETS, EFF_SELF, NO_NEWS, TOLD_HERE, up_hear, up_listen, up_own_edits,
 )
 from tenant_proxy.relay.pairing cimport client_end
 from tenant_proxy.relay.requests cimport in_peace
