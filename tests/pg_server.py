@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,14 @@ from typing import Any
 import psycopg
 
 from tenant_proxy.devel import installs, postgres
-from tenant_proxy.devel.postgres import free_port
+from tenant_proxy.devel.postgres import port_is_free
 
 __all__ = ["Server", "free_port", "frozen", "majors"]
+
+#: below those that servers of the devel package and outgoing connections take
+PORTS = range(10_000, 20_000)
+#: processes that run tests side by side, at most; each takes ports of its own
+LANES = 16
 
 SETTINGS = {
     "max_connections": "200",
@@ -27,6 +34,24 @@ SETTINGS = {
     # DESIGN's catalogue of errors counts on English ones
     "lc_messages": "C",
 }
+
+
+def _ports() -> Iterator[int]:
+    """This process's, each once before any comes again; where it begins is left to chance, so that two runs
+    of the tests on one machine hardly meet."""
+    lane = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % LANES
+    ports = PORTS[lane::LANES]
+    first = random.SystemRandom().randrange(len(ports))
+    return itertools.cycle([*ports[first:], *ports[:first]])
+
+
+_own_ports = _ports()
+
+
+def free_port() -> int:
+    """Nobody listens there, and no other test will before this one has tried to."""
+    return next(port for port in _own_ports if port_is_free(port))
+
 
 #: roles, and what all tenants share
 POPULATE = """

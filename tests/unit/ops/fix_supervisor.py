@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tenant_proxy.hub import HubError
+from tests.pg_server import free_port
 from tests.warm import Warm
 
 HERE = Path(__file__).parent
@@ -41,13 +42,6 @@ sys.exit(supervisor.serve(
     pidfile=pidfile or None,
 ))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class RunningSupervisor:

@@ -9,7 +9,9 @@ import urllib.request
 
 import pytest
 
-from .fix_supervisor import free_port, wait_dead
+from tests.pg_server import free_port
+
+from .fix_supervisor import wait_dead
 
 
 class Site:

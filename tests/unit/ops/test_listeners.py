@@ -6,8 +6,7 @@ import socket
 import pytest
 
 from tenant_proxy.listeners import ListenError, open_listeners
-
-from .fix_supervisor import free_port
+from tests.pg_server import free_port
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import pytest
 from tenant_proxy.config.reload import FIXED_KEYS, keep_fixed
 from tenant_proxy.config.schema import Config
 from tenant_proxy.hub import HubError
-
-from .fix_supervisor import free_port
+from tests.pg_server import free_port
 
 
 def generations(supervisor):

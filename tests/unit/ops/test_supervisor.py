@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from .fix_supervisor import free_port, is_alive, wait_dead
+from tests.pg_server import free_port
+
+from .fix_supervisor import is_alive, wait_dead
 
 
 def refused(supervisor):
