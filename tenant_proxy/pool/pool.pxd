@@ -64,6 +64,9 @@ cdef enum Escalation:
     ESCALATIONS = 4
 
 cdef enum:
+    SWALLOWED = 2               # Server.copied: by a COPY that may have taken a Sync
+
+cdef enum:
     TOLD_TO_END = 2             # Server.told_fatal: the error was the proxy's, and its client's session ends by it
 
 cdef enum Paced:
@@ -375,7 +378,8 @@ cdef struct Server:
     uint8_t xact_status
     uint8_t connected           # connect() has ended
     uint8_t copy_in             # the server takes CopyData: it swallows Sync and Flush
-    uint8_t copied              # … or has, in the statement in hand
+    uint8_t copied              # … or has, in the statement in hand: 1, or SWALLOWED
+    uint8_t completed           # the request in hand has had an answer that a simple query can end with
     uint8_t skipping            # after an error in the extended protocol, up to Sync
     uint8_t close_needed        # not to be used again
     uint8_t moving              # was asked whether its client's transaction may begin anew on another

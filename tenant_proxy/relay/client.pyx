@@ -12,7 +12,7 @@ from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
     ACT_ASK, ACT_DISCARD, ACT_FAKE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
     CL_SKIP_TO_SYNC, CL_STARTUP, CL_WAITING, LANE_SHARED, PACE_WAITS, R_COPY_END, R_EXECUTE, R_FUNCTION, R_QUERY,
-    R_SYNC, Client, Server, ring_head,
+    R_SYNC, SWALLOWED, Client, Server, ring_head,
     ring_mark, ring_push,
 )
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
@@ -279,6 +279,8 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
             # a server that takes CopyData swallows Sync (CopyGetData in src/backend/commands/copyfromparse.c)
             s.batch_open = 0
             ring_push(&s.ring, R_SYNC, 0, NULL, 0)
+        else:
+            s.copied = SWALLOWED
         burst_forward(e, b, p, total)
         return total
     if code == F_FLUSH:

@@ -13,7 +13,7 @@ from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
     ACT_AHEAD, ACT_ASK, ACT_BEGIN, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
     R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
-    SV_LISTENING, SV_LOGIN, TOLD_TO_END, Client, ClientStmt, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
+    SV_LISTENING, SV_LOGIN, SWALLOWED, TOLD_TO_END, Client, ClientStmt, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
 from tenant_proxy.relay.ahead cimport ahead_ready, ask_again, part
 from tenant_proxy.relay.begins cimport begun
@@ -307,8 +307,10 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
         return -1
     elif code == B_READY:
         # without a request when a Sync that seemed to be swallowed by a COPY was read after that had failed
-        if total != 6 or not (o == NULL or o.request == R_QUERY or o.request == R_SYNC or o.request == R_FUNCTION):
+        if total != 6 or not (o == NULL or o.request == R_QUERY and s.completed or o.request == R_SYNC
+                              or o.request == R_FUNCTION):
             return -1
+        s.completed = 0
         status = data[pos + 5]
         if status != XACT_IDLE and status != XACT_OPEN and status != XACT_FAILED:
             return -1
@@ -350,6 +352,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             if action & ACT_DISCARD:
                 unpin(e, s)
     elif code == B_COMMAND_COMPLETE or code == B_EMPTY_QUERY or code == B_SUSPENDED:
+        s.completed = 1
         if action & ACT_REWRITTEN and o.rewrite.tags_size and tell_tag(e, s, o.rewrite, data, pos, total, sent):
             action |= ACT_SKIP
         if o.request == R_EXECUTE:
@@ -482,7 +485,7 @@ cdef inline void skip_markers(Server *s) noexcept nogil:
 
 cdef void drop_swallowed_syncs(Server *s) noexcept nogil:
     # A Sync that reaches a server which takes CopyData gets no answer, so libpq sends another behind the
-    # data; those behind the end of the data are real.
+    # data; those behind the end of the data are real.  If the COPY fails, nobody knows which it had read.
     cdef uint32_t i = 1
     while i < s.ring.count:
         if ring_at(&s.ring, i).request == R_COPY_END:
@@ -491,6 +494,7 @@ cdef void drop_swallowed_syncs(Server *s) noexcept nogil:
         if ring_at(&s.ring, i).request == R_SYNC:
             ring_remove_at(&s.ring, i)
             s.batch_open = 1
+            s.copied = SWALLOWED
         else:
             i += 1
 
@@ -508,9 +512,11 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         retire_statements(s)
         return 0
     turned = up_error(e, s, data + pos, total, head.rewrite if action & ACT_REWRITTEN else NULL)
-    s.copy_in = s.copied = 0
-    if action & ACT_DISCARD:
+    if action & ACT_DISCARD or s.copied == SWALLOWED:
+        # what it still has is not known; nor whether it will answer a Sync that the COPY had not read yet
         s.close_needed = 1
+    s.copy_in = s.copied = 0
+    s.completed = 1
     if head != NULL and head.action & ACT_REFUSED:
         refusal = head.arg
         head.arg = NULL

@@ -378,7 +378,7 @@ def test_the_encoding_of_a_client_is_part_of_its_scope(stage: Stage):
     server.take()
     server >> message(b"S", text("client_encoding") + text("LATIN1")) + complete("SET") + IDLE
     server.take()
-    server >> IDLE  # the settings that were asked for
+    server >> complete("SELECT 0") + IDLE  # the settings that were asked for
     client.take()
     client >> query("SELECT 1")
     server.take()
