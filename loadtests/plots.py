@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: one colour for each target in all plots
-COLOURS = {"direct": "#8c8c8c", "pgbouncer": "#4c72b0", "proxy": "#dd8452", "proxy-noguard": "#f0c49b"}
+COLOURS = {
+    "direct": "#8c8c8c",
+    "pgbouncer": "#4c72b0",
+    "proxy": "#dd8452",
+    "proxy-noguard": "#f0c49b",
+    "proxy-shared": "#55a868",
+}
 
 #: bars: group -> plots, each (name, metric, logarithmic)
 BARS: dict[str, tuple[tuple[str, str, bool], ...]] = {

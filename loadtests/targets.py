@@ -1,4 +1,4 @@
-"""What is compared: PostgreSQL itself, PgBouncer, and tenant_proxy with its guard on and off.
+"""What is compared: PostgreSQL itself, PgBouncer, and tenant_proxy, without guard, shared.
 
 All lead to the same server, take the same logins by SCRAM-SHA-256 from the same
 verifiers (and pass them through to the server), keep pools of the same size in the
@@ -8,6 +8,7 @@ same mode, and log neither connections nor disconnections.
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -29,6 +31,8 @@ from tenant_proxy.devel.postgres import free_port
 #: open backends per login.  Session mode needs one for each client, transaction mode is there to need fewer
 POOL_SIZE = {"transaction": 20, "session": 100}
 MAX_CLIENTS = 12_000
+#: the login of backends that tenants share
+SERVICE = "bench_service"
 #: a target that is started gets so long to come to rest before it is measured
 REST_S = 15
 #: the same on both sides: PgBouncer can do it since 1.21
@@ -203,7 +207,7 @@ def proxy_config(
     guard: str,
     logins: Mapping[str, Login],
     tls: Pem | None = None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The configuration of tenant_proxy for one run: secrets come by environment."""
     return {
         "workers": 1,
@@ -253,11 +257,15 @@ class TenantProxy(StartedTarget):
             logins=self._postgres.logins,
             tls=self_signed(service.folder),
         )
+        self._configure(config)
         path = service.folder / "tenant_proxy.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False))
-        secrets = {secret_variable(name): x.verifier for name, x in self._postgres.logins.items()}
+        verifiers = {secret_variable(name): x.verifier for name, x in self._postgres.logins.items()}
         # the tenant-proxy command of this Python and, in a source tree, of this tree
-        service.start([sys.executable, "-m", "tenant_proxy", "serve", "-c", str(path)], env=secrets)
+        service.start([sys.executable, "-m", "tenant_proxy", "serve", "-c", str(path)], env=verifiers)
+
+    def _configure(self, config: dict[str, Any]) -> None:
+        """What is different from `proxy_config`."""
 
 
 class TenantProxyUnguarded(TenantProxy):
@@ -267,7 +275,29 @@ class TenantProxyUnguarded(TenantProxy):
     guard = "off"
 
 
+class TenantProxyShared(TenantProxy):
+    """To show what sharing backends costs a tenant that keeps them: its transactions need no switch."""
+
+    name = "proxy-shared"
+
+    def _configure(self, config: dict[str, Any]) -> None:
+        password = secrets.token_urlsafe(18)
+        for sql in (
+            f"DROP ROLE IF EXISTS {SERVICE}",
+            f"CREATE ROLE {SERVICE} LOGIN NOINHERIT PASSWORD '{password}'",
+            *(f"GRANT {name} TO {SERVICE}" for name in self._postgres.logins),
+        ):
+            self._postgres.superuser_query(sql)
+        config["isolation"] = "shared"
+        config["clusters"][0]["service"] = {
+            "user": SERVICE,
+            "password": {"value": password},
+            "max_backends": POOL_SIZE[self.mode],
+        }
+
+
 TARGETS: dict[str, type[Target]] = {
-    target.name: target for target in (Direct, PgBouncer, TenantProxy, TenantProxyUnguarded)
+    target.name: target
+    for target in (Direct, PgBouncer, TenantProxy, TenantProxyUnguarded, TenantProxyShared)
 }
 DEFAULT_TARGETS = ("direct", "pgbouncer", "proxy")
