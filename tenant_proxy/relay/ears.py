@@ -141,8 +141,8 @@ class Ear:
 
     def on_gone(self, reason: int) -> None:
         """Its connection has ended: what clients may have missed they are not left to guess."""
+        due, self._due = self._due, deque()
         self.server = self.pid = 0
-        self._due.clear()
         self.told = {}
         lost = [one for one in self.listeners.values() if one.active or one.pending]
         if lost:
@@ -157,6 +157,9 @@ class Ear:
             error = errors.notifications_lost()
             self._worker.count_error(one.session.tenant, error)
             self._worker.engine.client_end(one.id, Reason.SERVER_LOST, error.to_message())
+        # who listens to nothing any more, but waits to hear all until then, would wait for ever
+        for done in due:
+            done()
 
     def sweep(self, now: float) -> None:
         """A few times a second."""
