@@ -28,9 +28,11 @@ from tenant_proxy.net.tls import asyncpg_ssl
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.pool.budget import CODE_COUNTERS
 from tenant_proxy.relay.code_catalogs import (
+    FIRST_USER_OID,
     SESSION_USER,
     Catalogs,
     Connection,
+    Open,
     open_transactions,
     read_catalogs,
 )
@@ -80,7 +82,6 @@ RISKY_OIDS: Final = frozenset(
     if (fact := FUNCTIONS.get(name)) is not None
     and (fact.refused or fact.sets or fact.queries or fact.effects & Effect.PINS)
 )
-FIRST_USER_OID: Final = 16384
 
 #: what CREATE TYPE … AS RANGE makes functions of
 _OF_RANGES: Final = frozenset(
@@ -131,11 +132,16 @@ class _Visit:
     #: when it is given up that `old` ends
     until: float
     #: transactions that were open then and still are, which may have changed code unseen
-    old: set[str] | None = None
+    old: set[Open] | None = None
 
-    def is_quiet(self, transactions: Mapping[str, set[str]]) -> bool:
+    def is_quiet(self, transactions: Mapping[str, set[Open]]) -> bool:
         """Whether what was open at the first look has ended; what began later and changes code is counted."""
-        now = {one for login in self.writers for one in transactions.get(login, ())}
+        now = {
+            one
+            for schema in self.schemas
+            for one in transactions.get(schema, ())
+            if one.login in self.writers
+        }
         self.old = now if self.old is None else self.old & now
         return not self.old
 
@@ -316,7 +322,8 @@ class Code:
                     connection = await self._connection(cluster)
                     _go_on(limit)
                     logins = {login for one in asked for login in one.writers}
-                    transactions = await open_transactions(connection, logins)
+                    schemas = {schema for one in asked for schema in one.schemas}
+                    transactions = await open_transactions(connection, logins, schemas)
                     _go_on(limit)
                     batch = [one for one in asked if one.is_quiet(transactions)][: self._at_once]
                 if batch:
@@ -342,7 +349,10 @@ class Code:
         now = time.monotonic()
         for one in asked:
             if one.old and now > one.until:
-                doubts.setdefault(one.tenant.name, "transactions are open")
+                oldest = min(one.old)
+                doubts.setdefault(
+                    one.tenant.name, f"waits for a transaction of {oldest.login} (process {oldest.pid})"
+                )
         self._done([one for one in visits if one.tenant.name in doubts], doubts)
         return [one for one in visits if one.tenant.name not in doubts]
 

@@ -8,16 +8,44 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import asyncpg
 
 from tenant_proxy.shims.names import CATALOG
 
+FIRST_USER_OID: Final = 16384
+
 _OPEN = """
-SELECT a.usename::pg_catalog.text AS login, l.virtualtransaction AS transaction
+SELECT a.usename::pg_catalog.text AS login, l.virtualtransaction AS transaction, l.pid
   FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
  WHERE l.locktype = 'virtualxid' AND l.granted AND a.usename = ANY ($1::pg_catalog.text[])
+   AND a.datname = pg_catalog.current_database()
+"""
+
+#: logins that may change code of a schema: as a role that they are or may become, which may create there,
+#: owns something or may put triggers on it; or by a function that runs as another
+_ABLE = f"""
+WITH spaces AS (
+  SELECT oid, nspname, nspowner FROM pg_catalog.pg_namespace WHERE nspname = ANY ($2::pg_catalog.text[])),
+owners (space, owner) AS (
+  SELECT oid, nspowner FROM spaces
+   UNION SELECT s.oid, c.relowner FROM pg_catalog.pg_class c JOIN spaces s ON s.oid = c.relnamespace
+   UNION SELECT s.oid, p.proowner FROM pg_catalog.pg_proc p JOIN spaces s ON s.oid = p.pronamespace
+   UNION SELECT s.oid, t.typowner FROM pg_catalog.pg_type t JOIN spaces s ON s.oid = t.typnamespace)
+SELECT r.rolname::pg_catalog.text AS login, s.nspname::pg_catalog.text AS schema
+  FROM pg_catalog.pg_roles r CROSS JOIN spaces s
+ WHERE r.rolname = ANY ($1::pg_catalog.text[]) AND EXISTS (
+   SELECT FROM pg_catalog.pg_roles m
+    WHERE pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER') AND (
+      m.rolsuper OR m.rolcreaterole OR pg_catalog.has_schema_privilege(m.oid, s.oid, 'CREATE')
+      OR EXISTS (SELECT FROM owners o WHERE o.space = s.oid AND o.owner = m.oid)
+      OR EXISTS (SELECT FROM pg_catalog.pg_class c
+                  WHERE c.relnamespace = s.oid AND c.relkind IN ('r', 'v', 'p', 'f')
+                    AND pg_catalog.has_table_privilege(m.oid, c.oid, 'TRIGGER'))
+      OR EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+                  WHERE p.prosecdef AND p.oid >= {FIRST_USER_OID} AND n.nspname <> '{CATALOG}'
+                    AND pg_catalog.has_function_privilege(m.oid, p.oid, 'EXECUTE'))))
 """
 
 #: why the service login must not be shared by tenants, if so
@@ -147,11 +175,25 @@ class Catalogs:
     defaults: dict[str, dict[str, str]]
 
 
-async def open_transactions(connection: Connection, logins: Iterable[str]) -> dict[str, set[str]]:
-    """login -> what it has open."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for login, transaction in await connection.fetch(_OPEN, sorted(logins)):
-        found[login].add(transaction)
+class Open(NamedTuple):
+    """A transaction."""
+
+    login: str
+    transaction: str
+    pid: int
+
+
+async def open_transactions(
+    connection: Connection, logins: Iterable[str], schemas: Iterable[str]
+) -> dict[str, set[Open]]:
+    """schema -> those that are open in this database, and whose login may change code of it."""
+    found: dict[str, set[Open]] = defaultdict(set)
+    is_open: dict[str, set[Open]] = defaultdict(set)
+    for row in await connection.fetch(_OPEN, sorted(logins)):
+        is_open[row["login"]].add(Open(*row))
+    if is_open:
+        for login, schema in await connection.fetch(_ABLE, sorted(is_open), sorted(schemas)):
+            found[schema] |= is_open[login]
     return found
 
 
