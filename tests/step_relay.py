@@ -65,6 +65,7 @@ class Passage:
         self._client = client
         self._server = socket.create_connection(server, timeout=WAIT_S)
         self._answered = threading.Semaphore(0)
+        self._refusal = b""
         self.pid = 0
 
     def run(self) -> None:
@@ -80,6 +81,11 @@ class Passage:
         body = sql.encode() + b"\0"
         self._server.sendall(b"Q" + struct.pack("!i", len(body) + 4) + body)
         assert self._answered.acquire(timeout=WAIT_S)
+
+    def refuse(self, sqlstate: str) -> None:
+        """The query that is held never gets to the server, and has failed."""
+        body = f"SERROR\0C{sqlstate}\0Mrefused\0\0".encode()
+        self._refusal = b"E" + struct.pack("!i", len(body) + 4) + body + b"Z\0\0\0\5I"
 
     def cut(self) -> None:
         for sock in (self._client, self._server):
@@ -108,6 +114,10 @@ class Passage:
             if fault is not None:
                 fault(self)
                 self._relay.happened.set()
+            if self._refusal:
+                self._client.sendall(self._refusal)
+                self._refusal = b""
+                return True
         self._server.sendall(head + body)
         # One after the other, so that the fault falls between two: each of these has a ReadyForQuery.
         return head[:1] not in b"QS" or self._answered.acquire(timeout=WAIT_S)

@@ -16,7 +16,8 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from tenant_proxy.pool.pool cimport (
-    ACT_AHEAD, ACT_SKIP, AHEAD_DUE, AHEAD_MADE, AHEAD_NONE, AHEAD_SENT, CL_ACTIVE, CL_IDLE, CL_PARTING, R_QUERY,
+    ACT_AHEAD, ACT_SKIP, AHEAD_DUE, AHEAD_MADE, AHEAD_NONE, AHEAD_SENT, CL_ACTIVE, CL_IDLE, CL_PARTING,
+    CL_WAITING, R_QUERY,
     Client, Pool, Server, ring_push, ring_push_front,
 )
 from tenant_proxy.relay.core cimport SETTINGS_FAILED, UNCLEAN, Burst, Relay, up_ahead
@@ -110,6 +111,9 @@ cdef void ask_again(Relay e, Client *c, Server *s) noexcept nogil:
         client_fail(e, c, SETTINGS_FAILED, 0)
         return
     replay_put(c, s)
+    if c.begun != NULL:
+        # its BEGIN is among it, and the statement behind that waits for it
+        c.phase = CL_WAITING
     if e.send(&s.link, data, n) == 1:
         e.pause(&c.link)
     replay_drop(c)

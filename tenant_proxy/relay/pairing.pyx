@@ -401,21 +401,23 @@ cdef bint has_outgrown(Relay e, Server *s) noexcept nogil:
 
 
 # --- what makes a shared server nobody's ---------------------------------------------
-# RESET ROLE and RESET ALL lead back to its startup packet (relay.switch.BASE), in which it is armed; before that
-# goes what it knows of its tenant's statements and sequences.
+# RESET ROLE and RESET ALL lead back to its startup packet (relay.switch.BASE), in which it is armed and has no
+# time-outs; behind that goes what it knows of its tenant's statements and sequences.
 
 
 cdef size_t rest_message(Server *s, char *m) noexcept nogil:
     # at most REST_BYTES
     cdef size_t n = 5
+    memcpy(m + n, b"RESET ROLE; RESET ALL", 21)
+    n += 21
     if s.stmts.count:
-        memcpy(m + n, b"DEALLOCATE ALL; ", 16)
+        memcpy(m + n, b"; DEALLOCATE ALL", 16)
         n += 16
     if s.touched:
-        memcpy(m + n, b"DISCARD SEQUENCES; ", 19)
+        memcpy(m + n, b"; DISCARD SEQUENCES", 19)
         n += 19
-    memcpy(m + n, b"RESET ROLE; RESET ALL\0", 22)
-    n += 22
+    m[n] = 0
+    n += 1
     m[0] = b'Q'
     put_u32(&m[1], <uint32_t> (n - 1))
     return n
@@ -600,9 +602,9 @@ cdef void greet_by_another(Relay e, Client *c) noexcept nogil:
 
 
 cdef void switch_undone(Relay e, Server *s) noexcept nogil:
-    # An awaited switch met an error, which has undone all of it: the server is as before, whoever's that is.  Of a
-    # client that is not greeted yet it is its settings' mistake; any other may have met a late cancel, so it is
-    # tried once more.
+    # An awaited switch could not set what the client has: the server is as before, whoever's that is, but for the
+    # statements and sequences that it has forgotten.  Of a client that is not greeted yet it is its settings'
+    # mistake; for any other it is tried once more.
     cdef Client *c = s.client
     unpair(e, s, c)
     s.settings_id = UNKNOWN_SETTINGS

@@ -536,6 +536,9 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         s.told_fatal = 0
         if action & (ACT_SYNC | ACT_AHEAD) and c != NULL and s.pool.is_group:
             up_switch_failed(e, c, data + pos, total)
+            if not is_wrong(data + pos, total):
+                # it may have come before the server forgot what it knew of its tenant
+                s.close_needed = 1
         forward(e, s, data, sent[0], pos)
         sent[0] = pos
         if s.refused:
@@ -616,15 +619,24 @@ cdef void forget_unnamed(Server *s, Outstanding *o) noexcept nogil:
 cdef bint stale_plan(char *message, size_t total) noexcept nogil:
     # feature_not_supported is what "cached plan must not change result type" comes with
     # (RevalidateCachedQuery in src/backend/utils/cache/plancache.c)
+    return memcmp(sqlstate(message, total), b"0A000", 5) == 0
+
+
+cdef bint is_wrong(char *message, size_t total) noexcept nogil:
+    # whether an error is about a value or a right, so that only what sets roles and settings can have met it
+    cdef const char *code = sqlstate(message, total)
+    return memcmp(code, b"22", 2) == 0 or memcmp(code, b"42", 2) == 0
+
+
+cdef const char *sqlstate(char *message, size_t total) noexcept nogil:
     cdef size_t i = 5
     while i + 7 < total and message[i] != 0:
         if message[i] == b'C':
-            return (message[i + 1] == b'0' and message[i + 2] == b'A' and message[i + 3] == b'0'
-                    and message[i + 4] == b'0' and message[i + 5] == b'0')
+            return message + i + 1
         while i < total and message[i] != 0:
             i += 1
         i += 1
-    return False
+    return b"     "
 
 
 cdef void retire_statements(Server *s) noexcept nogil:

@@ -43,12 +43,13 @@ def switch_sql(
     prepared statements.  `sequences`: … and may know the last values of its sequences.
     """
     parts: list[str] = []
+    if from_other:
+        # first, as until then the time-outs of whoever had it are in force
+        parts.append("RESET ROLE; RESET ALL")
     if forget:
         parts.append("DEALLOCATE ALL")
     if sequences:
         parts.append("DISCARD SEQUENCES")
-    if from_other:
-        parts.append("RESET ROLE; RESET ALL")
     # the switch is awaited: an error in it need not end the backend
     parts.append("SET exit_on_error = off")
     parts.append(f"SELECT {_calls(role, settings)}")

@@ -282,11 +282,13 @@ def test_the_backend_is_killed(stepped, pg, relay, point, told):
         [parse("SELECT 1", "s"), close_statement("s"), SYNC, query(INSERT)],
         [query("BEGIN; SELECT 1"), query(INSERT), query("COMMIT")],
         [query(f"{INSERT} /* {'long' * 20_000} */")],
+        [query("BEGIN"), query(INSERT), query("COMMIT")],
     ],
-    ids=["unnamed", "named", "closed", "transaction", "long"],
+    ids=["unnamed", "named", "closed", "transaction", "long", "begun"],
 )
 def test_what_was_on_its_way_goes_to_another_backend(stepped, pg, relay, messages):
     assert happens(stepped, pg, relay, DISARM, terminate(pg), *messages, goes_on=False) == []
+    assert relay.passed.count("BEGIN") <= 1
 
 
 @pytest.mark.parametrize(
@@ -375,6 +377,16 @@ def test_an_awaited_switch(stepped, pg, relay, revoked, how, told):
         "revoked": lambda _: revoked(),
     }
     assert happens(stepped, pg, relay, AWAITED, faults[how], goes_on=how != "revoked") == told
+
+
+def test_an_awaited_switch_that_was_stopped_before_it_began(stepped, relay):
+    """The backend still knows what it knew of the tenant that had it: the last values of its sequences."""
+    with stepped.wire("acme_app") as acme, stepped.wire("beta_app") as beta:
+        until_betas(acme, beta)
+        beta.value("SELECT nextval('numbers')")
+        relay.expect("SET exit_on_error = off; SELECT", lambda passage: passage.refuse("57014"))
+        assert acme.told(query("SELECT lastval()")) == ["55000"]
+        assert relay.happened.wait(10)
 
 
 @pytest.mark.parametrize(

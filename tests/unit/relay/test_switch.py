@@ -15,5 +15,5 @@ def test_only_what_differs_from_nobodys_is_set():
 def test_another_tenants_backend_is_nobodys_first():
     sql = switch_sql("acme_app", SETTINGS, from_other=True, forget=True, sequences=True)
     before, _, after = sql.partition("SELECT")
-    assert before.split("; ")[:4] == ["DEALLOCATE ALL", "DISCARD SEQUENCES", "RESET ROLE", "RESET ALL"]
+    assert before.split("; ")[:4] == ["RESET ROLE", "RESET ALL", "DEALLOCATE ALL", "DISCARD SEQUENCES"]
     assert "standard_conforming_strings" not in after
