@@ -27,6 +27,7 @@ import psycopg
 import yaml
 
 from loadtests import procfs
+from loadtests.process import as_installed
 from tenant_proxy.auth.scram import build_verifier
 from tenant_proxy.catalog import migrate
 from tenant_proxy.devel.postgres import Server, free_port
@@ -69,7 +70,9 @@ class Proxy:
         self._log = (folder / "log").open("w")
         began = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tenant_proxy", "serve", "-c", str(path)], stderr=self._log
+            [sys.executable, "-m", "tenant_proxy", "serve", "-c", str(path)],
+            env=as_installed(),
+            stderr=self._log,
         )
         while not self._is_ready():
             if time.monotonic() - began > START_S or self._process.poll() is not None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import resource
 import statistics
 import subprocess
@@ -31,6 +30,7 @@ import psycopg
 from loadtests.fleet import TABLES, tables, timed, told
 from loadtests.follow import Proxy
 from loadtests.postgres import SETTINGS
+from loadtests.process import as_installed
 from tenant_proxy.auth.scram import build_verifier
 from tenant_proxy.catalog import migrate
 from tenant_proxy.catalog.records import Plan, Spec
@@ -95,7 +95,7 @@ def _config(server: Server) -> dict[str, Any]:
 
 
 def _onboard(folder: Path, name: str) -> tuple[float, float, float]:
-    environ = {**os.environ, "TENANT_PROXY_CONFIG": str(folder / "tenant_proxy.yaml")}
+    environ = {**as_installed(), "TENANT_PROXY_CONFIG": str(folder / "tenant_proxy.yaml")}
     used, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "tenant_proxy", "tenant", "onboard", name],

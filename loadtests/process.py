@@ -13,6 +13,15 @@ from tenant_proxy.devel.installs import Account
 from tenant_proxy.devel.lifeline import Lifeline
 
 
+def as_installed() -> dict[str, str]:
+    """The environment of a process whose start is timed.
+
+    Packages are installed with their bytecode; where an environment forbids Python to write it, a program
+    that runs from its sources compiles them anew at each start.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 class StartError(Exception):
     """A server did not come up; the message ends with the last lines of its log."""
 

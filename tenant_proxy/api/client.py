@@ -27,6 +27,7 @@ from tenant_proxy.catalog.records import (
 )
 from tenant_proxy.catalog.states import State
 from tenant_proxy.lifecycle.records import (
+    Every,
     Granted,
     IssuedToken,
     IssuedWebhook,
@@ -37,7 +38,7 @@ from tenant_proxy.lifecycle.records import (
     TenantDetails,
     Verification,
 )
-from tenant_proxy.lifecycle.usage import STRIPE_LABEL, Every, Invoice, Used
+from tenant_proxy.lifecycle.usage import STRIPE_LABEL, Invoice, Used
 
 
 class Client(EstateClient):

@@ -49,6 +49,14 @@ class Placed:
     connection_limit: int
 
 
+#: of an array of ranges asyncpg would ask what it is, which takes longer than all the rest of a grant
+_LOGIN: Final = """
+SELECT id, name, kind, claims, expires_at, coalesce(addresses::text[], '{}') AS addresses, max_clients,
+       disabled, version, created_at, updated_at
+  FROM login WHERE name = $1
+"""
+
+
 def login_of(row: Any) -> Login:
     given = dict(row)
     given["addresses"] = [str(address) for address in given["addresses"] or ()]
@@ -56,8 +64,8 @@ def login_of(row: Any) -> Login:
 
 
 async def find_login(connection: Connection, name: str, *, lock: bool = False) -> Login | None:
-    row = await connection.fetchrow("SELECT * FROM login WHERE name = $1" + (" FOR UPDATE" * lock), name)
-    return None if row is None else login_of(row)
+    row = await connection.fetchrow(_LOGIN + (" FOR UPDATE" * lock), name)
+    return None if row is None else Login.of(row)
 
 
 async def need_login(connection: Connection, name: str, *, lock: bool = False) -> Login:

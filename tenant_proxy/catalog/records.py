@@ -34,7 +34,8 @@ Bytes = Annotated[int, Field(ge=0, le=1 << 60)]
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # a command uses a few of them: their validators are made when they are first asked
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
     def of(cls, row: "Row") -> Self:
@@ -101,7 +102,7 @@ class Spec(Record):
 class Plan(Record):
     name: Name
     description: str = ""
-    spec: Spec = Spec()
+    spec: Spec = Spec.model_construct()
     billing: dict[str, Any] = {}
     """Included amounts and prices, for invoices."""
     version: int = 1
@@ -116,7 +117,7 @@ class Tenant(Record):
     failed_from: State | None = None
     reason: str = ""
     plan: Name | None = None
-    spec: Spec = Spec()
+    spec: Spec = Spec.model_construct()
     labels: dict[str, str] = {}
     sni: list[str] = []
     cluster: str

@@ -327,12 +327,12 @@ class Change:
 
     # --- any table with an id
 
-    async def insert(self, table: str, columns: Mapping[str, Any]) -> asyncpg.Record:
-        """`table` and the columns' names are ours, never somebody's words."""
+    async def insert(self, table: str, columns: Mapping[str, Any], returning: str = "*") -> asyncpg.Record:
+        """`table`, the columns' names and what is returned are ours, never somebody's words."""
         names = ", ".join(columns)
         values = ", ".join(_place(name, number) for number, name in enumerate(columns, start=1))
         row = await self.connection.fetchrow(
-            f"INSERT INTO {table} ({names}) VALUES ({values}) RETURNING *", *columns.values()
+            f"INSERT INTO {table} ({names}) VALUES ({values}) RETURNING {returning}", *columns.values()
         )
         assert row is not None
         return row

@@ -8,8 +8,9 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any, Final
 
@@ -47,6 +48,9 @@ COMMANDS: Final = {
     "version": ("version", "version"),
 }
 
+#: name -> module with more commands of the group, imported when one is asked for that its own has not
+_MORE: Final = {"tenant": "estates"}
+
 
 class _Commands(TyperGroup):
     """Importing all of them would take longer than what most of them do.
@@ -59,14 +63,14 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if len(args) > 1 and args[0] in COMMANDS:
-            found = _imported(args[0])
+            found = _imported(args[0], args[1])
             if isinstance(found, typer.Typer):
                 # typer makes all commands of a group, which takes longer than to run one
-                named = [one for one in found.registered_commands if _name_of(one) == args[1]]
+                named = _named(found, args[1])
                 if named:
                     narrow = copy(found)
                     narrow.registered_commands = named
-                    return args[0], get_group(narrow), args[1:]
+                    return args[0], _quick(get_group(narrow)), args[1:]
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -80,9 +84,38 @@ class _Commands(TyperGroup):
         return get_command(alone)
 
 
-def _imported(name: str) -> Any:
+def _imported(name: str, command: str | None = None) -> Any:
+    """The command or the group; of a group all commands, or `command` if it is there."""
     module, attribute = COMMANDS[name]
-    return getattr(import_module(f"tenant_proxy.cli.{module}"), attribute)
+    found = getattr(import_module(f"tenant_proxy.cli.{module}"), attribute)
+    more = _MORE.get(name)
+    if more is not None and (command is None or not _named(found, command)):
+        module = f"tenant_proxy.cli.{more}"
+        if module not in sys.modules:
+            import_module(module).add_to(found)
+    return found
+
+
+def _named(group: typer.Typer, command: str) -> list[Any]:
+    return [one for one in group.registered_commands if _name_of(one) == command]
+
+
+def _quick(group: Any) -> Any:
+    """Typer makes a validator by pydantic for each option, whether it is given or not: all those of
+    `tenant onboard` take as long as onboarding the tenant.
+    """
+    for command in group.commands.values():
+        for parameter in command.params:
+            if hasattr(parameter, "get_runtime_param"):  # versions before that took nothing for it
+                parameter.process_value = partial(_processed, parameter, parameter.process_value)
+    return group
+
+
+def _processed(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
+    is_given = value is not None or parameter.required or parameter.callback is not None
+    if is_given:
+        return process(context, value)
+    return () if parameter.multiple or parameter.nargs == -1 else None
 
 
 def _name_of(command: Any) -> str | None:

@@ -9,7 +9,6 @@ import typer
 
 from tenant_proxy.catalog.records import Level, Spec, Tenant, parse
 from tenant_proxy.catalog.states import State
-from tenant_proxy.cli import estates
 from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.town import (
     DryRunOption,
@@ -335,6 +334,3 @@ def _print_details(found: TenantDetails) -> None:
     for right in found.access:
         access.add_row(right.login, right.role or right.level.value, when(right.expires_at) or "forever")
     print_table(access, f"nobody may reach it; tenant-proxy access grant {tenant.name} LOGIN")
-
-
-estates.add_to(tenant_app)

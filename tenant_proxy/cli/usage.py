@@ -12,7 +12,7 @@ from rich.text import Text
 from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.town import JsonOption, PlaceOption, ask, checked, moment, print_table, say, table
 from tenant_proxy.lifecycle import usage
-from tenant_proxy.lifecycle.usage import Every
+from tenant_proxy.lifecycle.records import Every
 
 usage_app = typer.Typer(
     name="usage", help="What tenants have used, for people, other systems and invoices.", no_args_is_help=True

@@ -427,7 +427,10 @@ class LoginJwt(Section):
 class Auth(Section):
     """How clients log in."""
 
-    rules: list[AuthRule] = [AuthRule(type="local", method="scram-sha-256"), AuthRule(method="scram-sha-256")]
+    rules: list[AuthRule] = [
+        AuthRule.model_construct(type="local", method="scram-sha-256"),
+        AuthRule.model_construct(method="scram-sha-256"),
+    ]
     """In their order; by default scram-sha-256 for everybody."""
     scram_iterations: Annotated[int, Field(ge=4096, le=10_000_000)] = 4096
     """Iterations of verifiers that the proxy makes itself, of plain passwords."""

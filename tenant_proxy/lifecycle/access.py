@@ -141,20 +141,21 @@ async def _begin_grant(run: Run, change: Change) -> None:
     if login is None:
         columns: dict[str, Any] = {
             "name": params["login"],
-            "addresses": params["addresses"] or None,
+            **({"addresses": params["addresses"]} if params["addresses"] else {}),
             "max_clients": params["max_clients"],
         }
         if params.get("service"):
             # its tokens are told by the claim that names the login
             columns |= {"kind": LoginKind.SERVICE.value, "claims": {}}
-        row = await change.insert("login", columns)
-        login = logins.login_of(row)
+        await change.insert("login", columns, returning="id")
+        login = await logins.need_login(change.connection, params["login"])
         user = server_users(run.context.config, login.name)[0]
         await change.insert(
             "login_secret",
             {"login": login.id, "slot": 0, "verifier": run.transient["verifier"], "server_user": user},
         )
-        said = plain({**columns, "addresses": params["addresses"]}, columns)
+        columns["addresses"] = params["addresses"]
+        said = plain(columns, columns)
         await change.audit("login.create", "login", login.name, None, {**said, "secret": "set"})
         run.data["new_login"] = True
     await _put_access(run, change, tenant, login)

@@ -22,6 +22,7 @@ from tenant_proxy.catalog.records import (
 from tenant_proxy.catalog.states import State
 from tenant_proxy.lifecycle.adopting import Problem
 from tenant_proxy.lifecycle.records import (
+    Every,
     Granted,
     IssuedToken,
     IssuedWebhook,
@@ -34,7 +35,7 @@ from tenant_proxy.lifecycle.records import (
     Verification,
     Version,
 )
-from tenant_proxy.lifecycle.usage import Every, Invoice, Used
+from tenant_proxy.lifecycle.usage import Invoice, Used
 
 
 class Door(Protocol):

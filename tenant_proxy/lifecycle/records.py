@@ -1,6 +1,7 @@
 """What verbs take and return beside the catalog's own.  Annotations are objects, as in `config.schema`."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -22,7 +23,7 @@ class NewTenant(Record):
     """Name of a database of its own; made of its name where the plan gives it one."""
     schema_: Annotated[PgName | None, Field(alias="schema")] = None
     """Its schema; its name if null."""
-    spec: Spec = Spec()
+    spec: Spec = Spec.model_construct()
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -150,3 +151,12 @@ class Standing(Record):
     """Versions whose file is another than when it was applied."""
     unknown: tuple[int, ...] = ()
     """Versions that have no file."""
+
+
+class Every(StrEnum):
+    """What rows are summed over."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    ALL = "all"

@@ -26,6 +26,7 @@ from pydantic import Field
 
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Plan, Record, parse
+from tenant_proxy.lifecycle.records import Every
 
 if TYPE_CHECKING:
     from tenant_proxy.catalog.store import Store
@@ -34,15 +35,6 @@ GIGABYTE: Final = 1_000_000_000
 CENT: Final = Decimal("0.01")
 #: label of a tenant whose value is its customer's id at Stripe
 STRIPE_LABEL: Final = "stripe_customer"
-
-
-class Every(StrEnum):
-    """What rows are summed over."""
-
-    HOUR = "hour"
-    DAY = "day"
-    MONTH = "month"
-    ALL = "all"
 
 
 class Meter(StrEnum):

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from tenant_proxy.catalog import audit
 from tenant_proxy.catalog.records import AuditEntry, Job, JobState
-from tenant_proxy.lifecycle import jobs, usage
+from tenant_proxy.lifecycle import jobs
 from tenant_proxy.lifecycle.estate_verbs import EstateVerbs
 from tenant_proxy.lifecycle.granting import AccessVerbs
-from tenant_proxy.lifecycle.records import Verification
+from tenant_proxy.lifecycle.records import Every, Verification
 from tenant_proxy.lifecycle.tokens import TokenVerbs
 from tenant_proxy.lifecycle.webhooks import WebhookVerbs
+
+if TYPE_CHECKING:
+    from tenant_proxy.lifecycle.usage import Invoice, Used
 
 
 class Verbs(AccessVerbs, EstateVerbs, TokenVerbs, WebhookVerbs):
@@ -50,17 +54,23 @@ class Verbs(AccessVerbs, EstateVerbs, TokenVerbs, WebhookVerbs):
         until: datetime,
         *,
         tenants: Sequence[str] | None = None,
-        every: usage.Every = usage.Every.ALL,
-    ) -> list[usage.Used]:
+        every: Every = Every.ALL,
+    ) -> list[Used]:
         """What was used from `since` to before `until`, by these tenants or all."""
+        from tenant_proxy.lifecycle import usage
+
         return await usage.used(self.context.store, since, until, tenants=tenants, every=every)
 
-    async def usage_invoices(self, month: str, tenants: Sequence[str] | None = None) -> list[usage.Invoice]:
+    async def usage_invoices(self, month: str, tenants: Sequence[str] | None = None) -> list[Invoice]:
         """What a month (2026-11) comes to by the tenants' plans; nobody is charged."""
+        from tenant_proxy.lifecycle import usage
+
         return await usage.invoices(self.context.store, month, tenants)
 
     async def usage_customers(self) -> dict[str, str]:
         """Tenant -> its customer at Stripe, of those with the label stripe_customer."""
+        from tenant_proxy.lifecycle import usage
+
         return await usage.customers(self.context.store)
 
     # --- jobs

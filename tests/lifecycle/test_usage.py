@@ -14,7 +14,7 @@ import pytest
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.store import Store
 from tenant_proxy.lifecycle import usage
-from tenant_proxy.lifecycle.usage import Every
+from tenant_proxy.lifecycle.records import Every
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
 GB = 1_000_000_000

@@ -17,8 +17,8 @@ from tenant_proxy.api.permissions import other_tenant
 from tenant_proxy.api.routes.common import STARTED, Cursor, Key, Limit, Prefer, router
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import AuditEntry, Job, JobState, Record, Token
-from tenant_proxy.lifecycle.records import IssuedToken, NewToken, Verification
-from tenant_proxy.lifecycle.usage import Every, Invoice, Used
+from tenant_proxy.lifecycle.records import Every, IssuedToken, NewToken, Verification
+from tenant_proxy.lifecycle.usage import Invoice, Used
 
 routes = router("work")
 JobPath = Annotated[int, Path(ge=1, le=2**53, description="Its number.", examples=[1])]

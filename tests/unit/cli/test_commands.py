@@ -183,6 +183,27 @@ def test_as_a_module():
 def test_a_command_imports_what_it_needs_alone():
     """Nearly all the time that a verb takes is imports."""
     heavy = ("rich", "fastapi", "uvicorn", "prometheus_client", "pglast", "tenant_proxy.config.crosscheck")
+    heavy += ("tenant_proxy.cli.estates",)
     code = f"import sys, tenant_proxy.cli.tenant; print([one for one in {heavy} if one in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_commands_of_another_module_belong_to_the_group(capsys: pytest.CaptureFixture[str]):
+    """They are imported when one of them is asked for, or all are listed."""
+    for arguments, said in ((["tenant", "--help"], "verify-erasure"), (["tenant", "clone", "--help"], "NEW")):
+        assert main(arguments) == 0
+        assert said in capsys.readouterr().out
+    assert main(["tenant", "nothing"]) == 2
+    assert "No such command 'nothing'" in capsys.readouterr().err
+
+
+def test_options_that_are_not_given(capsys: pytest.CaptureFixture[str]):
+    """They get no validator; one that is missing, or wrong, is told all the same."""
+    for arguments, said in (
+        (["tenant", "list", "--limit", "0"], "--limit"),
+        (["tenant", "list", "-c", "/nowhere", "--limit", "x"], "--limit"),
+        (["access", "grant", "acme"], "LOGIN"),
+    ):
+        assert main(arguments) == 2
+        assert said in capsys.readouterr().err
