@@ -184,13 +184,16 @@ async def _by_psql(server: Server, first: int, count: int, parallel: int) -> Non
 
 
 def _by_hand(name: str, verifier: str) -> str:
+    """The same objects, less the marks of whose they are: a login is its tenant without the proxy too."""
     owner, readwrite, readonly = (f"{name}_{kind}" for kind in ("owner", "readwrite", "readonly"))
     made = "".join(f"CREATE ROLE {role} NOLOGIN;" for role in (owner, readwrite, readonly))
     granted = ";".join(schema_rights(name, owner, readwrite, readonly))
+    starts = f"ALTER ROLE {name} IN DATABASE app SET"
     return (
         f"BEGIN;{made}CREATE SCHEMA {name} AUTHORIZATION {owner};{granted};COMMIT;\n"
         f"BEGIN;SET LOCAL ROLE {owner};SET LOCAL search_path = {name};{tables()}COMMIT;\n"
-        f"BEGIN;CREATE ROLE {name} LOGIN NOINHERIT PASSWORD '{verifier}';GRANT {owner} TO {name};COMMIT;\n"
+        f"BEGIN;CREATE ROLE {name} LOGIN NOINHERIT PASSWORD '{verifier}';GRANT {owner} TO {name};"
+        f"{starts} role = {owner};{starts} search_path = {name}, public;COMMIT;\n"
     )
 
 

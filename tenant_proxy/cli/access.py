@@ -21,6 +21,7 @@ from tenant_proxy.cli.town import (
     complete_login,
     complete_tenant,
     confirm,
+    finished,
     moment,
     pairs,
     print_table,
@@ -130,11 +131,12 @@ def revoke(
     login: LoginArgument,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Takes a tenant from a login, and ends its connections; a login that has none left is deleted."""
     confirm(f"Take {tenant} from {login}?", yes or dry_run)
-    ask(config, lambda verbs: verbs.access_revoke(tenant, login), dry_run=dry_run)
-    say(f"{login} may not reach {tenant}")
+    ask(config, lambda verbs: verbs.access_revoke(tenant, login), as_json=as_json, dry_run=dry_run)
+    finished(f"{login} may not reach {tenant}", {"tenant": tenant, "login": login}, as_json)
 
 
 @access_app.command()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from tenant_proxy.cli.output import console, error, print_json
+from tenant_proxy.cli.output import error, print_json
+from tenant_proxy.cli.progress import watched
 from tenant_proxy.cli.town import JsonOption, PlaceOption, YesOption, ask, checked, confirm, say
 from tenant_proxy.lifecycle import declared
 
@@ -56,10 +57,11 @@ def apply(
     confirm(f"Make these {len(todo)} changes?", yes or as_json)
 
     async def run(verbs: Door) -> Made:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console(stderr=True), transient=True, disable=as_json) as progress:
-            task = progress.add_task("applying", total=len(todo))
-            return await declared.make(verbs, todo, lambda change: progress.advance(task))
+        done = count(1)
+        with watched(show=not as_json) as watcher:
+            if watcher is None:
+                return await declared.make(verbs, todo)
+            return await declared.make(verbs, todo, lambda _: watcher("applying", next(done), len(todo)))
 
     made = ask(config, run, as_json=as_json)
     if as_json:

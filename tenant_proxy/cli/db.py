@@ -38,29 +38,39 @@ def _group() -> None:
 
 
 @db_app.command()
-def init(config: ConfigOption, dry_run: DryRun = False, follower: Follower = None) -> None:
+def init(
+    config: ConfigOption, dry_run: DryRun = False, follower: Follower = None, as_json: JsonOption = False
+) -> None:
     """Makes the catalog, or brings it up to date.  May be run again at any time."""
-    migrate(config, dry_run, follower)
+    migrate(config, dry_run, follower, as_json)
 
 
 @db_app.command()
-def migrate(config: ConfigOption, dry_run: DryRun = False, follower: Follower = None) -> None:
+def migrate(
+    config: ConfigOption, dry_run: DryRun = False, follower: Follower = None, as_json: JsonOption = False
+) -> None:
     """Brings the catalog up to date."""
 
     async def run(connection: Connection) -> None:
         if dry_run:
             pending = (await migrations.status(connection)).pending
-            typer.echo(migrations.script(pending) if pending else "-- nothing to do")
+            script = migrations.script(pending) if pending else "-- nothing to do"
+            print_json({"sql": [script] if pending else []}) if as_json else typer.echo(script)
             return
-        for applied in await migrations.migrate(connection):
-            say(f"applied {applied.version:04} {applied.name}")
+        applied = [f"{one.version:04} {one.name}" for one in await migrations.migrate(connection)]
         found = await migrations.status(connection)
-        say(f"the catalog is at version {found.version}")
         if follower is not None:
             await migrations.grant_follower(connection, follower)
+        if as_json:
+            print_json({"version": found.version, "applied": applied, "follower": follower})
+            return
+        for one in applied:
+            say(f"applied {one}")
+        say(f"the catalog is at version {found.version}")
+        if follower is not None:
             say(f'"{follower}" may follow it')
 
-    _on(config, run)
+    _on(config, run, as_json=as_json)
 
 
 @db_app.command()

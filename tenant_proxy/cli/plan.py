@@ -18,6 +18,7 @@ from tenant_proxy.cli.town import (
     compact,
     complete_plan,
     confirm,
+    finished,
     print_table,
     say,
     spec,
@@ -102,8 +103,10 @@ def show(config: PlaceOption, plan: PlanArgument, as_json: JsonOption = False) -
 
 
 @plan_app.command()
-def delete(config: PlaceOption, plan: PlanArgument, yes: YesOption = False) -> None:
+def delete(
+    config: PlaceOption, plan: PlanArgument, yes: YesOption = False, as_json: JsonOption = False
+) -> None:
     """Deletes a plan that no tenant has."""
     confirm(f"Delete the plan {plan}?", yes)
-    ask(config, lambda verbs: verbs.plan_delete(plan))
-    say(f"plan {plan} is deleted")
+    ask(config, lambda verbs: verbs.plan_delete(plan), as_json=as_json)
+    finished(f"plan {plan} is deleted", {"plan": plan}, as_json)

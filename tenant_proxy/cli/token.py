@@ -15,9 +15,9 @@ from tenant_proxy.cli.town import (
     ask,
     complete_tenant,
     confirm,
+    finished,
     moment,
     print_table,
-    say,
     table,
     when,
 )
@@ -73,8 +73,10 @@ def list_(config: PlaceOption, as_json: JsonOption = False) -> None:
 
 
 @token_app.command()
-def revoke(config: PlaceOption, name: NameArgument, yes: YesOption = False) -> None:
+def revoke(
+    config: PlaceOption, name: NameArgument, yes: YesOption = False, as_json: JsonOption = False
+) -> None:
     """It is good no longer, at once."""
     confirm(f"Revoke the token {name}?", yes)
-    ask(config, lambda verbs: verbs.token_revoke(name))
-    say(f"token {name} is good no longer")
+    ask(config, lambda verbs: verbs.token_revoke(name), as_json=as_json)
+    finished(f"token {name} is good no longer", {"token": name}, as_json)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: to the catalog at most; opened when they are needed, by verbs about many tenants at once
+_CONNECTIONS = 8
+
 PlaceOption = Annotated[
     Path,
     typer.Option(
@@ -91,7 +94,7 @@ def call(
         from tenant_proxy.lifecycle.context import Context
         from tenant_proxy.lifecycle.verbs import Verbs
 
-        async with await Context.open(config, connections=2) as context:
+        async with await Context.open(config, connections=_CONNECTIONS) as context:
             if not dry_run:
                 return await verb(Verbs(context))
             async with context.rehearsing() as rehearsal:
@@ -188,6 +191,14 @@ def say(text: str | Text, style: str = "") -> None:
     from rich.text import Text
 
     console().print(Text(text, style) if isinstance(text, str) else text, soft_wrap=True)
+
+
+def finished(text: str, names: dict[str, Any], as_json: bool) -> None:
+    """Of verbs that answer nothing: what was asked for is so, with what."""
+    if as_json:
+        print_json({"done": True, **names})
+    else:
+        say(text)
 
 
 def table(*titles: str) -> Table:

@@ -13,6 +13,7 @@ from tenant_proxy.cli.town import (
     YesOption,
     ask,
     confirm,
+    finished,
     print_table,
     say,
     state,
@@ -59,11 +60,13 @@ def list_(config: PlaceOption, as_json: JsonOption = False) -> None:
 
 
 @webhook_app.command()
-def remove(config: PlaceOption, name: NameArgument, yes: YesOption = False) -> None:
+def remove(
+    config: PlaceOption, name: NameArgument, yes: YesOption = False, as_json: JsonOption = False
+) -> None:
     """It is told of nothing any more, nor of what still waits."""
     confirm(f"Remove the webhook {name}?", yes)
-    ask(config, lambda verbs: verbs.webhook_remove(name))
-    say(f"webhook {name} is told of nothing any more")
+    ask(config, lambda verbs: verbs.webhook_remove(name), as_json=as_json)
+    finished(f"webhook {name} is told of nothing any more", {"webhook": name}, as_json)
 
 
 @webhook_app.command("test")

@@ -82,6 +82,8 @@ class Worker:
 
 
 Work = Callable[[Worker, Member], Awaitable[None]]
+#: told of what came of each, and how many there are to do
+OnDone = Callable[[Outcome, int], None]
 
 #: failures are not counted against less than this many tries
 _TRIES: Final = 20
@@ -100,7 +102,7 @@ async def over(
     members: Sequence[Member],
     work: Work,
     options: Options,
-    on_done: Callable[[Outcome], None] = lambda outcome: None,
+    on_done: OnDone = lambda outcome, total: None,
 ) -> Report:
     """Does `work` for each; canaries first, and nobody else until all of them are done well."""
     report = Report()
@@ -109,7 +111,7 @@ async def over(
             report.left += [one.tenant for one in group]
         elif group:
             canaries = group[0].canary
-            await _group(group, work, options, report, on_done)
+            await _group(group, work, options, report, lambda one: on_done(one, len(members)))
             if canaries and report.of("failed"):
                 report.stopped = "a canary failed"
     return report

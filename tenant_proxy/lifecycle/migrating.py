@@ -125,10 +125,10 @@ async def _migrate(run: Run) -> None:
     async with reporting(run) as progress:
         count = 0
 
-        def done(outcome: Outcome) -> None:
+        def done(outcome: Outcome, total: int) -> None:
             nonlocal count
             count += 1
-            progress("tenants", count, len(chosen))
+            progress("tenants", count, total)
 
         report = await _run(run, chosen, options, limits, done)
     skipped = [one.tenant for one in all_of_them if one.number in busy]

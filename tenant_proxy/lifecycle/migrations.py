@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +27,7 @@ from pglast import split
 from pglast.parser import ParseError, parse_sql_json
 
 from tenant_proxy.lifecycle import fleet, ledger
-from tenant_proxy.lifecycle.fleet import Member, Options, Outcome, Report, Worker, WorkFailed
+from tenant_proxy.lifecycle.fleet import Member, Options, Report, Worker, WorkFailed
 from tenant_proxy.lifecycle.records import Standing
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import literal
@@ -151,7 +151,7 @@ async def up(
     limits: Limits = Limits(),
     *,
     to: int | None = None,
-    on_done: Callable[[Outcome], None] = lambda outcome: None,
+    on_done: fleet.OnDone = lambda outcome, total: None,
 ) -> Report:
     """Each tenant gets what it lacks, in order; those that lack nothing are not touched."""
     wanted = {one.version: one for one in migrations if to is None or one.version <= to}
@@ -183,7 +183,7 @@ async def down(
     limits: Limits = Limits(),
     *,
     to: int,
-    on_done: Callable[[Outcome], None] = lambda outcome: None,
+    on_done: fleet.OnDone = lambda outcome, total: None,
 ) -> Report:
     """Undoes what is newer than `to`, the newest first."""
     files = {one.version: one for one in migrations}
@@ -347,7 +347,7 @@ async def execute(
     options: Options,
     *,
     timeout_s: float | None = None,
-    on_done: Callable[[Outcome], None] = lambda outcome: None,
+    on_done: fleet.OnDone = lambda outcome, total: None,
 ) -> Report:
     """Any tool, once for each tenant."""
 
