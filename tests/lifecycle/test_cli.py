@@ -144,6 +144,10 @@ def test_plans(run):
     assert answer(run, "plan show big")["spec"]["pool"] == {"max": 9, "min": 1}
     run("tenant create acme --plan big")
     assert "tenants have the plan" in run("plan delete big --yes", 1)
+    assert answer(run, "plan delete big --yes", 1)["error"]["code"] == "conflict"
+    assert answer(run, "plan delete none --yes", 1)["error"]["code"] == "not_found"
+    run("plan set small")
+    assert answer(run, "plan delete small --yes") == {"done": True, "plan": "small"}
     assert "big" in run("plan list")
 
 
