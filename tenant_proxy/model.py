@@ -67,6 +67,8 @@ class Effect(enum.IntFlag):
     KEEPS = 1 << 25
     #: asks for something of the session itself: in transaction mode the client's, not its backend's
     SELF = 1 << 26
+    #: currval() or lastval(): what the session itself has last had of a sequence
+    LAST = 1 << 27
 
 
 class Edit(NamedTuple):

@@ -151,6 +151,7 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
     reviewed = _Names(listed["reviewed"])
     fleeting = _Names(listed["fleeting"])
     own = frozenset(listed["own_session"])
+    last = frozenset(listed["last_values"])
     names, queries = listed["names"], listed["queries"]
     result: dict[str, Fact | None] = {}
     known = {*facts["pg_catalog"], *facts["types"], *names, *queries, *refused.plain(), *reviewed.exact}
@@ -162,6 +163,8 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
             effects |= Effect.WRITES
         if name in locks or name in seeds:
             effects |= Effect.PINS
+        if name in last:
+            effects |= Effect.LAST | Effect.KEEPS
         by_type = {} if name in names else _names_by_type(calls)
         entry = Fact(
             effects=effects,

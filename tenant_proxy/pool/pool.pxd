@@ -347,6 +347,7 @@ cdef struct Client:
     Buf notes                   # NotificationResponses that it is told when its transaction has ended
     uint32_t began_size
     char *began                 # … that a shared server has had, while nothing but reading has followed, or NULL
+    uint64_t touched            # server on which it may have used sequences last, by its link's id
     uint8_t tells               # it is told what its next server's settings are: they are not those it has seen
     uint64_t stream_left        # bytes of the message in hand that are still to come
     PtrMap stmts                # name hash -> ClientStmt*
@@ -428,6 +429,7 @@ cdef struct Server:
     ServerStmt *oldest
     uint64_t unnamed_id         # Stmt id of the unnamed statement, 0: none or unknown
     uint64_t connect_us
+    uint64_t touched_by         # client that may have used sequences there last, by its link's id; 0: none
     uint64_t idle_since_us
     uint64_t request_us
     uint64_t expires_us

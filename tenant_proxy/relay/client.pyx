@@ -18,7 +18,8 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
 from tenant_proxy.relay.begins cimport without_server
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_BEGINS, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_EXECUTES, EFF_STARTS,
+    EFF_ALLOWED, EFF_BEGINS, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_EXECUTES, EFF_LAST,
+    EFF_STARTS,
     EFF_MULTI, EFF_RESETS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, GONE, JUDGING, TERMINATED, TOLD_HERE,
     V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal,
     up_admin_message, up_deallocate, up_judge_function, up_judged,
@@ -40,6 +41,7 @@ from tenant_proxy.relay.requests cimport (
 )
 from tenant_proxy.relay.resets cimport discarded, reset_effects
 from tenant_proxy.relay.rewriting cimport rewritten, write_query
+from tenant_proxy.relay.sequences cimport own_values, prefer_own
 from tenant_proxy.relay.server cimport drain_fakes
 from tenant_proxy.relay.stale cimport remember
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
@@ -336,6 +338,8 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         return total
     if not may_pin(e, c, effects):
         return refuse_query(e, c, b, total)
+    if effects & EFF_LAST and c.server == NULL:
+        prefer_own(e, c)
     if c.pool.group != NULL:
         if effects & EFF_RESETS:
             effects = reset_effects(e, c, effects)
@@ -347,6 +351,8 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     s = server_of(e, c)
     if s == NULL or (c.listens and not heard_before(e, c, s, effects)):
         return no_server(c)
+    if effects & EFF_LAST:
+        own_values(e, c, b, s, not s.batch_open)
     if effects & TOLD_HERE:
         r = for_ear(e, c, s, effects, p + 5, size, b"", 1)
         if r == NULL:

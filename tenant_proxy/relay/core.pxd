@@ -39,6 +39,7 @@ cdef enum:
     EFF_CHANNELS = 16777216
     EFF_KEEPS = 33554432
     EFF_SELF = 67108864
+    EFF_LAST = 134217728
     EFF_ALLOWED = 0x80000000        # the statement may run
 
 cdef enum:

@@ -10,12 +10,12 @@ from libc.string cimport memchr, strlen
 from tenant_proxy.guard.edits cimport Edits, Rewrite, rewrite_new, rewrite_unref
 from tenant_proxy.pool.pool cimport (
     ACT_FAKE, ACT_SKIP, R_BIND, R_CLOSE, R_DESCRIBE, R_EXECUTE, R_PARSE, Client, ClientStmt, Server, Stmt,
-    ring_mark, ring_push,
+    ring_at, ring_mark, ring_push,
 )
 from tenant_proxy.relay.begins cimport forget_began
 from tenant_proxy.relay.core cimport (
     BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
-    EFF_EXECUTES, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
+    EFF_EXECUTES, EFF_LAST, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
     up_deallocate, up_own_edits, up_existing_statement, up_missing_statement, up_parameter_types,
     up_refuse_size,
 )
@@ -32,9 +32,11 @@ from tenant_proxy.relay.requests cimport (
 from tenant_proxy.relay.rewriting cimport (
     judge_noted, note_portal, note_statement, noted_portal, noted_statement, rewritten,
 )
+from tenant_proxy.relay.sequences cimport own_values, prefer_own
 from tenant_proxy.relay.stale cimport is_first
 from tenant_proxy.relay.statements cimport (
-    NAME_BYTES, client_add, client_drop_unnamed, client_find, client_replace, client_take, hash_bytes, server_forget,
+    NAME_BYTES, client_add, client_drop_unnamed, client_find, client_replace, client_take, client_take_unnamed,
+    hash_bytes, server_forget,
     server_forget_all, server_knows, server_learn, server_name, stmt_intern, stmt_new, stmt_unref,
 )
 from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
@@ -98,6 +100,8 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         lane = listen_check(e, c, sql, size, &effects, True)
         if lane != LISTEN_GOES:
             return no_server(c) if lane == LISTEN_HELD else refuse_extended(e, c, b, total)
+    if effects & EFF_LAST and c.server == NULL:
+        prefer_own(e, c)
     if c.pool.group != NULL:
         lane = lane_check(e, c, effects)
         if lane != LANE_GOES:
@@ -313,6 +317,8 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         return refuse_extended(e, c, b, total)
     if t != NULL and not may_pin(e, c, t.effects):
         return refuse_extended(e, c, b, total)
+    if t != NULL and t.effects & EFF_LAST and c.server == NULL:
+        prefer_own(e, c)
     if t != NULL and t.effects & EFF_LISTENS:
         how = listens_still(e, c, cs.rewrite if cs != NULL else t.rewrite)
         if how != LISTEN_GOES:
@@ -342,6 +348,8 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
             c.pool.rejected += 1
             return refuse_extended(e, c, b, total)
     c.pool.binds += 1
+    if t != NULL and t.effects & EFF_LAST:
+        own_values(e, c, b, s, False)
     first = name_len and is_first(e, b, s)
     s.batch_open = 1
     if t == NULL:
@@ -544,6 +552,8 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
             return no_server(c)
         if cs != NULL:
             client_take(c, cs)
+        elif not name_len and t != NULL and not is_under_way(s, t):
+            cs = client_take_unnamed(c)
         elif not name_len:
             client_drop_unnamed(c)
         elif c.pinned:
@@ -587,6 +597,15 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     m[5] = b'S'
     burst_write(e, b, m, 6 + k)
     return total
+
+
+cdef bint is_under_way(Server *s, Stmt *t) noexcept nogil:
+    # whether the Parse of an unnamed statement is not answered yet, so that an error may still undo it
+    cdef uint32_t i
+    for i in range(s.ring.count):
+        if ring_at(&s.ring, i).request == R_PARSE and ring_at(&s.ring, i).name_hash == t.id:
+            return True
+    return False
 
 
 cdef ssize_t on_whole(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total, uint8_t request) noexcept nogil:

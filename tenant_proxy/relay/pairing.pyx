@@ -149,6 +149,7 @@ cdef int pair_shared(Relay e, Client *c, Server *s) noexcept nogil:
         if s.tenant != p or c.replay != NULL:
             server_forget_all(s)
             s.touched = 0
+            s.touched_by = 0
     note_tenant(s, p)
     s.tenant = p
     s.startup_id = c.startup_id

@@ -77,6 +77,9 @@ cdef void replay_put(Client *c, Server *s) noexcept nogil:
     s.copy_in = r.copy_in
     s.settings_changed = r.settings_changed
     s.touched = r.touched
+    if r.touched:
+        s.touched_by = c.link.id
+        c.touched = s.link.id
 
 
 cdef void replay_drop(Client *c) noexcept nogil:

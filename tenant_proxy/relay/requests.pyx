@@ -169,8 +169,10 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
         # currval, lastval and the like stay behind in session mode
         if c.pool.session_mode:
             s.dirty = 1
-        elif s.pool.is_group:
+        else:
             s.touched = 1
+            s.touched_by = c.link.id
+            c.touched = s.link.id
 
 
 cdef ssize_t refuse_query(Relay e, Client *c, Burst *b, size_t total) noexcept nogil:

@@ -23,6 +23,7 @@ cdef bint discarded(Relay e, Client *c, uint32_t effects) noexcept nogil:
         return False
     client_forget_all(c)
     client_drop_unnamed(c)
+    c.touched = 0
     if c.listens:
         up_unlisten(e, c)
     e.send(&c.link, b"C\0\0\0\x10DISCARD ALL\0", 17)

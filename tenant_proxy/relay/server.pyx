@@ -377,6 +377,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
     elif code == B_BIND_COMPLETE:
         if o.request != R_BIND:
             return -1
+        keep = not (action & ACT_SKIP)
         answered(s)
     elif code == B_CLOSE_COMPLETE:
         if o.request != R_CLOSE:
@@ -586,8 +587,9 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
 
 cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
     if o.action & ACT_DISCARD or (o.request == R_CLOSE and o.action & ACT_SKIP):
-        # it still has what was to go
+        # it still has what was to go, perhaps another client's last values too
         s.close_needed = 1
+        s.touched_by = 0
     if o.arg == NULL:
         if o.request == R_PARSE and o.name_hash:
             forget_unnamed(s, o)

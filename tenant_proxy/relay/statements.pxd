@@ -25,6 +25,7 @@ cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *
 cdef void client_replace(Client *c, ClientStmt *cs, Stmt *t, uint32_t scope, Rewrite *rewrite) noexcept nogil
 cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil
 cdef void client_take(Client *c, ClientStmt *cs) noexcept nogil
+cdef ClientStmt *client_take_unnamed(Client *c) noexcept nogil
 cdef void client_put_back(Client *c, ClientStmt *cs) noexcept nogil
 cdef void client_stmt_free(ClientStmt *cs) noexcept nogil
 cdef void client_confirm(Client *c, uint64_t hash, Stmt *t) noexcept nogil

@@ -4,7 +4,7 @@ A pool's table is its own, so one tenant's statements are never found by another
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
@@ -216,8 +216,28 @@ cdef void client_take(Client *c, ClientStmt *cs) noexcept nogil:
     c.stmt_bytes -= cs.name_len + cs.stmt.size + _own_size(cs)
 
 
+cdef ClientStmt *client_take_unnamed(Client *c) noexcept nogil:
+    # As `client_take`; NULL: there is none, or no memory to keep it.
+    cdef ClientStmt *cs = NULL
+    if c.unnamed != NULL:
+        cs = <ClientStmt *> calloc(1, sizeof(ClientStmt))
+    if cs == NULL:
+        client_drop_unnamed(c)
+        return NULL
+    cs.stmt = c.unnamed
+    c.unnamed = NULL
+    return cs
+
+
 cdef void client_put_back(Client *c, ClientStmt *cs) noexcept nogil:
     # a Close that the server has skipped
+    if cs.name_len == 0 and c.unnamed == NULL:
+        c.unnamed = cs.stmt
+        free(cs)
+        return
+    if cs.name_len == 0:
+        client_stmt_free(cs)
+        return
     if map_add(&c.stmts, cs.hash, cs) != 0:
         client_stmt_free(cs)
         return

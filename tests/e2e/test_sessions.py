@@ -221,3 +221,47 @@ def test_a_notification_of_ones_own_has_the_process_id_that_one_knows(each_isola
         conn.execute("NOTIFY news, 'mine'")
         (notice,) = conn.notifies(timeout=5, stop_after=1)
         assert (notice.payload, notice.pid) == ("mine", conn.pgconn.backend_pid)
+
+
+# --- what a session has last had of a sequence -----------------------------------------------
+
+
+@pytest.mark.parametrize("isolation", ["shared", "dedicated"])
+def test_last_values_of_sequences_are_the_clients_own(
+    isolation: str, proxies: Callable[..., Proxy], pg: Server
+):
+    """Not those of another client of the tenant that has had the backend meanwhile."""
+    next_one, last_one = parse("SELECT nextval('numbers')"), parse("SELECT lastval()")
+    run = bind(), execute()
+    proxy = either_isolation(isolation, proxies, pg, 1)
+    with proxy.wire() as one, proxy.wire() as other:
+        assert one.value("SELECT nextval('numbers')") == one.value("SELECT lastval()")
+        assert sqlstates(other.query("SELECT currval('numbers')")) == ["55000"]
+        one.query("SELECT nextval('numbers')")
+        assert sqlstates(other.extended("SELECT lastval()")) == ["55000"]
+        one.query("SELECT nextval('numbers')")
+        # in the middle of a batch, where nothing of the session's own has gone before
+        said = other.ask(parse("SELECT 7"), *run, last_one, *run, SYNC)
+        assert (rows(said), sqlstates(said)) == ([("7",)], ["55000"])
+        one.query("SELECT nextval('numbers')")
+        first, second = rows(other.ask(next_one, *run, last_one, *run, SYNC))
+        assert first == second
+        # prepared before
+        one.ask(parse("SELECT lastval()", "last"), SYNC)
+        one.query("SELECT nextval('numbers')")
+        assert len(rows(one.ask(bind(name="last"), execute(), SYNC))) == 1
+        other.query("SELECT nextval('numbers')")
+        assert sqlstates(one.ask(bind(name="last"), execute(), SYNC)) == ["55000"]
+
+
+@pytest.mark.parametrize("isolation", ["shared", "dedicated"])
+def test_last_values_are_asked_of_the_backend_that_has_them(
+    isolation: str, proxies: Callable[..., Proxy], pg: Server
+):
+    proxy = either_isolation(isolation, proxies, pg, 2)
+    with proxy.wire() as one, proxy.wire() as other:
+        other.query("BEGIN")
+        other.query("SELECT nextval('numbers')")
+        mine = one.value("SELECT nextval('numbers')")
+        other.query("COMMIT")
+        assert one.value("SELECT lastval()") == mine

@@ -484,6 +484,30 @@ def test_a_closed_unnamed_statement_is_gone(stage: Stage):
     client << PARSED + CLOSED + error("26000") + IDLE
 
 
+def test_a_close_of_the_unnamed_statement_that_was_skipped(stage: Stage):
+    client, server = stage.pair()
+    client >> parse("", "SELECT 1") + SYNC
+    server >> PARSED + IDLE
+    client << PARSED + IDLE
+    client >> parse("other", "broken") + close("") + SYNC
+    server >> error("42601") + IDLE
+    client << error("42601") + IDLE
+    server.take()
+    client >> bind("") + execute() + SYNC
+    server << bind("") + execute() + SYNC
+    server >> ANSWER
+    client << ANSWER
+
+
+def test_a_close_of_an_unnamed_statement_that_was_skipped_with_it(stage: Stage):
+    client, server = stage.pair()
+    client >> parse("other", "broken") + parse("", "SELECT 1") + close("") + SYNC
+    server >> error("42601") + IDLE
+    client << error("42601") + IDLE
+    client >> bind("") + execute() + SYNC
+    assert b"26000" in client.take()
+
+
 def test_an_unnamed_statement_that_failed_is_not_there(stage: Stage):
     client, server = stage.pair()
     client >> parse("", "SELEC") + SYNC
