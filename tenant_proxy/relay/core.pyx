@@ -433,6 +433,8 @@ cdef bint up_error(Relay e, Server *s, const char *data, size_t n, Rewrite *rewr
             if fatal:
                 s.told_fatal = <uint8_t> fatal
                 s.close_needed = 1
+            if s.client != NULL and s.client.tracks and b'"tp_' in data[5:n]:
+                message = e.hooks.own_statements(s.client.link.id, data[:n] if message is None else message)
             if message is not None:
                 e.refusal = message
                 return True

@@ -59,7 +59,7 @@ STARTUP: Final = {"application_name": "tenant_proxy", "client_encoding": "UTF8"}
 class Listener:
     """A client, to its ear."""
 
-    __slots__ = ("active", "ear", "id", "pending", "prefix", "said", "sequence", "session", "told")
+    __slots__ = ("active", "ear", "id", "keeps", "pending", "prefix", "said", "sequence", "session", "told")
 
     def __init__(self, client: int, session: Session, ear: Ear, prefix: str) -> None:
         self.id = client
@@ -71,10 +71,17 @@ class Listener:
         self.active: set[str] = set()
         #: … or may, by when it said so: its transaction has not ended yet
         self.pending: dict[str, int] = {}
+        #: its server listens for it, as no ear could be had
+        self.keeps = False
         self.sequence = 0
         self.said = 0
         #: notifications that it was told
         self.told = 0
+
+    @property
+    def is_deaf(self) -> bool:
+        """What it listens to only its own server can say."""
+        return self.keeps and not self.active and not self.pending
 
     @property
     def channels(self) -> Sequence[str]:
@@ -218,6 +225,7 @@ class Ear:
                 self._hopeless_until = now + HOPELESS_S
             del self.waiting[one.id]
             self._settle(one, one.sequence)
+            one.keeps = True
             return PINS
         if self.server:
             self._ask("", lambda: self._worker.engine.client_retry(one.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -11,11 +12,15 @@ from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.judging import deallocate_tag
 from tenant_proxy.relay.pins import UNREAD
 from tenant_proxy.relay.session import Session
+from tenant_proxy.wire import messages
 
 if TYPE_CHECKING:
     from tenant_proxy.worker import Worker
 
 log = get_logger("worker")
+
+#: a name that servers know a prepared statement by (relay.statements), in an error
+_STATEMENT: Final = re.compile(rb'"(tp_[0-9a-f]+)"')
 
 #: of one text (guard.edits)
 MAX_TAGS: Final = 30
@@ -69,6 +74,8 @@ class SessionHooks:
         ear = ears.of_client(client)
         if ear is None and judging.names_channels(scope, sql, client):
             ear = ears.listener(client, session)
+        if ear is not None and ear.is_deaf:
+            ear = None
         own = OwnSession(self._worker, client, judging.codec(scope))
         edits, tags = judging.own_edits(scope, sql, ear, own, resets=resets)
         if len(tags) > MAX_TAGS:
@@ -78,6 +85,12 @@ class SessionHooks:
             self._worker.count_error(session.tenant, error)
             raise error
         return edits, tags
+
+    def own_statements(self, client: int, message: bytes) -> bytes:
+        """An ErrorResponse with the client's names of prepared statements in place of the servers'."""
+        own = {server: name for server, name, _, _ in self._worker.engine.client_prepared(client)}
+        body = _STATEMENT.sub(lambda found: b'"%s"' % own.get(found[1], found[1]), message[5:])
+        return messages.message(message[:1], body)
 
     def execute(
         self, client: int, scope: int, sql: bytes

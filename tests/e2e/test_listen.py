@@ -316,6 +316,8 @@ def test_where_no_connection_can_listen_the_client_keeps_its_own(own_proxy, pg):
         assert told(said) == [("news", "x")]
         assert [row["reason"] for row in proxy.admin("SHOW PINS")] == ["listen"]
         assert rows(one.query("SELECT * FROM pg_listening_channels()")) == [("news",)]
+        one.ask(parse("SELECT * FROM pg_listening_channels()", "prepared"), SYNC)
+        assert rows(one.ask(bind(name="prepared"), execute(), SYNC)) == [("news",)]
 
 
 def test_other_encodings(each_isolation):

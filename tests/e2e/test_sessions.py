@@ -18,6 +18,7 @@ from tests.wire_client import (
     SYNC,
     bind,
     describe_statement,
+    errors,
     execute,
     parse,
     rows,
@@ -265,3 +266,10 @@ def test_last_values_are_asked_of_the_backend_that_has_them(
         mine = one.value("SELECT nextval('numbers')")
         other.query("COMMIT")
         assert one.value("SELECT lastval()") == mine
+
+
+def test_errors_name_prepared_statements_as_the_client_does(each_isolation: Proxy):
+    with each_isolation.wire() as one:
+        one.ask(parse("SELECT 1", "mine"), SYNC)
+        (said,) = errors(one.ask(bind("7", name="mine"), SYNC))
+        assert said["M"] == 'bind message supplies 1 parameters, but prepared statement "mine" requires 0'
