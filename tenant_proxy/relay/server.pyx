@@ -599,6 +599,7 @@ cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
     elif o.request == R_PARSE:
         if s.client != NULL and not (o.action & ACT_SKIP):
             client_undo(s.client, o.name_hash, <Stmt *> o.arg)
+            undo_closed(s, o)
         if not (o.action & ACT_FAKE):
             server_forget(s, <Stmt *> o.arg)
         stmt_unref(<Stmt *> o.arg)
@@ -607,6 +608,21 @@ cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
     elif o.request == R_CLOSE:
         client_stmt_free(<ClientStmt *> o.arg)
     o.arg = NULL
+
+
+cdef void undo_closed(Server *s, Outstanding *parse) noexcept nogil:
+    # A Close behind a Parse that is dropped with it has the client's name for what was never there.
+    cdef uint32_t i
+    cdef Outstanding *o
+    cdef ClientStmt *cs
+    for i in range(s.ring.count):
+        o = ring_at(&s.ring, i)
+        cs = <ClientStmt *> o.arg
+        if (o.request == R_CLOSE and cs != NULL and cs.hash == parse.name_hash and cs.stmt == <Stmt *> parse.arg
+                and not cs.confirmed):
+            client_stmt_free(cs)
+            o.arg = NULL
+            return
 
 
 cdef void forget_unnamed(Server *s, Outstanding *o) noexcept nogil:

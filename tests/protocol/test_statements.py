@@ -499,6 +499,18 @@ def test_a_close_of_the_unnamed_statement_that_was_skipped(stage: Stage):
     client << ANSWER
 
 
+def test_a_statement_that_was_skipped_and_its_close_too(stage: Stage):
+    client, server = stage.pair()
+    client >> parse("other", "broken") + parse("mine", "SELECT 1") + close("mine") + SYNC
+    server >> error("42601") + IDLE
+    client << error("42601") + IDLE
+    client >> bind("mine") + execute() + SYNC
+    assert b"26000" in client.take()
+    client >> parse("mine", "SELECT 1") + SYNC
+    server >> PARSED + IDLE
+    client << PARSED + IDLE
+
+
 def test_a_close_of_an_unnamed_statement_that_was_skipped_with_it(stage: Stage):
     client, server = stage.pair()
     client >> parse("other", "broken") + parse("", "SELECT 1") + close("") + SYNC
