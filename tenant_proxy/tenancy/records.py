@@ -7,8 +7,9 @@ values: so there is one set of rules for both.  A row that can't be used is left
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import orjson
@@ -41,8 +42,8 @@ RecordT = TypeVar("RecordT", bound="TenantInfo | Login")
 #: who it is: what those that are otherwise alike differ in
 _WHO_TENANT = ("name", "schema", "space")
 _WHO_LOGIN = ("name", "tenants", "roles", "server_user", "verifier")
-_TENANT_NAMES: TypeAdapter[tuple[str, str, str]] = TypeAdapter(
-    tuple[TenantName, PgName, str], config=ConfigDict(strict=True)
+_TENANT_NAMES: TypeAdapter[tuple[str, str, str | None]] = TypeAdapter(
+    tuple[TenantName, PgName, str | None], config=ConfigDict(strict=True)
 )
 _LOGIN_NAMES: TypeAdapter[tuple[str, list[str], dict[str, str], str, dict[Literal["value"], str]]] = (
     TypeAdapter(
@@ -163,8 +164,9 @@ class Builder:
         self._clusters = {cluster.name: cluster for cluster in config.clusters}
         self._databases: dict[tuple[str, str], Cluster] = {}
         self._merged: dict[tuple[type[Section], bytes], Section] = {}
-        #: what differs in who it is alone is made from it; by all the rest of its row
-        self._alike: dict[bytes, TenantInfo | Login] = {}
+        #: what makes those that differ in who they are alone; by all the rest of their rows
+        self._alike_tenants: dict[bytes, Callable[..., TenantInfo]] = {}
+        self._alike_logins: dict[bytes, Callable[..., Login]] = {}
         self._secret = _reveal(config.secret)
 
     def tenant(self, tenant: Tenant, space: str | None = None, *, full: bool = False) -> TenantInfo:
@@ -218,14 +220,18 @@ class Builder:
         Thousands that have the same plan differ in who they are alone, which is then all that is looked at.
         """
         key = _canonical({name: value for name, value in row.items() if name not in _WHO_TENANT})
-        alike = self._alike.get(key)
-        if alike is None or not isinstance(alike, TenantInfo):
-            return self._keep_alike(key, self._served_tenant(row))
+        alike = self._alike_tenants.get(key)
+        if alike is None:
+            first = self._served_tenant(row)
+            _keep_alike(self._alike_tenants, key, _but(first, ("name", "schema", "space")))
+            return first
         try:
             name, schema, space = _TENANT_NAMES.validate_python(tuple(map(row.get, _WHO_TENANT)))
         except ValidationError:
             return self._served_tenant(row)  # it takes what is left out, and knows what to say
-        info = replace(alike, name=name, schema=schema, space=space)
+        if space is None:
+            space = space_of(name, self._secret)
+        info = alike(name=name, schema=schema, space=space)
         _check_names(info)
         _check_settings(info)
         return info
@@ -256,17 +262,18 @@ class Builder:
     def served_login(self, row: Mapping[str, Any]) -> Login:
         """Of the catalog; it is never an admin of the proxy.  ValueError as above."""
         key = _canonical({name: value for name, value in row.items() if name not in _WHO_LOGIN})
-        alike = self._alike.get(key)
-        if alike is None or not isinstance(alike, Login) or "previous" in row or "tenant" in row:
-            return self._keep_alike(key, self._served_login(row))
+        alike = self._alike_logins.get(key)
+        if alike is None or "previous" in row or "tenant" in row:
+            first = self._served_login(row)
+            _keep_alike(self._alike_logins, key, _but(first, (*_WHO_LOGIN, "previous_user")))
+            return first
         try:
             name, tenants, roles, server_user, verifier = _LOGIN_NAMES.validate_python(
                 tuple(map(row.get, _WHO_LOGIN))
             )
         except ValidationError:
             return self._served_login(row)
-        return replace(
-            alike,
+        return alike(
             name=name,
             tenants=tuple(dict.fromkeys(tenants)),
             roles=roles,
@@ -274,12 +281,6 @@ class Builder:
             verifier=verifier["value"],
             previous_user=server_user,
         )
-
-    def _keep_alike(self, key: bytes, found: RecordT) -> RecordT:
-        if len(self._alike) >= _MAX_ALIKE:
-            self._alike.clear()
-        self._alike[key] = found
-        return found
 
     def _served_login(self, row: Mapping[str, Any]) -> Login:
         user = _validate(User, {"locked_settings": {}, **row})
@@ -308,6 +309,20 @@ class Builder:
             known = self._merged[key] = merged(base, override)
         assert isinstance(known, type(base))
         return known
+
+
+def _but(found: RecordT, names: Iterable[str]) -> Callable[..., RecordT]:
+    """Makes what is alike but for these fields: `replace` would look at each of the others every time."""
+    return partial(
+        type(found),
+        **{one.name: getattr(found, one.name) for one in fields(found) if one.name not in names},
+    )
+
+
+def _keep_alike(kept: dict[bytes, Callable[..., RecordT]], key: bytes, make: Callable[..., RecordT]) -> None:
+    if len(kept) >= _MAX_ALIKE:
+        kept.clear()
+    kept[key] = make
 
 
 def _canonical(value: object) -> bytes:
