@@ -37,7 +37,7 @@ from tenant_proxy.tenancy.space import space_of
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SectionT = TypeVar("SectionT", bound=Section)
-RecordT = TypeVar("RecordT", bound="TenantInfo | Login")
+RecordT = TypeVar("RecordT", "TenantInfo", "Login")
 
 #: who it is: what those that are otherwise alike differ in
 _WHO_TENANT = ("name", "schema", "space")

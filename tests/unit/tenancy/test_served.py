@@ -63,6 +63,16 @@ def test_what_is_alike_is_made_once(registry: Registry):
     assert registry.tenants["beta"].pool is registry.tenants["gamma"].pool
 
 
+def test_a_row_without_a_space_is_as_alike_as_one_with(monkeypatch: pytest.MonkeyPatch):
+    """Only tenants that were renamed have one."""
+    builder = Builder(load_text(FILE, environ={}).config)
+    first = builder.served_tenant(tenant("beta", space=None))
+    monkeypatch.delattr(Builder, "_served_tenant")
+    second = builder.served_tenant(tenant("gamma", space=None))
+    assert (second.name, len(second.space), second.space != first.space) == ("gamma", 13, True)
+    assert builder.served_tenant(tenant("delta", space="abc")).space == "abc"
+
+
 @pytest.mark.parametrize(
     ("row", "why"),
     [
