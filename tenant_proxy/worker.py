@@ -366,6 +366,7 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
             worker.logins.on_gone(client)
             return
         worker.judging.judges.forget(client)
+        worker.judging.executed_names.forget(client)
         worker.budget.give_back_client(session.places)
         worker.code.on_client_gone(client)
         worker.pins.drop(client)

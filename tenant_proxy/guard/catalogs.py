@@ -203,10 +203,18 @@ def _locking(w: Walk, body: Body) -> bool:
 
 def rows_of(w: Walk, text: str, location: int) -> None:
     """A literal that names a relation or schema whose rows a function reads (table_to_xml)."""
+    if names.is_oid(text):
+        w.refuse(
+            "function",
+            "permission denied for a table by its number",
+            detail="It may be anybody's.",
+            hint="Write the table's name.",
+            location=location,
+        )
     if not (w.scope.hides or w.scope.hide_missing):
         return
     parts = names.split_qualified(text) or [text]
-    if names.is_oid(text) or parts[-1] in CATALOG_RELATIONS or not SCHEMAS.isdisjoint(parts):
+    if parts[-1] in CATALOG_RELATIONS or not SCHEMAS.isdisjoint(parts):
         w.refuse(
             "catalog",
             "permission denied for a system catalog in a literal",
@@ -272,7 +280,7 @@ def refuse_attribute(w: Walk, name: str, location: int) -> None:
     w.refuse(
         "function",
         f"permission denied for function {name}",
-        detail="The proxy turns calls of it to a function of its own, and can't here.",
+        detail="The proxy looks at calls of it, or turns them to a function of its own, and can't here.",
         hint=f"Write it as {name}(…).",
         location=location,
         name=name,

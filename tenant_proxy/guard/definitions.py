@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from tenant_proxy.guard import bodies, own_public
+from tenant_proxy.guard import bodies, own_public, provided
 from tenant_proxy.guard.expressions import judge_name, reference, relation
 from tenant_proxy.guard.statements import created
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, strings
@@ -93,6 +93,8 @@ def _refuse_object(w: Walk, kind: str) -> None:
 
 
 def _drop(w: Walk, body: Body) -> bool:
+    if body["removeType"] == "OBJECT_SCHEMA" and provided.drop_schema(w, body):
+        return True
     for node in body["objects"]:
         _object(w, body["removeType"], node)
     return True
@@ -183,9 +185,17 @@ def _rule(w: Walk, body: Body) -> bool:
     return True
 
 
+#: its second argument is the name of a text search configuration
+_NAMES_A_CONFIGURATION: Final = "tsvector_update_trigger"
+
+
 def _trigger(w: Walk, body: Body) -> bool:
     relation(w, body["relation"], write=True)
-    reference(w, strings(body["funcname"]), NOWHERE, trigger=True)
+    function, arguments = strings(body["funcname"]), strings(body.get("args", ()))
+    reference(w, function, NOWHERE, trigger=True)
+    if function[-1] == _NAMES_A_CONFIGURATION and len(arguments) > 1:
+        with w.inside(arguments[1]):
+            judge_name(w, arguments[1], "object", NOWHERE)
     if "constrrel" in body:
         relation(w, body["constrrel"])
     w.walk_later(body.get("whenClause"))

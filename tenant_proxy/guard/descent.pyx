@@ -17,7 +17,7 @@ cdef:
 
 cdef class ColumnRule:
     """The rule of a ColumnRef, of which a query may have hundreds: `c` and `t.c` name nothing but a column, where
-    `c` is none of the `functions` that can be called so; `rest` judges all others.
+    `c` is none of the `functions` that can be called so, or that the scope denies; `rest` judges all others.
     """
 
     cdef:
@@ -28,7 +28,7 @@ cdef class ColumnRule:
         self.functions = frozenset(functions)
         self.rest = rest
 
-    cdef bint passes(self, dict body) except -1:
+    cdef bint passes(self, dict body, frozenset denied) except -1:
         cdef:
             list fields = <list?> body["fields"]
             PyObject *named
@@ -37,7 +37,10 @@ cdef class ColumnRule:
         if len(fields) != 2:
             return False
         named = PyDict_GetItem(<dict?> fields[1], "String")
-        return named == NULL or (<dict?> <object> named).get("sval") not in self.functions
+        if named == NULL:
+            return True
+        name = (<dict?> <object> named).get("sval")
+        return name not in self.functions and (not denied or name not in denied)
 
 
 def descend(w, dict table, str tag, dict body):
@@ -53,6 +56,7 @@ def descend(w, dict table, str tag, dict body):
         tuple entry
         dict fields
         object rule, key, value, element
+        frozenset denied = w.scope.denied_attributes
     while tags:
         tag = <str> tags.pop()
         body = <dict?> bodies.pop()
@@ -64,7 +68,7 @@ def descend(w, dict table, str tag, dict body):
         entry = <tuple> found
         rule = entry[1]
         if type(rule) is ColumnRule:
-            if (<ColumnRule> rule).passes(body):
+            if (<ColumnRule> rule).passes(body, denied):
                 continue
             rule = (<ColumnRule> rule).rest
         if rule is not None and rule(w, body):

@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 
 from tenant_proxy.guard import bound, catalogs, channels, functions, names, own_session, settings
 from tenant_proxy.guard.descent import ColumnRule
-from tenant_proxy.guard.functions import ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
+from tenant_proxy.guard.functions import ATTRIBUTES, EXTENSION_ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
 from tenant_proxy.guard.parse import Unreadable, parse
 from tenant_proxy.guard.source import quoted_name
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, location_of, strings
@@ -71,20 +71,42 @@ def _column_ref(w: Walk, body: Body) -> bool:
             w.check_schema(schema, location, name=".".join(parts[-2:]), parts=parts, part=-3)
         if schema in catalogs.SCHEMAS:
             catalogs.column(w, parts, location)
-    if parts[-1] in ATTRIBUTES:
+    name = parts[-1]
+    if name in EXTENSION_ATTRIBUTES or name in w.scope.denied_attributes:
+        _attribute(w, name, location)
+    elif name in ATTRIBUTES:
         # t.f calls f(t) where t has no column f
-        call(w, [parts[-1]], [{"ColumnRef": {"fields": fields[:-1], "location": location}}], location)
-        catalogs.attribute(w, parts[-1], location)
+        call(w, [name], [{"ColumnRef": {"fields": fields[:-1], "location": location}}], location)
+        catalogs.attribute(w, name, location)
     return True
+
+
+#: columns are called so
+_COMMON: Final = frozenset({"set_user", "reset_user"})
+
+
+def _attribute(w: Walk, name: str, location: int) -> None:
+    """x.f of a function that is refused, if f is no column.
+
+    Those of extensions and PostgreSQL's take no rows, so x must be a function's result in FROM, or a
+    parameter of a function in SQL.
+    """
+    is_known = name in EXTENSION_ATTRIBUTES or name in FUNCTIONS
+    if not is_known or (w.in_code and name not in _COMMON):
+        catalogs.refuse_attribute(w, name, location)
+    w.attributes.append((name, location))
 
 
 def _indirection(w: Walk, body: Body) -> None:
     """(expression).f calls f(expression), whatever the expression's type."""
     argument = body.get("arg", {})
     for item in body["indirection"]:
-        if "String" in item and item["String"].get("sval") in ATTRIBUTES:
-            call(w, [item["String"]["sval"]], [argument], location_of(argument))
-            catalogs.attribute(w, item["String"]["sval"], location_of(argument), sure=True)
+        name = item["String"].get("sval", "") if "String" in item else ""
+        if name in w.scope.denied_attributes:
+            lookup(w, [name], location_of(argument))
+        elif name in ATTRIBUTES:
+            call(w, [name], [argument], location_of(argument))
+            catalogs.attribute(w, name, location_of(argument), sure=True)
         argument = {"A_Indirection": body}
 
 
@@ -96,7 +118,7 @@ def _func_call(w: Walk, body: Body) -> None:
     if len(parts) == 1:
         # most calls end here
         name = parts[0]["String"]["sval"]
-        if FUNCTIONS.get(name, _MISSING) is None and name not in w.scope.denied_functions:
+        if FUNCTIONS.get(name, _MISSING) is None and name not in w.scope.denied_attributes:
             return
     names, arguments, location = strings(parts), body.get("args", ()), body.get("location", 0)
     call(w, names, arguments, location)
@@ -170,7 +192,9 @@ def lookup(w: Walk, parts: list[str], location: int) -> Fact | None:
     name = parts[-1]
     scope = w.scope
     full = ".".join(parts[-2:])
-    if full in scope.denied_functions or name in scope.denied_functions:
+    if full in scope.denied_functions or name in (
+        scope.denied_functions if len(parts) > 1 else scope.denied_attributes
+    ):
         _refuse_function(w, full, "the operator has denied it by policy.denied_functions", location)
     if len(parts) > 1:
         w.check_name(parts, location)

@@ -263,7 +263,12 @@ def refused_extensions() -> list[tuple[str, bool]]:
     return sorted([*((name, False) for name in exact), *((name, True) for name in begins)])
 
 
+#: functions of extensions, known by their name alone, that `x.name` may call
+EXTENSION_ATTRIBUTES: Final = frozenset(_LISTED["extensions"]["of_one"]) | frozenset(
+    name for name, fact in _EXTENSIONS.items() if 1 in fact.names or 1 in fact.queries
+)
+
 #: names that `x.name` may call with x as the only argument, and that are not safe
-ATTRIBUTES: Final = frozenset(
+ATTRIBUTES: Final = EXTENSION_ATTRIBUTES | frozenset(
     name for name, fact in FUNCTIONS.items() if fact is not None and fact.least <= 1
 )

@@ -241,6 +241,28 @@ class Guard:
                 )
         return _ALLOWED_VALUES
 
+    def unreadable_value(self, number: int) -> Verdict:
+        """The verdict of a value whose text would have to be judged and that the scope's codec can't read."""
+        return _refused(
+            "encoding",
+            "22021",
+            f"the value of parameter ${number} can't be checked",
+            detail="It has a character that the proxy can't read in this client_encoding.",
+            hint="Set client_encoding to UTF8 in the startup packet.",
+        )
+
+    def executes_bound(self, name: bytes) -> Verdict:
+        """The verdict of EXECUTE of a statement that Parse has made and Bind gives values that are judged."""
+        text = name.decode("utf-8", "replace")
+        return _refused(
+            "dynamic_query",
+            "42501",
+            f'permission denied for prepared statement "{text}"',
+            detail="Its parameters name objects or settings, or are SQL, and are checked at Bind.",
+            hint="Bind its values in the extended protocol, or write the statement with constants.",
+            name=text,
+        )
+
     def judge_function(self, scope: GuardScope, oid: int) -> Verdict:
         """The verdict of a FunctionCall message, which names a function by OID and is not SQL.
 

@@ -36,6 +36,9 @@ _QUERIES: Final = {
 _ENDS: Final = {"end", "exception", "else", "elsif", "elseif", "when"}
 _OPEN, _CLOSE = {"(", "["}, {")", "]"}
 
+#: SQL that may run what was prepared
+_PREPARED: Final = re.compile(r"(?i)\bexecute\b")
+
 #: makes an expression a statement
 _SELECT: Final = "SELECT "
 
@@ -191,8 +194,9 @@ class _Reader:
             self._unexpected()
         value = targets[0]["ResTarget"]["val"]
         constant = w.constant(value)
-        # no cast, as its type may be one of the tenant's own, and make another text of it
-        fixed = constant is not None and "A_Const" in value
+        # no cast, as its type may be one of the tenant's own, and make another text of it; and what a session
+        # has prepared is known when it runs
+        fixed = constant is not None and "A_Const" in value and not _PREPARED.search(constant)
         if not fixed:
             # of what operators make of it nothing is known
             sharing.dynamic(w)
@@ -201,6 +205,7 @@ class _Reader:
         if constant is None:
             self.executed.runs(value)
             return
+        w.is_dynamic = not fixed
         if fixed or not w.scope.hides:
             with w.inside(text, offset=self.offset(span) - len(_SELECT)):
                 w.nested(constant, w.fixed, "a body in PL/pgSQL", literal=w.literal(value))
@@ -208,6 +213,7 @@ class _Reader:
             # refused early if it would be late; what would be turned is, then
             with contextlib.suppress(NotFound):
                 w.nested(constant, w.fixed, "a body in PL/pgSQL")
+        w.is_dynamic = False
 
     def gives(self, variable: str, span: tuple[int, int]) -> None:
         """A variable is given an expression's value."""

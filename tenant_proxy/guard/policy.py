@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tenant_proxy.config.schema import Policy
+from tenant_proxy.guard.functions import FUNCTIONS
 from tenant_proxy.settings_policy import SYSTEM_SCHEMAS, TEMP_SCHEMA, client_encoding_codec
 
 
@@ -56,6 +57,8 @@ class GuardScope:
     allowed_schemas: tuple[str, ...]
     allowed_functions: frozenset[str]
     denied_functions: frozenset[str]
+    #: … as they may be called without their schema, also as `x.name`
+    denied_attributes: frozenset[str]
     denied_settings: tuple[str, ...]
     policy: Policy
     #: Python's codec for the client_encoding of the statements
@@ -108,6 +111,7 @@ class GuardScope:
         own = role or login or ""
         readable = {TEMP_SCHEMA, *SYSTEM_SCHEMAS, *policy.allowed_schemas}
         public_is_own = policy.public_is_own and schema != "public"
+        denied = _function_names(policy.denied_functions)
         if public_is_own:
             readable.discard("public")
         return cls(
@@ -121,7 +125,10 @@ class GuardScope:
             writable=frozenset({schema, TEMP_SCHEMA}),
             allowed_schemas=tuple(policy.allowed_schemas),
             allowed_functions=_function_names(policy.allowed_functions),
-            denied_functions=_function_names(policy.denied_functions),
+            denied_functions=denied,
+            denied_attributes=frozenset(
+                name for full in denied if (name := full.rpartition(".")[2]) == full or name not in FUNCTIONS
+            ),
             denied_settings=tuple(policy.denied_settings),
             policy=policy,
             codec=codec,

@@ -1,4 +1,4 @@
-"""IF NOT EXISTS of what the platform makes: extensions, and the tenant's schema.
+"""IF NOT EXISTS and IF EXISTS of what the platform makes: extensions, and schemas.
 
 Migrations ask for them whether they are there or not, and are content with a notice.
 """
@@ -47,6 +47,34 @@ def create_schema(w: Walk, body: Body) -> bool:
     ):
         return False
     only_notice(w, f'schema "{w.scope.schema}" already exists, skipping', "42P06")
+    return True
+
+
+#: the server's own words, whether it is another's or nobody's; another's does not exist where they are hidden
+_MISSING: Final = "RAISE NOTICE USING MESSAGE = {missing}, ERRCODE = '00000';"
+_OWNED: Final = """IF EXISTS (
+SELECT FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) {name}) THEN
+RAISE EXCEPTION USING MESSAGE = {owned}, ERRCODE = '42501';
+END IF;
+"""
+
+
+def drop_schema(w: Walk, body: Body) -> bool:
+    """DROP SCHEMA IF EXISTS of schemas that are not the tenant's: nothing is there that it could drop."""
+    schemas = [node["String"].get("sval", "") for node in body["objects"]]
+    scope = w.scope
+    if not body.get("missing_ok") or not scope.readable.isdisjoint(schemas) or "public" in schemas:
+        return False
+    w.exact = True
+    steps = [
+        (_MISSING if scope.hides else _OWNED + _MISSING).format(
+            name=quoted_string(name),
+            owned=quoted_string(f"must be owner of schema {name}"),
+            missing=quoted_string(f'schema "{name}" does not exist, skipping'),
+        )
+        for name in schemas
+    ]
+    _do(w, "\n".join(("BEGIN", *steps, "END")))
     return True
 
 

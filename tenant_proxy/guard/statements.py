@@ -176,9 +176,21 @@ def _discard(w: Walk, body: Body) -> bool:
 
 
 def _execute(w: Walk, body: Body) -> None:
-    """The statement was judged by PREPARE; what it does is not known here, nor what it sets."""
+    """The statement was judged by PREPARE; what it does is not known here, nor what it sets.
+
+    By Parse, and its values are judged when they are bound: of a text the relay looks which it is
+    (relay/executed.py), and where dynamic SQL is read, that is.  In other code nobody would.
+    """
     name = body["name"]
     _not_the_pools(w, name)
+    if (w.in_code or w.here is not w.text) and not w.is_dynamic:
+        w.refuse(
+            "dynamic_query",
+            f'permission denied for prepared statement "{name}"',
+            detail="Code may not run what the session has prepared.",
+            hint="Write the statement itself, or use EXECUTE in a PL/pgSQL function.",
+            name=name,
+        )
     w.effects |= STATEMENTS["ExecuteStmt"].effects
     w.executes.append(name)
     if name in w.scope.statements:

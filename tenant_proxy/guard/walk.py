@@ -84,6 +84,7 @@ class Walk:
         "here",
         "in_code",
         "is_apart",
+        "is_dynamic",
         "listens",
         "pin_reason",
         "row_functions",
@@ -129,6 +130,8 @@ class Walk:
         self.in_code = False
         #: see `apart`
         self.is_apart = False
+        #: in SQL that will be read once more when it runs
+        self.is_dynamic = False
         #: the text that locations are in now: `text`, or one inside it
         self.here = text
         #: its tokens and edits, made when the first is needed

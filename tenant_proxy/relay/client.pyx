@@ -22,7 +22,7 @@ from tenant_proxy.relay.core cimport (
     EFF_STARTS,
     EFF_MULTI, EFF_RESETS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SETTINGS, GONE, JUDGING, TERMINATED, TOLD_HERE,
     V_AFTER_SSL, V_FORMAT, V_LENGTH, V_NOT_PASSWORD, V_STARTUP, V_TYPE, Burst, Relay, keep_refusal,
-    up_admin_message, up_deallocate, up_judge_function, up_judged,
+    up_admin_message, up_deallocate, up_executed, up_judge_function, up_judged,
     up_login_message, up_refuse_size, up_reset, up_startup,
 )
 from tenant_proxy.relay.entry cimport enter_message, enter_startup
@@ -324,6 +324,9 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     effects = judge(e, c, p + 5, size)
     if not effects & EFF_ALLOWED:
         return no_server(c) if effects else refuse_query(e, c, b, total)
+    if effects & EFF_EXECUTES and not up_executed(e, c, effects, p + 5, size, NULL, 0):
+        c.pool.rejected += 1
+        return refuse_query(e, c, b, total)
     if effects & TOLD_HERE:
         how = listen_check(e, c, p + 5, size, &effects, False)
         if how != LISTEN_GOES:

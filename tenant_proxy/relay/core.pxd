@@ -201,6 +201,9 @@ cdef void up_judged(Relay e, Client *c) noexcept nogil
 cdef Rewrite *up_rewrite(
     Relay e, Client *c, const char *sql, size_t n, const char *tail, size_t tail_size
 ) noexcept nogil
+cdef bint up_executed(
+    Relay e, Client *c, uint32_t effects, const char *sql, size_t n, const char *name, size_t name_len
+) noexcept nogil
 cdef bint up_parameter_types(
     Relay e, Client *c, const char *sql, size_t n, const char *types, size_t size
 ) noexcept nogil

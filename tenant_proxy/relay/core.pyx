@@ -222,6 +222,25 @@ cdef int up_bind(
             return BIND_REFUSED
 
 
+cdef bint up_executed(
+    Relay e, Client *c, uint32_t effects, const char *sql, size_t n, const char *name, size_t name_len
+) noexcept nogil:
+    # whether all that SQL's EXECUTE runs is judged (executed.py); `refusal` holds why not.  `name` is that of the
+    # statement that a Parse makes, NULL for a Query
+    with gil:
+        try:
+            result = e.hooks.executed(
+                c.link.id, session_of(e, c), c.pool.scope | c.codec_bits, effects, sql[:n],
+                name[:name_len] if name != NULL else None,
+            )
+            if result is None:
+                return True
+            e.refusal = result
+        except Exception:
+            e.refusal = e.hooks.bug_message()
+        return False
+
+
 cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil:
     with gil:
         try:

@@ -16,7 +16,7 @@ from tenant_proxy.relay.begins cimport forget_began
 from tenant_proxy.relay.core cimport (
     BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
     EFF_EXECUTES, EFF_LAST, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
-    up_deallocate, up_own_edits, up_existing_statement, up_missing_statement, up_parameter_types,
+    up_deallocate, up_executed, up_own_edits, up_existing_statement, up_missing_statement, up_parameter_types,
     up_refuse_size,
 )
 from tenant_proxy.relay.begins cimport batch_without_server
@@ -85,6 +85,11 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if not effects & EFF_ALLOWED:
         return no_server(c) if effects else refuse_extended(e, c, b, total)
     if effects & EFF_BOUND and end - tail > 3 and not up_parameter_types(e, c, sql, size, tail + 3, end - tail - 3):
+        c.pool.rejected += 1
+        return refuse_extended(e, c, b, total)
+    if (effects & EFF_EXECUTES or (effects & EFF_BOUND and name_len)) and not up_executed(
+        e, c, effects, sql, size, name, name_len
+    ):
         c.pool.rejected += 1
         return refuse_extended(e, c, b, total)
     if name_len == 0 and end - tail == 3:

@@ -23,6 +23,7 @@ from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES
 from tenant_proxy.guard.policy import Ear, GuardScope, OwnSession
 from tenant_proxy.model import Action, Edit, Effect, Verdict
 from tenant_proxy.obs.log import get_logger
+from tenant_proxy.relay.executed import ExecutedNames
 from tenant_proxy.relay.judges import Judges
 from tenant_proxy.relay.session import Session
 from tenant_proxy.relay.violations import FUNCTION_CALL, Violations, statement_of
@@ -67,6 +68,7 @@ class Judging:
         self.cache = VerdictCache(cache_entries)
         self._guard = Guard()
         self.judges = Judges(wake)
+        self.executed_names = ExecutedNames()
         #: by their numbers; those of other client encodings have the codec's number in the upper byte
         self._scopes: dict[int, GuardScope] = {}
         self._codecs: list[str] = [UTF8]
@@ -205,6 +207,10 @@ class Judging:
         kinds = [(number, kind) for number, kind in verdict.bound if number in known]
         kinds += _binary_arrays(verdict.bound, given, known, scope.codec)
         judged, replaced = self._guard.judge_values(scope, kinds, known)
+        for number, kind in verdict.bound:
+            if number not in known and bound.is_strict(kind):
+                # the server may read it all the same
+                judged = self._guard.unreadable_value(number)
         if judged.action is Action.REJECT:
             mode = scope.policy.mode
             self.counts[scope.tenant, _ACTIONS[mode], judged.reason] += 1
@@ -230,8 +236,38 @@ class Judging:
         verdict = self.cache.verdict(scope_id, sql) or self._verdict_now(scope, sql, client)
         assert isinstance(verdict, Verdict)
         judged = self._guard.judge_types(verdict.bound, [oid for (oid,) in struct.iter_unpack("!I", types)])
-        if judged.action is not Action.REJECT:
-            return None
+        return None if judged.action is not Action.REJECT else self._refused(session, scope, judged, sql)
+
+    def executed(
+        self,
+        session: Session,
+        scope_id: int,
+        sql: bytes,
+        effects: int,
+        client: int,
+        *,
+        prepares: bool,
+        name: bytes,
+    ) -> bytes | None:
+        """The refusal of a text by which EXECUTE would give a statement values that nobody judges.
+
+        `name` is that of the statement that a Parse `prepares` of it.
+        """
+        scope = self._scope(scope_id)
+        if effects & Effect.EXECUTES:
+            executes = [one.encode() for one in self._verdict_now(scope, sql, client).executes]
+            found = self.executed_names.executes(client, executes, prepared=prepares)
+            if found is not None:
+                return self._refused(session, scope, self._guard.executes_bound(found), sql)
+        if effects & Effect.BOUND and name:
+            # in another encoding EXECUTE could write the name otherwise
+            is_plain = scope.codec == UTF8 or name.isascii()
+            if not (is_plain and self.executed_names.binds(client, name)):
+                return self._refused(session, scope, self._guard.executes_bound(name), sql)
+        return None
+
+    def _refused(self, session: Session, scope: GuardScope, judged: Verdict, sql: bytes) -> bytes | None:
+        """Counts and logs what is refused of a Parse or Query that was let through; the ErrorResponse."""
         mode = scope.policy.mode
         self.counts[scope.tenant, _ACTIONS[mode], judged.reason] += 1
         if mode is GuardMode.ENFORCE:

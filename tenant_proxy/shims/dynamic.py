@@ -59,7 +59,7 @@ def script() -> str:
     # names that begin with pg_ are looked at anyway
     others = sorted(name for name in {*refused, *names.FUNCTIONS} if not name.startswith("pg_"))
     begins_refused = "|".join(name for name, _ in patterns)
-    words = "|".join((*settings, *_LISTENING, "function", "procedure"))
+    words = "|".join((*settings, *_LISTENING, "function", "procedure", "execute"))
     starts = "|".join((*others, *(name for name, _ in patterns), "crosstab"))
     # what a text without which is left alone; beginnings are enough, as long patterns make slow automata
     begins = "|".join(sorted({name[:8] for name in starts.split("|") if not name.startswith("pg_")}))
@@ -75,7 +75,7 @@ def script() -> str:
         "exact": _list([*others, *words.split("|"), "do", "user"]),
         "beginnings": _string(f"^(?:pg_|{_SCHEMAS}|crosstab|{begins_refused})"),
         "code": _string(rf"\\|u&|pg_|{_SCHEMAS}|{starts.removesuffix('|crosstab')}"
-                        rf"|\m(?:{words}|execute|routine)\M|{_ALTER_USER}|{_DO}"),
+                        rf"|\m(?:{words}|routine)\M|{_ALTER_USER}|{_DO}"),
         "token": _string(_TOKEN),
         "dollar": _string(_TAG),
         "dollar_alone": _string(f"^{_TAG}$"),

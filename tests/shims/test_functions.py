@@ -268,8 +268,10 @@ def test_there_is_no_database_but_one_s_own(tenants: Tenants, call: str, role: s
 
 @pytest.mark.parametrize("name", sorted(names.CHECKED_FUNCTIONS))
 def test_figures_of_others_are_not_told(tenants: Tenants, name: str):
-    if name in ("nextval", "setval", "currval", "pg_sequence_parameters"):
+    if name in ("nextval", "setval", "currval", "pg_sequence_parameters", "pg_get_sequence_data"):
         pytest.skip("these are refused")
+    if "_db_" in name or 1 not in names.CHECKED_FUNCTIONS[name] or name.startswith(("brin_", "gin_")):
+        pytest.skip("below")
     what = "function" if "_function_" in name else "sequence" if "sequence" in name else "parts"
     of = "regproc" if what == "function" else "regclass"
     call = f"SELECT tp_catalog.{name}" + "('{0}.{0}_" + what + "'::" + of + ")::text"
@@ -285,6 +287,43 @@ def test_figures_of_others_are_not_told(tenants: Tenants, name: str):
         said = connection.execute(call.format(OWN)).fetchall()
         assert said == connection.execute(call.format(OWN).replace("tp_catalog.", "pg_catalog.")).fetchall()
         assert connection.execute(f"SELECT tp_catalog.{name}({number[0]})").fetchall() in ([], [(None,)])
+
+
+@pytest.mark.parametrize("name", sorted(name for name in names.CHECKED_FUNCTIONS if "_db_" in name))
+def test_figures_of_other_databases_are_not_told(tenants: Tenants, name: str):
+    number = oid(tenants, f"SELECT oid FROM pg_database WHERE datname = '{OTHER}_db'")
+    if tenants.server.major < next((m for m, found in names.load()["since"].items() if name in found), 0):
+        pytest.skip("of a later major")
+    call = f"SELECT tp_catalog.{name}("
+    with tenants.tenant() as connection:
+        own = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+        assert ask(connection, f"{call}{own}) IS NOT DISTINCT FROM pg_catalog.{name}({own})") is True
+        assert ask(connection, f"{call}{number})") is None
+
+
+def test_what_others_tables_hold_is_not_touched(tenants: Tenants):
+    with tenants.superuser() as connection:
+        connection.execute(
+            f"GRANT SELECT ON {OTHER}.{OTHER}_table TO PUBLIC; GRANT USAGE ON SCHEMA {OTHER} TO PUBLIC"
+        )
+    try:
+        with tenants.tenant() as connection:
+            assert ask(connection, f"SELECT tp_catalog.currtid2('{OTHER}.{OTHER}_table', '(0,1)')") is None
+            assert ask(connection, f"SELECT tp_catalog.currtid2('{OWN}.{OWN}_table', '(0,1)')") is not None
+            for call in (
+                "gin_clean_pending_list({})",
+                "brin_summarize_new_values({})",
+                "brin_summarize_range({}, 0)",
+            ):
+                of = call.format(f"'{OTHER}.{OTHER}_table'::regclass")
+                assert ask(connection, f"SELECT tp_catalog.{of}") is None
+                with pytest.raises(psycopg.errors.WrongObjectType):
+                    connection.execute(f"SELECT pg_catalog.{of}")
+    finally:
+        with tenants.superuser() as connection:
+            connection.execute(
+                f"REVOKE ALL ON {OTHER}.{OTHER}_table FROM PUBLIC; REVOKE ALL ON SCHEMA {OTHER} FROM PUBLIC"
+            )
 
 
 # --- the tenant's schema as `public` --------------------------------------------------------------

@@ -155,7 +155,10 @@ BEGIN
                 target := name;
                 called := following = '(';
             END IF;
-            IF target ~ {refused_patterns} AND called THEN
+            -- x.f calls f(x)
+            IF target ~ {refused_patterns} AND (called OR previous = '.')
+                OR lower(target) ~ '^crosstab' AND previous = '.' AND NOT called
+            THEN
                 refused := format('permission denied for function %s', target);
                 EXIT reading;
             END IF;
@@ -218,6 +221,15 @@ BEGIN
                     changed := true;
                 ELSIF name = 'notify' AND names[verb_at] = 'create' THEN
                     refused := 'permission denied for a rule with NOTIFY';
+                    EXIT reading;
+                END IF;
+            ELSIF word AND name = 'execute' THEN
+                -- values of what was prepared by Parse are judged when they are bound
+                IF substr(kinds, k + 1, 1) IN ('w', 'q') AND EXISTS (
+                    SELECT FROM pg_prepared_statements p
+                    WHERE p.name = names[k + 1]::pg_catalog.name::text AND NOT p.from_sql)
+                THEN
+                    refused := format('permission denied for prepared statement %s', names[k + 1]);
                     EXIT reading;
                 END IF;
             ELSIF word AND name = 'load' AND verb_at = k THEN

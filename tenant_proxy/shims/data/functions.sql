@@ -336,14 +336,14 @@ CREATE OR REPLACE FUNCTION tp_catalog.pg_get_viewdef(text, boolean) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
 RETURN tp_catalog.pg_get_viewdef($1::pg_catalog.regclass::oid, $2);
 
--- whoever has an expression has read it where it is shown
+-- whoever has an expression has read it where it is shown; the names of columns are those of the relation that is given
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_expr(pg_node_tree, oid) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
-RETURN tp_catalog.shown(pg_catalog.pg_get_expr($1, $2));
+RETURN CASE WHEN $2 < 16384 OR tp_catalog.sees(1259, $2) THEN tp_catalog.shown(pg_catalog.pg_get_expr($1, $2)) END;
 
 CREATE OR REPLACE FUNCTION tp_catalog.pg_get_expr(pg_node_tree, oid, boolean) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
-RETURN tp_catalog.shown(pg_catalog.pg_get_expr($1, $2, $3));
+RETURN CASE WHEN $2 < 16384 OR tp_catalog.sees(1259, $2) THEN tp_catalog.shown(pg_catalog.pg_get_expr($1, $2, $3)) END;
 
 -- --- rows of the tables of a schema, which the guard has judged --------------------------------------------------
 
@@ -496,6 +496,35 @@ BEGIN ATOMIC
     SELECT a.relid FROM pg_catalog.pg_partition_ancestors(
         CASE WHEN tp_catalog.sees(1259, partitionid::oid) THEN partitionid END) AS a;
 END;
+
+-- since 18
+CREATE OR REPLACE FUNCTION tp_catalog.pg_get_sequence_data(
+    sequence_oid regclass, OUT last_value bigint, OUT is_called boolean)
+RETURNS record LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT d.last_value, d.is_called FROM pg_catalog.pg_get_sequence_data(tp_catalog.own_sequence(sequence_oid)) AS d;
+END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.currtid2(text, tid) RETURNS tid LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::pg_catalog.regclass::oid) THEN pg_catalog.currtid2($1, $2) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.brin_summarize_new_values(regclass) RETURNS integer
+    LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::oid) THEN pg_catalog.brin_summarize_new_values($1) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.brin_summarize_range(regclass, bigint) RETURNS integer
+    LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::oid) THEN pg_catalog.brin_summarize_range($1, $2) END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.brin_desummarize_range(regclass, bigint) RETURNS void
+    LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT pg_catalog.brin_desummarize_range($1, $2) WHERE tp_catalog.sees(1259, $1::oid);
+END;
+
+CREATE OR REPLACE FUNCTION tp_catalog.gin_clean_pending_list(regclass) RETURNS bigint
+    LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+RETURN CASE WHEN tp_catalog.sees(1259, $1::oid) THEN pg_catalog.gin_clean_pending_list($1) END;
 
 CREATE OR REPLACE FUNCTION tp_catalog.pg_partition_root(regclass) RETURNS regclass
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE

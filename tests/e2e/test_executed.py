@@ -1,0 +1,87 @@
+"""EXECUTE of what was prepared by Parse, whose values Bind would have had judged (relay/executed.py)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenant_proxy.relay import executed
+from tenant_proxy.relay.executed import ExecutedNames
+from tests.wire_client import SYNC, bind, close_statement, errors, execute, parse, rows
+
+SETS = "SELECT set_config($1, $2, false)"
+DENIED = 'permission denied for prepared statement "p"'
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "EXECUTE p('search_path', 'beta')",
+        "EXPLAIN ANALYZE EXECUTE p('search_path', 'beta')",
+        "CREATE TEMP TABLE x AS EXECUTE p('search_path', 'beta')",
+    ],
+)
+def test_values_that_bind_would_have_had_judged(each_mode, sql):
+    with each_mode.wire() as client:
+        assert not errors(client.ask(parse(SETS, "p"), SYNC))
+        assert [error["M"] for error in errors(client.query(sql))] == [DENIED]
+        assert [error["M"] for error in errors(client.ask(parse(sql), bind(), execute(), SYNC))] == [DENIED]
+        assert client.value("SHOW search_path") == "acme, public"
+        # as it is meant
+        assert rows(client.ask(bind("app.x", "y", name="p"), execute(), SYNC)) == [("y",)]
+
+
+def test_queries_too(each_mode):
+    with each_mode.wire() as client:
+        assert not errors(client.ask(parse("SELECT query_to_xml($1, true, true, '')", "p"), SYNC))
+        (error,) = errors(client.query("EXECUTE p('SELECT * FROM beta.orders')"))
+        assert (error["C"], error["M"]) == ("42501", DENIED)
+
+
+def test_the_statement_may_come_after_what_executes_it(each_mode):
+    with each_mode.wire() as client:
+        client.ask(parse("SELECT 1", "p"), parse("EXECUTE p", "q"), close_statement("p"), SYNC)
+        (error,) = errors(client.ask(parse(SETS, "p"), SYNC))
+        assert error["M"] == DENIED
+
+
+def test_names_are_cut_as_the_server_cuts_them(each_mode):
+    name = "p" * 63
+    with each_mode.wire() as client:
+        assert not errors(client.ask(parse(SETS, name + "q"), SYNC))
+        assert errors(client.query(f"EXECUTE {name}('search_path', 'beta')"))[0]["C"] in ("42501", "26000")
+        assert client.value("SHOW search_path") == "acme, public"
+
+
+def test_other_statements_are_executed(each_mode):
+    with each_mode.wire() as client:
+        assert not errors(client.ask(parse("SELECT $1::int + 1", "p"), SYNC))
+        assert rows(client.query("EXECUTE p(1)")) == [("2",)]
+
+
+def test_very_many_names(monkeypatch):
+    monkeypatch.setattr(executed, "MAX_NAMES", 2)
+    names = ExecutedNames()
+    assert all(names.binds(1, b"%d" % n) for n in range(4))
+    # any may be one of them
+    assert names.executes(1, [b"x"], prepared=False) == b"x"
+    assert names.executes(2, [b"x"], prepared=False) is None
+    assert [names.executes(2, [b"%d" % n], prepared=True) for n in range(4)] == [None, None, b"2", b"3"]
+    assert not names.binds(2, b"0")
+    names.forget(1)
+    assert names.executes(1, [b"x"], prepared=False) is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
+        ("SELECT query_to_xml($1, true, true, '')", [b"SELECT * FROM beta.orders -- \xad\xa1"]),
+        ("SELECT set_config('search_path', $1, false)", [b'beta, "\xad\xa1"']),
+        ("SELECT set_config($1, $2, false)", [b"search_path", b'beta, "\xad\xa1"']),
+    ],
+)
+def test_values_that_only_the_server_can_read(each_mode, sql, values):
+    """PostgreSQL's EUC_JP has a row of characters that Python's lacks."""
+    with each_mode.wire(client_encoding="EUC_JP") as client:
+        (error,) = errors(client.ask(parse(sql), bind(*values), execute(), SYNC))
+        assert (error["C"], "R" in error) == ("22021", False)
+        assert client.value("SHOW search_path") == "acme, public"
