@@ -500,6 +500,17 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
             self._count_refusal(session, result[1])
         return result
 
+    def executed(
+        self, client: int, session: Session, scope: int, effects: int, sql: bytes, name: bytes | None
+    ) -> bytes | None:
+        """The refusal of a text with EXECUTE, or of a Parse of what EXECUTE may not run."""
+        result = self._worker.judging.executed(
+            session, scope, sql, effects, client, prepares=name is not None, name=name or b""
+        )
+        if result is not None:
+            self._count_refusal(session, result)
+        return result
+
     def parameter_types(
         self, session: Session, scope: int, sql: bytes, types: bytes, client: int
     ) -> bytes | None:

@@ -92,17 +92,6 @@ class SessionHooks:
         body = _STATEMENT.sub(lambda found: b'"%s"' % own.get(found[1], found[1]), message[5:])
         return messages.message(message[:1], body)
 
-    def executed(
-        self, client: int, session: Session, scope: int, effects: int, sql: bytes, name: bytes | None
-    ) -> bytes | None:
-        """The refusal of a text with EXECUTE, or of a Parse of what EXECUTE may not run."""
-        result = self._worker.judging.executed(
-            session, scope, sql, effects, client, prepares=name is not None, name=name or b""
-        )
-        if result is not None:
-            self._count_refusal(session, result)
-        return result
-
     def execute(
         self, client: int, scope: int, sql: bytes
     ) -> tuple[list[tuple[int, int, bytes]], list[bytes]] | None:
