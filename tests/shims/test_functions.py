@@ -304,25 +304,25 @@ def test_figures_of_other_databases_are_not_told(tenants: Tenants, name: str):
 def test_what_others_tables_hold_is_not_touched(tenants: Tenants):
     with tenants.superuser() as connection:
         connection.execute(
-            f"GRANT SELECT ON {OTHER}.{OTHER}_table TO PUBLIC; GRANT USAGE ON SCHEMA {OTHER} TO PUBLIC"
+            f"GRANT SELECT ON {OTHER}.{OTHER}_things TO PUBLIC; GRANT USAGE ON SCHEMA {OTHER} TO PUBLIC"
         )
     try:
         with tenants.tenant() as connection:
-            assert ask(connection, f"SELECT tp_catalog.currtid2('{OTHER}.{OTHER}_table', '(0,1)')") is None
-            assert ask(connection, f"SELECT tp_catalog.currtid2('{OWN}.{OWN}_table', '(0,1)')") is not None
+            assert ask(connection, f"SELECT tp_catalog.currtid2('{OTHER}.{OTHER}_things', '(0,1)')") is None
+            assert ask(connection, f"SELECT tp_catalog.currtid2('{OWN}.{OWN}_things', '(0,1)')") is not None
             for call in (
                 "gin_clean_pending_list({})",
                 "brin_summarize_new_values({})",
                 "brin_summarize_range({}, 0)",
             ):
-                of = call.format(f"'{OTHER}.{OTHER}_table'::regclass")
+                of = call.format(f"'{OTHER}.{OTHER}_things'::regclass")
                 assert ask(connection, f"SELECT tp_catalog.{of}") is None
                 with pytest.raises(psycopg.errors.WrongObjectType):
                     connection.execute(f"SELECT pg_catalog.{of}")
     finally:
         with tenants.superuser() as connection:
             connection.execute(
-                f"REVOKE ALL ON {OTHER}.{OTHER}_table FROM PUBLIC; REVOKE ALL ON SCHEMA {OTHER} FROM PUBLIC"
+                f"REVOKE ALL ON {OTHER}.{OTHER}_things FROM PUBLIC; REVOKE ALL ON SCHEMA {OTHER} FROM PUBLIC"
             )
 
 
