@@ -389,6 +389,7 @@ cdef struct Server:
     uint8_t cancels             # cancel requests on their way
     uint8_t relaying            # of the stream in hand: 1 forward, 0 drop
     uint8_t batch_open          # extended-protocol messages sent since the last Sync
+    uint8_t batch_runs          # … a Bind among them
     uint8_t told_fatal          # a FATAL error went to the client: nothing more need be said at the end; TOLD_TO_END
     uint8_t failed              # a request of the proxy's own got an error
     uint8_t coded               # counted under its pool's coded_index
@@ -421,6 +422,7 @@ cdef struct Server:
     uint32_t startup_id
     uint32_t settings_id
     int32_t pid
+    int32_t notifier            # the client whose statement may have notified last
     void *info                  # what Python knows of it (owned reference), or NULL
     uint64_t stream_left
     Ring ring

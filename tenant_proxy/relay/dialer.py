@@ -86,6 +86,8 @@ class Dialer:
         self._resolving: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._contexts: dict[str, ssl.SSLContext | None] = {}
         self._secrets: dict[tuple[str, str], Secret] = {}
+        #: (cluster, process id) of those that are ready, but for ears
+        self.backends: dict[tuple[str, int], int] = {}
         #: figures
         self.connects = 0
         self.failures = 0
@@ -380,6 +382,7 @@ class Dialer:
             self._worker.engine.server_listens(server, info.pid)
             self._worker.ears.on_ready(server, info)
             return
+        self.backends[pool.tenant.cluster.name, info.pid] = server
         self._worker.engine.server_ready(server, info.pid, expires_us)
 
     def look_again(self) -> None:
@@ -459,6 +462,9 @@ class Dialer:
         self._worker.budget.give_back(info.pool.tenant, ear=info.pool.is_ear)
         self._worker.peers.on_gone(info.pool, reason)
         opening = self._openings.pop(server, None)
+        place = info.pool.tenant.cluster.name, info.pid
+        if self.backends.get(place) == server:
+            del self.backends[place]
         if opening is not None and reason in GIVEN_UP:
             self._reach(info.pool).trying = False
             self._go_on(info.pool.tenant.cluster)

@@ -316,6 +316,8 @@ class Ear:
     def _tell(self, listeners: Iterable[Listener], pid: int, channel: str, payload: bytes) -> None:
         engine = self._worker.engine
         groups: dict[str, list[int]] = {}
+        backend = self._worker.dialer.backends.get((self.pool.tenant.cluster.name, pid), 0)
+        notifier = engine.server_notifier(backend)
         for one in listeners:
             groups.setdefault(channel.removeprefix(one.prefix), []).append(one.id)
             one.told += 1
@@ -323,13 +325,14 @@ class Ear:
         for name, ids in groups.items():
             head = pid.to_bytes(4, "big", signed=True)
             body = head + name.encode() + b"\0" + payload + b"\0"
-            for client, bits in engine.notify(ids, pid, messages.message(b"A", body)):
+            for client, bits in engine.notify(ids, pid, notifier, messages.message(b"A", body)):
                 codec = self._worker.judging.codec(bits)
                 text = [
                     part.decode("utf-8", "replace").encode(codec, "replace")
                     for part in (name.encode(), payload)
                 ]
-                engine.notify_one(client, pid, messages.message(b"A", head + b"\0".join(text) + b"\0"))
+                message = messages.message(b"A", head + b"\0".join(text) + b"\0")
+                engine.notify_one(client, pid, notifier, message)
 
     def _on_word(self, pid: int, payload: bytes) -> None:
         """LISTEN or UNLISTEN of a client, from its commit on."""

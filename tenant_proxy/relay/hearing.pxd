@@ -25,6 +25,8 @@ cdef Rewrite *for_ear(
 cdef bint heard_before(Relay e, Client *c, Server *s, uint32_t effects) noexcept nogil
 cdef bint hears_first(Relay e, Server *s, char status) noexcept nogil
 cdef bint tell_tag(Relay e, Server *s, Rewrite *r, char *data, size_t pos, size_t total, size_t *sent) noexcept nogil
-cdef void notify_client(Relay e, Client *c, const char *message, size_t n, int32_t pid) noexcept nogil
+cdef void notify_client(
+    Relay e, Client *c, const char *message, size_t n, int32_t pid, int32_t notifier
+) noexcept nogil
 cdef void tell_notes(Relay e, Client *c) noexcept nogil
 cdef void heard(Relay e, Server *s) noexcept nogil

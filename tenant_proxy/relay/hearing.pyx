@@ -119,12 +119,15 @@ cdef bint is_due(Server *s) noexcept nogil:
 cdef bint hears_first(Relay e, Server *s, char status) noexcept nogil:
     # At ReadyForQuery of a server whose client listens and may have notified: whether that waits for the ear.
     cdef Client *c = s.client
-    if c == NULL or not c.listens or status != XACT_IDLE or s.ring.count == 0 or ring_head(&s.ring).action & ACT_SKIP:
+    if c == NULL or status != XACT_IDLE or s.ring.count == 0 or ring_head(&s.ring).action & ACT_SKIP:
         return False
     if s.heard:
+        # by then it may have ceased to listen
         s.heard = 0
         if s.ring.count == 1:
             s.notified = 0
+        return False
+    if not c.listens:
         return False
     if not s.hearing:
         s.hearing = 1
@@ -151,14 +154,20 @@ cdef void heard(Relay e, Server *s) noexcept nogil:
 # --- notifications ------------------------------------------------------------------------
 
 
-cdef void notify_client(Relay e, Client *c, const char *message, size_t n, int32_t pid) noexcept nogil:
-    # A NotificationResponse of a server process, told now or when the client's transaction has ended.
+cdef void notify_client(
+    Relay e, Client *c, const char *message, size_t n, int32_t pid, int32_t notifier
+) noexcept nogil:
+    # A NotificationResponse of a server process, told now or when the client's transaction has ended.  `notifier`: whose
+    # statement that process ran last which may have notified, 0: not known.
     cdef char head[9]
     cdef Server *s = c.server
     cdef int32_t known = pid
     if s != NULL and s.notified == NOTIFIED_OWN and s.pid == pid:
         # its own, by the process id that it knows as its own
         known = c.pid
+    elif notifier and notifier != c.pid:
+        # of what is not its own it must not be told that it is
+        known = notifier
     if buf_len(&c.notes) + buf_len(&c.link.out) > NOTES_LIMIT + e.send_limit:
         client_end(e, c, DEAF)
         return

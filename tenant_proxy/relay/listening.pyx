@@ -41,7 +41,12 @@ cdef class Listening(Groups):
         if c != NULL:
             c.listens = listens
 
-    def notify(self, ids, int32_t pid, bytes message):
+    def server_notifier(self, uint64_t id):
+        """The process id of the client whose statement there may have notified last; 0: not known."""
+        cdef Link *l = self.get(id)
+        return (<Server *> l).notifier if l != NULL and l.kind == KIND_SERVER else 0
+
+    def notify(self, ids, int32_t pid, int32_t notifier, bytes message):
         """Tells clients of a notification by a server process; returns those that read another encoding."""
         cdef Client *c
         cdef list others = []
@@ -52,14 +57,14 @@ cdef class Listening(Groups):
             if c.codec_bits:
                 others.append((id, c.codec_bits))
             else:
-                notify_client(self, c, message, len(message), pid)
+                notify_client(self, c, message, len(message), pid, notifier)
         return others
 
-    def notify_one(self, uint64_t id, int32_t pid, bytes message):
+    def notify_one(self, uint64_t id, int32_t pid, int32_t notifier, bytes message):
         """… one of them, in its encoding."""
         cdef Client *c = self.listener(id)
         if c != NULL:
-            notify_client(self, c, message, len(message), pid)
+            notify_client(self, c, message, len(message), pid, notifier)
 
     cdef Client *listener(self, uint64_t id) noexcept:
         cdef Link *l = self.get(id)

@@ -164,6 +164,7 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
         define(e, c.pool)
         s.defines = 1
     if effects & ~<uint32_t> (NO_NEWS | EFF_ALLOWED):
+        s.notifier = c.pid
         if not s.notified:
             s.notified = NOTIFIED
         # currval, lastval and the like stay behind in session mode

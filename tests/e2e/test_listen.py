@@ -218,7 +218,7 @@ def test_pipelined(each_isolation):
 
 
 def test_whose_notification_it_is(each_isolation):
-    """One's own has the process id of the greeting, others' have another."""
+    """One's own has the process id of the greeting, another client's that of its own."""
     with each_isolation.wire() as one, each_isolation.wire() as other:
         one.query("LISTEN news")
         for _ in range(5):
@@ -226,7 +226,7 @@ def test_whose_notification_it_is(each_isolation):
             said = one.query("NOTIFY news, 'mine'")
             found = {payload: pid for pid, _, payload in map(notice, [m for m in said if m.type == "A"])}
             assert found["mine"] == one.pid
-            assert found["theirs"] != one.pid
+            assert found["theirs"] == other.pid
 
 
 def test_what_triggers_and_functions_notify(each_isolation):
@@ -318,6 +318,16 @@ def test_where_no_connection_can_listen_the_client_keeps_its_own(own_proxy, pg):
         assert rows(one.query("SELECT * FROM pg_listening_channels()")) == [("news",)]
         one.ask(parse("SELECT * FROM pg_listening_channels()", "prepared"), SYNC)
         assert rows(one.ask(bind(name="prepared"), execute(), SYNC)) == [("news",)]
+
+
+def test_a_client_that_keeps_its_backend_for_something_else(each_isolation):
+    """It is told what it listens to now, however it was when the question was prepared."""
+    with each_isolation.wire() as one:
+        one.query("CREATE TEMP TABLE kept ()")
+        one.ask(parse("SELECT * FROM pg_listening_channels()", "s"), SYNC)
+        for statement, channels in (("SELECT 1", []), ("LISTEN news", [("news",)]), ("UNLISTEN *", [])) * 2:
+            assert sqlstates(one.query(statement)) == []
+            assert rows(one.ask(bind(name="s"), execute(), SYNC)) == channels
 
 
 def test_other_encodings(each_isolation):
