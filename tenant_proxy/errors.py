@@ -41,6 +41,7 @@ class ProxyError(Exception):
         source: Source = Source.CLIENT,
         reason: str = "",
         schema: str | None = None,
+        routine: str | None = None,
     ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
@@ -53,6 +54,8 @@ class ProxyError(Exception):
         #: short stable word for metrics and logs, e.g. "cross_schema"
         self.reason = reason or sqlstate
         self.schema = schema
+        #: of the server, which would have said so: drivers go by that of some errors
+        self.routine = routine
 
     @property
     def fatal(self) -> bool:
@@ -82,6 +85,8 @@ def compose_error(error: ProxyError) -> bytes:
         fields.append(("P", str(error.position)))
     if error.schema:
         fields.append(("s", error.schema))
+    if error.routine:
+        fields += [("F", "tenant_proxy"), ("L", "1"), ("R", error.routine)]
     parts = [k.encode() + v.replace("\0", "?").encode("utf-8", "replace") + b"\0" for k, v in fields]
     body = b"".join(parts) + b"\0"
     return b"E" + struct.pack("!I", len(body) + 4) + body
@@ -621,11 +626,21 @@ def invalid_setting_value(name: str, detail: str) -> ProxyError:
 
 
 def prepared_statement_missing(name: str) -> ProxyError:
-    return ProxyError("26000", f'prepared statement "{name}" does not exist', reason="no_such_statement")
+    return ProxyError(
+        "26000",
+        f'prepared statement "{name}" does not exist',
+        reason="no_such_statement",
+        routine="FetchPreparedStatement",
+    )
 
 
 def prepared_statement_exists(name: str) -> ProxyError:
-    return ProxyError("42P05", f'prepared statement "{name}" already exists', reason="statement_exists")
+    return ProxyError(
+        "42P05",
+        f'prepared statement "{name}" already exists',
+        reason="statement_exists",
+        routine="StorePreparedStatement",
+    )
 
 
 def internal_error(error_id: str) -> ProxyError:

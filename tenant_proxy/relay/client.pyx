@@ -279,7 +279,7 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
         s.skipping = 0
         if not s.copy_in:
             # a server that takes CopyData swallows Sync (CopyGetData in src/backend/commands/copyfromparse.c)
-            s.batch_open = 0
+            s.batch_open = s.batch_runs = 0
             ring_push(&s.ring, R_SYNC, 0, NULL, 0)
         else:
             s.copied = SWALLOWED

@@ -14,8 +14,8 @@ from tenant_proxy.pool.pool cimport (
 )
 from tenant_proxy.relay.begins cimport forget_began
 from tenant_proxy.relay.core cimport (
-    BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
-    EFF_EXECUTES, EFF_LAST, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
+    BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BEGINS, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
+    EFF_ESCALATES, EFF_EXECUTES, EFF_LAST, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_STARTS, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
     up_deallocate, up_executed, up_own_edits, up_existing_statement, up_missing_statement, up_parameter_types,
     up_refuse_size,
 )
@@ -23,7 +23,7 @@ from tenant_proxy.relay.begins cimport batch_without_server
 from tenant_proxy.relay.hearing cimport (
     LISTEN_GOES, LISTEN_HELD, for_ear, heard_before, listen_check, listens_still,
 )
-from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
+from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check, leads_elsewhere
 from tenant_proxy.relay.preparing cimport ensure_known, executed, make_room, write_close, write_named, write_parse
 from tenant_proxy.relay.requests cimport (
     HOLD, apply_effects, burst_forward, burst_write, judge, may_pin, no_server, refuse_extended, server_of, stream,
@@ -108,7 +108,10 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if effects & EFF_LAST and c.server == NULL:
         prefer_own(e, c)
     if c.pool.group != NULL:
-        lane = lane_check(e, c, effects)
+        lane = lane_check(e, c, effects | (
+            EFF_ESCALATES if effects & (EFF_BEGINS | EFF_STARTS) and c.server == NULL
+            and leads_elsewhere(e, c, end, n - total) else 0
+        ))
         if lane != LANE_GOES:
             return no_server(c) if lane == LANE_HELD else refuse_extended(e, c, b, total)
     s = server_of(e, c)
@@ -356,7 +359,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if t != NULL and t.effects & EFF_LAST:
         own_values(e, c, b, s, False)
     first = name_len and is_first(e, b, s)
-    s.batch_open = 1
+    s.batch_open = s.batch_runs = 1
     if t == NULL:
         # of a pinned client: made by SQL PREPARE on its own server
         ring_push(&s.ring, R_BIND, 0, NULL, 0)

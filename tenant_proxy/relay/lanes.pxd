@@ -11,4 +11,5 @@ cdef enum:
     LANE_REFUSED = 2            # `refusal` says why
 
 cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil
+cdef bint leads_elsewhere(Relay e, Client *c, const char *rest, size_t n) noexcept nogil
 cdef int moved(Relay e, Server *s) noexcept nogil

@@ -12,11 +12,12 @@ runs there has ended.  The counters are in the workers' shared memory.
 """
 
 from libc.stdint cimport int32_t, uint32_t
-from libc.string cimport strlen
+from libc.string cimport memchr, strlen
+from posix.strings cimport strncasecmp
 
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, CL_ACTIVE, CL_IDLE, CL_WAITING, CODE_PROVEN, CODE_UNREAD, ESC_CODE, ESC_REFUSED, ESC_STATEMENT, ESC_TRANSACTION,
-    LANE_OWN, LANE_SHARED, R_QUERY, Client, Pool, Server, ring_push,
+    LANE_OWN, LANE_SHARED, R_QUERY, R_SYNC, Client, Pool, Server, ring_push,
 )
 from tenant_proxy.relay.begins cimport begins_anew, forget_began
 from tenant_proxy.relay.core cimport (
@@ -27,7 +28,7 @@ from tenant_proxy.relay.core cimport (
 )
 from tenant_proxy.relay.marks cimport count_shared, counted, is_proven
 from tenant_proxy.relay.pairing cimport give_up, maybe_release, obtain, server_end, unpair
-from tenant_proxy.wire.consts cimport XACT_IDLE, XACT_OPEN, put_u32
+from tenant_proxy.wire.consts cimport XACT_IDLE, XACT_OPEN, put_u32, read_u32
 
 cdef enum:
     NOT_SHARED = EFF_ESCALATES | EFF_UNPROVEN | EFF_DDL | EFF_PINS | EFF_DISCARDS_ALL
@@ -86,6 +87,10 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
             # whether it is in a transaction shows when what it has asked for is answered
             e.pause(&c.link)
             return LANE_HELD
+        elif (s.batch_open and not s.batch_runs and not s.skipping and s.xact_status == XACT_IDLE and s.ring.count == 0
+                and not s.stream_left):
+            end_batch(e, c, s)
+            return LANE_HELD
         elif (c.began != NULL and s.xact_status == XACT_OPEN and s.ring.count == 0 and not s.batch_open
                 and not s.stream_left and not s.settings_changed):
             ask_to_move(e, c, s)
@@ -122,6 +127,37 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
     return check_code(e, c, effects)
 
 
+cdef bint leads_elsewhere(Relay e, Client *c, const char *rest, size_t n) noexcept nogil:
+    # Whether the statement that was sent with a BEGIN, in the same batch, is none for shared servers, as far as is known
+    # at a glance: then the transaction begins on the tenant's own, and need not be repeated there.
+    cdef size_t size
+    cdef const char *sql
+    cdef const char *end
+    cdef uint32_t effects
+    while n >= 5:
+        size = <size_t> read_u32(rest + 1) + 1
+        if size > n or not (rest[0] == b'P' or rest[0] == b'B' or rest[0] == b'D' or rest[0] == b'E' or rest[0] == b'H'):
+            return False
+        if rest[0] == b'P':
+            break
+        rest += size
+        n -= size
+    if n < 5:
+        return False
+    sql = <const char *> memchr(rest + 5, 0, size - 5)
+    end = <const char *> memchr(sql + 1, 0, rest + size - sql - 1) if sql != NULL else NULL
+    if end == NULL:
+        return False
+    sql += 1
+    effects = e.verdicts.lookup(c.pool.scope | c.codec_bits, sql, end - sql)
+    if effects:
+        return effects & NOT_SHARED != 0
+    while sql < end and (sql[0] == b' ' or sql[0] == b'\n' or sql[0] == b'\t' or sql[0] == b'\r'):
+        sql += 1
+    return end - sql > 6 and (strncasecmp(sql, b"CREATE", 6) == 0 or strncasecmp(sql, b"DROP", 4) == 0
+                              or strncasecmp(sql, b"ALTER", 5) == 0)
+
+
 cdef int check_code(Relay e, Client *c, uint32_t effects) noexcept nogil:
     # on the way to a server of the tenant's own: what may change code unseen is counted, and goes alone
     cdef Pool *p = c.pool
@@ -141,6 +177,16 @@ cdef int check_code(Relay e, Client *c, uint32_t effects) noexcept nogil:
         s.coded = 1
         count_shared(e, p.coded_index, 1)
     return LANE_GOES
+
+
+cdef void end_batch(Relay e, Client *c, Server *s) noexcept nogil:
+    # Statements were prepared and flushed, and no Sync has come, as where a driver learns types first: nothing has run,
+    # so this Sync ends nothing but the server's part, and the client's own will find another.
+    ring_push(&s.ring, R_SYNC, ACT_SKIP, NULL, 0)
+    e.batch_add(b"S\0\0\0\4", 5)
+    s.batch_open = 0
+    c.phase = CL_WAITING
+    e.pause(&c.link)
 
 
 cdef inline bint begins_elsewhere(Relay e, Pool *p) noexcept nogil:
