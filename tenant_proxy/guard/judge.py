@@ -9,6 +9,7 @@ import contextlib
 import functools
 import gc
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -179,7 +180,7 @@ class Guard:
                 error.reason,
                 error.sqlstate,
                 error.message,
-                detail=_READS_AS if error.reason == "syntax" else "",
+                detail=_READS_AS if error.reason == "syntax" and _NEW_WORDS.search(sql) else "",
                 position=error.index + 1,
             )
         except Refusal as refusal:
@@ -348,6 +349,11 @@ def _allowed(effects: int, exact: bool) -> Verdict:
 _UNSEEN: Final = Effect.WRITES | Effect.SETTINGS | Effect.OPAQUE
 
 _READS_AS: Final = "The proxy reads SQL as PostgreSQL 18 does."
+#: names to servers before that, so that they may take what the proxy does not
+_NEW_WORDS: Final = re.compile(
+    r"\b(?:json(?:_(?:arrayagg|exists|objectagg|query|scalar|serialize|table|value))?|system_user)\b",
+    re.IGNORECASE,
+)
 
 
 def _refused(

@@ -55,6 +55,12 @@ def test_words_that_are_names_on_older_servers_only(any_pg):
         assert "system_user" in only_there
 
 
+@pytest.mark.parametrize("sql", ["SELECT FROM WHERE", "SELECT !@#", "CREATE TABLE t (a int,)"])
+def test_a_mistake_on_every_server_is_told_as_they_do(sql):
+    verdict = judge(sql)
+    assert (verdict.sqlstate, verdict.detail, verdict.hint) == (SYNTAX, "", "")
+
+
 @pytest.mark.parametrize("sql", ["SELECT pg_catalog.brand_new(1)", "SELECT pg_brand_new(1)"])
 def test_a_function_that_is_not_in_the_data_is_refused(sql):
     """As of a newer server, until somebody has classified it."""
