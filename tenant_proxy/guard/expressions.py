@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from tenant_proxy.guard import bound, catalogs, channels, functions, names, own_session, settings
+from tenant_proxy.guard import bound, catalogs, channels, functions, names, own_public, own_session, settings
 from tenant_proxy.guard.descent import ColumnRule
 from tenant_proxy.guard.functions import ATTRIBUTES, EXTENSION_ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
 from tenant_proxy.guard.parse import Unreadable, parse
@@ -430,6 +430,8 @@ def _malformed(w: Walk, text: str, location: int) -> None:
 
 def _type_cast(w: Walk, body: Body) -> None:
     _read_as(w, body.get("arg"), body["typeName"])
+    if w.scope.public_is_own and strings(body["typeName"]["names"])[-1] == "regclass":
+        own_public.computed_name(w, body)
 
 
 def _type_name(w: Walk, body: Body) -> None:

@@ -14,6 +14,8 @@ from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
 
 PUBLIC: Final = "public"
 
+_NESTING: Final = {"ASCII_41": 1, "ASCII_40": -1}
+
 
 def create_schema(w: Walk, body: Body) -> bool:
     """CREATE SCHEMA [IF NOT EXISTS] public: it is there."""
@@ -62,3 +64,32 @@ def set_argument(w: Walk, argument: Mapping[str, Any]) -> None:
         source.replace_token(found[0], quoted_name(w.scope.schema))
     else:
         source.replace_token(source.string_at(at), quoted_string(w.scope.schema))
+
+
+def computed_name(w: Walk, body: Body) -> None:
+    """`(schema || '.' || name)::regclass`, as TypeORM asks, where the catalogs have said `public`.
+
+    Only what `||` makes is text for certain, and only between parentheses is it clear where it begins.
+    """
+    argument = body["arg"].get("A_Expr")
+    if (
+        w.in_code
+        or argument is None
+        or strings(argument["name"]) != ["||"]
+        or w.constant(body["arg"]) is not None
+    ):
+        return
+    source = w.tokens
+    at = source.index(source.character(body.get("location", 0)))
+    opening, depth = at - 1, 0
+    while opening >= 0:
+        depth += _NESTING.get(source.tokens[opening].kind, 0)
+        if depth == 0:
+            break
+        opening -= 1
+    if source.tokens[at].kind != "TYPECAST" or opening < 0 or opening == at - 1:
+        return
+    first, last = source.tokens[opening], source.tokens[at - 1]
+    schema = quoted_name(w.scope.schema).replace("\\", "\\\\")
+    source.edit(first.start, first.end, "(pg_catalog.regexp_replace(")
+    source.edit(last.start, last.end, f", '^(?:public|\"public\")\\.', {quoted_string(schema + '.')}))")

@@ -37,7 +37,7 @@ def fresh(own_proxy: Callable[..., Proxy], pg: Server) -> Proxy:
 
 
 def test_what_was_only_prepared_keeps_no_backend(fresh, pg):
-    """asyncpg asks for types with Flush, and may never run it: no transaction that would have to be repeated."""
+    """asyncpg asks for types with Flush, and may never run it: no transaction that would be repeated."""
     with fresh.wire("acme_app") as acme:
         assert is_shared(pg, backend_of(acme))
         for then in (
