@@ -317,8 +317,12 @@ class Ear:
         engine = self._worker.engine
         groups: dict[str, list[int]] = {}
         backend = self._worker.dialer.backends.get((self.pool.tenant.cluster.name, pid), 0)
-        notifier = engine.server_notifier(backend)
+        notifier, home = engine.server_notifier(backend)
+        pool = self._worker.pools.get(home)
         for one in listeners:
+            if pool is None or pool.tenant.name != one.session.tenant:
+                # the server has gone to another tenant meanwhile
+                notifier = 0
             groups.setdefault(channel.removeprefix(one.prefix), []).append(one.id)
             one.told += 1
             self._worker.ears.notifications[one.session.tenant] += 1
