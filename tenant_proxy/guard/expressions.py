@@ -430,7 +430,7 @@ def _malformed(w: Walk, text: str, location: int) -> None:
 
 def _type_cast(w: Walk, body: Body) -> None:
     _read_as(w, body.get("arg"), body["typeName"])
-    if w.scope.public_is_own and strings(body["typeName"]["names"])[-1] == "regclass":
+    if w.scope.public_is_own and strings(body["typeName"]["names"])[-1] in own_public.NAMES:
         own_public.computed_name(w, body)
 
 

@@ -13,7 +13,11 @@ from tenant_proxy.guard.source import quoted_name, quoted_string
 from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
 
 PUBLIC: Final = "public"
+#: types whose input is a name
+NAMES: Final = frozenset({"regclass", "regtype"})
 
+#: what a name in it begins with, perhaps behind that of a database
+_OF_PUBLIC: Final = """'^((?:[^."]+|"(?:[^"]|"")+")[.])?(?:public|"public")[.]'"""
 _NESTING: Final = {"ASCII_41": 1, "ASCII_40": -1}
 
 
@@ -90,6 +94,6 @@ def computed_name(w: Walk, body: Body) -> None:
     if source.tokens[at].kind != "TYPECAST" or opening < 0 or opening == at - 1:
         return
     first, last = source.tokens[opening], source.tokens[at - 1]
-    schema = quoted_name(w.scope.schema).replace("\\", "\\\\")
+    own = "\\1" + quoted_name(w.scope.schema).replace("\\", "\\\\") + "."
     source.edit(first.start, first.end, "(pg_catalog.regexp_replace(")
-    source.edit(last.start, last.end, f", '^(?:public|\"public\")\\.', {quoted_string(schema + '.')}))")
+    source.edit(last.start, last.end, f", {_OF_PUBLIC}, {quoted_string(own)}))")
