@@ -83,8 +83,7 @@ def listening(w: Walk, parts: list[str], location: int) -> bool:
     if parts[-1] != LISTENING or (len(parts) > 1 and parts[-2] != "pg_catalog") or _in_code(w):
         return False
     w.effects |= _CHANNELS
-    if w.scope.ear is None or not w.scope.ear.channels:
-        # of a client that listens by its own server that knows
+    if w.scope.ear is None:
         return False
     source = w.tokens
     first = source.index(source.character(location))
