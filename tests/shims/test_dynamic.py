@@ -123,8 +123,6 @@ REFUSED = [
     "select q.crosstab2 from unnest(array['select 1']) q",
     "select ('dbname=x'::text).dblink_connect",
     "select (x.satisfies_hash_partition)",
-    "explain execute by_parse('search_path')",
-    'EXECUTE "by_parse"(1)',
     "create aggregate a (int) (sfunc = pg_advisory_lock, stype = int)",
     "select * from tp_catalog.pg_class",
     "select tp_catalog.dynamic('x')",
@@ -203,6 +201,15 @@ def test_what_might_be_more_is_refused(own: psycopg.Connection, text: str):
     with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
         dynamic(own, text)
     assert refused.value.diag.message_hint
+
+
+@pytest.mark.parametrize("text", ["explain execute by_parse('x')", 'EXECUTE "by_parse"(1)'])
+def test_what_was_prepared_by_parse_is_not_executed(tenants: Tenants, text: str):
+    with tenants.tenant() as connection:
+        assert dynamic(connection, text) == text
+        connection.pgconn.prepare(b"by_parse", b"SELECT $1::text")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="prepared statement by_parse"):
+            dynamic(connection, text)
 
 
 def test_null_is_left_to_execute(own: psycopg.Connection):
