@@ -15,35 +15,79 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from loadtests import procfs
 from loadtests.wire import READY_IDLE, Connection, Endpoint, message
 from tenant_proxy.devel.postgres import Server
+from tenant_proxy.wire import messages
 
 TENANTS = 100
 CONNECTIONS = 16
-ROUNDS = 4
+ROUNDS = 3
 SERVICE = "service"
 
-#: one list of texts that are sent in one write, for each write of a transaction; `{}` is the tenant
-Way = list[list[str]]
-
 QUERY = "SELECT v FROM kv WHERE k = 17"
-ROLE = "SET ROLE t{0}; SELECT set_config('search_path', 't{0}', false)"
+ROLE = "SET ROLE {0}; SELECT set_config('search_path', '{0}', false)"
 NOBODY = "RESET ROLE; RESET ALL"
 DISARM = "SET exit_on_error = off"
+#: a query of the extended protocol, up to its Sync
+BATCH = messages.parse("", QUERY, []) + messages.bind("", []) + message(b"D", b"P\0") + messages.execute()
+SYNC = message(b"S", b"")
+#: role, search_path and disarming for one transaction
+TURN = ("role", "{0}"), ("search_path", "{0}"), ("exit_on_error", "off")
+
+#: what is sent at once, and how many ReadyForQuery answer it
+Write = tuple[bytes, int]
+#: a tenant's transaction
+Way = Callable[[str], list[Write]]
+
+
+def queries(*writes: tuple[str, ...]) -> Way:
+    """Texts of the simple protocol, `{}` being the tenant."""
+
+    def way(tenant: str) -> list[Write]:
+        return [
+            (b"".join(messages.query(text.format(tenant)) for text in write), len(write)) for write in writes
+        ]
+
+    return way
+
+
+def switched_batch(tenant: str) -> list[Write]:
+    head = messages.query(ROLE.format(tenant)) + messages.query(DISARM)
+    return [(head + BATCH + SYNC + messages.query(NOBODY), 4)]
+
+
+def turn(tenant: str) -> list[Write]:
+    values = [text.format(tenant).encode() for pair in TURN for text in pair]
+    return [(messages.bind("turn", values) + messages.execute() + BATCH + SYNC, 1)]
+
+
+def parsed_turn(tenant: str) -> list[Write]:
+    switch = messages.parse("", LOCAL.format(tenant), []) + messages.bind("", []) + messages.execute()
+    return [(switch + BATCH + SYNC, 1)]
+
+
+LOCAL = "SELECT " + ", ".join(f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in TURN)
 
 WAYS: dict[str, Way] = {
-    "never switched": [[QUERY]],
-    "unsafe: behind the switch, not armed": [[ROLE, QUERY]],
-    "awaited": [[f"{NOBODY}; {ROLE}; {DISARM}"], [QUERY]],
-    "armed, switch and disarming in one message": [[f"{ROLE}; {DISARM}", QUERY, NOBODY]],
-    "armed, disarming in a message of its own": [[ROLE, DISARM, QUERY, NOBODY]],
-    "armed, switch in a block, disarming behind it": [[f"BEGIN; {ROLE}; COMMIT; {DISARM}", QUERY, NOBODY]],
-    "armed, and all that is not known cleaned": [
-        [f"{ROLE}; {DISARM}", QUERY, f"DEALLOCATE ALL; DISCARD SEQUENCES; DISCARD TEMP; {NOBODY}"]
-    ],
+    "never switched": queries((QUERY,)),
+    "never switched, extended": lambda _: [(BATCH + SYNC, 1)],
+    "unsafe: behind the switch, not armed": queries((ROLE, QUERY)),
+    "awaited": queries((f"{NOBODY}; {ROLE}; {DISARM}",), (QUERY,)),
+    "armed, switch and disarming in one message": queries((f"{ROLE}; {DISARM}", QUERY, NOBODY)),
+    "armed, disarming in a message of its own": queries((ROLE, DISARM, QUERY, NOBODY)),
+    "the same, extended": switched_batch,
+    "armed, switch in a block, disarming behind it": queries(
+        (f"BEGIN; {ROLE}; COMMIT; {DISARM}", QUERY, NOBODY)
+    ),
+    "armed, and all that is not known cleaned": queries(
+        (f"{ROLE}; {DISARM}", QUERY, f"DEALLOCATE ALL; DISCARD SEQUENCES; DISCARD TEMP; {NOBODY}")
+    ),
+    "a turn": turn,
+    "a turn whose switch is parsed each time": parsed_turn,
+    "a turn and the query in one text": queries((f"{LOCAL}; {QUERY}",)),
 }
 
 
@@ -54,30 +98,39 @@ class Conversation:
         self._connection = Connection(endpoint)
         self.sock: socket.socket = self._connection._sock
         self._connection.query("SET exit_on_error = on")
-        self._writes: Iterator[list[str]] = iter(())
+        self._writes: Iterator[Write] = iter(())
         self._owed = 0
 
     def close(self) -> None:
         self._connection.close()
 
+    def prepare(self) -> None:
+        """The turn's statement, and no other."""
+        self._connection.query("DEALLOCATE ALL")
+        calls = ", ".join(f"set_config(${2 * n + 1}, ${2 * n + 2}, true)" for n in range(len(TURN)))
+        types = [messages.TEXT_OID] * 2 * len(TURN)
+        self._owed = 1
+        self.sock.sendall(messages.parse("turn", f"SELECT {calls}", types) + SYNC)
+        while not self.read():
+            pass
+
     def begin(self, way: Way) -> None:
-        tenant = random.randrange(TENANTS)
-        self._writes = iter([[text.format(tenant) for text in write] for write in way])
+        self._writes = iter(way(f"t{random.randrange(TENANTS)}"))
         self.write()
 
     def write(self) -> bool:
         """The next write; False at the end of the transaction."""
-        texts = next(self._writes, None)
-        if texts is None:
+        following = next(self._writes, None)
+        if following is None:
             return False
-        self._owed = len(texts)
-        self.sock.sendall(b"".join(message(b"Q", text.encode() + b"\0") for text in texts))
+        data, self._owed = following
+        self.sock.sendall(data)
         return True
 
     def read(self) -> bool:
         """Whether a transaction has ended."""
         data = self.sock.recv(65536)
-        if not data or b"\0C42501\0" in data:
+        if not data or b"SERROR\0" in data:
             raise SystemExit(f"the server said: {data[-200:]!r}")
         self._owed -= data.count(READY_IDLE)
         return self._owed == 0 and not self.write()
@@ -104,6 +157,7 @@ def run(conversations: list[Conversation], way: Way, seconds: float) -> int:
     """Transactions that were completed."""
     selector = selectors.DefaultSelector()
     for one in conversations:
+        one.prepare()
         selector.register(one.sock, selectors.EVENT_READ, one)
         one.begin(way)
     done, under_way = 0, len(conversations)
@@ -133,7 +187,7 @@ def main(seconds: float) -> None:
         for _ in range(ROUNDS):
             for name, way in WAYS.items():
                 if way is WAYS["never switched"]:
-                    run(conversations, [[NOBODY]], 0)
+                    run(conversations, queries((NOBODY,)), 0)
                 before, begin = procfs.tree_cpu(server.pid), time.monotonic()
                 done = run(conversations, way, seconds)
                 used = procfs.tree_cpu(server.pid).cpu_s - before.cpu_s

@@ -17,7 +17,8 @@ Fault = Callable[["Passage"], None]
 
 
 class StepRelay:
-    """Listens on a port of its own; `fault` happens once, before the next query that has `point` in it."""
+    """Listens on a port of its own; `fault` happens once, before the next message that has `point` in it:
+    a Query's text, or else its letter and what it holds."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
@@ -27,7 +28,7 @@ class StepRelay:
         self._point = ""
         self._fault: Fault | None = None
         self.happened = threading.Event()
-        #: texts of all queries passed on since `expect`
+        #: all messages passed on since `expect`
         self.passed: list[str] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -109,8 +110,9 @@ class Passage:
     def _message(self) -> bool:
         head = _exactly(self._client, 5)
         body = _exactly(self._client, struct.unpack_from("!i", head, 1)[0] - 4)
-        if head[:1] == b"Q":
-            fault = self._relay.take(body[:-1].decode())
+        if head[:1] in b"QPBES":
+            text = body[:-1].decode(errors="replace")
+            fault = self._relay.take(text if head[:1] == b"Q" else f"{head[:1].decode()} {text}")
             if fault is not None:
                 fault(self)
                 self._relay.happened.set()

@@ -16,7 +16,7 @@ _READS, _WRITES, _GROWS = int(Effect.READS), int(Effect.WRITES), int(Effect.GROW
 _CURSOR_HOLD: Final = 0x20  # CURSOR_OPT_HOLD (parsenodes.h)
 
 #: names of prepared statements on servers (relay/statements.pyx)
-_POOLS_STATEMENT: Final = re.compile(r"tp_([0-9a-f]+|none|refused)")
+_POOLS_STATEMENT: Final = re.compile(r"tp_([0-9a-f]+|none|refused|turn[0-9]+)")
 
 _TWO_PHASE: Final = {"TRANS_STMT_PREPARE", "TRANS_STMT_COMMIT_PREPARED", "TRANS_STMT_ROLLBACK_PREPARED"}
 

@@ -127,6 +127,7 @@ cdef enum:
     ACT_REWRITTEN = 64          # the text was changed on its way: `rewrite` leads back
     ACT_AHEAD = 128             # with ACT_SKIP: a switch, and the client's bytes are behind it already
     ACT_BEGIN = 256             # with ACT_SKIP: opens a transaction that the client believes open; its error is told
+    ACT_ALIKE = 512             # with others in place of a Query: what that has no answer for is left out
 
 # A request whose replies are outstanding.
 cdef struct Outstanding:
@@ -155,6 +156,7 @@ cdef struct Replay:
     uint8_t copy_in
     uint8_t settings_changed
     uint8_t touched
+    uint8_t arming
     char *bytes
     size_t start                # the client's begin here
     size_t size
@@ -246,6 +248,11 @@ cdef struct Pool:
     uint32_t ahead_size
     uint32_t ahead_startup
     uint32_t ahead_settings
+    uint8_t turn_number         # settings that it sets, 0: no turns; names the statement that a turn begins with
+    char *turn                  # the messages that a turn begins with, for the same settings
+    uint32_t turn_size
+    char *turn_parse            # … and that makes the statement known
+    uint32_t turn_parse_size
     Server **slots              # of a group: its servers by their numbers, with gaps
     int32_t slots_size
     uint32_t slots_changed      # counts changes of `slots`
@@ -404,6 +411,9 @@ cdef struct Server:
     uint8_t hearing             # its client's ear is asked whether it has heard all
     uint8_t heard               # … and has: the ReadyForQuery that waits may go
     uint8_t may_rest            # nothing asked for since the last switch leaves a transaction open
+    uint8_t may_turn            # … or does more than read
+    uint8_t turn                # it is its client's tenant's for one transaction (relay.turns)
+    uint32_t turns              # bits: statements for so many settings that it knows
     uint8_t changes             # how often its tenant changes, a moving mean: 255 always, 0 never
     int32_t slot                # its number in its group, -1: none
     PtrMap served               # home_key of tenants -> whatever

@@ -114,8 +114,11 @@ cdef void ask_again(Relay e, Client *c, Server *s) noexcept nogil:
     if c.begun != NULL:
         # its BEGIN is among it, and the statement behind that waits for it
         c.phase = CL_WAITING
-    if e.send(&s.link, data, n) == 1:
+    if e.send(&s.link, data, n) == 1 or s.arming:
         e.pause(&c.link)
+    if s.arming:
+        # among the bytes is what makes it nobody's
+        c.phase = CL_PARTING
     replay_drop(c)
 
 
@@ -138,7 +141,7 @@ cdef void rest_behind(Relay e, Burst *b, Client *c, Server *s) noexcept nogil:
 cdef void part(Relay e, Server *s) noexcept nogil:
     # All that the client has asked for is answered: the server goes on alone.
     cdef Client *c = s.client
-    s.arming = 0
+    s.arming = s.turn = 0
     if s.xact_status != XACT_IDLE:
         # in spite of what the guard knew
         server_end(e, s, UNCLEAN)

@@ -45,6 +45,7 @@ from tenant_proxy.relay.sequences cimport own_values, prefer_own
 from tenant_proxy.relay.server cimport drain_fakes
 from tenant_proxy.relay.stale cimport remember
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
+from tenant_proxy.relay.turns cimport turn_flush
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (
     F_BIND, F_CLOSE, F_COPY_DATA, F_DESCRIBE, F_EXECUTE, F_FLUSH, F_FUNCTION_CALL, F_PARSE, F_PASSWORD,
@@ -111,12 +112,12 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
         if s.ring.count and not c.request_us:
             c.request_us = e.now_us
         if c.lane == LANE_SHARED:
-            if pos == n and s.ring.count:
+            if pos == n and s.ring.count and not turn_flush(e, &b, c, s):
                 rest_behind(e, &b, c, s)
-            if s.ahead:
+            if s.ahead and c.phase != CL_CLOSING:
                 ahead_flush(e, &b, c, s)
-                if c.phase == CL_CLOSING:
-                    return -1
+            if c.phase == CL_CLOSING:
+                return -1
         if b.knows:
             remember(e, &b, c, s)
         elif s.asked_size and e.batch_size + b.run_size:

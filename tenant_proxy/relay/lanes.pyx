@@ -34,6 +34,8 @@ cdef enum:
     NOT_SHARED = EFF_ESCALATES | EFF_UNPROVEN | EFF_DDL | EFF_PINS | EFF_DISCARDS_ALL
     #: may leave the server in a transaction or a COPY, or is followed by a question about settings
     MAY_STAY = EFF_XACT_CONTROL | EFF_MULTI | EFF_COPIES | EFF_SETTINGS | EFF_DEALLOCATES
+    #: whatever does more is no turn (relay.turns)
+    TURNS = EFF_READS | EFF_REWRITES | EFF_BOUND | EFF_ALLOWED
     #: a transaction of these alone may begin anew elsewhere
     READING = EFF_READS | EFF_MULTI | EFF_REWRITES | EFF_BOUND | EFF_SELF | EFF_ALLOWED
     #: a transaction that could not run on shared servers is seldom the only one (a migration, a test suite):
@@ -66,8 +68,10 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
         if not effects & NOT_SHARED and not begins_own and is_proven(e, p):
             if c.began != NULL and (effects & ~<uint32_t> READING or not effects & EFF_READS):
                 forget_began(c)
-            if effects & MAY_STAY:
-                s.may_rest = 0
+            if effects & ~<uint32_t> TURNS:
+                s.may_turn = 0
+                if effects & MAY_STAY:
+                    s.may_rest = 0
             return LANE_GOES
         if effects & (EFF_COMMITS | EFF_ROLLS_BACK):
             # Clients take a transaction for ended whatever COMMIT says.  All that it does was proven when it was
@@ -117,8 +121,10 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
             return LANE_HELD
         # now it is counted: who changes code waits for it, or was there before and is seen here
         if is_proven(e, p):
-            if effects & MAY_STAY:
-                s.may_rest = 0
+            if effects & ~<uint32_t> TURNS:
+                s.may_turn = 0
+                if effects & MAY_STAY:
+                    s.may_rest = 0
             return LANE_GOES
         give_up(e, s)
         why = ESC_CODE

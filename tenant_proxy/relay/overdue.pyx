@@ -47,7 +47,7 @@ cdef int server_overdue(Server *s, uint64_t now) noexcept nogil:
     cdef Pool *p = s.pool
     if s.phase == SV_CONNECT or s.phase == SV_LOGIN:
         return CONNECT_FAILED if now > s.connect_us + p.connect_timeout_us else 0
-    if s.client != NULL and (s.client.phase == CL_WAITING and p.is_group or s.ahead > AHEAD_DUE):
+    if s.client != NULL and (s.client.phase == CL_WAITING and p.is_group or s.ahead > AHEAD_DUE and not s.turn):
         # a switch that does not end
         return SETTINGS_FAILED if now > s.assigned_us + p.connect_timeout_us else 0
     if s.phase == SV_CLEANING:

@@ -128,7 +128,7 @@ cdef int pair_shared(Relay e, Client *c, Server *s) noexcept nogil:
     cdef Pool *p = c.pool
     share_begin(p, s, e.now_us)
     count_shared(e, p.active_index, 1)
-    s.may_rest = 1
+    s.may_rest = s.may_turn = 1
     if (c.greeted and s.tenant == p and s.startup_id == c.startup_id and s.settings_id == c.settings_id
             and c.replay == NULL):
         p.kept += 1
@@ -415,6 +415,7 @@ cdef size_t rest_message(Server *s, char *m) noexcept nogil:
     if s.stmts.count:
         memcpy(m + n, b"; DEALLOCATE ALL", 16)
         n += 16
+        s.turns = 0
     if s.touched:
         memcpy(m + n, b"; DISCARD SEQUENCES", 19)
         n += 19

@@ -52,6 +52,8 @@ cdef Replay *replay_take(Server *s) noexcept nogil:
     r.copy_in = s.copy_in
     r.settings_changed = s.settings_changed
     r.touched = s.touched
+    # what ends a turn is no message
+    r.arming = s.arming and not s.turn
     r.bytes = s.kept
     r.start = s.kept_start
     r.size = s.kept_size
@@ -80,6 +82,7 @@ cdef void replay_put(Client *c, Server *s) noexcept nogil:
     if r.touched:
         s.touched_by = c.link.id
         c.touched = s.link.id
+    s.arming = r.arming
 
 
 cdef void replay_drop(Client *c) noexcept nogil:

@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy
 from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
-    ACT_AHEAD, ACT_ASK, ACT_BEGIN, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
+    ACT_AHEAD, ACT_ALIKE, ACT_ASK, ACT_BEGIN, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
     R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
     SV_LISTENING, SV_LOGIN, SWALLOWED, TOLD_TO_END, Client, ClientStmt, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
@@ -34,6 +34,7 @@ from tenant_proxy.relay.statements cimport (
     client_confirm, client_drop_unnamed, client_put_back, client_stmt_free, client_undo, server_forget, stmt_retire,
     stmt_unref,
 )
+from tenant_proxy.relay.turns cimport turn_made
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (
     B_AUTHENTICATION, B_BIND_COMPLETE, B_CLOSE_COMPLETE, B_COMMAND_COMPLETE, B_COPY_BOTH, B_COPY_DATA,
@@ -160,7 +161,7 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
                 forward(e, s, data, sent, pos)
                 sent = pos
                 drain_fakes(e, s)
-            if s.arming and s.ring.count == 1:
+            if s.arming and s.ring.count == (0 if s.turn else 1):
                 forward(e, s, data, sent, pos)
                 sent = pos
                 part(e, s)
@@ -356,6 +357,8 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
         if action & ACT_REWRITTEN and o.rewrite.tags_size and tell_tag(e, s, o.rewrite, data, pos, total, sent):
             action |= ACT_SKIP
         if o.request == R_EXECUTE:
+            if action & ACT_AHEAD:
+                turn_made(s)
             answered(s)
         elif o.request != R_QUERY:
             return -1
@@ -368,7 +371,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
     elif code == B_PARSE_COMPLETE:
         if o.request != R_PARSE:
             return -1
-        keep = not (action & ACT_SKIP)
+        keep = not (action & (ACT_SKIP | ACT_ALIKE))
         if o.arg != NULL and not (action & ACT_REFUSED):
             if keep and s.client != NULL:
                 client_confirm(s.client, o.name_hash, <Stmt *> o.arg)
@@ -377,7 +380,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
     elif code == B_BIND_COMPLETE:
         if o.request != R_BIND:
             return -1
-        keep = not (action & ACT_SKIP)
+        keep = not (action & (ACT_SKIP | ACT_ALIKE))
         answered(s)
     elif code == B_CLOSE_COMPLETE:
         if o.request != R_CLOSE:
@@ -387,6 +390,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
     elif code == B_NO_DATA:
         if o.request != R_DESCRIBE:
             return -1
+        keep = not (action & ACT_ALIKE)
         answered(s)
     elif code == B_ROW_DESCRIPTION:
         if o.request == R_DESCRIBE:
@@ -530,10 +534,11 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
             return 0
         # else it is the answer to the statement that waits
         s.failed = 1
-    elif action & ACT_SKIP and head.request == R_QUERY:
+    elif action & ACT_SKIP and (head.request == R_QUERY or action & ACT_AHEAD):
         # the proxy's own statement failed, which is nothing to tell a client
         s.failed = 1
-        s.refused = action & ACT_AHEAD and s.told_fatal
+        # a turn that is refused takes all that is behind it along
+        s.refused = action & ACT_AHEAD and (s.told_fatal or s.turn)
         s.told_fatal = 0
         if action & (ACT_SYNC | ACT_AHEAD) and c != NULL and s.pool.is_group:
             up_switch_failed(e, c, data + pos, total)

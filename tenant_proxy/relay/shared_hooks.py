@@ -64,17 +64,24 @@ class SharedHooks:
     def ahead_message(self, pool: int, startup_id: int, settings_id: int) -> bytes:
         return self._kept((pool, startup_id, settings_id, None), switch.ahead_messages)
 
+    def turn_messages(self, pool: int, startup_id: int, settings_id: int) -> tuple[int, bytes, bytes]:
+        """See switch.turn_messages; kept by the engine."""
+        return switch.turn_messages(*self._wanted(pool, startup_id, settings_id))
+
+    def _wanted(self, pool: int, startup_id: int, settings_id: int) -> tuple[str, dict[str, str]]:
+        """The role of a pool's clients, and all the settings that its switch brings."""
+        record = self._worker.pools.get(pool)
+        assert record is not None
+        wanted = {**self._switched(record, startup_id), **self._worker.settings.get(settings_id)}
+        return self._role_of(record), wanted
+
     def _kept(self, key: SwitchKey, compose: Callable[[str, Mapping[str, str]], bytes]) -> bytes:
         worker = self._worker
         found = worker.switches.get(key)
         if found is None:
-            pool, startup_id, settings_id, _ = key
-            record = worker.pools.get(pool)
-            assert record is not None
-            wanted = {**self._switched(record, startup_id), **worker.settings.get(settings_id)}
             if len(worker.switches) >= MAX_SWITCHES:
                 worker.switches.clear()
-            found = worker.switches[key] = compose(self._role_of(record), wanted)
+            found = worker.switches[key] = compose(*self._wanted(*key[:3]))
         return found
 
     def greeting_message(self, server: int, info: ServerInfo, message: bytes) -> bytes:

@@ -30,6 +30,12 @@ GREETING: Final = "tenant_proxy"
 #: settings that are the proxy's on a shared backend, and no part of what clients have set
 OWN: Final = frozenset({"exit_on_error", "role", "session_authorization"})
 
+#: what begin with this is looked at when a transaction begins, before a turn could set it
+AT_BEGIN: Final = ("default_transaction_", "transaction_")
+
+#: settings that a turn sets: a bit of Server.turns each
+MOST_IN_TURN: Final = 31
+
 #: … and that end a backend at rest, which others use next
 NOT_CARRIED: Final = frozenset({"idle_session_timeout"})
 
@@ -61,13 +67,36 @@ def ahead_messages(role: str, settings: Mapping[str, str]) -> bytes:
     return messages.query(f"SELECT {_calls(role, settings)}") + messages.query("SET exit_on_error = off")
 
 
-def _calls(role: str, settings: Mapping[str, str]) -> str:
+def turn_messages(role: str, settings: Mapping[str, str]) -> tuple[int, bytes, bytes]:
+    """How many settings make nobody's backend `role`'s for one transaction, what makes the statement known
+    that sets so many, and what runs it; (0, b"", b"") where a switch of that kind does not do."""
+    wanted = _wanted(role, settings)
+    # the first setting that must not fail is the last: until then the backend is armed
+    wanted["exit_on_error"] = "off"
+    count = len(wanted)
+    if count > MOST_IN_TURN or any(name.lower().startswith(AT_BEGIN) for name in wanted):
+        return 0, b"", b""
+    name = f"tp_turn{count}"
+    calls = ", ".join(f"pg_catalog.set_config(${2 * n + 1}, ${2 * n + 2}, true)" for n in range(count))
+    values = [text.encode() for pair in wanted.items() for text in pair]
+    return (
+        count,
+        messages.parse(name, f"SELECT {calls}", [messages.TEXT_OID] * len(values)),
+        messages.bind(name, values) + messages.execute(),
+    )
+
+
+def _wanted(role: str, settings: Mapping[str, str]) -> dict[str, str]:
     # it is nobody's by now, so what that is need not be set again: each costs the server some microseconds
-    wanted = {"role": role} | {
+    return {"role": role} | {
         name: value for name, value in settings.items() if name not in NOT_CARRIED and BASE.get(name) != value
     }
+
+
+def _calls(role: str, settings: Mapping[str, str]) -> str:
     return ", ".join(
-        f"pg_catalog.set_config({literal(name)}, {literal(value)}, false)" for name, value in wanted.items()
+        f"pg_catalog.set_config({literal(name)}, {literal(value)}, false)"
+        for name, value in _wanted(role, settings).items()
     )
 
 

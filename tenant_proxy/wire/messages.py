@@ -6,7 +6,7 @@ What clients and servers say in the relay is read in relay.client and relay.serv
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tenant_proxy.errors import ClientProtocolError, ServerProtocolError
@@ -21,6 +21,9 @@ NEWEST_MINOR = 2
 AUTH_OK = b"R\0\0\0\x08\0\0\0\0"
 READY_IDLE = b"Z\0\0\0\x05I"
 
+#: OID of the type text (src/include/catalog/pg_type.dat)
+TEXT_OID = 25
+
 _HEADER = struct.Struct("!cI")
 
 
@@ -31,6 +34,23 @@ def message(code: bytes, body: bytes) -> bytes:
 
 def query(sql: str) -> bytes:
     return message(b"Q", sql.encode() + b"\0")
+
+
+def parse(name: str, sql: str, types: Sequence[int]) -> bytes:
+    oids = struct.pack(f"!H{len(types)}I", len(types), *types)
+    return message(b"P", name.encode() + b"\0" + sql.encode() + b"\0" + oids)
+
+
+def bind(statement: str, values: Sequence[bytes]) -> bytes:
+    """To the unnamed portal; parameters and results as text."""
+    parameters = b"".join(struct.pack("!I", len(value)) + value for value in values)
+    head = b"\0" + statement.encode() + b"\0" + struct.pack("!HH", 0, len(values))
+    return message(b"B", head + parameters + struct.pack("!H", 0))
+
+
+def execute() -> bytes:
+    """The unnamed portal, to its end."""
+    return message(b"E", b"\0" + struct.pack("!I", 0))
 
 
 def command_complete(tag: str) -> bytes:

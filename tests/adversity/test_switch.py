@@ -331,10 +331,10 @@ def test_the_switch_itself_is_stopped(stepped, pg, relay, how):
         conn.execute("BEGIN; LOCK TABLE pg_catalog.pg_authid, pg_catalog.pg_auth_members")
 
         def stop() -> None:
-            wait_until(lambda: _waits(conn, passage.pid), "the switch waits for the lock", 10)
+            wait_until(lambda: waits(conn, passage.pid), "the switch waits for the lock", 10)
             if how == "cancel":
                 conn.execute("SELECT pg_cancel_backend(%s)", [passage.pid])
-            wait_until(lambda: not _waits(conn, passage.pid), "the switch was stopped", 10)
+            wait_until(lambda: not waits(conn, passage.pid), "the switch was stopped", 10)
             conn.execute("ROLLBACK")
             conn.close()
             ended.set()
@@ -353,7 +353,7 @@ def test_the_switch_itself_is_stopped(stepped, pg, relay, how):
             kill_shared(pg)
 
 
-def _waits(conn: psycopg.Connection[Any], pid: int) -> bool:
+def waits(conn: psycopg.Connection[Any], pid: int) -> bool:
     found = conn.execute(
         "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", [pid]
     ).fetchone()

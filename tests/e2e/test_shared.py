@@ -282,10 +282,10 @@ def test_requests_sent_at_once_are_answered_in_order(shared):
 def test_a_backend_that_tenants_take_in_turns_has_nothing_of_theirs_at_rest(shared, pg):
     proxy = shared()
     with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta, pg.connect() as conn:
+        pid = backend_of(acme)
         for _ in range(4):
             for client in (acme, beta):
                 client.ask(parse("SELECT nextval('numbers')"), bind(), execute(), SYNC)
-        pid = backend_of(acme)
         wait_until(
             lambda: (
                 "RESET ROLE; RESET ALL"
