@@ -65,6 +65,8 @@ class Passage:
         self._relay = relay
         self._client = client
         self._server = socket.create_connection(server, timeout=WAIT_S)
+        # messages that nothing answers would wait for each other
+        self._server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._answered = threading.Semaphore(0)
         self._refusal = b""
         self.pid = 0
