@@ -577,7 +577,7 @@ def test_code_is_not_changed_under_what_runs(shared, pg, evil):
 @pytest.mark.parametrize(
     ("backends", "end", "refused"),
     # numbers of their own, so that each has a proxy of its own: once refused, transactions begin elsewhere
-    [(3, "ROLLBACK", True), (4, "COMMIT", True), (5, "extended", True), (6, "COMMIT", False)],
+    [(11, "ROLLBACK", True), (4, "COMMIT", True), (5, "extended", True), (6, "COMMIT", False)],
 )
 def test_a_transaction_under_which_code_changes_can_end(shared, pg, evil, backends, end, refused):
     """What else it says is refused: the end must not be, or the session would be lost."""
