@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tenant_proxy import errors
+from tenant_proxy.admin import refusals
 from tenant_proxy.admin.context import AdminContext, AdminResult, local_id
 
 
@@ -21,7 +22,7 @@ class Command:
 
 async def _reload(arguments: list[str], ctx: AdminContext) -> AdminResult:
     if arguments:
-        raise errors.admin_bad_argument("RELOAD", "no argument")
+        raise refusals.bad_argument("RELOAD", "no argument")
     answer = await ctx.call("supervisor", "reload", timeout_s=RELOAD_TIMEOUT_S)
     if not answer["ok"]:
         raise errors.reload_failed(answer["errors"])
@@ -30,24 +31,24 @@ async def _reload(arguments: list[str], ctx: AdminContext) -> AdminResult:
 
 async def _kill_client(arguments: list[str], ctx: AdminContext) -> AdminResult:
     if len(arguments) != 1 or not re.fullmatch(r"\d{1,10}", arguments[0], re.ASCII):
-        raise errors.admin_bad_argument("KILL_CLIENT", 'a number from the column "id" of SHOW CLIENTS')
+        raise refusals.bad_argument("KILL_CLIENT", 'a number from the column "id" of SHOW CLIENTS')
     number, worker = local_id(int(arguments[0]), ctx.config.workers)
     answer = await ctx.call(f"worker:{worker}", "kill_client", {"id": number})
     if not answer["found"]:
-        raise errors.admin_no_such_client(arguments[0])
+        raise refusals.no_such_client(arguments[0])
     return AdminResult(tag="KILL_CLIENT")
 
 
 async def _reset_violations(arguments: list[str], ctx: AdminContext) -> AdminResult:
     if arguments:
-        raise errors.admin_bad_argument("RESET VIOLATIONS", "no argument")
+        raise refusals.bad_argument("RESET VIOLATIONS", "no argument")
     await ctx.call("workers", "reset_violations")
     return AdminResult(tag="RESET")
 
 
 def _later(name: str, hint: str) -> Callable[[list[str], AdminContext], Awaitable[AdminResult]]:
     async def run(arguments: list[str], ctx: AdminContext) -> AdminResult:
-        raise errors.admin_unsupported(name, hint)
+        raise refusals.unsupported(name, hint)
 
     return run
 

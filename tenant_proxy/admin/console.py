@@ -11,7 +11,7 @@ import itertools
 import re
 
 from tenant_proxy import errors
-from tenant_proxy.admin import session
+from tenant_proxy.admin import refusals, session
 from tenant_proxy.admin.commands import COMMANDS
 from tenant_proxy.admin.context import AdminContext, AdminResult
 from tenant_proxy.admin.show import SHOWS
@@ -40,7 +40,7 @@ async def run(sql: str, ctx: AdminContext) -> AdminResult:
         raise errors.statement_too_large(len(sql), MAX_TEXT)
     statements = split(sql)
     if len(statements) > MAX_STATEMENTS:
-        raise errors.admin_unsupported(f"a query of more than {MAX_STATEMENTS} statements")
+        raise refusals.unsupported(f"a query of more than {MAX_STATEMENTS} statements")
     if not statements:
         return AdminResult(tag="")
     results = [await _run_one(statement, ctx) for statement in statements]
@@ -70,15 +70,15 @@ async def _run_one(statement: str, ctx: AdminContext) -> AdminResult:
         if command is not None:
             # before the argument is looked at: who may not run it learns nothing from it
             if not ctx.is_admin:
-                raise errors.admin_denied(name.upper())
+                raise refusals.denied(name.upper())
             log.info("admin command", command=_cut(statement), user=ctx.login)
             return await command.run(statement.split()[length:], ctx)
     result = session.answer(words, statement, ctx)
     if result is not None:
         return result
     if words[0] in _SQL:
-        raise errors.admin_unsupported(f"{words[0].upper()} (the admin console does not run SQL)")
-    raise errors.admin_unknown_command(_cut(statement))
+        raise refusals.unsupported(f"{words[0].upper()} (the admin console does not run SQL)")
+    raise refusals.unknown_command(_cut(statement))
 
 
 async def _show(words: list[str], ctx: AdminContext) -> AdminResult:
@@ -89,7 +89,7 @@ async def _show(words: list[str], ctx: AdminContext) -> AdminResult:
     setting = session.show_setting(name.strip('"'))
     if setting is not None:
         return setting
-    raise errors.admin_unknown_command(_cut(f"SHOW {name}".strip()))
+    raise refusals.unknown_command(_cut(f"SHOW {name}".strip()))
 
 
 def _cut(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tenant_proxy import errors
+from tenant_proxy.admin import refusals
 from tenant_proxy.config.schema import Config
 from tenant_proxy.hub import HubClient, HubError
 from tenant_proxy.tenancy.registry import Registry
@@ -55,7 +55,7 @@ class AdminContext:
         try:
             return await self.hub.call(target, method, params, timeout_s)
         except HubError as error:
-            raise errors.admin_unavailable(str(error)) from None
+            raise refusals.unavailable(str(error)) from None
 
     async def snapshot(self, *what: str) -> Snapshot:
         answers = await self.call("workers", "snapshot", {"what": list(what)})

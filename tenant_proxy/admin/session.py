@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import tenant_proxy
-from tenant_proxy import errors
+from tenant_proxy.admin import refusals
 from tenant_proxy.admin.context import INT4, TEXT, AdminContext, AdminResult
 
 #: what SHOW gives for the settings that drivers ask for, by lower-case name
@@ -94,7 +94,7 @@ def _set(words: list[str], tag: str) -> AdminResult:
     names = [word for word in words[1:3] if word not in ("local", "session")]
     name = names[0].partition("=")[0].strip('"') if names else ""
     if name not in SETTINGS and name not in _SETTABLE:
-        raise errors.admin_unsupported(
+        raise refusals.unsupported(
             f'{tag} of "{name}"', "Settings of the proxy are changed in its configuration file and by RELOAD."
         )
     return AdminResult(tag=tag)

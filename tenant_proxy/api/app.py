@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import warnings
 from http import HTTPStatus
 from importlib import resources
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.exceptions import HTTPException
 
 import tenant_proxy
@@ -78,6 +80,11 @@ def _described() -> FastAPI:
     )
     for module in (tenants, access, estates, plans, work, webhooks):
         app.include_router(module.routes)
+    with warnings.catch_warnings():
+        # Records make their validators late; pydantic warns of FastAPI's names then, which is of no matter.
+        warnings.simplefilter("ignore", UnsupportedFieldAttributeWarning)
+        app.openapi()
+    app.openapi_schema = None
     return app
 
 

@@ -20,13 +20,14 @@ from tenant_proxy.pool.pool cimport (
     CL_WAITING, R_QUERY,
     Client, Pool, Server, ring_push, ring_push_front,
 )
-from tenant_proxy.relay.core cimport SETTINGS_FAILED, UNCLEAN, Burst, Relay, up_ahead
+from tenant_proxy.relay.core cimport SETTINGS_FAILED, UNCLEAN, Burst, Relay
 from tenant_proxy.relay.marks cimport is_proven
 from tenant_proxy.relay.pairing cimport (
     REST_BYTES, client_fail, forget_tenant, others_next, rest_message, server_end, unpair,
 )
 from tenant_proxy.relay.replay cimport replay_drop, replay_put
 from tenant_proxy.relay.requests cimport burst_write
+from tenant_proxy.relay.switching cimport up_ahead
 from tenant_proxy.wire.consts cimport XACT_IDLE
 
 cdef enum:

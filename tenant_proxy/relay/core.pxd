@@ -228,9 +228,7 @@ cdef void up_server_gone(Relay e, Server *s, int reason) noexcept nogil
 cdef void up_ask_row(Relay e, Server *s, const char *data, size_t n) noexcept nogil
 cdef int up_ask_done(Relay e, Server *s, Client *c) noexcept nogil
 cdef int up_sync_settings(Relay e, Server *s, Client *c) noexcept nogil
-cdef int up_switch(Relay e, Server *s, Client *c) noexcept nogil
 cdef void up_patience(Relay e, Pool *g) noexcept nogil
-cdef int up_ahead(Relay e, Client *c) noexcept nogil
 cdef void up_escalate(Relay e, Client *c) noexcept nogil
 cdef void up_unread(Relay e, Client *c) noexcept nogil
 cdef int up_quiesce(Relay e, Client *c) noexcept nogil

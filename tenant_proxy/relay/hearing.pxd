@@ -30,3 +30,4 @@ cdef void notify_client(
 ) noexcept nogil
 cdef void tell_notes(Relay e, Client *c) noexcept nogil
 cdef void heard(Relay e, Server *s) noexcept nogil
+cdef void tell_renamed(Relay e, Server *s, char *message, size_t total) noexcept nogil

@@ -180,6 +180,17 @@ cdef void notify_client(
         tell_notes(e, c)
 
 
+cdef void tell_renamed(Relay e, Server *s, char *message, size_t total) noexcept nogil:
+    # A NotificationResponse, to the server's client, without what its tenant's channels begin with.
+    cdef char head[9]
+    cdef size_t k = s.client.pool.prefix_size
+    memcpy(head, message, 9)
+    put_u32(&head[1], <uint32_t> (total - 1 - k))
+    e.send(&s.client.link, head, 9)
+    if e.send(&s.client.link, message + 9 + k, total - 9 - k) == 1:
+        e.pause(&s.link)
+
+
 cdef void tell_notes(Relay e, Client *c) noexcept nogil:
     # between two messages of the client's server, when no transaction is open
     if buf_len(&c.notes):

@@ -21,14 +21,15 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.begins cimport forget_began, forget_begun
 from tenant_proxy.relay.core cimport (
     CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, OUTGROWN, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
-    SETTINGS_FAILED, TERMINATED, UNCLEAN, YIELDED, Relay, up_ahead, up_ask_settings, up_client_gone, up_demand, up_fail_client,
-    up_greet, up_patience, up_pinned, up_server_gone, up_switch, up_sync_settings,
+    SETTINGS_FAILED, TERMINATED, UNCLEAN, YIELDED, Relay, up_ask_settings, up_client_gone, up_demand, up_fail_client,
+    up_greet, up_patience, up_pinned, up_server_gone, up_sync_settings,
 )
 from tenant_proxy.relay.entry cimport entry_gone
 from tenant_proxy.relay.hearing cimport NOTIFIED, tell_notes
 from tenant_proxy.relay.marks cimport count_shared
 from tenant_proxy.relay.replay cimport clear_ring, replay_drop, replay_take
 from tenant_proxy.relay.rewriting cimport forget_rewrites
+from tenant_proxy.relay.switching cimport up_ahead, up_switch
 from tenant_proxy.relay.statements cimport client_drop_unnamed, client_forget_all, server_forget_all
 from tenant_proxy.wire.buf cimport buf_free, buf_len
 from tenant_proxy.wire.consts cimport XACT_IDLE, put_u32

@@ -6,7 +6,7 @@ what the proxy asked for itself is cut out of it.  Large messages go through in 
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link, Reactor
@@ -22,7 +22,7 @@ from tenant_proxy.relay.core cimport (
     send_refusal, up_ask_done, up_ask_row, up_encoding, up_error, up_notice, up_server_connected,
     up_server_message, up_switch_failed, up_unlisten,
 )
-from tenant_proxy.relay.hearing cimport NOTIFIED_OWN, hears_first, tell_notes, tell_tag
+from tenant_proxy.relay.hearing cimport NOTIFIED_OWN, hears_first, tell_notes, tell_renamed, tell_tag
 from tenant_proxy.relay.lanes cimport moved
 from tenant_proxy.relay.marks cimport define
 from tenant_proxy.relay.pairing cimport (
@@ -34,6 +34,7 @@ from tenant_proxy.relay.statements cimport (
     client_confirm, client_drop_unnamed, client_put_back, client_stmt_free, client_undo, server_forget, stmt_retire,
     stmt_unref,
 )
+from tenant_proxy.relay.said cimport is_wrong, reads_otherwise, stale_plan
 from tenant_proxy.relay.turns cimport turn_made
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (
@@ -269,13 +270,6 @@ cdef int login_bytes(Relay e, Server *s, char *data, size_t n, size_t *used) noe
 # --- one message ------------------------------------------------------------------------
 
 
-cdef bint reads_otherwise(const char *message, size_t size) noexcept nogil:
-    # Whether a ParameterStatus says that the server takes backslashes in '…' for escapes, which the guard does
-    # not.  No statement that the guard has let through sets that, but code put together at run time may.
-    return size > 33 and memcmp(message + 5, b"standard_conforming_strings", 28) == 0 and \
-        (size != 36 or memcmp(message + 33, b"on", 3) != 0)
-
-
 cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, size_t total, bint whole,
                         size_t *sent) noexcept nogil:
     # 1: to the client; 0: dropped; -1: the server broke the protocol or has ended.
@@ -302,7 +296,9 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             # its own, by the process id that it knows as its own
             put_u32(data + pos + 5, <uint32_t> s.client.pid)
         if keep and whole and prefix_of_channel(whose(s), data + pos, total):
-            tell_notification(e, s, data, pos, total, sent)
+            forward(e, s, data, sent[0], pos)
+            sent[0] = pos
+            tell_renamed(e, s, data + pos, total)
             keep = 0
     elif o == NULL and not (code == B_READY and s.skipping):
         return -1
@@ -426,19 +422,6 @@ cdef int turn_back(Relay e, Server *s, char *data, size_t pos, size_t total, siz
     sent[0] = pos
     send_refusal(e, &s.client.link)
     return 0
-
-
-cdef void tell_notification(Relay e, Server *s, char *data, size_t pos, size_t total, size_t *sent) noexcept nogil:
-    # the channel's name without what the tenant's channels begin with
-    cdef char head[9]
-    cdef size_t k = whose(s).prefix_size
-    forward(e, s, data, sent[0], pos)
-    sent[0] = pos
-    memcpy(head, data + pos, 9)
-    put_u32(&head[1], <uint32_t> (total - 1 - k))
-    e.send(&s.client.link, head, 9)
-    if e.send(&s.client.link, data + pos + 9 + k, total - 9 - k) == 1:
-        e.pause(&s.link)
 
 
 cdef void unpin(Relay e, Server *s) noexcept nogil:
@@ -637,29 +620,6 @@ cdef void forget_unnamed(Server *s, Outstanding *o) noexcept nogil:
         s.unnamed_id = 0
     if c != NULL and c.unnamed != NULL and c.unnamed.id == o.name_hash and not (o.action & ACT_SKIP):
         client_drop_unnamed(c)
-
-
-cdef bint stale_plan(char *message, size_t total) noexcept nogil:
-    # feature_not_supported is what "cached plan must not change result type" comes with
-    # (RevalidateCachedQuery in src/backend/utils/cache/plancache.c)
-    return memcmp(sqlstate(message, total), b"0A000", 5) == 0
-
-
-cdef bint is_wrong(char *message, size_t total) noexcept nogil:
-    # whether an error is about a value or a right, so that only what sets roles and settings can have met it
-    cdef const char *code = sqlstate(message, total)
-    return memcmp(code, b"22", 2) == 0 or memcmp(code, b"42", 2) == 0
-
-
-cdef const char *sqlstate(char *message, size_t total) noexcept nogil:
-    cdef size_t i = 5
-    while i + 7 < total and message[i] != 0:
-        if message[i] == b'C':
-            return message + i + 1
-        while i < total and message[i] != 0:
-            i += 1
-        i += 1
-    return b"     "
 
 
 cdef void retire_statements(Server *s) noexcept nogil:

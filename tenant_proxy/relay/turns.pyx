@@ -22,8 +22,9 @@ from tenant_proxy.pool.pool cimport (
     R_CLOSE, R_DESCRIBE, R_EXECUTE, R_PARSE, R_QUERY, R_SYNC, Client, Pool, Server, ring_at, ring_head, ring_pop,
     ring_push, ring_push_front,
 )
-from tenant_proxy.relay.core cimport SETTINGS_FAILED, Burst, Relay, up_ahead
+from tenant_proxy.relay.core cimport SETTINGS_FAILED, Burst, Relay
 from tenant_proxy.relay.pairing cimport client_fail, others_next
+from tenant_proxy.relay.switching cimport up_ahead
 from tenant_proxy.wire.consts cimport put_u32, read_u32
 
 cdef enum:

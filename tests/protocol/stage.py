@@ -250,6 +250,14 @@ class Hooks:
     ) -> bytes | None:
         return None
 
+    def executed(
+        self, client: int, session: Session, scope: int, effects: int, sql: bytes, name: bytes | None
+    ) -> bytes | None:
+        return None
+
+    def own_statements(self, client: int, message: bytes) -> bytes:
+        return message
+
     def judge_function(self, session: Session, scope: int, oid: int) -> int | bytes:
         return wire.error("42501") if oid == 13 else int(Effect.READS) | ALLOWED
 

@@ -84,7 +84,8 @@ def test_syntax_errors_are_worded_as_postgresql_does():
         'syntax error at or near "FROM"',
         15,
     )
-    assert "PostgreSQL 18" in verdict.detail
+    # no server takes that
+    assert verdict.detail == ""
     verdict = refusal("SELECT (1")
     assert (verdict.message, verdict.position) == ("syntax error at end of input", 10)
     assert refusal("SELECT 'a").message == 'unterminated quoted string at or near "\'a"'

@@ -1,0 +1,51 @@
+"""What the admin console says of commands that it does not run."""
+
+from __future__ import annotations
+
+from tenant_proxy.errors import ProxyError, Source
+
+
+def unknown_command(command: str) -> ProxyError:
+    return ProxyError(
+        "42601", f'unknown command "{command}"', hint="SHOW HELP lists the commands.", reason="admin_unknown"
+    )
+
+
+def unsupported(what: str, hint: str = "SHOW HELP lists the commands.") -> ProxyError:
+    return ProxyError("0A000", f"{what} is not supported here", hint=hint, reason="admin_unsupported")
+
+
+def denied(command: str) -> ProxyError:
+    return ProxyError(
+        "42501",
+        f"permission denied for {command}",
+        detail="The login may only use SHOW.",
+        hint="Connect as a user with admin: true.",
+        reason="admin_denied",
+    )
+
+
+def bad_argument(command: str, expected: str) -> ProxyError:
+    return ProxyError(
+        "22023", f"invalid argument of {command}", hint=f"It takes {expected}.", reason="admin_argument"
+    )
+
+
+def no_such_client(number: str) -> ProxyError:
+    return ProxyError(
+        "22023",
+        f"there is no client {number}",
+        hint='The numbers are in the column "id" of SHOW CLIENTS.',
+        reason="admin_argument",
+    )
+
+
+def unavailable(detail: str) -> ProxyError:
+    return ProxyError(
+        "57P03",
+        "the proxy's processes did not answer",
+        detail=detail,
+        hint="Try again shortly.",
+        source=Source.PROXY,
+        reason="admin_unavailable",
+    )
