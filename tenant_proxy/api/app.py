@@ -83,8 +83,7 @@ def _described() -> FastAPI:
     with warnings.catch_warnings():
         # Records make their validators late; pydantic warns of FastAPI's names then, which is of no matter.
         warnings.simplefilter("ignore", UnsupportedFieldAttributeWarning)
-        app.openapi()
-    app.openapi_schema = None
+        openapi(app)
     return app
 
 

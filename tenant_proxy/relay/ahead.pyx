@@ -12,7 +12,6 @@ next user will probably be another tenant.  The client is parted from it when it
 """
 
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from tenant_proxy.pool.pool cimport (
@@ -25,14 +24,13 @@ from tenant_proxy.relay.marks cimport is_proven
 from tenant_proxy.relay.pairing cimport (
     REST_BYTES, client_fail, forget_tenant, others_next, rest_message, server_end, unpair,
 )
-from tenant_proxy.relay.replay cimport replay_drop, replay_put
+from tenant_proxy.relay.replay cimport kept_drop, kept_room, replay_drop, replay_put
 from tenant_proxy.relay.requests cimport burst_write
 from tenant_proxy.relay.switching cimport up_ahead
 from tenant_proxy.wire.consts cimport XACT_IDLE
 
 cdef enum:
     KEPT_ENOUGH = 262144        # on their way behind a switch: more of the client's is read when it is acknowledged
-    KEPT_LEFT = 16384           # room that a server is left with for the next
 
 
 # --- becoming a tenant's ------------------------------------------------------------
@@ -56,15 +54,11 @@ cdef void ahead_flush(Relay e, Burst *b, Client *c, Server *s) noexcept nogil:
         start = p.ahead_size
         s.kept_start = start
         s.kept_size = 0
-    if s.kept_size + start + n > s.kept_cap:
-        where = <char *> realloc(s.kept, s.kept_size + start + n)
-        if where == NULL:
-            # without a switch nothing may go, and no error is so bad that it could
-            e.batch_size = b.run_size = 0
-            client_fail(e, c, SETTINGS_FAILED, 0)
-            return
-        s.kept = where
-        s.kept_cap = s.kept_size + start + n
+    if not kept_room(s, s.kept_size + start + n):
+        # without a switch nothing may go, and no error is so bad that it could
+        e.batch_size = b.run_size = 0
+        client_fail(e, c, SETTINGS_FAILED, 0)
+        return
     where = s.kept + s.kept_size
     memcpy(where, p.ahead, start)
     memcpy(where + start, e.batch, e.batch_size)
@@ -93,11 +87,7 @@ cdef int ahead_ready(Relay e, Server *s) noexcept nogil:
     s.ahead = AHEAD_NONE
     if s.client != NULL:
         s.client.tells = 0
-    s.kept_size = 0
-    if s.kept_cap > KEPT_LEFT:
-        free(s.kept)
-        s.kept = NULL
-        s.kept_cap = 0
+    kept_drop(s)
     if s.client != NULL and s.client.phase != CL_PARTING:
         e.unpause(&s.client.link)
     return 0

@@ -189,18 +189,22 @@ cdef Rewrite *up_rewrite(
             return NULL
 
 
+cdef bint is_granted(Relay e, object refusal):
+    # what a hook says that refuses by an ErrorResponse
+    if refusal is not None:
+        e.refusal = refusal
+    return refusal is None
+
+
 cdef bint up_parameter_types(
     Relay e, Client *c, const char *sql, size_t n, const char *types, size_t size
 ) noexcept nogil:
     # whether the values that a Parse declares to be of these types can be judged; `refusal` holds why not
     with gil:
         try:
-            result = e.hooks.parameter_types(
+            return is_granted(e, e.hooks.parameter_types(
                 session_of(e, c), c.pool.scope | c.codec_bits, sql[:n], types[:size], c.link.id
-            )
-            if result is None:
-                return True
-            e.refusal = result
+            ))
         except Exception:
             e.refusal = e.hooks.bug_message()
         return False
@@ -229,13 +233,10 @@ cdef bint up_executed(
     # statement that a Parse makes, NULL for a Query
     with gil:
         try:
-            result = e.hooks.executed(
+            return is_granted(e, e.hooks.executed(
                 c.link.id, session_of(e, c), c.pool.scope | c.codec_bits, effects, sql[:n],
                 name[:name_len] if name != NULL else None,
-            )
-            if result is None:
-                return True
-            e.refusal = result
+            ))
         except Exception:
             e.refusal = e.hooks.bug_message()
         return False

@@ -68,10 +68,7 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
         if not effects & NOT_SHARED and not begins_own and is_proven(e, p):
             if c.began != NULL and (effects & ~<uint32_t> READING or not effects & EFF_READS):
                 forget_began(c)
-            if effects & ~<uint32_t> TURNS:
-                s.may_turn = 0
-                if effects & MAY_STAY:
-                    s.may_rest = 0
+            note_effects(s, effects)
             return LANE_GOES
         if effects & (EFF_COMMITS | EFF_ROLLS_BACK):
             # Clients take a transaction for ended whatever COMMIT says.  All that it does was proven when it was
@@ -121,16 +118,21 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
             return LANE_HELD
         # now it is counted: who changes code waits for it, or was there before and is seen here
         if is_proven(e, p):
-            if effects & ~<uint32_t> TURNS:
-                s.may_turn = 0
-                if effects & MAY_STAY:
-                    s.may_rest = 0
+            note_effects(s, effects)
             return LANE_GOES
         give_up(e, s)
         why = ESC_CODE
     c.lane = LANE_OWN
     p.escalated[why] += 1
     return check_code(e, c, effects)
+
+
+cdef inline void note_effects(Server *s, uint32_t effects) noexcept nogil:
+    # what a statement that goes to a shared server leaves possible at the end of its burst
+    if effects & ~<uint32_t> TURNS:
+        s.may_turn = 0
+        if effects & MAY_STAY:
+            s.may_rest = 0
 
 
 cdef bint leads_elsewhere(Relay e, Client *c, const char *rest, size_t n) noexcept nogil:

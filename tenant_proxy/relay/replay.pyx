@@ -4,7 +4,7 @@ Nothing of it has run there (relay.ahead), so it is asked again, by the very byt
 nobody's knew no statements, so they name none but those that they bring themselves.
 """
 
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from tenant_proxy.pool.pool cimport (
@@ -14,6 +14,9 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.core cimport drop_object
 from tenant_proxy.relay.statements cimport client_stmt_free, server_forget_all, stmt_unref
 from tenant_proxy.wire.ptrmap cimport PtrMap
+
+cdef enum:
+    KEPT_LEFT = 16384           # room that a server is left with for the next
 
 
 cdef void clear_ring(Server *s) noexcept nogil:
@@ -28,6 +31,28 @@ cdef void clear_ring(Server *s) noexcept nogil:
                 client_stmt_free(<ClientStmt *> o.arg)
         ring_pop(&s.ring)
         o = ring_head(&s.ring)
+
+
+cdef bint kept_room(Server *s, size_t n) noexcept nogil:
+    # room for `n` bytes that are on their way; False: no memory
+    cdef char *where
+    if n <= s.kept_cap:
+        return True
+    where = <char *> realloc(s.kept, n)
+    if where == NULL:
+        return False
+    s.kept = where
+    s.kept_cap = n
+    return True
+
+
+cdef void kept_drop(Server *s) noexcept nogil:
+    # its switch is acknowledged
+    s.kept_size = 0
+    if s.kept_cap > KEPT_LEFT:
+        free(s.kept)
+        s.kept = NULL
+        s.kept_cap = 0
 
 
 cdef Replay *replay_take(Server *s) noexcept nogil:

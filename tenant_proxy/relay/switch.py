@@ -71,7 +71,7 @@ def turn_messages(role: str, settings: Mapping[str, str]) -> tuple[int, bytes, b
     """How many settings make nobody's backend `role`'s for one transaction, what makes the statement known
     that sets so many, and what runs it; (0, b"", b"") where a switch of that kind does not do."""
     wanted = _wanted(role, settings)
-    # the first setting that must not fail is the last: until then the backend is armed
+    # the last: until then the backend is armed
     wanted["exit_on_error"] = "off"
     count = len(wanted)
     if count > MOST_IN_TURN or any(name.lower().startswith(AT_BEGIN) for name in wanted):

@@ -14,7 +14,6 @@ these are answered with is left out.
 """
 
 from libc.stdint cimport uint16_t, uint32_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy
 
 from tenant_proxy.pool.pool cimport (
@@ -24,13 +23,14 @@ from tenant_proxy.pool.pool cimport (
 )
 from tenant_proxy.relay.core cimport SETTINGS_FAILED, Burst, Relay
 from tenant_proxy.relay.pairing cimport client_fail, others_next
+from tenant_proxy.relay.replay cimport kept_drop, kept_room
 from tenant_proxy.relay.switching cimport up_ahead
 from tenant_proxy.wire.consts cimport put_u32, read_u32
 
 cdef enum:
     TEXT_MOST = 16384           # a simple query above this goes as it is
-    AROUND_TEXT = 8 + 13 + 7 + 10 + 5
-    KEPT_LEFT = 16384           # room that a server is left with for the next
+    BEHIND_BYTES = 35           # BEHIND_TEXT: Bind, Describe, Execute, Sync
+    AROUND_TEXT = 8 + BEHIND_BYTES
 
 cdef const char *BEHIND_TEXT = b"B\0\0\0\x0c\0\0\0\0\0\0\0\0D\0\0\0\6P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\4"
 
@@ -56,7 +56,7 @@ cdef bint turn_flush(Relay e, Burst *b, Client *c, Server *s) noexcept nogil:
     if ring_push_front(&s.ring, R_EXECUTE, ACT_SKIP | ACT_AHEAD) != 0 \
             or ring_push_front(&s.ring, R_BIND, ACT_SKIP | ACT_AHEAD) != 0 \
             or (parses and ring_push_front(&s.ring, R_PARSE, ACT_SKIP | ACT_AHEAD) != 0) \
-            or (simple and not is_spelled_out(s)) or not make_room(s, start + n + AROUND_TEXT):
+            or (simple and not is_spelled_out(s)) or not kept_room(s, start + n + AROUND_TEXT):
         # without a switch nothing may go, and no error is so bad that it could
         e.batch_size = b.run_size = 0
         client_fail(e, c, SETTINGS_FAILED, 0)
@@ -89,11 +89,7 @@ cdef bint turn_flush(Relay e, Burst *b, Client *c, Server *s) noexcept nogil:
 cdef void turn_made(Server *s) noexcept nogil:
     # CommandComplete of its switch: what is behind it may have run
     s.ahead = AHEAD_NONE
-    s.kept_size = 0
-    if s.kept_cap > KEPT_LEFT:
-        free(s.kept)
-        s.kept = NULL
-        s.kept_cap = 0
+    kept_drop(s)
 
 
 cdef inline bint is_lone_query(Relay e, Burst *b, Server *s) noexcept nogil:
@@ -139,17 +135,5 @@ cdef char *spell_out(char *at, const char *query, size_t size) noexcept nogil:
     memcpy(at + 6, query + 5, text)
     at += 6 + text
     at[0] = at[1] = 0
-    memcpy(at + 2, BEHIND_TEXT, 13 + 7 + 10 + 5)
-    return at + 2 + 13 + 7 + 10 + 5
-
-
-cdef bint make_room(Server *s, size_t n) noexcept nogil:
-    cdef char *where
-    if n <= s.kept_cap:
-        return True
-    where = <char *> realloc(s.kept, n)
-    if where == NULL:
-        return False
-    s.kept = where
-    s.kept_cap = n
-    return True
+    memcpy(at + 2, BEHIND_TEXT, BEHIND_BYTES)
+    return at + 2 + BEHIND_BYTES

@@ -223,7 +223,7 @@ class Builder:
         alike = self._alike_tenants.get(key)
         if alike is None:
             first = self._served_tenant(row)
-            _keep_alike(self._alike_tenants, key, _but(first, ("name", "schema", "space")))
+            _keep_alike(self._alike_tenants, key, _but(first, _WHO_TENANT))
             return first
         try:
             name, schema, space = _TENANT_NAMES.validate_python(tuple(map(row.get, _WHO_TENANT)))

@@ -319,35 +319,40 @@ def test_a_late_cancel_between_two_messages(stepped, pg, relay, point):
     assert happens(stepped, pg, relay, point, cancel(pg)) == []
 
 
-@pytest.mark.parametrize("how", ["cancel", "statement_timeout"])
-def test_the_switch_itself_is_stopped(stepped, pg, relay, how):
-    """It waits for a lock on a catalog that it reads, and is cancelled or times out."""
-    ended = threading.Event()
+class Stopped:
+    """A fault: the switch waits for a lock on a catalog that it reads, and is cancelled or times out."""
 
-    def fault(passage: Passage) -> None:
-        conn = pg.connect()
+    def __init__(self, pg: Server, how: str) -> None:
+        self._pg, self._how = pg, how
+        self.ended = threading.Event()
+
+    def __call__(self, passage: Passage) -> None:
+        conn = self._pg.connect()
         # what the backend knows of roles is forgotten, so that it has to look again
         conn.execute("ALTER ROLE acme_app CONNECTION LIMIT -1")
         conn.execute("BEGIN; LOCK TABLE pg_catalog.pg_authid, pg_catalog.pg_auth_members")
+        threading.Thread(target=self._stop, args=[conn, passage.pid]).start()
 
-        def stop() -> None:
-            wait_until(lambda: waits(conn, passage.pid), "the switch waits for the lock", 10)
-            if how == "cancel":
-                conn.execute("SELECT pg_cancel_backend(%s)", [passage.pid])
-            wait_until(lambda: not waits(conn, passage.pid), "the switch was stopped", 10)
-            conn.execute("ROLLBACK")
-            conn.close()
-            ended.set()
+    def _stop(self, conn: psycopg.Connection[Any], pid: int) -> None:
+        wait_until(lambda: waits(conn, pid), "the switch waits for the lock", 10)
+        if self._how == "cancel":
+            conn.execute("SELECT pg_cancel_backend(%s)", [pid])
+        wait_until(lambda: not waits(conn, pid), "the switch was stopped", 10)
+        conn.execute("ROLLBACK")
+        conn.close()
+        self.ended.set()
 
-        threading.Thread(target=stop).start()
 
+@pytest.mark.parametrize("how", ["cancel", "statement_timeout"])
+def test_the_switch_itself_is_stopped(stepped, pg, relay, how):
+    fault = Stopped(pg, how)
     with pg.connect() as conn:
         if how == "statement_timeout":
             conn.execute(f"ALTER ROLE {SERVICE['user']} SET statement_timeout = '700ms'")
             kill_shared(pg)
         try:
             assert happens(stepped, pg, relay, SWITCH, fault) == []
-            assert ended.wait(10)
+            assert fault.ended.wait(10)
         finally:
             conn.execute(f"ALTER ROLE {SERVICE['user']} RESET statement_timeout")
             kill_shared(pg)

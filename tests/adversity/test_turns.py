@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from tests.adversity.test_switch import (
+    Stopped,
     cancel,
     cut,
     relay,
@@ -14,7 +13,6 @@ from tests.adversity.test_switch import (
     stepped,
     terminate,
     until_nobodys,
-    waits,
 )
 from tests.fix_proxy import Proxy
 from tests.pg_server import Server
@@ -202,27 +200,10 @@ def test_the_membership_is_revoked(stepped, pg, relay, messages, revoked):
 
 
 def test_the_switch_itself_is_stopped(stepped, pg, relay, messages):
-    """It waits for a lock on a catalog that it reads, and is cancelled: another backend is tried."""
-    ended = threading.Event()
-
-    def fault(passage: Passage) -> None:
-        conn = pg.connect()
-        # what the backend knows of roles is forgotten, so that it has to look again
-        conn.execute("ALTER ROLE acme_app CONNECTION LIMIT -1")
-        conn.execute("BEGIN; LOCK TABLE pg_catalog.pg_authid, pg_catalog.pg_auth_members")
-
-        def stop() -> None:
-            wait_until(lambda: waits(conn, passage.pid), "the switch waits for the lock", 10)
-            conn.execute("SELECT pg_cancel_backend(%s)", [passage.pid])
-            wait_until(lambda: not waits(conn, passage.pid), "the switch was stopped", 10)
-            conn.execute("ROLLBACK")
-            conn.close()
-            ended.set()
-
-        threading.Thread(target=stop).start()
-
+    """Another backend is tried."""
+    fault = Stopped(pg, "cancel")
     assert happens(stepped, pg, relay, messages, BIND, fault) == []
-    assert ended.wait(10)
+    assert fault.ended.wait(10)
 
 
 @pytest.mark.parametrize("ahead", ["switch", "turn"])
