@@ -205,12 +205,14 @@ def test_a_storm_of_late_cancels(proxies, workers):
     assert innocent_errors == []
 
 
-def test_a_request_is_delivered_before_its_connection_is_closed(proxies):
+def test_a_request_is_delivered_before_its_connection_is_closed(proxies, superuser):
     """Also when another worker has the key: what the client sends then is not hit any more."""
     proxy = proxies(workers=3, pool={"mode": "session"})
     with proxy.wire() as c:
         for _ in range(12):
             c.send(query(SLEEP))
+            # one that comes before its statement does nothing, as with a server
+            sleeping(superuser)
             c.cancel()
             # libpq's PQcancel returns now; the error is all that may come of it
             assert sqlstates(c.until_ready()) == ["57014"]
