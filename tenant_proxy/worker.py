@@ -544,6 +544,9 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
     def on_demand(self, pool: int) -> None:
         self._worker.dialer.on_demand(pool)
 
+    def on_crowded(self, pool: int, startup_id: int) -> None:
+        self._worker.dialer.on_crowded(pool, startup_id)
+
     def on_server_connected(self, server: int) -> None:
         self._worker.dialer.on_connected(server)
 

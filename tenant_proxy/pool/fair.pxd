@@ -19,8 +19,11 @@ cdef bint share_may_start(Pool *p, uint64_t now_us) noexcept nogil
 cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) noexcept nogil
 cdef void share_begin(Pool *p, Server *server, uint64_t now_us) noexcept nogil
 cdef void share_end(Pool *p, Server *server, uint64_t now_us) noexcept nogil
-cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id) noexcept nogil
+cdef Server *share_pick(
+    Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id, uint64_t now_us
+) noexcept nogil
 cdef uint64_t home_key(uint64_t tenant) noexcept nogil
+cdef bint is_kept(Pool *g, Server *s, uint64_t now_us) noexcept nogil
 cdef bint is_choosy(Pool *g, Server *s) noexcept nogil
 cdef void slot_take(Pool *g, Server *s) noexcept nogil
 cdef void slot_leave(Pool *g, Server *s) noexcept nogil

@@ -16,6 +16,7 @@ cdef enum:
     FIRST_GUESS_US = 1000
     LONGEST_US = 1000000        # more than this of one turn is not held against a pool
     LOOK = 64                   # members that are looked at for one who is at home
+    GAPS = 4                    # whom a server ran for last is expected back for so many of his usual gaps
 
 
 cdef uint64_t virtual(Share *s, uint64_t us) noexcept nogil:
@@ -196,6 +197,7 @@ cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) 
     cdef Share *fits = NULL
     cdef Share *least = NULL
     cdef Server *place
+    cdef Server *free_place
     cdef uint64_t limit
     cdef int32_t i
     found[0] = NULL
@@ -212,6 +214,7 @@ cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) 
         if own.at and own.tag <= limit and width_allows(g, own, now_us):
             found[0] = server
             return server.last
+    free_place = vacant(g, now_us)
     for i in range(g.heap_size[0] if g.heap_size[0] < LOOK else LOOK):
         own = g.heap[0][i]
         if not width_allows(g, own, now_us):
@@ -224,7 +227,7 @@ cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) 
             if late == NULL or own.tag < late.tag:
                 late = own
         elif late == NULL and (fits == NULL or own.tag < fits.tag):
-            place = place_of(g, own.pool, server)
+            place = place_of(g, own.pool, server, free_place)
             if place != NULL:
                 fits = own
                 found[0] = place
@@ -236,8 +239,8 @@ cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) 
     return least.pool if least != NULL and not all_choosy(g, server) else NULL
 
 
-cdef Server *place_of(Pool *g, Pool *p, Server *server) noexcept nogil:
-    # an idle server that suits the pool: `server` itself, its last, or a home
+cdef Server *place_of(Pool *g, Pool *p, Server *server, Server *free_place) noexcept nogil:
+    # an idle server that suits the pool: its last, one that is nobody's place, `server` itself, or a home
     cdef Server *place
     cdef int i
     if server.slot < 0:
@@ -246,6 +249,8 @@ cdef Server *place_of(Pool *g, Pool *p, Server *server) noexcept nogil:
         place = g.slots[p.last_place - 1]
         if place != NULL and place.phase == SV_IDLE and place.last == p:
             return place
+    if free_place != NULL and (not is_choosy(g, free_place) or suits(g, p, free_place)):
+        return free_place
     if suits(g, p, server):
         return server
     for i in range(HOMES):
@@ -270,6 +275,8 @@ cdef void share_begin(Pool *p, Server *server, uint64_t now_us) noexcept nogil:
     s.tag += virtual(s, s.hold_us)
     note_wants(g, s)
     enter(g, s)
+    note_gap(s, now_us, 3)
+    note_gap(&g.share, now_us, 6)
     server.guessed_us = s.hold_us
     server.assigned_us = now_us
     p.last_place = server.slot + 1
@@ -297,14 +304,51 @@ cdef void share_end(Pool *p, Server *server, uint64_t now_us) noexcept nogil:
 # --- idle servers ---------------------------------------------------------------
 
 
-cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id) noexcept nogil:
-    # As it is > the same tenant's > its last one > of those that suit it the one that is most its home.
+cdef inline void note_gap(Share *s, uint64_t now_us, int shift) noexcept nogil:
+    # between the beginnings of its turns, of which some 2 ** shift count
+    cdef uint64_t gap_us = now_us - s.begun_us if now_us > s.begun_us else 0
+    if gap_us > LONGEST_US:
+        gap_us = LONGEST_US
+    s.begun_us = now_us
+    s.gap_ns = s.gap_ns - (s.gap_ns >> shift) + (gap_us * 1000 >> shift)
+
+
+cdef bint is_kept(Pool *g, Server *s, uint64_t now_us) noexcept nogil:
+    # Whether an idle server is the place of a tenant that comes so often that it would have a server of its own
+    # were they divided by turns, and is expected back.
+    cdef Pool *p = s.last
+    return (p != NULL and s.slot >= 0 and p.last_place == s.slot + 1
+            and p.share.gap_ns <= 2 * g.share.gap_ns * <uint64_t> g.total
+            and now_us - p.share.begun_us <= GAPS * p.share.gap_ns // 1000)
+
+
+cdef Server *vacant(Pool *g, uint64_t now_us) noexcept nogil:
+    # An idle server that is nobody's place, where those who come often find one each; NULL: none, or they don't.
+    cdef Server *s = g.idle_last
+    cdef Server *found = NULL
+    cdef int kept = 0
+    while s != NULL:
+        if is_kept(g, s, now_us):
+            kept += 1
+        elif found == NULL:
+            found = s
+        s = s.newer
+    return found if 2 * kept >= g.idle_count else NULL
+
+
+cdef Server *share_pick(
+    Pool *g, Pool *p, uint32_t startup_id, uint32_t settings_id, uint64_t now_us
+) noexcept nogil:
+    # As it is > the same tenant's > its last one > of those that suit it the one that is most its home, and is no
+    # other's place.
     cdef Server *s = g.idle_first
     cdef Server *same = NULL
     cdef Server *last = NULL
     cdef Server *home = NULL
     cdef uint64_t score
     cdef uint64_t best = 0
+    cdef bint kept
+    cdef bint least_kept = True
     while s != NULL:
         if s.tenant == p:
             if s.startup_id == startup_id and s.settings_id == settings_id:
@@ -321,9 +365,12 @@ cdef Server *share_pick(Pool *g, Pool *p, uint32_t startup_id, uint32_t settings
     s = g.idle_first
     while s != NULL:
         score = affinity(p, s.slot)
-        if (home == NULL or score > best) and (not is_choosy(g, s) or suits(g, p, s)):
+        kept = is_kept(g, s, now_us)
+        if (home == NULL or kept < least_kept or (kept == least_kept and score > best)) \
+                and (not is_choosy(g, s) or suits(g, p, s)):
             home = s
             best = score
+            least_kept = kept
         s = s.older
     return home
 

@@ -176,6 +176,8 @@ cdef struct Share:
     uint8_t wants               # has a server or waits for one
     uint64_t tag                # virtual time up to which it has been served
     uint64_t hold_us            # how long it keeps a server, a moving mean
+    uint64_t begun_us           # when a turn of it last began
+    uint64_t gap_ns             # from one turn's beginning to the next's, a moving mean
 
 # How many turns run at once on a group's servers (pool.width).
 cdef struct Width:
@@ -261,6 +263,7 @@ cdef struct Pool:
     int32_t yielding            # … servers that other workers are to have when they are at rest
     int32_t tenants_limit       # … a server that has served more tenants than this is closed; 0: none is
     uint64_t outgrown_us        # … when one last was
+    uint64_t crowded_us         # … when more was last asked for, so that each who comes often has a place
     Width width                 # … how many turns run at once
     int32_t last_place          # of a member: 1 + the number of the server that it had last; 0: none
     Pool *group                 # where shared servers come from; NULL: it has only its own

@@ -219,6 +219,7 @@ cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil
 cdef void up_existing_statement(Relay e, const char *name, size_t n) noexcept nogil
 cdef void up_demand(Relay e, Pool *p) noexcept nogil
+cdef void up_crowded(Relay e, Pool *p) noexcept nogil
 cdef void up_greet(Relay e, Client *c, Server *s) noexcept nogil
 cdef void up_fail_client(Relay e, Client *c, int reason, uint64_t detail) noexcept nogil
 cdef void up_violation(Relay e, Client *c, int what, uint32_t value) noexcept nogil

@@ -418,6 +418,15 @@ cdef void up_demand(Relay e, Pool *p) noexcept nogil:
             e.log.exception("opening a server")
 
 
+cdef void up_crowded(Relay e, Pool *p) noexcept nogil:
+    e.called_us = e.now_us
+    with gil:
+        try:
+            e.hooks.on_crowded(p.id, p.last_startup)
+        except Exception:
+            e.log.exception("opening one more server")
+
+
 cdef void up_server_connected(Relay e, Server *s) noexcept nogil:
     e.called_us = e.now_us
     with gil:

@@ -128,6 +128,18 @@ class Dialer:
             if not self._open(pool, startup_id, address):
                 return
 
+    def on_crowded(self, pool_id: int, startup_id: int) -> None:
+        """Opens one more for the pool's tenants to have a place each, if there is room that nobody else uses."""
+        pool = self._worker.pools.get(pool_id)
+        if pool is None or pool.retry_handle is not None or pool.backoff.wait_s() > 0:
+            return
+        reach = self._reach(pool)
+        if reach.is_down or reach.trying:
+            return
+        address = self._address(pool, startup_id)
+        if address is not None and self._worker.budget.take(pool.tenant):
+            self._open(pool, startup_id, address)
+
     def _reach(self, pool: PoolRecord) -> Reach:
         return self._reaches.setdefault(cluster_key(pool.tenant.cluster), Reach())
 

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from tenant_proxy.net.reactor cimport Link
 from tenant_proxy.pool.fair cimport (
-    is_choosy, share_begin, share_end, share_may_start, share_next, share_pick, share_push, share_remove, slot_leave,
+    is_choosy, is_kept, share_begin, share_end, share_may_start, share_next, share_pick, share_push, share_remove, slot_leave,
 )
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, AHEAD_DUE, AHEAD_NONE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
@@ -21,7 +21,7 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.begins cimport forget_began, forget_begun
 from tenant_proxy.relay.core cimport (
     CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, OUTGROWN, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
-    SETTINGS_FAILED, TERMINATED, UNCLEAN, YIELDED, Relay, up_ask_settings, up_client_gone, up_demand, up_fail_client,
+    SETTINGS_FAILED, TERMINATED, UNCLEAN, YIELDED, Relay, up_ask_settings, up_client_gone, up_crowded, up_demand, up_fail_client,
     up_greet, up_patience, up_pinned, up_server_gone, up_sync_settings,
 )
 from tenant_proxy.relay.entry cimport entry_gone
@@ -39,6 +39,7 @@ cdef enum:
     PATIENCE_US = 50000         # a server that fits someone behind goes there while the first waited less
     PEEK_AFTER_US = 20000       # idle longer than this: look whether the server is still there
     OFTEN = 128                 # Server.changes above which the next tenant is taken to be another
+    CROWDED_PAUSE_US = 20000    # between servers that are opened for a place each
     OUTGROWN_PAUSE_US = 100000  # between servers of a group that are closed for all the tenants they have served
 
 cdef extern from *:
@@ -80,7 +81,8 @@ cdef Server *obtain(Relay e, Client *c) noexcept nogil:
             s = idle_pick(p, c.startup_id, c.settings_id)
         else:
             s = (
-                share_pick(p, c.pool, c.startup_id, c.settings_id) if share_may_start(c.pool, e.now_us) else NULL
+                share_pick(p, c.pool, c.startup_id, c.settings_id, e.now_us)
+                if share_may_start(c.pool, e.now_us) else NULL
             )
         if s == NULL:
             break
@@ -127,6 +129,8 @@ cdef int pair_shared(Relay e, Client *c, Server *s) noexcept nogil:
     # ends at the first error, the client's bytes go behind the switch in one write; from any other they wait until
     # the switch is acknowledged (docs/decisions/0012-shared-backends.md).
     cdef Pool *p = c.pool
+    if s.last != p and is_kept(s.pool, s, e.now_us):
+        want_room(e, s.pool)
     share_begin(p, s, e.now_us)
     count_shared(e, p.active_index, 1)
     s.may_rest = s.may_turn = 1
@@ -256,6 +260,13 @@ cdef bint wants_more(Pool *g) noexcept nogil:
     return g.waiting > g.opening and (g.idle_last == NULL or is_choosy(g, g.idle_last))
 
 
+cdef void want_room(Relay e, Pool *g) noexcept nogil:
+    # Tenants that come often enough for a place each take one another's: one more, if nobody else has to give it.
+    if g.total < g.max and g.opening == 0 and not g.down and e.now_us > g.crowded_us + CROWDED_PAUSE_US:
+        g.crowded_us = e.now_us
+        up_crowded(e, g)
+
+
 cdef void demand(Relay e, Pool *p) noexcept nogil:
     if p.waiting <= p.opening:
         return
@@ -366,7 +377,7 @@ cdef void serve_waiting(Relay e, Pool *g, Server *s) noexcept nogil:
             client_end(e, c, GONE)
         else:
             if found == NULL:
-                found = share_pick(g, p, c.startup_id, c.settings_id)
+                found = share_pick(g, p, c.startup_id, c.settings_id, e.now_us)
             if found == NULL:
                 # too long for one that suits
                 found = s
