@@ -97,6 +97,9 @@ cdef bint width_allows(Pool *g, Share *s, uint64_t now_us) noexcept nogil:
     cdef int32_t most
     if not is_in_force(w, now_us):
         return True
+    if s.active == 0 and g.wanting <= g.total:
+        # There is one for each: what is held back are others of the same tenant.
+        return True
     forget_old(g, now_us)
     most = w.smaller if w.trying else w.limit
     if s.active == 0:
