@@ -16,6 +16,7 @@ cdef enum:
     FIRST_GUESS_US = 1000
     LONGEST_US = 1000000        # more than this of one turn is not held against a pool
     LOOK = 64                   # members that are looked at for one who is at home
+    OFTEN_NS = 100000000        # who comes less often gains nothing from a server of its own
     GAPS = 4                    # whom a server ran for last is expected back for so many of his usual gaps
 
 
@@ -315,10 +316,10 @@ cdef inline void note_gap(Share *s, uint64_t now_us, int shift) noexcept nogil:
 
 cdef bint is_kept(Pool *g, Server *s, uint64_t now_us) noexcept nogil:
     # Whether an idle server is the place of a tenant that comes so often that it would have a server of its own
-    # were they divided by turns, and is expected back.
+    # were all that there may be divided by turns, and is expected back.
     cdef Pool *p = s.last
     return (p != NULL and s.slot >= 0 and p.last_place == s.slot + 1
-            and p.share.gap_ns <= 2 * g.share.gap_ns * <uint64_t> g.total
+            and p.share.gap_ns <= OFTEN_NS and p.share.gap_ns <= 2 * g.share.gap_ns * <uint64_t> g.max
             and now_us - p.share.begun_us <= GAPS * p.share.gap_ns // 1000)
 
 

@@ -129,7 +129,7 @@ class Dialer:
                 return
 
     def on_crowded(self, pool_id: int, startup_id: int) -> None:
-        """Opens one more for the pool's tenants to have a place each, if there is room that nobody else uses."""
+        """Opens one more for the tenants to have a place each, if there is room that nobody else uses."""
         pool = self._worker.pools.get(pool_id)
         if pool is None or pool.retry_handle is not None or pool.backoff.wait_s() > 0:
             return

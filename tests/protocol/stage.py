@@ -290,6 +290,10 @@ class Hooks:
         while self.stage.opens_servers and (startup_id := self.stage.engine.pool_wanted(pool)) is not None:
             self.stage.open_server(pool, startup_id)
 
+    def on_crowded(self, pool: int, startup_id: int) -> None:
+        if self.stage.opens_servers:
+            self.stage.open_server(pool, startup_id)
+
     def on_server_connected(self, server: int) -> None:
         self.stage.engine.server_login(server)
         if self.stage.server_of(server).logs_in:
