@@ -269,6 +269,8 @@ class Code:
             while queue or visits:
                 visits += self._visits(queue)
                 queue.clear()
+                # behind a reload, who logs in does not wait for all that are read again
+                visits.sort(key=lambda one: not one.known.waiting)
                 before = len(visits)
                 visits = await self._look(cluster, visits)
                 if len(visits) == before:
