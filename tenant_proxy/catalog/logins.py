@@ -50,11 +50,11 @@ class Placed:
 
 
 #: of an array of ranges asyncpg would ask what it is, which takes longer than all the rest of a grant
-_LOGIN: Final = """
-SELECT id, name, kind, claims, expires_at, coalesce(addresses::text[], '{}') AS addresses, max_clients,
-       disabled, version, created_at, updated_at
-  FROM login WHERE name = $1
-"""
+COLUMNS: Final = (
+    "id, name, kind, claims, expires_at, coalesce(addresses::text[], '{}') AS addresses, max_clients,"
+    " disabled, version, created_at, updated_at"
+)
+_LOGIN: Final = f"SELECT {COLUMNS} FROM login WHERE name = $1"
 
 
 def login_of(row: Any) -> Login:

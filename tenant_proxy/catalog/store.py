@@ -61,7 +61,7 @@ async def _prepare(connection: Connection) -> None:
         )
 
 
-async def _left(connection: object) -> None:
+async def left(connection: object) -> None:
     """Nothing is put right on a connection that goes back: none of us sets, listens, or locks past a
     transaction, and one left open the pool has rolled back by now.  It would take as many round trips as
     there are statements.
@@ -84,7 +84,7 @@ class Store:
                 max_size=connections,
                 timeout=CONNECT_TIMEOUT_S,
                 init=_prepare,
-                reset=_left,
+                reset=left,
                 server_settings={
                     "search_path": migrate.SCHEMA,
                     "application_name": "tenant-proxy catalog",
@@ -238,10 +238,8 @@ class _Rehearsed(Store):
         yield self._connection
 
 
-async def find_tenant(connection: Connection, name: str, *, lock: bool = False) -> Tenant:
-    row = await connection.fetchrow(
-        "SELECT * FROM tenant WHERE name = $1 AND state <> 'erased'" + (" FOR UPDATE" if lock else ""), name
-    )
+async def find_tenant(connection: Connection, name: str) -> Tenant:
+    row = await connection.fetchrow("SELECT * FROM tenant WHERE name = $1 AND state <> 'erased'", name)
     return Tenant.of(row) if row is not None else not_found("tenant", name)
 
 
@@ -257,6 +255,16 @@ class Change:
         self.connection = connection
         self.actor = actor
         self.job = job
+        #: tenants' rows as they are in this transaction, which has locked them
+        self._locked: dict[int, asyncpg.Record] = {}
+        self._began: datetime | None = None
+
+    async def now(self) -> datetime:
+        """When the transaction began, by the catalog's clock."""
+        if self._began is None:
+            self._began = await self.connection.fetchval("SELECT now()")
+        assert self._began is not None
+        return self._began
 
     async def audit(
         self,
@@ -267,9 +275,19 @@ class Change:
         after: Mapping[str, Any] | None = None,
     ) -> None:
         """`action` as in tenant.suspend.  The log is locked from here to the end of the transaction."""
-        await self.connection.execute(
-            """INSERT INTO audit (actor, action, kind, name, before, after, job)
-               VALUES ($1, $2, $3, $4, $5, $6, $7)""",
+        values = self.said(action, kind, name, before, after)
+        await self.connection.execute(_AUDIT.format(_places(len(values), 1)), *values)
+
+    def said(
+        self,
+        action: str,
+        kind: str,
+        name: str,
+        before: Mapping[str, Any] | None,
+        after: Mapping[str, Any] | None,
+    ) -> tuple[Any, ...]:
+        """An entry of the log, to be written with what it tells of (`changed`)."""
+        return (
             self.actor,
             action,
             kind,
@@ -283,21 +301,31 @@ class Change:
 
     async def tenant(self, name: str, version: int | None = None) -> Tenant:
         """Locked until the end; Failure (stale) if it is not of the version that was read before."""
-        found = await find_tenant(self.connection, name, lock=True)
-        check_version("tenant", name, found.version, version)
-        return found
+        row = await self.connection.fetchrow(
+            "SELECT *, now() AS began FROM tenant WHERE name = $1 AND state <> 'erased' FOR UPDATE", name
+        )
+        if row is None:
+            not_found("tenant", name)
+        given = dict(row)
+        self._locked[row["id"]], self._began = row, given.pop("began")
+        check_version("tenant", name, row["version"], version)
+        return Tenant.of(given)
 
     async def insert_tenant(self, action: str = "tenant.create", **columns: Any) -> Tenant:
-        tenant = Tenant.of(await self.insert("tenant", columns))
-        await self.audit(action, "tenant", tenant.name, None, plain(tenant.to_json(), columns))
-        return tenant
+        said = self.said(action, "tenant", columns["name"], None, plain(columns, columns))
+        return Tenant.of(await self.insert("tenant", columns, said=said))
 
     async def update_tenant(self, tenant: Tenant, action: str, **columns: Any) -> Tenant:
         """Nothing at all happens, and nothing is logged, where nothing would change."""
         state = columns.get("state")
         if state is not None and state != tenant.state:
             states.check(tenant.name, tenant.state, State(state), tenant.failed_from)
-        return Tenant.of(await self.update("tenant", tenant.id, action, tenant.name, columns))
+        before = self._locked.get(tenant.id)
+        row = await self.update("tenant", tenant.id, action, tenant.name, columns, before)
+        if row is before:
+            return tenant
+        self._locked[tenant.id] = row
+        return Tenant.of(row)
 
     # --- plans
 
@@ -327,32 +355,59 @@ class Change:
 
     # --- any table with an id
 
-    async def insert(self, table: str, columns: Mapping[str, Any], returning: str = "*") -> asyncpg.Record:
+    async def insert(
+        self,
+        table: str,
+        columns: Mapping[str, Any],
+        returning: str = "*",
+        said: tuple[Any, ...] | None = None,
+    ) -> asyncpg.Record:
         """`table`, the columns' names and what is returned are ours, never somebody's words."""
         names = ", ".join(columns)
         values = ", ".join(_place(name, number) for number, name in enumerate(columns, start=1))
-        row = await self.connection.fetchrow(
-            f"INSERT INTO {table} ({names}) VALUES ({values}) RETURNING {returning}", *columns.values()
-        )
+        change = f"INSERT INTO {table} ({names}) VALUES ({values}) RETURNING {returning}"
+        row = await self.changed(change, [*columns.values()], said)
         assert row is not None
         return row
 
     async def update(
-        self, table: str, number: int, action: str, name: str, columns: Mapping[str, Any]
+        self,
+        table: str,
+        number: int,
+        action: str,
+        name: str,
+        columns: Mapping[str, Any],
+        before: asyncpg.Record | None = None,
     ) -> asyncpg.Record:
-        """Sets what differs, and logs that."""
-        before = await self.connection.fetchrow(f"SELECT * FROM {table} WHERE id = $1 FOR UPDATE", number)
+        """Sets what differs, and logs that.  `before` is the row, where it is locked already."""
+        if before is None:
+            before = await self.connection.fetchrow(f"SELECT * FROM {table} WHERE id = $1 FOR UPDATE", number)
         assert before is not None
         changed = {key: value for key, value in columns.items() if before[key] != value}
         if not changed:
             return before
         sets = ", ".join(f"{key} = {_place(key, index)}" for index, key in enumerate(changed, start=2))
-        row = await self.connection.fetchrow(
-            f"UPDATE {table} SET {sets} WHERE id = $1 RETURNING *", number, *changed.values()
-        )
+        said = self.said(action, table, name, plain(before, changed), plain(changed, changed))
+        change = f"UPDATE {table} SET {sets} WHERE id = $1 RETURNING *"
+        row = await self.changed(change, [number, *changed.values()], said)
         assert row is not None
-        await self.audit(action, table, name, plain(before, changed), plain(row, changed))
         return row
+
+    async def changed(
+        self, change: str, values: list[Any], said: tuple[Any, ...] | None
+    ) -> asyncpg.Record | None:
+        """A statement that returns something, with its entry in the log: as one."""
+        if said is not None:
+            entry = _AUDIT.format(_places(len(said), len(values) + 1))
+            change = f"WITH changed AS ({change}), said AS ({entry}) SELECT * FROM changed"
+        return await self.connection.fetchrow(change, *values, *said or ())
+
+
+_AUDIT: Final = "INSERT INTO audit (actor, action, kind, name, before, after, job) VALUES ({})"
+
+
+def _places(count: int, first: int) -> str:
+    return ", ".join(f"${number}" for number in range(first, first + count))
 
 
 #: columns whose types are the catalog's own: given as what they are made of, or asyncpg asks for the types

@@ -15,7 +15,7 @@ from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import CustomRole, Login, LoginKind, Tenant
 from tenant_proxy.catalog.states import PROVISIONED, conflict
-from tenant_proxy.catalog.store import Change, find_tenant, plain
+from tenant_proxy.catalog.store import Change, plain
 from tenant_proxy.config.opaque import opaque_name
 from tenant_proxy.lifecycle import rights
 from tenant_proxy.lifecycle.facts import read_facts, read_login_facts
@@ -45,28 +45,32 @@ def mark(login: Login) -> str:
 async def settle(context: Context, login: Login, cluster: str) -> None:
     """Makes the login on the cluster what the catalog says it is."""
     users = server_users(context.config, login.name)
+    key = (_LOCK, login.id % 2**31)
+    lost: list[str] = []
     async with context.admin(cluster) as connection:
-        key = (_LOCK, login.id % 2**31)
-        await connection.fetchval("SELECT pg_catalog.pg_advisory_lock($1, $2)", *key)
         try:
-            # read under the lock: whoever holds it has seen what was decided before
-            wanted = await _wanted(context, login, cluster)
-            facts = await read_login_facts(connection, {*users, *wanted.verifiers})
-            _check_nobodys(cluster, wanted, facts)
-            lost = [user for user in facts.users if rights.lost(user, wanted, facts)]
-            gone = [user for user in lost if user not in wanted.verifiers]
-            await _execute(connection, rights.settle_login(wanted, lost, facts))
+            async with connection.transaction():
+                await connection.fetchval("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *key)
+                # read under the lock: whoever holds it has seen what was decided before
+                wanted = await _wanted(context, login, cluster)
+                facts = await read_login_facts(connection, {*users, *wanted.verifiers})
+                _check_nobodys(cluster, wanted, facts)
+                lost = [user for user in facts.users if rights.lost(user, wanted, facts)]
+                if lost:  # it is held on to behind the transaction
+                    await connection.fetchval("SELECT pg_catalog.pg_advisory_lock($1, $2)", *key)
+                await _execute(connection, rights.settle_login(wanted, lost, facts))
             if lost:  # once nobody can come back as what it was
                 await connection.execute(rights.end_backends(lost))
-            await _execute(connection, rights.drop_logins(gone))
+                gone = [user for user in lost if user not in wanted.verifiers]
+                await _execute(connection, rights.drop_logins(gone))
         finally:
-            await connection.fetchval("SELECT pg_catalog.pg_advisory_unlock($1, $2)", *key)
+            if lost:
+                await connection.fetchval("SELECT pg_catalog.pg_advisory_unlock($1, $2)", *key)
 
 
 async def _execute(connection: Connection, statements: Sequence[str]) -> None:
-    if statements:
-        async with connection.transaction():
-            await connection.execute(script(statements))
+    if statements:  # they are one message, and so one transaction
+        await connection.execute(script(statements))
 
 
 async def _wanted(context: Context, login: Login, cluster: str) -> rights.ServerLogin:
@@ -134,7 +138,7 @@ def _time(text: str | None) -> datetime | None:
 
 async def _begin_grant(run: Run, change: Change) -> None:
     params = run.params
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     if tenant.state not in PROVISIONED:
         raise conflict(tenant.name, tenant.state, "logins are granted a tenant that is provisioned")
     login = await logins.find_login(change.connection, params["login"], lock=True)
@@ -147,16 +151,15 @@ async def _begin_grant(run: Run, change: Change) -> None:
         if params.get("service"):
             # its tokens are told by the claim that names the login
             columns |= {"kind": LoginKind.SERVICE.value, "claims": {}}
-        await change.insert("login", columns, returning="id")
-        login = await logins.need_login(change.connection, params["login"])
+        login = Login.of(await change.insert("login", columns, returning=logins.COLUMNS))
         user = server_users(run.context.config, login.name)[0]
+        columns["addresses"] = params["addresses"]
+        after = {**plain(columns, columns), "secret": "set"}
         await change.insert(
             "login_secret",
             {"login": login.id, "slot": 0, "verifier": run.transient["verifier"], "server_user": user},
+            said=change.said("login.create", "login", login.name, None, after),
         )
-        columns["addresses"] = params["addresses"]
-        said = plain(columns, columns)
-        await change.audit("login.create", "login", login.name, None, {**said, "secret": "set"})
         run.data["new_login"] = True
     await _put_access(run, change, tenant, login)
 
@@ -169,9 +172,12 @@ async def _put_access(run: Run, change: Change, tenant: Tenant, login: Login) ->
         "custom_role": None if custom is None else custom.id,
         "expires_at": _time(params["expires_at"]),
     }
-    before = await logins.find_access(change.connection, login.id, tenant.id)
+    is_new = "new_login" in run.data
+    before = None if is_new else await logins.find_access(change.connection, login.id, tenant.id)
     if before is None:
-        first = not await change.connection.fetchval("SELECT true FROM access WHERE login = $1", login.id)
+        first = is_new or not await change.connection.fetchval(
+            "SELECT true FROM access WHERE login = $1", login.id
+        )
         await change.insert(
             "access",
             {"login": login.id, "tenant": tenant.id, "pending": True, "is_default": first, **wanted},
@@ -200,14 +206,15 @@ async def _custom_role(change: Change, tenant: Tenant, name: str) -> CustomRole:
 
 
 async def _granted(run: Run, change: Change) -> None:
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     login = await logins.need_login(change.connection, run.params["login"], lock=True)
-    await change.connection.execute(
-        "UPDATE access SET pending = false WHERE login = $1 AND tenant = $2 AND pending", login.id, tenant.id
-    )
     shown = {key: run.params[key] for key in ("level", "role", "expires_at") if run.params[key]}
     before = run.data.get("before")
-    await change.audit("access.grant", "access", f"{login.name} on {tenant.name}", before, shown)
+    await change.changed(
+        "UPDATE access SET pending = false WHERE login = $1 AND tenant = $2 AND pending RETURNING true",
+        [login.id, tenant.id],
+        change.said("access.grant", "access", f"{login.name} on {tenant.name}", before, shown),
+    )
 
 
 async def _ungrant(run: Run) -> None:
@@ -256,7 +263,7 @@ KIND_GRANT: Final = Kind("grant", _grant_steps, begin=_begin_grant, end=_granted
 
 async def _begin_revoke(run: Run, change: Change) -> None:
     """Proxies let it in no more from here."""
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     login = await logins.need_login(change.connection, run.params["login"], lock=True)
     row = await logins.find_access(change.connection, login.id, tenant.id)
     if row is None:
@@ -359,7 +366,7 @@ KIND_RETIRE: Final = Kind("retire", _retire_steps, begin=_begin_retire, undoes=F
 
 
 async def _begin_role(run: Run, change: Change) -> None:
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     if tenant.state not in PROVISIONED:
         raise conflict(tenant.name, tenant.state)
     name, grants = run.params["role"], run.params["grants"]
@@ -436,7 +443,7 @@ async def _drop_role(run: Run) -> None:
 
 async def _begin_unrole(run: Run, change: Change) -> None:
     """Refused by the catalog while a login has it."""
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     await change.connection.execute(
         "DELETE FROM custom_role WHERE tenant = $1 AND name = $2", tenant.id, run.params["role"]
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import asyncpg
 
 from tenant_proxy.catalog.failures import Failure
-from tenant_proxy.catalog.store import Store
+from tenant_proxy.catalog.store import Store, left
 from tenant_proxy.config.schema import Cluster, Config
 from tenant_proxy.net.tls import asyncpg_ssl
 
@@ -170,7 +170,7 @@ class Context:
                 timeout=CONNECT_TIMEOUT_S,
                 min_size=0,
                 max_size=ADMIN_CONNECTIONS,
-                statement_cache_size=0,
+                reset=left,
                 server_settings={
                     "search_path": "",
                     "application_name": "tenant-proxy lifecycle",

@@ -20,7 +20,7 @@ from tenant_proxy.catalog import effective, logins
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Tenant
 from tenant_proxy.catalog.states import State, conflict
-from tenant_proxy.catalog.store import Change, find_tenant
+from tenant_proxy.catalog.store import Change
 from tenant_proxy.lifecycle import access, certificate, erasing, inventory, ledger, rights, services
 from tenant_proxy.lifecycle.estates import database_of, estate_of, failing, reporting
 from tenant_proxy.lifecycle.export import read_tables
@@ -114,7 +114,7 @@ async def _take_access(change: Change, tenant: Tenant) -> None:
 async def _drop_logins(run: Run) -> None:
     """Logins of nobody else go; those of others lose what is this tenant's."""
     async with run.context.store.change(run.context.actor, run.job.id) as change:
-        tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+        tenant = await change.tenant(run.job.tenant_name)
         await _take_access(change, tenant)
     for name in run.data["logins"]:
         async with run.context.store.read() as connection:
@@ -175,10 +175,10 @@ def _now() -> str:
 
 
 async def _begin(run: Run, change: Change) -> None:
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     if tenant.state is not State.DELETING and tenant.failed_from is not State.DELETING:
         raise conflict(tenant.name, tenant.state, "only a deleted tenant is erased")
-    now = await change.connection.fetchval("SELECT now()")
+    now = await change.now()
     if tenant.erase_after is not None and tenant.erase_after > now and not run.params.get("at_once"):
         raise Failure(
             "conflict",
@@ -197,7 +197,7 @@ async def _begin(run: Run, change: Change) -> None:
 
 async def _end(run: Run, change: Change) -> None:
     """The record is in the log, too, whose chain covers it."""
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     for name in run.data["logins"]:
         await access.drop_unused(change, name)
     await change.connection.execute("DELETE FROM custom_role WHERE tenant = $1", tenant.id)
@@ -213,7 +213,7 @@ async def _end(run: Run, change: Change) -> None:
     record = _record(run, tenant)
     key = run.context.config.lifecycle.signing_key
     signed = certificate.signed(record, None if key is None else certificate.read_private_key(key.reveal()))
-    now = await change.connection.fetchval("SELECT now()")
+    now = await change.now()
     await change.update_tenant(
         tenant,
         "tenant.erase",

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from tenant_proxy.auth.scram import build_verifier, parse_verifier
 from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.failures import Failure
-from tenant_proxy.catalog.records import Access, CustomRole, Level, Login, LoginKind
+from tenant_proxy.catalog.records import Access, CustomRole, Level, Login, LoginKind, Tenant
 from tenant_proxy.catalog.states import PROVISIONED, conflict
 from tenant_proxy.config.opaque import server_password
 from tenant_proxy.lifecycle import jobs
@@ -43,7 +43,10 @@ class AccessVerbs(TenantVerbs):
     async def access_grant(self, tenant: str, new: NewAccess, *, wait_s: float = WAIT_S) -> Granted:
         """A login that does not exist is made, with a password; one that has the right already keeps it."""
         self._check_login(new)
-        found = await self.context.store.tenant(tenant)
+        return await self._grant(await self.context.store.tenant(tenant), new, wait_s)
+
+    async def _grant(self, found: Tenant, new: NewAccess, wait_s: float) -> Granted:
+        tenant = found.name
         if found.state not in PROVISIONED:
             raise conflict(tenant, found.state, "logins are granted a tenant that is provisioned")
         async with self.context.store.read() as connection:
@@ -77,7 +80,8 @@ class AccessVerbs(TenantVerbs):
         }
         job = await jobs.start(self.context, "grant", found, params, transient=transient, wait_s=wait_s)
         await jobs.run(self.context, job)
-        (access,) = await self.access_list(tenant=tenant, login=new.login)
+        async with self.context.store.read() as connection:
+            (access,) = await logins.accesses(connection, tenant=tenant, login=new.login)
         return Granted(
             access=access, password=password, dsn=self.dsn(new.login, tenant, password), job=job.id
         )
@@ -194,8 +198,8 @@ class AccessVerbs(TenantVerbs):
         self._check_login(access)
         tenant = await self.tenant_create(new)
         if tenant.state not in PROVISIONED:
-            await self.tenant_provision(new.name)
-        granted = await self.access_grant(new.name, access)
+            tenant = await self._provision(tenant, WAIT_S)
+        granted = await self._grant(tenant, access, WAIT_S)
         return Onboarded(tenant=await self.tenant_activate(new.name), granted=granted)
 
     # --- helpers

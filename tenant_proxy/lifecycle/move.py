@@ -19,7 +19,7 @@ from tenant_proxy.catalog import effective, logins
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Tenant
 from tenant_proxy.catalog.states import State, conflict
-from tenant_proxy.catalog.store import Change, find_tenant
+from tenant_proxy.catalog.store import Change
 from tenant_proxy.lifecycle import access, erasing, ledger, placement, restore, rights
 from tenant_proxy.lifecycle.archive import Manifest
 from tenant_proxy.lifecycle.estates import database_of, estate_of, failing, reporting
@@ -58,7 +58,7 @@ async def _steps(run: Run) -> Sequence[Step]:
 
 
 async def _begin(run: Run, change: Change) -> None:
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     if tenant.state not in _MOVABLE:
         raise conflict(tenant.name, tenant.state, "it can't be moved now")
     cluster = run.context.cluster(run.params["cluster"])
@@ -78,7 +78,7 @@ async def _begin(run: Run, change: Change) -> None:
 
 async def _suspend(tenant: Tenant, change: Change) -> None:
     if tenant.state is State.ACTIVE:
-        now = await change.connection.fetchval("SELECT now()")
+        now = await change.now()
         await change.update_tenant(
             tenant, "tenant.suspend", state="suspended", suspended_at=now, reason=MOVING
         )
@@ -277,7 +277,7 @@ async def _close(connection: Connection, schema: str, kept: str, manifest: Manif
 
 
 async def _switch(run: Run, change: Change) -> None:
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     await change.update_tenant(tenant, "tenant.move", cluster=run.params["cluster"])
 
 
@@ -312,7 +312,7 @@ async def _stopped(run: Run, change: Change) -> None:
 
 async def _as_before(run: Run, change: Change) -> None:
     """Active again, where it was."""
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     if run.data.get("was") == State.ACTIVE.value and tenant.state is State.SUSPENDED:
         await change.update_tenant(
             tenant, "tenant.resume", state="active", suspended_at=None, reason=run.data["reason"]

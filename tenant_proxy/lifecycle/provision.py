@@ -14,7 +14,7 @@ from typing import Any, Final
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Spec, Tenant
 from tenant_proxy.catalog.states import State
-from tenant_proxy.catalog.store import Change, find_tenant
+from tenant_proxy.catalog.store import Change
 from tenant_proxy.lifecycle import rights, services
 from tenant_proxy.lifecycle.facts import database_exists, read_facts
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
@@ -170,7 +170,7 @@ async def _unserve(name: str, run: Run) -> None:
 
 
 async def _current(run: Run, change: Change) -> Tenant:
-    return await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    return await change.tenant(run.job.tenant_name)
 
 
 async def begun(run: Run, change: Change) -> None:
@@ -187,7 +187,7 @@ async def ended(run: Run, change: Change) -> None:
     if run.params.get("repair"):
         await change.audit("tenant.repair", "tenant", tenant.name)
         return
-    now = await change.connection.fetchval("SELECT now()")
+    now = await change.now()
     await change.update_tenant(tenant, "tenant.ready", state=State.READY.value, provisioned_at=now)
 
 

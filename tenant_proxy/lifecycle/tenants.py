@@ -180,7 +180,10 @@ class TenantVerbs:
 
     async def tenant_provision(self, name: str, *, wait_s: float = WAIT_S) -> Tenant:
         """Makes its objects; where they are made already its rights are laid anew."""
-        tenant = await self.context.store.tenant(name)
+        return await self._provision(await self.context.store.tenant(name), wait_s)
+
+    async def _provision(self, tenant: Tenant, wait_s: float) -> Tenant:
+        name = tenant.name
         if tenant.state is State.PROVISIONING:  # whoever does it is waited for, or replaced
             await self._finish(tenant, wait_s)
             tenant = await self.context.store.tenant(name)
@@ -202,7 +205,7 @@ class TenantVerbs:
                 return tenant
             if tenant.state is not State.READY:
                 raise conflict(name, tenant.state, "a tenant that is ready is activated")
-            now = await change.connection.fetchval("SELECT now()")
+            now = await change.now()
             return await change.update_tenant(tenant, "tenant.activate", state="active", activated_at=now)
 
     async def tenant_suspend(self, name: str, reason: str = "") -> Tenant:
@@ -213,7 +216,7 @@ class TenantVerbs:
                 return await change.update_tenant(tenant, "tenant.suspend", reason=reason or tenant.reason)
             if tenant.state is not State.ACTIVE:
                 raise conflict(name, tenant.state, "an active tenant is suspended")
-            now = await change.connection.fetchval("SELECT now()")
+            now = await change.now()
             return await change.update_tenant(
                 tenant, "tenant.suspend", state="suspended", suspended_at=now, reason=reason
             )
@@ -259,7 +262,7 @@ class TenantVerbs:
                 raise Failure(
                     "conflict", f'tenant "{name}" was never provisioned', hint="delete and create it"
                 )
-            now = await change.connection.fetchval("SELECT now()")
+            now = await change.now()
             return await change.update_tenant(
                 tenant,
                 "tenant.restore",

@@ -14,7 +14,7 @@ from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import CustomRole, Tenant
 from tenant_proxy.catalog.states import PROVISIONED, conflict
-from tenant_proxy.catalog.store import Change, find_tenant
+from tenant_proxy.catalog.store import Change
 from tenant_proxy.lifecycle import export, provision, restore, rights
 from tenant_proxy.lifecycle.archive import Manifest
 from tenant_proxy.lifecycle.estates import (
@@ -37,7 +37,7 @@ async def _export_steps(run: Run) -> Sequence[Step]:
 
 
 async def _begin_export(run: Run, change: Change) -> None:
-    tenant = await find_tenant(change.connection, run.job.tenant_name, lock=True)
+    tenant = await change.tenant(run.job.tenant_name)
     if tenant.state not in PROVISIONED and tenant.provisioned_at is None:
         raise conflict(tenant.name, tenant.state, "it has nothing to export")
 
