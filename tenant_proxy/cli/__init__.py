@@ -10,8 +10,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from copy import copy
+from enum import EnumType
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -19,6 +21,7 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from tenant_proxy.cli import remote
+from tenant_proxy.system import without_plugins
 
 __all__ = ["app", "main"]
 
@@ -101,8 +104,8 @@ def _named(group: typer.Typer, command: str) -> list[Any]:
 
 
 def _quick(group: Any) -> Any:
-    """Typer makes a validator by pydantic for each option, whether it is given or not: all those of
-    `tenant onboard` take as long as onboarding the tenant.
+    """Typer makes a validator by pydantic for each option, whether it is given or not, and of words too: all
+    those of `tenant onboard` take as long as onboarding the tenant.
     """
     for command in group.commands.values():
         for parameter in command.params:
@@ -113,9 +116,25 @@ def _quick(group: Any) -> Any:
 
 def _processed(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
     is_given = value is not None or parameter.required or parameter.callback is not None
-    if is_given:
-        return process(context, value)
-    return () if parameter.multiple or parameter.nargs == -1 else None
+    if not is_given:
+        return () if parameter.multiple or parameter.nargs == -1 else None
+    descriptor = parameter.type_descriptor
+    if parameter.callback is None:
+        if _is_one(value, descriptor.annotation):
+            return value
+        if descriptor.annotation is Path and isinstance(value, str) and not _looks(descriptor.parameter_info):
+            return Path(value)
+    return process(context, value)
+
+
+def _is_one(value: Any, wanted: Any) -> bool:
+    """Numbers may have bounds, and are left to it."""
+    return (wanted in (str, bool, Path) or isinstance(wanted, EnumType)) and isinstance(value, wanted)
+
+
+def _looks(option: Any) -> bool:
+    """Whether a path has to be what the option says."""
+    return bool(option.exists or option.resolve_path or option.allow_dash)
 
 
 def _name_of(command: Any) -> str | None:
@@ -158,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return _run(list(arguments))
     gc.set_threshold(_GARBAGE_AT)
+    without_plugins()
     status = _run(None)
     try:
         sys.stdout.flush()

@@ -15,8 +15,8 @@ class NewTenant(Record):
 
     name: Name
     plan: Name | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
-    sni: list[str] = Field(default_factory=list)
+    labels: dict[str, str] = Field(default={})
+    sni: list[str] = Field(default=[])
     cluster: str | None = None
     """Where it is placed; chosen by its label region and by how many tenants there are, if null."""
     database: PgName | None = None
@@ -51,7 +51,7 @@ class NewAccess(Record):
     role: str = ""
     """Name of a custom role; then the level is custom."""
     expires_at: datetime | None = None
-    addresses: list[str] = Field(default_factory=list)
+    addresses: list[str] = Field(default=[])
     """Where the login may come from; only for a login that is new."""
     max_clients: Count = 0
     password: Annotated[str | None, Field(repr=False)] = None
@@ -115,7 +115,7 @@ class NewWebhook(Record):
     name: Name
     url: Annotated[str, Field(min_length=1, max_length=2000)]
     """https://HOST[:PORT]/PATH"""
-    events: list[Annotated[str, Field(pattern=r"^[a-z_]+\.([a-z_]+|\*)$")]] = Field(default_factory=list)
+    events: list[Annotated[str, Field(pattern=r"^[a-z_]+\.([a-z_]+|\*)$")]] = Field(default=[])
     """Actions of the log of changes, such as tenant.suspend, or tenant.*; all if there are none."""
 
 

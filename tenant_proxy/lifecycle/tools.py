@@ -96,7 +96,7 @@ class Database:
 
     def environment(self) -> dict[str, str]:
         """For libpq; passwords are in no argument that others could list."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        kept = {name: value for name, value in as_given(os.environ).items() if not name.startswith("PG")}
         said = {
             "PGHOST": self.host,
             "PGPORT": str(self.port),
