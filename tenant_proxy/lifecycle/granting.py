@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import secrets as random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -196,13 +197,21 @@ class AccessVerbs(TenantVerbs):
     async def tenant_onboard(self, new: NewTenant, access: NewAccess) -> Onboarded:
         """From nothing to a login that works: create, provision, grant, activate.  Repeated, it goes on."""
         self._check_login(access)
-        tenant = await self.tenant_create(new)
+        tenant, _ = await asyncio.gather(self.tenant_create(new), self._call(new.cluster))
         if tenant.state not in PROVISIONED:
             tenant = await self._provision(tenant, WAIT_S)
         granted = await self._grant(tenant, access, WAIT_S)
         return Onboarded(tenant=await self.tenant_activate(new.name), granted=granted)
 
     # --- helpers
+
+    async def _call(self, cluster: str | None) -> None:
+        """Connects to the cluster ahead of need, where it can be but one.  What is wrong is told later."""
+        names = [one.name for one in self.context.config.clusters] if cluster is None else [cluster]
+        if len(names) == 1:
+            with suppress(Failure):
+                async with self.context.admin(names[0]):
+                    pass
 
     async def _verifier(self, password: str, like: str | None = None) -> str:
         if "\0" in password:

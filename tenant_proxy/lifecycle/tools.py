@@ -24,6 +24,7 @@ import asyncpg
 
 from tenant_proxy.config.schema import Cluster, ServerTls
 from tenant_proxy.net.tls import asyncpg_ssl
+from tenant_proxy.system import as_given
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
