@@ -116,6 +116,22 @@ def process_cpu_s(pid: int) -> float:
         return stat.cpu_s if stat is not None else 0.0
 
 
+def cpu_by_process(root: int) -> dict[int, float]:
+    """CPU seconds of `root` and of each process below it."""
+    return {pid: process_cpu_s(pid) for pid in tree(root)}
+
+
+def busiest(before: dict[int, float], after: dict[int, float]) -> int:
+    """The process that used most CPU between two readings (`cpu_by_process`)."""
+    return max(after, key=lambda pid: after[pid] - before.get(pid, 0.0))
+
+
+def run_delay_us(pid: int) -> float:
+    """How long the main thread of a process has been ready to run and was not let, in all (schedstat)."""
+    with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
+        return int(file.read().split()[1]) / 1000
+
+
 def tree_cpu(root: int) -> TreeCpu:
     """CPU of `root` and all below it, with what ended children of theirs have used."""
     pids = tree(root)

@@ -21,15 +21,6 @@ class ProfileError(Exception):
     """There is no perf, or it may not, or the scenario is not pgbench's."""
 
 
-def busiest(before: dict[int, float], after: dict[int, float]) -> int:
-    """The process that used most CPU between two readings."""
-    return max(after, key=lambda pid: after[pid] - before.get(pid, 0.0))
-
-
-def _readings(root: int) -> dict[int, float]:
-    return {pid: procfs.process_cpu_s(pid) for pid in procfs.tree(root)}
-
-
 def profile(name: str, target_name: str, effort: Effort, top: int, *, callers: bool) -> str:
     """perf's report as text: share of samples, object and symbol, the first `top` lines."""
     scenario = choose([name])[0]
@@ -45,9 +36,9 @@ def profile(name: str, target_name: str, effort: Effort, top: int, *, callers: b
         try:
             root = target.pid
             assert root is not None
-            before = _readings(root)
+            before = procfs.cpu_by_process(root)
             scenario.warm_up(target, effort)
-            pid = busiest(before, _readings(root))
+            pid = procfs.busiest(before, procfs.cpu_by_process(root))
             with tempfile.TemporaryDirectory(prefix="loadtests-perf-") as folder:
                 data = Path(folder) / "perf.data"
                 recorder = _record(pid, data, callers=callers)

@@ -11,7 +11,7 @@ from loadtests.__main__ import chosen_targets, parse
 from loadtests.bench import Plan, Runner
 from loadtests.pgbench import Transaction
 from loadtests.postgres import Login
-from loadtests.profile import busiest
+from loadtests.procfs import busiest
 from loadtests.results import Sample
 from loadtests.scenarios import GROUPS, SCENARIOS, UnknownScenario, choose
 from loadtests.targets import PgBouncer, parse_version, pgbouncer_ini, proxy_config
