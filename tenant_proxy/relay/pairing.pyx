@@ -262,7 +262,8 @@ cdef bint wants_more(Pool *g) noexcept nogil:
 
 cdef void want_room(Relay e, Pool *g) noexcept nogil:
     # Tenants that come often enough for a place each take one another's: one more, if nobody else has to give it.
-    if g.total < g.max and g.opening == 0 and not g.down and e.now_us > g.crowded_us + CROWDED_PAUSE_US:
+    if (g.total < g.max and g.opening == 0 and not g.down and not g.retired
+            and e.now_us > g.crowded_us + CROWDED_PAUSE_US):
         g.crowded_us = e.now_us
         up_crowded(e, g)
 
