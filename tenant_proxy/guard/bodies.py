@@ -73,15 +73,23 @@ def create_function(w: Walk, body: Body) -> bool:
     w.check_name(name, NOWHERE, write=True)
     if len(name) > 1 and name[-2] == "pg_temp":
         w.pin("temp_table")
-    for item in body.get("parameters", ()):
+    parameters = body.get("parameters", ())
+    for item in parameters:
         w.walk_node(item)
     if "returnType" in body:
         w.walk("TypeName", body["returnType"])
     options = body.get("options", [])
     _clauses(w, options)
-    _body(w, _language(options, "sql"), options, "function")
+    language = _language(options, "sql")
+    outside = w.values
+    if language == "sql":
+        w.values = frozenset(item["FunctionParameter"].get("name", "") for item in parameters)
+    _body(w, language, options, "function")
     if "sql_body" in body:
+        in_code, w.in_code = w.in_code, True
         _sql_body(w, body["sql_body"])
+        w.in_code = in_code
+    w.values = outside
     return True
 
 

@@ -261,16 +261,16 @@ def _is_named(w: Walk, argument: Mapping[str, Any]) -> bool:
 
 
 def attribute(w: Walk, name: str, location: int, *, sure: bool = False) -> None:
-    """x.f, which calls f(x); `sure` if x can't be the name of something in FROM.
+    """x.f, which calls f(x); `sure` if x may be something else than what stands in FROM.
 
-    Of what stands in FROM only a function's result can be no row, and so an argument of these functions.
+    Of what stands there only a function's result can be no row, and so an argument of these functions.
     """
     if name in _OF_ONE and _is_turned(w, name, 1) and (w.scope.hides or w.scope.hide_missing):
         if sure or w.in_code:
             refuse_attribute(w, name, location)
         w.attributes.append((name, location))
     elif w.scope.hides and 1 in shims.CHECKED_FUNCTIONS.get(name, ()):
-        # in code x is a row far more often
+        # in code x is a row far more often, and PL/pgSQL calls no function so on its variables
         if sure:
             refuse_attribute(w, name, location)
         w.attributes.append((name, location))

@@ -185,17 +185,21 @@ def _rule(w: Walk, body: Body) -> bool:
     return True
 
 
-#: its second argument is the name of a text search configuration
-_NAMES_A_CONFIGURATION: Final = "tsvector_update_trigger"
+#: functions of triggers whose arguments name objects -> kind, and which arguments
+_NAMING_TRIGGERS: Final = {
+    "tsvector_update_trigger": ("object", slice(1, 2)),
+    "autoinc": ("relation", slice(1, None, 2)),
+}
 
 
 def _trigger(w: Walk, body: Body) -> bool:
     relation(w, body["relation"], write=True)
     function, arguments = strings(body["funcname"]), strings(body.get("args", ()))
     reference(w, function, NOWHERE, trigger=True)
-    if function[-1] == _NAMES_A_CONFIGURATION and len(arguments) > 1:
-        with w.inside(arguments[1]):
-            judge_name(w, arguments[1], "object", NOWHERE)
+    kind, which = _NAMING_TRIGGERS.get(function[-1], ("", slice(0)))
+    for argument in arguments[which]:
+        with w.inside(argument):
+            judge_name(w, argument, kind, NOWHERE)
     if "constrrel" in body:
         relation(w, body["constrrel"])
     w.walk_later(body.get("whenClause"))

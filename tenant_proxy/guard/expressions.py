@@ -72,12 +72,13 @@ def _column_ref(w: Walk, body: Body) -> bool:
         if schema in catalogs.SCHEMAS:
             catalogs.column(w, parts, location)
     name = parts[-1]
+    is_value = len(parts) > 1 and parts[-2] in w.values
     if name in EXTENSION_ATTRIBUTES or name in w.scope.denied_attributes:
-        _attribute(w, name, location)
+        _attribute(w, name, location, sure=is_value)
     elif name in ATTRIBUTES:
         # t.f calls f(t) where t has no column f
         call(w, [name], [{"ColumnRef": {"fields": fields[:-1], "location": location}}], location)
-        catalogs.attribute(w, name, location)
+        catalogs.attribute(w, name, location, sure=is_value)
     return True
 
 
@@ -85,14 +86,14 @@ def _column_ref(w: Walk, body: Body) -> bool:
 _COMMON: Final = frozenset({"set_user", "reset_user"})
 
 
-def _attribute(w: Walk, name: str, location: int) -> None:
+def _attribute(w: Walk, name: str, location: int, *, sure: bool) -> None:
     """x.f of a function that is refused, if f is no column.
 
     Those of extensions and PostgreSQL's take no rows, so x must be a function's result in FROM, or a
     parameter of a function in SQL.
     """
     is_known = name in EXTENSION_ATTRIBUTES or name in FUNCTIONS
-    if not is_known or (w.in_code and name not in _COMMON):
+    if sure or not is_known or (w.in_code and name not in _COMMON):
         catalogs.refuse_attribute(w, name, location)
     w.attributes.append((name, location))
 

@@ -99,6 +99,7 @@ class Walk:
         "taken_as_text",
         "text",
         "unnamed",
+        "values",
     )
 
     #: node -> its fields and rule; filled by judge.py
@@ -128,6 +129,8 @@ class Walk:
         self.filtered: dict[int, Mapping[str, Any]] = {}
         #: column references may be variables here
         self.in_code = False
+        #: names that may stand for a value of any type here, where others before a dot are rows
+        self.values: frozenset[str] = frozenset()
         #: see `apart`
         self.is_apart = False
         #: in SQL that will be read once more when it runs

@@ -36,7 +36,7 @@ from tenant_proxy.relay.sequences cimport own_values, prefer_own
 from tenant_proxy.relay.stale cimport is_first
 from tenant_proxy.relay.statements cimport (
     NAME_BYTES, client_add, client_drop_unnamed, client_find, client_replace, client_take, client_take_unnamed,
-    hash_bytes, server_forget,
+    hash_bytes, may_name, server_forget,
     server_forget_all, server_knows, server_learn, server_name, stmt_intern, stmt_new, stmt_unref,
 )
 from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
@@ -320,7 +320,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         t = cs.stmt if cs != NULL else c.unnamed
     if c.pool.full and t != NULL and not unless_it_grows(e, c, t.effects | EFF_ALLOWED):
         return refuse_extended(e, c, b, total)
-    if t == NULL and not (c.pinned and name_len):
+    if t == NULL and not (c.pinned and may_name(name, name_len)):
         up_missing_statement(e, name, name_len)
         return refuse_extended(e, c, b, total)
     if t != NULL and not may_pin(e, c, t.effects):
@@ -564,14 +564,14 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
             cs = client_take_unnamed(c)
         elif not name_len:
             client_drop_unnamed(c)
-        elif c.pinned:
+        elif c.pinned and may_name(p + 6, name_len):
             return on_whole(e, c, b, p, n, total, request)
         s.batch_open = 1
         # the ring has it until it is sure that the server would not have skipped this
         ring_push(&s.ring, R_CLOSE, ACT_FAKE, cs, 0)
         return total
     if t == NULL:
-        if c.pinned and name_len:
+        if c.pinned and may_name(p + 6, name_len):
             return on_whole(e, c, b, p, n, total, request)
         up_missing_statement(e, p + 6, name_len)
         return refuse_extended(e, c, b, total)

@@ -20,6 +20,7 @@ from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_
 
 cdef enum:
     NOTED_LIMIT = 1000              # statements of a client in session mode whose texts are kept
+    NAME_LIMIT = 63                 # bytes of a statement's name that the server looks at
     CHANNEL_AT = 9                  # of a NotificationResponse: type, length, process id
 
 cdef extern from *:
@@ -70,6 +71,11 @@ cdef void write_query(Relay e, Burst *b, Rewrite *r) noexcept nogil:
     burst_write(e, b, r.result, r.result_size + 1)
 
 
+cdef inline uint64_t hash_name(Relay e, const char *name, size_t n) noexcept nogil:
+    # names that are longer go to the server as they are, for which they are the same if they begin the same
+    return hash_bytes(e.seed, name, n if n < NAME_LIMIT else NAME_LIMIT)
+
+
 cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite *r, bint replaces) noexcept nogil:
     # Of a Parse, or with NULL of a Close.  `replaces`: the server is sure to take it, and has no other by this name
     # then.  Otherwise a statement whose values are judged stays known, as the server may still have it.
@@ -79,7 +85,7 @@ cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite 
     cdef Rewrite *known
     if r == NULL and c.rewrites.count == 0:
         return 0
-    hash = hash_bytes(e.seed, name, n)
+    hash = hash_name(e, name, n)
     slot = map_find(&c.rewrites, hash, NULL)
     while slot != NULL:
         known = <Rewrite *> slot.value
@@ -108,7 +114,7 @@ cdef Rewrite *noted_statement(Relay e, Client *c, const char *name, size_t n) no
     cdef PtrSlot *slot
     if c.rewrites.count == 0:
         return NULL
-    slot = map_find(&c.rewrites, hash_bytes(e.seed, name, n), NULL)
+    slot = map_find(&c.rewrites, hash_name(e, name, n), NULL)
     return <Rewrite *> slot.value if slot != NULL else NULL
 
 
@@ -116,7 +122,7 @@ cdef int judge_noted(
     Relay e, Client *c, const char *name, size_t n, const char *values, size_t size
 ) noexcept nogil:
     # Results as up_bind's: by every statement that the server may have under this name.
-    cdef uint64_t hash = hash_bytes(e.seed, name, n)
+    cdef uint64_t hash = hash_name(e, name, n)
     cdef PtrSlot *slot = map_find(&c.rewrites, hash, NULL)
     cdef Rewrite *known
     cdef int result = BIND_AS_IS

@@ -13,6 +13,7 @@ cdef enum:
 
 cdef uint64_t hash_bytes(uint64_t seed, const char *data, size_t n) noexcept nogil
 cdef size_t server_name(Stmt *t, char *out) noexcept nogil
+cdef bint may_name(const char *name, size_t n) noexcept nogil
 
 cdef Stmt *stmt_new(Relay e, Pool *p, const char *body, size_t n, uint32_t effects) noexcept nogil
 cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t effects) noexcept nogil

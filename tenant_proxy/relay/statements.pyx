@@ -59,6 +59,27 @@ cdef size_t server_name(Stmt *t, char *out) noexcept nogil:
     return n
 
 
+cdef bint may_name(const char *name, size_t n) noexcept nogil:
+    # Whether a client may mean a statement by this name that it has made in SQL.  Those of the proxy are no client's
+    # (guard/statements.py refuses their names in SQL): values for them would be judged by nobody.
+    cdef size_t i
+    if n == 0:
+        return False
+    if n < 4 or memcmp(name, b"tp_", 3) != 0:
+        return True
+    if n == 7 and memcmp(name, b"tp_none", 7) == 0 or n == 10 and memcmp(name, b"tp_refused", 10) == 0:
+        return False
+    if n > 7 and memcmp(name, b"tp_turn", 7) == 0:
+        for i in range(7, n):
+            if not 48 <= name[i] <= 57:
+                return True
+        return False
+    for i in range(3, n):
+        if not (48 <= name[i] <= 57 or 97 <= name[i] <= 102):
+            return True
+    return False
+
+
 # --- texts --------------------------------------------------------------------
 
 

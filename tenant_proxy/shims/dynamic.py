@@ -86,6 +86,8 @@ def script() -> str:
         "refused_functions": _list(refused),
         "refused_relations": _list(functions.REFUSED_RELATIONS),
         "functions": _list(names.FUNCTIONS),
+        # PostgreSQL's grants decide on what the others are given
+        "checked_functions": _list(name for name in names.CHECKED_FUNCTIONS if name.startswith("pg_")),
         "relations": _list(names.RELATIONS),
         "system_relations": _list(names.SYSTEM_RELATIONS),
         "system_columns": _list(names.SYSTEM_COLUMNS),

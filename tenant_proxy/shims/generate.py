@@ -143,8 +143,9 @@ def _statistics(major: int) -> Iterator[str]:
         for kind, names in kinds.items():
             for name in names:
                 if name not in later:
+                    changes = "VOLATILE" if name.startswith("pg_stat_get_xact_") else "STABLE"
                     yield f"""CREATE OR REPLACE FUNCTION {CATALOG}.{name}(oid) RETURNS {kind}
-    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+    LANGUAGE sql {changes} STRICT PARALLEL RESTRICTED
 RETURN CASE WHEN {CATALOG}.sees({catalog}, $1) THEN pg_catalog.{name}($1) END;"""
 
 

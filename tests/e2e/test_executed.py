@@ -6,7 +6,7 @@ import pytest
 
 from tenant_proxy.relay import executed
 from tenant_proxy.relay.executed import ExecutedNames
-from tests.wire_client import SYNC, bind, close_statement, errors, execute, parse, rows
+from tests.wire_client import SYNC, bind, close_statement, describe_statement, errors, execute, parse, rows
 
 SETS = "SELECT set_config($1, $2, false)"
 DENIED = 'permission denied for prepared statement "p"'
@@ -50,6 +50,34 @@ def test_names_are_cut_as_the_server_cuts_them(each_mode):
         assert not errors(client.ask(parse(SETS, name + "q"), SYNC))
         assert errors(client.query(f"EXECUTE {name}('search_path', 'beta')"))[0]["C"] in ("42501", "26000")
         assert client.value("SHOW search_path") == "acme, public"
+
+
+@pytest.mark.parametrize("names", [(63, 70), (70, 63), (70, 71)])
+def test_bind_by_a_name_that_the_server_takes_for_another(each_mode, names):
+    made, bound = ("p" * size for size in names)
+    with each_mode.wire() as client:
+        assert not errors(client.ask(parse(SETS, made), SYNC))
+        (error,) = errors(client.ask(bind("search_path", "beta", name=bound), execute(), SYNC))
+        assert error["C"] in ("42501", "26000")
+        assert client.value("SHOW search_path") == "acme, public"
+
+
+def test_the_proxy_s_own_names_are_no_client_s(each_mode):
+    with each_mode.wire() as client:
+        client.query("CREATE TEMP TABLE pinned (a int)")
+        assert rows(client.ask(parse(SETS, "p"), bind("app.x", "y", name="p"), execute(), SYNC)) == [("y",)]
+        names = [f"tp_{n:x}" for n in range(1, 256)] + ["tp_none", "tp_refused", "tp_turn2"]
+        for name in names:
+            bad = errors(client.ask(bind("search_path", "beta", name=name), execute(), SYNC))
+            assert [error["C"] for error in bad] == ["26000"]
+            assert [e["C"] for e in errors(client.ask(describe_statement(name), SYNC))] == ["26000"]
+            assert not errors(client.ask(close_statement(name), SYNC))
+        assert client.value("SHOW search_path") == "acme, public"
+        assert rows(client.ask(bind("app.x", "z", name="p"), execute(), SYNC)) == [("z",)]
+        # those that look alike are
+        client.query("PREPARE tp_mine AS SELECT 1; PREPARE tp_turns AS SELECT 2")
+        assert rows(client.ask(bind(name="tp_mine"), execute(), SYNC)) == [("1",)]
+        assert rows(client.ask(bind(name="tp_turns"), execute(), SYNC)) == [("2",)]
 
 
 def test_other_statements_are_executed(each_mode):

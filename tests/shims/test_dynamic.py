@@ -73,6 +73,10 @@ TURNED = {
         "select tp_catalog.pg_advisory_lock(1), tp_catalog.pg_notify('a', 'b')"
     ),
     "select obj_description (1)": "select tp_catalog.obj_description (1)",
+    "select pg_relation_size(1), pg_stat_get_live_tuples(1)": (
+        "select tp_catalog.pg_relation_size(1), tp_catalog.pg_stat_get_live_tuples(1)"
+    ),
+    "select pg_input_is_valid('1', 'int')": "select tp_catalog.pg_input_is_valid('1', 'int')",
     "notify jobs, 'x'": f"notify  \"{SPACES[OWN]}.jobs\", 'x'",
     'listen "Jobs"': f'listen  "{SPACES[OWN]}.Jobs"',
     "select 1; NOTIFY Jobs": f'select 1; NOTIFY  "{SPACES[OWN]}.jobs"',
@@ -123,6 +127,7 @@ REFUSED = [
     "select q.crosstab2 from unnest(array['select 1']) q",
     "select ('dbname=x'::text).dblink_connect",
     "select (x.satisfies_hash_partition)",
+    "select x.pg_relation_size from unnest(array[1::regclass]) x",
     "create aggregate a (int) (sfunc = pg_advisory_lock, stype = int)",
     "select * from tp_catalog.pg_class",
     "select tp_catalog.dynamic('x')",

@@ -301,6 +301,22 @@ def test_figures_of_other_databases_are_not_told(tenants: Tenants, name: str):
         assert ask(connection, f"{call}{number})") is None
 
 
+def test_what_others_types_take_is_not_told(tenants: Tenants):
+    if tenants.server.major < 16:
+        pytest.skip("of a later major")
+    with tenants.tenant() as connection:
+        errors = "SELECT * FROM {}.pg_input_error_info('?', '{}')"
+        for own in (f"{OWN}_mood", f"{OWN}.{OWN}_mood", "numeric(3, 1)", "pg_catalog.int4[]"):
+            assert ask(connection, f"SELECT tp_catalog.pg_input_is_valid('?', '{own}')") is False
+            found = connection.execute(errors.format("tp_catalog", own)).fetchall()
+            assert found == connection.execute(errors.format("pg_catalog", own)).fetchall()
+        for value, other in ((f"{OTHER}_sad", f"{OTHER}_mood"), (f"{OTHER} forbidden", f"{OTHER}_domain")):
+            call = f"('{value}', '{OTHER}.{other}')"
+            assert ask(connection, f"SELECT tp_catalog.pg_input_is_valid{call}") is None
+            found = connection.execute(f"SELECT * FROM tp_catalog.pg_input_error_info{call}").fetchone()
+            assert found in (None, (None, None, None, None))
+
+
 def test_what_others_tables_hold_is_not_touched(tenants: Tenants):
     with tenants.superuser() as connection:
         connection.execute(

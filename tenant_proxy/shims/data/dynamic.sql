@@ -165,7 +165,8 @@ BEGIN
             IF previous = '.' AND name <> 'pg_catalog' THEN
                 -- x.f calls f(x); that of a schema of one's own is one's own
                 IF names[k - 2] <> 'pg_catalog' AND NOT called
-                    AND (target = ANY (ARRAY[{functions}]) OR target = ANY (ARRAY[{refused_functions}]))
+                    AND (target = ANY (ARRAY[{functions}]) OR target = ANY (ARRAY[{checked_functions}])
+                        OR target = ANY (ARRAY[{refused_functions}]))
                 THEN
                     refused := format('permission denied for function %s', target);
                     EXIT reading;
@@ -181,7 +182,7 @@ BEGIN
             THEN
                 refused := format('permission denied for function %s', target);
                 EXIT reading;
-            ELSIF target = ANY (ARRAY[{functions}]) THEN
+            ELSIF target = ANY (ARRAY[{functions}]) OR called AND target = ANY (ARRAY[{checked_functions}]) THEN
                 schema := 'tp_catalog';
             ELSIF target = ANY (ARRAY[{relations}]) THEN
                 IF system_columns AND target = ANY (ARRAY[{system_relations}]) THEN

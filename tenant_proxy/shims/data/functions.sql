@@ -395,6 +395,20 @@ BEGIN
     RETURN database;
 END $$;
 
+-- since 16
+CREATE OR REPLACE FUNCTION tp_catalog.pg_input_is_valid(text, text) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN tp_catalog.sees(1247, $2::pg_catalog.regtype::oid) THEN pg_catalog.pg_input_is_valid($1, $2) END;
+
+-- since 16
+CREATE OR REPLACE FUNCTION tp_catalog.pg_input_error_info(
+    value text, type_name text, OUT message text, OUT detail text, OUT hint text, OUT sql_error_code text)
+RETURNS record LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT i.* FROM pg_catalog.pg_input_error_info(value, type_name) AS i
+    WHERE tp_catalog.sees(1247, type_name::pg_catalog.regtype::oid);
+END;
+
 CREATE OR REPLACE FUNCTION tp_catalog.pg_database_size(name) RETURNS bigint LANGUAGE sql VOLATILE STRICT PARALLEL SAFE
 RETURN pg_catalog.pg_database_size(tp_catalog.own_database($1::text)::name);
 
