@@ -53,7 +53,7 @@ LAYERS: dict[str, set[str]] = {
     "admin": BASE | {"hub", "tenancy", "config"},
     # the tenants' life (decision 14): each may import those before it
     "catalog": BASE | {"auth"},
-    "lifecycle": BASE | {"config", "auth", "net.tls", "catalog", "guard", "tenancy.space"},
+    "lifecycle": BASE | {"config", "auth", "net.tls", "catalog", "guard", "system", "tenancy.space"},
     "web": set(),
     "api": BASE | {"auth.jwt", "catalog", "lifecycle", "texts", "web"},
     "control": BASE
