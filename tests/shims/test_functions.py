@@ -313,8 +313,8 @@ def test_what_others_types_take_is_not_told(tenants: Tenants):
         for value, other in ((f"{OTHER}_sad", f"{OTHER}_mood"), (f"{OTHER} forbidden", f"{OTHER}_domain")):
             call = f"('{value}', '{OTHER}.{other}')"
             assert ask(connection, f"SELECT tp_catalog.pg_input_is_valid{call}") is None
-            found = connection.execute(f"SELECT * FROM tp_catalog.pg_input_error_info{call}").fetchone()
-            assert found in (None, (None, None, None, None))
+            told = connection.execute(f"SELECT * FROM tp_catalog.pg_input_error_info{call}").fetchone()
+            assert told in (None, (None, None, None, None))
 
 
 def test_what_others_tables_hold_is_not_touched(tenants: Tenants):
