@@ -263,7 +263,8 @@ cdef struct Pool:
     int32_t yielding            # … servers that other workers are to have when they are at rest
     int32_t tenants_limit       # … a server that has served more tenants than this is closed; 0: none is
     uint64_t outgrown_us        # … when one last was
-    uint64_t crowded_us         # … when more was last asked for, so that each who comes often has a place
+    uint8_t crowded             # … tenants that come often enough for a place each have taken one another's
+    uint64_t crowded_us         # … when one more was last asked for
     Width width                 # … how many turns run at once
     int32_t last_place          # of a member: 1 + the number of the server that it had last; 0: none
     Pool *group                 # where shared servers come from; NULL: it has only its own

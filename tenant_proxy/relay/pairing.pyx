@@ -10,7 +10,8 @@ from libc.string cimport memcpy
 
 from tenant_proxy.net.reactor cimport Link
 from tenant_proxy.pool.fair cimport (
-    is_choosy, is_kept, share_begin, share_end, share_may_start, share_next, share_pick, share_push, share_remove, slot_leave,
+    is_choosy, is_kept, share_begin, share_end, share_may_start, share_next, share_pick, share_push, share_remove,
+    slot_leave,
 )
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, AHEAD_DUE, AHEAD_NONE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
@@ -21,8 +22,8 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.begins cimport forget_began, forget_begun
 from tenant_proxy.relay.core cimport (
     CANCEL, EVICTED, GONE, HANDED_OVER, LIFETIME, OUTGROWN, QUEUE_FULL, RETIRED, SERVER_LOST, SERVER_UNAVAILABLE,
-    SETTINGS_FAILED, TERMINATED, UNCLEAN, YIELDED, Relay, up_ask_settings, up_client_gone, up_crowded, up_demand, up_fail_client,
-    up_greet, up_patience, up_pinned, up_server_gone, up_sync_settings,
+    SETTINGS_FAILED, TERMINATED, UNCLEAN, YIELDED, Relay, up_ask_settings, up_client_gone, up_crowded, up_demand,
+    up_fail_client, up_greet, up_patience, up_pinned, up_server_gone, up_sync_settings,
 )
 from tenant_proxy.relay.entry cimport entry_gone
 from tenant_proxy.relay.hearing cimport NOTIFIED, tell_notes
@@ -130,7 +131,7 @@ cdef int pair_shared(Relay e, Client *c, Server *s) noexcept nogil:
     # the switch is acknowledged (docs/decisions/0012-shared-backends.md).
     cdef Pool *p = c.pool
     if s.last != p and is_kept(s.pool, s, e.now_us):
-        want_room(e, s.pool)
+        s.pool.crowded = 1
     share_begin(p, s, e.now_us)
     count_shared(e, p.active_index, 1)
     s.may_rest = s.may_turn = 1
@@ -261,9 +262,10 @@ cdef bint wants_more(Pool *g) noexcept nogil:
 
 
 cdef void want_room(Relay e, Pool *g) noexcept nogil:
-    # Tenants that come often enough for a place each take one another's: one more, if nobody else has to give it.
-    if (g.total < g.max and g.opening == 0 and not g.down and not g.retired
+    # One more for those who take one another's place, if nobody else has to give it.
+    if (g.crowded and g.total < g.max and g.opening == 0 and not g.down and not g.retired
             and e.now_us > g.crowded_us + CROWDED_PAUSE_US):
+        g.crowded = 0
         g.crowded_us = e.now_us
         up_crowded(e, g)
 
@@ -360,6 +362,7 @@ cdef void make_shared_available(Relay e, Server *s) noexcept nogil:
         idle_remove(g, s)
         come_to_rest(e, s)
     wait_patiently(e, g)
+    want_room(e, g)
 
 
 cdef void serve_waiting(Relay e, Pool *g, Server *s) noexcept nogil:
