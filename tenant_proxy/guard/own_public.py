@@ -16,8 +16,9 @@ PUBLIC: Final = "public"
 #: types whose input is a name
 NAMES: Final = frozenset({"regclass", "regtype"})
 
-#: what a name in it begins with, perhaps behind that of a database
+#: what a name in it begins with, perhaps behind that of a database; and one in what is really `public`, as shown
 _OF_PUBLIC: Final = """'^((?:[^."]+|"(?:[^"]|"")+")[.])?(?:public|"public")[.]'"""
+_OF_ALL: Final = """'^((?:[^."]+|"(?:[^"]|"")+")[.])?(?:pg_public|"pg_public")[.]'"""
 _NESTING: Final = {"ASCII_41": 1, "ASCII_40": -1}
 
 
@@ -73,7 +74,8 @@ def set_argument(w: Walk, argument: Mapping[str, Any]) -> None:
 def computed_name(w: Walk, body: Body) -> None:
     """`(schema || '.' || name)::regclass`, as TypeORM asks, where the catalogs have said `public`.
 
-    Only what `||` makes is text for certain, and only between parentheses is it clear where it begins.
+    Only what `||` makes is text for certain, and only between parentheses is it clear where it begins.  Types of
+    extensions are in what the catalogs call `pg_public`; relations there are not asked for by that name.
     """
     argument = body["arg"].get("A_Expr")
     if (
@@ -95,5 +97,9 @@ def computed_name(w: Walk, body: Body) -> None:
         return
     first, last = source.tokens[opening], source.tokens[at - 1]
     own = "\\1" + quoted_name(w.scope.schema).replace("\\", "\\\\") + "."
-    source.edit(first.start, first.end, "(pg_catalog.regexp_replace(")
-    source.edit(last.start, last.end, f", {_OF_PUBLIC}, {quoted_string(own)}))")
+    opened, closed = "(pg_catalog.regexp_replace(", f", {_OF_PUBLIC}, {quoted_string(own)})"
+    if strings(body["typeName"]["names"])[-1] == "regtype":
+        opened += "pg_catalog.regexp_replace("
+        closed = f"{closed}, {_OF_ALL}, '\\1public.')"
+    source.edit(first.start, first.end, opened)
+    source.edit(last.start, last.end, closed + ")")
