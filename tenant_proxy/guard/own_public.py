@@ -16,8 +16,9 @@ PUBLIC: Final = "public"
 #: types whose input is a name
 NAMES: Final = frozenset({"regclass", "regtype"})
 
-#: what a name in it begins with, perhaps behind that of a database; and one in what is really `public`, as shown
+#: what a name in it begins with, perhaps behind that of a database
 _OF_PUBLIC: Final = """'^((?:[^."]+|"(?:[^"]|"")+")[.])?(?:public|"public")[.]'"""
+#: … and a name in what is really `public`, as it is shown
 _OF_ALL: Final = """'^((?:[^."]+|"(?:[^"]|"")+")[.])?(?:pg_public|"pg_public")[.]'"""
 _NESTING: Final = {"ASCII_41": 1, "ASCII_40": -1}
 
@@ -74,8 +75,8 @@ def set_argument(w: Walk, argument: Mapping[str, Any]) -> None:
 def computed_name(w: Walk, body: Body) -> None:
     """`(schema || '.' || name)::regclass`, as TypeORM asks, where the catalogs have said `public`.
 
-    Only what `||` makes is text for certain, and only between parentheses is it clear where it begins.  Types of
-    extensions are in what the catalogs call `pg_public`; relations there are not asked for by that name.
+    Only what `||` makes is text for certain, and only between parentheses is it clear where it begins.
+    Types of extensions are in what the catalogs call `pg_public`; relations there go by no name.
     """
     argument = body["arg"].get("A_Expr")
     if (
