@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from tenant_proxy.guard import bound, catalogs, channels, functions, names, own_public, own_session, settings
+from tenant_proxy.guard import (
+    bound,
+    catalogs,
+    channels,
+    functions,
+    names,
+    own_public,
+    own_session,
+    restored,
+    settings,
+)
 from tenant_proxy.guard.descent import ColumnRule
 from tenant_proxy.guard.functions import ATTRIBUTES, EXTENSION_ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
 from tenant_proxy.guard.parse import Unreadable, parse
@@ -122,6 +132,8 @@ def _func_call(w: Walk, body: Body) -> None:
         if FUNCTIONS.get(name, _MISSING) is None and name not in w.scope.denied_attributes:
             return
     names, arguments, location = strings(parts), body.get("args", ()), body.get("location", 0)
+    if restored.restores(w, names, body):
+        return
     call(w, names, arguments, location)
     if not channels.listening(w, names, location) and not own_session.called(w, names, location):
         catalogs.function(w, names, arguments, location)
