@@ -405,6 +405,31 @@ def server_lost() -> ProxyError:
     )
 
 
+def stopped_timeout(tenant: str, waited_ms: int) -> ProxyError:
+    """To who began something meanwhile, and has waited as long as for any connection."""
+    return ProxyError(
+        "57P03",
+        f'tenant "{tenant}" is paused',
+        detail=f"What was asked for has waited for {waited_ms} ms, and has not run.",
+        hint="Connect again shortly; pool.queue_timeout_s says how long clients wait.",
+        severity="FATAL",
+        source=Source.PROXY,
+        reason="tenant_paused",
+    )
+
+
+def moved_away(name: str) -> ProxyError:
+    """To those who still hold a server when a move waits no longer."""
+    return ProxyError(
+        "57P01",
+        f'terminating connection because tenant "{name}" is moved to another cluster',
+        detail="The session held a connection that can't go with it.",
+        hint="Connect again.",
+        severity="FATAL",
+        reason="tenant_moved",
+    )
+
+
 def queue_timeout(tenant: str, waited_ms: int) -> ProxyError:
     return ProxyError(
         "57P03",

@@ -8,6 +8,12 @@ from typing import Final, NamedTuple
 
 #: the reason for which a tenant is suspended while it is moved to another cluster
 MOVING: Final = "it is being moved"
+#: … and those who still hold a server are waited for no longer
+MOVED: Final = "it is being moved, which waits no longer"
+#: what is said of one that the operator has paused
+PAUSED: Final = "it is paused"
+#: in a list of tenants that are paused: all
+ALL: Final = "*"
 
 
 class Effect(enum.IntFlag):

@@ -116,6 +116,7 @@ class Supervisor:
         self._usage_kept: Any = None
         #: tenants that are over their storage
         self._full: list[str] = []
+        self._paused: list[str] = []
         self._listeners: list[Listener] = []
         self._http: list[Listener] = []
         self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
@@ -145,6 +146,7 @@ class Supervisor:
             ("places", self._on_places),
             ("keep_usage", self._on_keep_usage),
             ("full", self._on_full),
+            ("pause", self._on_pause),
         ):
             self._hub.on(method, handler)
 
@@ -550,6 +552,7 @@ class Supervisor:
             "served": self._served.whole(),
             "revision": self._served.revision,
             "full": self._full,
+            "paused": self._paused,
         }
         return answer
 
@@ -586,6 +589,12 @@ class Supervisor:
         await self._hub.call_workers("full", params, RELOAD_TIMEOUT_S)
         return {}
 
+    async def _on_pause(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Tenants that the operator has paused: all of them."""
+        self._paused = params["tenants"]
+        await self._hub.call_workers("pause", params, RELOAD_TIMEOUT_S)
+        return {}
+
     def _on_keep_ledger(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
         self._ledger = params.get("ledger")
         return {}
@@ -604,6 +613,7 @@ class Supervisor:
             "config_generation": self._generation,
             "reloads": self._reloads,
             "stopping": self._stop is not Stop.NO,
+            "paused": self._paused,
             "listeners": [lis.address for lis in self._listeners],
             "workers": [{"slot": w.worker, **w.status()} for w in self._workers],
             "control": self._control.status() if self._control is not None else None,

@@ -54,6 +54,7 @@ from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask
 from tenant_proxy.relay.shared_hooks import SharedHooks, SwitchKey
 from tenant_proxy.relay.signals import Signals
 from tenant_proxy.relay.state import State
+from tenant_proxy.relay.stopped import Stopped
 from tenant_proxy.relay.users import Users
 from tenant_proxy.shm import MAX_SLOTS, MAX_TENANTS
 from tenant_proxy.tenancy.records import Served
@@ -97,6 +98,7 @@ class Worker:
         self.pools = Pools(self)
         self.pins = Pins()
         self.ears = Ears(self)
+        self.stopped = Stopped(self, boot.get("paused", ()))
         self.logins = Logins(self)
         self.dialer = Dialer(self)
         self.peers = Peers(self)
@@ -301,6 +303,7 @@ class Worker:
         self.hub.on("drain", self._on_drain)
         self.hub.on("kill_client", self._on_kill)
         self.hub.on("reset_violations", self._on_reset_violations)
+        self.hub.on("pause", self._on_pause)
 
     def _on_reload(self, params: dict[str, Any]) -> dict[str, Any]:
         self.reload(from_transport(params["config"]), params["tenant_indexes"], _served(params))
@@ -313,6 +316,10 @@ class Worker:
     def _on_full(self, params: dict[str, Any]) -> dict[str, Any]:
         self.full = frozenset(params["tenants"])
         self.pools.meter()
+        return {}
+
+    def _on_pause(self, params: dict[str, Any]) -> dict[str, Any]:
+        self.stopped.pause(params["tenants"])
         return {}
 
     def _on_reset_violations(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -429,7 +436,8 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
         pool = tenant.pool
         match reason:
             case Reason.QUEUE_TIMEOUT:
-                return errors.queue_timeout(tenant.name, detail)
+                is_stopped = tenant in self._worker.stopped
+                return (errors.stopped_timeout if is_stopped else errors.queue_timeout)(tenant.name, detail)
             case Reason.QUEUE_FULL:
                 return errors.queue_full(tenant.name, pool.queue_limit)
             case Reason.QUERY_TIMEOUT:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tenant_proxy import errors
-from tenant_proxy.admin import refusals
+from tenant_proxy.admin import pausing, refusals
 from tenant_proxy.admin.context import AdminContext, AdminResult, local_id
 
 
@@ -61,13 +61,17 @@ COMMANDS = {
     "reset violations": Command(
         "RESET VIOLATIONS", "Empties the table of SHOW VIOLATIONS.", _reset_violations
     ),
+    "pause": Command(
+        "PAUSE [tenant]",
+        "What its clients (or all) begin waits; answers when nothing is at work.",
+        pausing.pause,
+    ),
+    "resume": Command("RESUME [tenant]", "What waits goes on.", pausing.resume),
     "kill_client": Command("KILL_CLIENT id", "Closes a client's connection.", _kill_client),
 } | {
     # PgBouncer has them: said clearly rather than "unknown"
     name: Command("", "", _later(name.upper(), hint))
     for name, hint in {
-        "pause": "It is not built yet; stop the applications, or drain with SIGTERM.",
-        "resume": "PAUSE is not built yet, so nothing is paused.",
         "disable": "Take the tenant out of the configuration and RELOAD.",
         "enable": "Put the tenant into the configuration and RELOAD.",
         "reconnect": "Server connections are replaced by pool.server_lifetime_s.",

@@ -40,6 +40,40 @@ def no_such_client(number: str) -> ProxyError:
     )
 
 
+def no_such_tenant(name: str) -> ProxyError:
+    return ProxyError(
+        "3D000",
+        f'there is no tenant "{name}"',
+        hint='The names are in the column "name" of SHOW DATABASES.',
+        reason="admin_argument",
+    )
+
+
+def not_paused(name: str, *, all_are: bool) -> ProxyError:
+    if all_are:
+        return ProxyError(
+            "55000", "all tenants are paused together", hint="Resume all: RESUME.", reason="admin_not_paused"
+        )
+    return ProxyError(
+        "55000",
+        f'tenant "{name}" is not paused',
+        hint="SHOW DATABASES tells which are.",
+        reason="admin_not_paused",
+    )
+
+
+def still_at_work(name: str, holding: int) -> ProxyError:
+    who = "the tenants" if name == "*" else f'tenant "{name}"'
+    return ProxyError(
+        "55006",
+        f"{who} did not come to rest, so nothing is paused",
+        detail=f"{holding} connections were still held, in transactions or by what clients keep.",
+        hint="SHOW SERVERS and SHOW PINS tell by whom; KILL_CLIENT ends one.",
+        source=Source.PROXY,
+        reason="admin_still_at_work",
+    )
+
+
 def unavailable(detail: str) -> ProxyError:
     return ProxyError(
         "57P03",

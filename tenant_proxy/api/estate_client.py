@@ -33,8 +33,11 @@ class EstateClient(Asking):
         body = {"name": new, "cluster": cluster, "database": database, "labels": labels, "accept": accept}
         return await self._job(of_tenant(name, "clone"), body)
 
-    async def tenant_move(self, name: str, cluster: str) -> Job:
-        return await self._job(of_tenant(name, "move"), {"cluster": cluster})
+    async def tenant_move(
+        self, name: str, cluster: str, *, pause_s: float | None = None, force: bool = False
+    ) -> Job:
+        body = {"cluster": cluster, "pause_s": pause_s, "force": force}
+        return await self._job(of_tenant(name, "move"), body)
 
     async def tenant_move_confirm(self, name: str) -> Job | None:
         done = await self._work("POST", of_tenant(name, "move/confirm"))

@@ -23,6 +23,7 @@ from tenant_proxy.cli.town import (
     pairs,
     print_table,
     say,
+    seconds,
     table,
 )
 from tenant_proxy.lifecycle.private import opener
@@ -205,12 +206,20 @@ def move(
     done: Annotated[
         bool, typer.Option("--confirm", help="Takes away what was kept where the tenant was.")
     ] = False,
+    pause: Annotated[
+        str | None,
+        typer.Option("--pause", metavar="TIME", help="How long clients wait at most; 60s if not given."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Ends sessions that hold a connection, after the grace time.")
+    ] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Moves a tenant to another cluster.
 
-    It is suspended meanwhile.  What it was on its former cluster is kept until --confirm.
+    What clients begin while it is copied waits, and runs on the new cluster.  If that takes too long, or a
+    session keeps a connection, the move is given up and they go on.  What it was is kept until --confirm.
     """
     if done == (cluster is not None):
         raise typer.BadParameter("give either a cluster or --confirm")
@@ -223,8 +232,11 @@ def move(
             _told(forgotten, f"what was kept of {tenant} is gone", as_json)
         return
     assert cluster is not None
-    confirm(f"Suspend {tenant} and move it to {cluster}?", yes)
-    job = _worked(config, lambda verbs: verbs.tenant_move(tenant, cluster), as_json)
+    confirm(f"Let {tenant}'s clients wait and move it to {cluster}?", yes)
+    pause_s = None if pause is None else seconds(pause)
+    job = _worked(
+        config, lambda verbs: verbs.tenant_move(tenant, cluster, pause_s=pause_s, force=force), as_json
+    )
     _told(job, f"tenant {tenant} is on {cluster}: {_amount(job)}", as_json)
     if not as_json:
         say(f"take away what was kept: tenant-proxy tenant move {tenant} --confirm")

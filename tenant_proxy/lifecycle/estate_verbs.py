@@ -135,14 +135,29 @@ class EstateVerbs(TenantVerbs):
         job = await jobs.start(self.context, "clone", tenant, params, wait_s=wait_s)
         return await jobs.run(self.context, job)
 
-    async def tenant_move(self, name: str, cluster: str, *, wait_s: float = WAIT_S) -> Job:
-        """To another cluster.  Where it was, it is kept until `tenant_move_confirm`."""
+    async def tenant_move(
+        self,
+        name: str,
+        cluster: str,
+        *,
+        pause_s: float | None = None,
+        force: bool = False,
+        wait_s: float = WAIT_S,
+    ) -> Job:
+        """To another cluster.  Where it was, it is kept until `tenant_move_confirm`.
+
+        What clients begin meanwhile waits, for `pause_s` at most; with `force`, sessions that hold a
+        connection longer than the tenant's grace time end.
+        """
         tenant = await self.context.store.tenant(name)
         if tenant.cluster == cluster:
             found = await self._last_move(tenant)
             if found is not None and found.params["cluster"] == cluster:
                 return found  # it is there
-        job = await jobs.start(self.context, "move", tenant, {"cluster": cluster}, wait_s=wait_s)
+        params: dict[str, Any] = {"cluster": cluster, "force": force}
+        if pause_s is not None:
+            params["pause_s"] = pause_s
+        job = await jobs.start(self.context, "move", tenant, params, wait_s=wait_s)
         try:
             return await jobs.run(self.context, job)
         except Failure:

@@ -1,17 +1,24 @@
 """The job that moves a tenant to another cluster, and the one that forgets it where it was.
 
-Clients wait at their login while it runs, as long as a login may take (the tenant is suspended), and what
-still runs ends.  The source's tables are locked against writers from before the snapshot until the schema
-there has another name, so no row is written that does not come along.  The copy is checked table by table
-before the catalog is told; then logins are made there.  What was the tenant's on the source is kept, under
-another name, until `forget`.
+Clients do not notice but by waiting: while it is copied the tenant is stopped in all proxies, so that what
+they begin waits, and runs on the new cluster.  Transactions end first, and so do sessions that hold a
+connection; where one does not, or where the copy takes longer than clients are to wait, the move is given up
+and they go on.  That no row is lost hangs on none of this: the source is locked against writers from
+before the snapshot until the schema there has another name.  The copy is checked table by table before the
+catalog is told; then logins are made there.  What was the tenant's on the source is kept, under another name,
+until `forget`.
+
+Parameters: `cluster`; `pause_s`, how long clients are to wait at most; `force` ends sessions that hold a
+connection rather than give up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +37,7 @@ from tenant_proxy.lifecycle.jobs import Kind, Run, Step
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import fitting, ident, literal, script
 from tenant_proxy.lifecycle.tools import Database
-from tenant_proxy.model import MOVING
+from tenant_proxy.model import MOVED, MOVING
 
 if TYPE_CHECKING:
     import asyncpg
@@ -39,8 +46,12 @@ if TYPE_CHECKING:
 
 #: states that a tenant may be moved in
 _MOVABLE: Final = (State.READY, State.ACTIVE, State.SUSPENDED)
-#: for which clients are waited where no plan says it
+#: for which those who hold a connection are waited for where no plan says it
 GRACE_S: Final = 30.0
+#: for which clients wait at most where nobody says otherwise
+PAUSE_S: Final = 60.0
+#: within which proxies have ended those who hold one
+_PROXIES_END_S: Final = 2.0
 _LOCK_TIMEOUT_S: Final = 10
 _POLL_S: Final = 0.2
 
@@ -70,18 +81,21 @@ async def _begin(run: Run, change: Change) -> None:
         "from_database": run.context.database_of(tenant),
         "own_database": tenant.database is not None,
         "kept": fitting(tenant.schema_, f"__moved_{change.job}"),
-        "was": tenant.state.value,
         "reason": tenant.reason,
     }
-    await _suspend(tenant, change)
 
 
-async def _suspend(tenant: Tenant, change: Change) -> None:
-    if tenant.state is State.ACTIVE:
-        now = await change.now()
-        await change.update_tenant(
-            tenant, "tenant.suspend", state="suspended", suspended_at=now, reason=MOVING
-        )
+async def _stop(run: Run, reason: str) -> None:
+    """Proxies hear of it at once; where one does not, its clients wait for locks, and then end."""
+    async with run.context.store.change(run.context.actor, run.job.id) as change:
+        tenant = await change.tenant(run.job.tenant_name)
+        if tenant.state is State.ACTIVE:
+            now = await change.now()
+            await change.update_tenant(
+                tenant, "tenant.suspend", state="suspended", suspended_at=now, reason=reason
+            )
+        elif tenant.reason in (MOVING, MOVED):
+            await change.update_tenant(tenant, "tenant.suspend", reason=reason)
 
 
 def _there(run: Run, tenant: Tenant) -> Tenant:
@@ -176,20 +190,23 @@ async def _copy(run: Run) -> None:
     async with failing(here.cluster), source.connected() as connection:
         if await _exists(connection, run.data["kept"]):
             return  # killed between the switch and the catalog
-        async with run.context.store.change(run.context.actor, run.job.id) as change:
-            # it serves again after a try that failed
-            await _suspend(await change.tenant(tenant.name), change)
-        await _end_clients(run, connection, tenant)
         await _empty_target(run, target, tenant)
         with tempfile.TemporaryDirectory(prefix="tp-move-") as name:
             path = Path(name) / "tenant.tar"
-            async with connection.transaction(), reporting(run) as progress:
-                await _lock(connection, tenant.schema_)
-                manifest = await export(source, estate, path, tenant=tenant.name, progress=progress)
-                async with failing(there.cluster):
-                    done = await restore.restore(target, path, make_roles=False, progress=progress)
-                await _close(connection, tenant.schema_, run.data["kept"], manifest)
+            await _stop(run, MOVING)
+            began = time.monotonic()
+            async with _at_most(run.params.get("pause_s", PAUSE_S)) as limit:
+                await _wait_for_clients(run, connection, tenant)
+                async with connection.transaction(), reporting(run) as progress:
+                    await _lock(connection, tenant.schema_)
+                    manifest = await export(source, estate, path, tenant=tenant.name, progress=progress)
+                    async with failing(there.cluster):
+                        done = await restore.restore(target, path, make_roles=False, progress=progress)
+                    # what comes now is not given up half-way
+                    limit.reschedule(None)
+                    await _close(connection, tenant.schema_, run.data["kept"], manifest)
     run.result = {
+        "paused_s": round(time.monotonic() - began, 2),
         "tables": len(done.tables),
         "rows": sum(table.rows for table in manifest.tables),
         "notes": done.notes,
@@ -216,30 +233,82 @@ async def _empty_target(run: Run, target: Database, tenant: Tenant) -> None:
         await _make_target(run)
 
 
-#: who is at work in the schema
+@asynccontextmanager
+async def _at_most(seconds: float) -> AsyncIterator[asyncio.Timeout]:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield limit
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise Failure(
+            "busy",
+            f"it could not be moved in {seconds:g} s, so its clients go on where it is",
+            hint="let them wait longer (--pause), or move it when it is idle",
+        ) from None
+
+
+#: Who is at work in the schema, and who is connected as one of the tenant's own logins: proxies have closed
+#: those connections that nobody holds.  Their ears hold nothing.
 _AT_WORK: Final = """
-SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l
-  JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = $1 AND l.pid <> pg_catalog.pg_backend_pid() AND l.locktype = 'relation'
-   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
-                      WHERE d.datname = pg_catalog.current_database())
+SELECT a.pid, a.application_name, a.state, extract(epoch FROM now() - a.state_change)::int AS since
+  FROM pg_catalog.pg_stat_activity a
+ WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
+   AND (a.usename = ANY ($2::text[]) AND a.application_name <> 'tenant_proxy'
+        OR a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+                       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                      WHERE n.nspname = $1 AND l.locktype = 'relation'
+                        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
+                                           WHERE d.datname = pg_catalog.current_database())))
+"""
+
+#: logins of the tenant that are nobody else's where it is
+_ITS_LOGINS: Final = """
+SELECT s.server_user FROM login_secret s JOIN access a ON a.login = s.login
+ WHERE a.tenant = $1 AND NOT EXISTS (
+       SELECT FROM access o JOIN tenant t ON t.id = o.tenant
+        WHERE o.login = a.login AND o.tenant <> $1 AND t.cluster = $2 AND t.state <> 'erased')
 """
 
 
-async def _end_clients(run: Run, connection: Connection, tenant: Tenant) -> None:
-    """Proxies refuse new ones and end those that stay over the grace; what is still at work then ends."""
-    spec = effective.spec(await run.context.store.plan_of(tenant), tenant.spec)
-    grace_s = float(spec.grace_s if spec.grace_s is not None else GRACE_S)
+async def _wait_for_clients(run: Run, connection: Connection, tenant: Tenant) -> None:
+    """Until nobody is at work; for the tenant's grace time, and then it is given up, or they end."""
+    context = run.context
+    spec = effective.spec(await context.store.plan_of(tenant), tenant.spec)
+    async with context.store.read() as catalog:
+        users = [row[0] for row in await catalog.fetch(_ITS_LOGINS, tenant.id, run.data["from"])]
     clock = asyncio.get_running_loop()
-    deadline = clock.time() + grace_s
-    while at_work := await connection.fetch(_AT_WORK, tenant.schema_):
-        if clock.time() >= deadline:
+    grace_s = float(spec.grace_s if spec.grace_s is not None else GRACE_S)
+    deadline, forced = clock.time() + grace_s, False
+    while at_work := await connection.fetch(_AT_WORK, tenant.schema_, users):
+        if clock.time() < deadline:
+            await asyncio.sleep(_POLL_S)
+        elif not run.params.get("force"):
+            raise _still_at_work(tenant, at_work, grace_s)
+        elif not forced:
+            # proxies tell their clients why; who is there without one, or stays, just ends
+            forced, deadline = True, clock.time() + _PROXIES_END_S
+            await _stop(run, MOVED)
+        else:
             await connection.fetch(
                 "SELECT pg_catalog.pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid",
                 [row["pid"] for row in at_work],
             )
-            break
-        await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(_POLL_S)
+
+
+def _still_at_work(tenant: Tenant, at_work: Sequence[asyncpg.Record], grace_s: float) -> Failure:
+    shown = [
+        f"pid {row['pid']} ({row['application_name'] or 'no name'}) {row['state']} for {row['since']} s"
+        for row in at_work[:5]
+    ]
+    more = len(at_work) - len(shown)
+    return Failure(
+        "busy",
+        f'{len(at_work)} sessions of tenant "{tenant.name}" still hold a connection after {grace_s:g} s',
+        detail="; ".join(shown) + (f"; and {more} more" if more else ""),
+        hint="SHOW PINS of the console tells why; --force ends them",
+    )
 
 
 async def _lock(connection: Connection, schema: str) -> None:
@@ -313,7 +382,7 @@ async def _stopped(run: Run, change: Change) -> None:
 async def _as_before(run: Run, change: Change) -> None:
     """Active again, where it was."""
     tenant = await change.tenant(run.job.tenant_name)
-    if run.data.get("was") == State.ACTIVE.value and tenant.state is State.SUSPENDED:
+    if tenant.state is State.SUSPENDED and tenant.reason in (MOVING, MOVED):
         await change.update_tenant(
             tenant, "tenant.resume", state="active", suspended_at=None, reason=run.data["reason"]
         )

@@ -230,6 +230,8 @@ cdef struct Pool:
     char own[64]                # the schema that clients call public
     uint8_t is_group            # its servers are shared by the pools whose `group` it is
     uint8_t full                # its tenant has more than it may: statements that grow are refused
+    uint8_t stopped             # its clients begin nothing: they wait where they would need a server
+    uint8_t gated               # stopped, or has a pace
     Usage *usage
     int64_t *pace               # when its tenant's next statement is due, by the clock in us; NULL: no limit
     int64_t pace_us             # between two statements
@@ -343,6 +345,7 @@ cdef struct Client:
     uint8_t refitting           # a server has failed to take its settings; another is tried, once
     Replay *replay              # what was on its way to that server, or NULL
     uint8_t paced               # Paced: its next statement waits for its turn, or has
+    uint8_t stopped             # its next message waits until its pool is no longer stopped
     uint8_t lane                # Lane of the server that it has or waits for
     uint8_t checked             # waits until nothing of its tenant's runs on shared servers
     uint8_t key_size            # 0: no cancel key yet

@@ -31,7 +31,7 @@ from tenant_proxy.relay.hearing cimport (
     LISTEN_GOES, LISTEN_HELD, for_ear, heard_before, listen_check,
 )
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
-from tenant_proxy.relay.pacing cimport PACE_HELD, PACE_REFUSED, pace_check
+from tenant_proxy.relay.pacing cimport PACE_HELD, PACE_REFUSED, gate_check
 from tenant_proxy.relay.pairing cimport client_end, maybe_release
 from tenant_proxy.relay.preparing cimport executed
 from tenant_proxy.relay.requests cimport (
@@ -257,8 +257,8 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
             c.phase = CL_ACTIVE if s != NULL else CL_IDLE
             tell_ready(e, c)
             return total
-    if c.pool.pace != NULL:
-        limit = pace_check(e, c, code)
+    if c.pool.gated:
+        limit = gate_check(e, c, code)
         if limit == PACE_HELD:
             return HOLD
         if limit == PACE_REFUSED:

@@ -447,7 +447,7 @@ cdef class Engine(Sessions):
             return p.last_startup if wants_more(p) or p.total < p.min else None
         if p.waiting <= p.opening:
             # nobody needs one, but so many are kept ready
-            return p.last_startup if p.total < p.min and p.last_startup else None
+            return p.last_startup if p.total < p.min and p.last_startup and not p.stopped else None
         for i in range(p.opening):
             if c.wait_next != NULL:
                 c = c.wait_next

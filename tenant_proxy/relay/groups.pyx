@@ -3,9 +3,9 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
-from tenant_proxy.net.reactor cimport KIND_SERVER, Link
+from tenant_proxy.net.reactor cimport KIND_CLIENT, KIND_SERVER, Link
 from tenant_proxy.pool.fair cimport home_key, share_join
-from tenant_proxy.pool.pool cimport Pool, Server, Usage
+from tenant_proxy.pool.pool cimport Client, Pool, Server, Usage
 from tenant_proxy.pool.width cimport width_narrows
 from tenant_proxy.relay.core cimport SERVER_UNAVAILABLE, YIELDED, Relay
 from tenant_proxy.relay.figures cimport Figures
@@ -46,13 +46,32 @@ cdef class Groups(Figures):
         p.full = full
         p.usage = &self.usage_of_none
         p.pace = NULL
+        p.gated = p.stopped
         if place < 0 or self.usage == NULL:
             return
         p.usage = self.usage + place
         if statements_per_s > 0:
+            p.gated = 1
             p.pace = self.pace + place
             p.pace_us = <int64_t> (1e6 / statements_per_s)
             p.pace_burst_us = p.pace_us * (burst - 1 if burst > 0 else 0)
+
+    def pool_stop(self, uint32_t id, bint stopped):
+        """Clients of a stopped pool that have a server or are in the queue go on; what they begin then waits
+        until it is stopped no more, for as long as they may wait in the queue."""
+        cdef Pool *p = find_pool(self, id)
+        cdef size_t i
+        cdef Link *l
+        p.stopped = stopped
+        p.gated = stopped or p.pace != NULL
+        if stopped or self.links.slots == NULL:
+            return
+        for i in range(self.links.mask + 1):
+            l = <Link *> self.links.slots[i].value
+            if l != NULL and l.kind == KIND_CLIENT and (<Client *> l).stopped and (<Client *> l).pool == p:
+                (<Client *> l).stopped = 0
+                self.unpause(l)
+                self.make_ready(l)
 
     def counted(self, int32_t index):
         """The sum of a shared counter over all workers."""

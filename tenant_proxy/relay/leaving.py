@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tenant_proxy import errors
 from tenant_proxy.errors import ProxyError
+from tenant_proxy.model import MOVED, MOVING
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.session import PoolRecord
@@ -84,8 +85,10 @@ class Leaving:
         if tenant is None:
             self._cancel("tenant", name)
             self._end_tenant(name, errors.tenant_removed(name))
-        elif tenant.suspended is None:
+        elif tenant.suspended in (None, MOVING):
             self._cancel("tenant", name)
+        elif tenant.suspended == MOVED:
+            self._end_holders(name)
         else:
             error = errors.suspended(name, tenant.suspended)
             self._later("tenant", name, tenant.grace_s, lambda: self._end_tenant(name, error))
@@ -94,6 +97,17 @@ class Leaving:
         for record in self._worker.pools:
             if record.tenant.name == name and not record.is_group:
                 self._end(self._worker.engine.client_ids(record.id), error)
+
+    def _end_holders(self, name: str) -> None:
+        """Those of a tenant's clients that have a server."""
+        engine = self._worker.engine
+        ids = {
+            client
+            for record in self._worker.pools
+            if record.tenant.name == name and not record.is_group
+            for client in engine.client_ids(record.id)
+        }
+        self._end([row[6] for row in engine.server_rows() if row[6] in ids], errors.moved_away(name))
 
     # --- logins ---------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from tenant_proxy.auth.secret import Secret
 from tenant_proxy.auth.tls import TlsInfo
 from tenant_proxy.config.schema import Cluster, PoolMode
 from tenant_proxy.errors import ClientProtocolError, ProxyError
-from tenant_proxy.model import StartupRequest
+from tenant_proxy.model import PAUSED, StartupRequest
 from tenant_proxy.net.tls import ALPN, TlsLayer
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
@@ -426,11 +426,11 @@ class Logins:
         _check_login(attempt, request)
         if auth.tenants is not None and tenant.name not in auth.tenants:
             raise errors.no_such_tenant(tenant.name, "of the token's tenants")
-        if tenant.suspended is not None:
+        if tenant.suspended is not None or tenant in worker.stopped:
             if self._moving.may_wait(attempt, tenant):
                 self._later(client, self._moving.wait(client, attempt, reply, tenant.name))
                 return
-            raise errors.tenant_suspended(tenant.name, tenant.suspended)
+            raise errors.tenant_suspended(tenant.name, tenant.suspended or PAUSED)
         self._take_place(admission.places)
         pool = worker.pools.of(
             admission.route, auth.keys, replication=admission.replication, by_previous=auth.by_previous

@@ -1,7 +1,7 @@
-"""Logins of a tenant that is being moved to another cluster: they wait for that rather than be refused.
+"""Logins of a tenant that is stopped, as it is being moved or paused: they wait rather than be refused.
 
-What was connected has to go, as its backends do; who comes again meanwhile meets a login that takes longer.
-It takes no longer than a login may, and then it is refused as by any suspended tenant.
+Who comes meanwhile meets a login that takes longer.  It takes no longer than a login may, and then it is
+refused as by any suspended tenant.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tenant_proxy.errors import ProxyError
-from tenant_proxy.model import MOVING
 
 if TYPE_CHECKING:
     from tenant_proxy.relay.login import Attempt
@@ -43,17 +42,17 @@ class Moving:
         self.waiting = 0
 
     def may_wait(self, attempt: Attempt, tenant: TenantInfo) -> bool:
-        return tenant.suspended == MOVING and not attempt.waited and self.waiting < MAX_WAITING
+        return tenant in self._worker.stopped and not attempt.waited and self.waiting < MAX_WAITING
 
     async def wait(self, client: int, attempt: Attempt, reply: bytes, name: str) -> None:
-        """Until the tenant is no longer being moved, the login's time is over, or its client is gone."""
+        """Until the tenant is no longer stopped, the login's time is over, or its client is gone."""
         attempt.waited = True
         deadline = attempt.started + self._worker.state.config.timeouts.login_s - SPARE_S
         self.waiting += 1
         try:
             while self._attempts.get(client) is attempt and time.monotonic() < deadline:
                 tenant = self._worker.state.registry.tenants.get(name)
-                if tenant is None or tenant.suspended != MOVING:
+                if tenant is None or tenant not in self._worker.stopped:
                     break
                 await asyncio.sleep(_POLL_S)
         finally:

@@ -19,7 +19,7 @@ cdef enum:
 cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noexcept nogil:
     cdef Pool *p = c.pool
     cdef Server *s = c.server
-    if c.queued:
+    if c.queued or c.stopped:
         if p.queue_timeout_us and now > c.request_us + p.queue_timeout_us:
             return QUEUE_TIMEOUT
         # it is not read while it waits, so nobody else notices

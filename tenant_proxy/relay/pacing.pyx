@@ -1,4 +1,5 @@
-"""How many statements a second a tenant may run, over all workers.
+"""What keeps a client's next statement back before it needs a server: its tenant may run so many a second, over
+all workers; or is stopped.
 
 A tenant has one number in memory that all workers share: when its next statement is due.  Each statement
 moves it on by the time between two; it may run ahead of the clock by the burst.  A statement that is early
@@ -7,6 +8,9 @@ would wait longer than pool.queue_timeout_s is refused and takes none.
 
 Only the first statement of a transaction waits: in a transaction one is counted, but holding its backend
 would make others wait who have a right to it.
+
+Where a pool is stopped (PAUSE, a move), the first message that would need a server stays unread until it is
+stopped no more; what has a server, or waits for one already, ends as ever.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -14,13 +18,24 @@ from libc.stdint cimport int64_t, uint64_t
 from tenant_proxy.pool.pool cimport PACE_COUNTED, PACE_GOES, PACE_WAITS, Client, Pool
 from tenant_proxy.relay.core cimport Relay, up_pace, up_refuse_pace
 from tenant_proxy.relay.requests cimport in_peace
-from tenant_proxy.wire.consts cimport F_BIND, F_EXECUTE, F_FUNCTION_CALL, F_PARSE, F_QUERY, F_SYNC
+from tenant_proxy.wire.consts cimport F_BIND, F_EXECUTE, F_FLUSH, F_FUNCTION_CALL, F_PARSE, F_QUERY, F_SYNC
 
 cdef extern from *:
     """
     #define tp_swap(at, old, new) __atomic_compare_exchange_n(at, old, new, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)
     """
     bint tp_swap(int64_t *at, int64_t *old, int64_t new) nogil
+
+
+cdef int gate_check(Relay e, Client *c, int code) noexcept nogil:
+    if c.pool.stopped and c.server == NULL and code != F_SYNC and code != F_FLUSH:
+        if not c.stopped:
+            c.stopped = 1
+            c.request_us = e.now_us
+        e.pause(&c.link)
+        return PACE_HELD
+    c.stopped = 0
+    return pace_check(e, c, code) if c.pool.pace != NULL else PACE_FREE
 
 
 cdef int pace_check(Relay e, Client *c, int code) noexcept nogil:

@@ -90,6 +90,7 @@ class Pools:
         self._meter(record)
         self._by_key[key] = record
         self._by_id[record.id] = record
+        self._worker.stopped.apply(record)
 
     def _join(self, record: PoolRecord) -> None:
         """Gives a pool a share of its cluster's shared backends, or takes it away, as configured."""
@@ -308,6 +309,7 @@ class Pools:
             self._group_limits(record)
         else:
             self._join(record)
+        self._worker.stopped.apply(record)
         engine.pool_demand(record.id)
 
 

@@ -55,6 +55,8 @@ class PoolRecord:
     logins: set[str] = field(default_factory=set)
     keys: ScramKeys | None = None
     session_mode: bool = True
+    #: its clients begin nothing for now
+    stopped: bool = False
     #: its clients get servers that tenants share, too
     shared: bool = False
     #: its servers are those

@@ -202,6 +202,10 @@ def _tenants(worker: Worker, figures: list[dict[str, Any]]) -> list[dict[str, An
             "shared_active": sum(one["shared_active"] for one in own),
             "shared_waiting": sum(one["shared_waiting"] for one in own),
             "pinned": sum(one["pinned"] for one in own),
+            "holding": sum(
+                one["sv_active"] + one["shared_active"] + one["cl_waiting"] + one["shared_waiting"]
+                for one in own
+            ),
         }
         row["escalated"] = {
             why: sum(one["escalated"][at] for one in own) for at, why in enumerate(_ESCALATIONS)

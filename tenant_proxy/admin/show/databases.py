@@ -13,6 +13,8 @@ from tenant_proxy.admin.context import (
     summed,
     table,
 )
+from tenant_proxy.admin.pausing import paused
+from tenant_proxy.model import ALL, MOVED, MOVING
 
 COLUMNS: list[Column] = [
     ("name", TEXT),
@@ -30,7 +32,7 @@ COLUMNS: list[Column] = [
     ("current_connections", INT4),
     ("max_client_connections", INT4),
     ("current_client_connections", INT4),
-    ("paused", INT4, constant(0)),
+    ("paused", INT4),
     ("disabled", INT4, constant(0)),
     # ours
     ("cluster", TEXT),
@@ -39,7 +41,7 @@ COLUMNS: list[Column] = [
 
 
 async def show(ctx: AdminContext) -> AdminResult:
-    snapshot = await ctx.snapshot("tenants")
+    snapshot, names = await ctx.snapshot("tenants"), await paused(ctx)
     now = {row["tenant"]: row for row in summed(snapshot.rows("tenants"), lambda row: (row["tenant"],))}
     rows: list[Row] = []
     for tenant in sorted(ctx.registry.tenants.values(), key=lambda tenant: tenant.name):
@@ -59,6 +61,7 @@ async def show(ctx: AdminContext) -> AdminResult:
                 "current_connections": counts.get("servers", 0),
                 "max_client_connections": tenant.max_clients,
                 "current_client_connections": counts.get("clients", 0),
+                "paused": int(tenant.name in names or ALL in names or tenant.suspended in (MOVING, MOVED)),
                 "cluster": cluster.name,
                 "schema": tenant.schema,
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tenant_proxy.admin.context import TEXT, AdminContext, AdminResult, Column, table
+from tenant_proxy.model import ALL
 
 COLUMNS: list[Column] = [("key", TEXT), ("value", TEXT)]
 
@@ -12,7 +13,7 @@ async def show(ctx: AdminContext) -> AdminResult:
     stopping = status["stopping"]
     states = {
         "active": not stopping,
-        "paused": False,
+        "paused": ALL in status["paused"],
         "suspended": False,
         "draining": stopping,
     }

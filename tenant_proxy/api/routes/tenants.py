@@ -76,6 +76,10 @@ class Clone(Record):
 
 class Move(Record):
     cluster: str
+    pause_s: Annotated[float, Field(gt=0, le=86400)] | None = None
+    """How long clients are to wait at most; 60 if null."""
+    force: bool = False
+    """Ends sessions that hold a connection, after the tenant's grace time, rather than give up."""
 
 
 class Adopt(Record):
@@ -277,8 +281,12 @@ async def tenant_clone(
 async def tenant_move(
     request: Request, tenant: TenantPath, body: Move, key: Key = None, prefer: Prefer = None
 ) -> Response:
-    """Where it was, it is kept until that is confirmed."""
-    return await started(request, lambda verbs: verbs.tenant_move(tenant, body.cluster))
+    """What clients begin meanwhile waits, and runs where it is then.  Where it was, it is kept until that is
+    confirmed."""
+    return await started(
+        request,
+        lambda verbs: verbs.tenant_move(tenant, body.cluster, pause_s=body.pause_s, force=body.force),
+    )
 
 
 @routes.post(

@@ -1,0 +1,211 @@
+"""Tenants that are stopped for a while: PAUSE, and moves that running clients do not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+
+from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.catalog.records import JobState
+from tenant_proxy.catalog.states import State
+from tenant_proxy.config.schema import Config
+from tenant_proxy.lifecycle.context import Context
+from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+from tenant_proxy.lifecycle.verbs import Verbs
+from tests.fix_lifecycle import Town, make_town
+from tests.fix_proxy import Proxy
+from tests.pg_server import majors
+from tests.wire_client import wait_until
+
+#: generous, as machines that test are busy
+FOLLOWED_S = 15.0
+
+
+class Move(NamedTuple):
+    """A proxy and a tenant on the first of two clusters, which is not the newer."""
+
+    proxy: Proxy
+    verbs: Verbs
+    dsn: str
+    there: str
+    #: where it goes
+    target: Town
+
+
+@pytest.fixture
+async def move(pg_servers, pg, town, catalog_dsn, own_proxy) -> AsyncIterator[Move]:
+    other_major = next((major for major in majors() if major != pg.major), None)
+    if other_major is None:
+        pytest.skip("it takes two servers")
+    second = make_town(pg_servers.get(other_major), catalog_dsn)
+    towns = {"main": town, "second": second}
+    here, there = sorted(towns, key=lambda name: towns[name].pg.major)
+    config = town.config()
+    config["clusters"].append(second.config()["clusters"][0] | {"name": "second"})
+    proxy = own_proxy(**config, tenants=[], users=[], pool={"mode": "transaction", "max": 4})
+    context = await Context.open(Config.model_validate(config), "anna")
+    verbs = Verbs(context)
+    done = await verbs.tenant_onboard(NewTenant(name="acme", cluster=here), NewAccess(login="acme"))
+    await verbs.tenant_set("acme", spec={"grace_s": 1})
+    dsn = f"postgresql://acme:{done.granted.password}@127.0.0.1:{proxy.port}/acme"
+
+    def served() -> bool:
+        try:
+            psycopg.connect(dsn).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    await asyncio.to_thread(wait_until, served, "the tenant is served", FOLLOWED_S)
+    yield Move(proxy, verbs, dsn, there, towns[there])
+    await context.close()
+    second.clear()
+
+
+@pytest.fixture
+def connected(move) -> Iterator[Callable[[int], list[psycopg.Connection]]]:
+    """So many clients."""
+    with ExitStack() as stack:
+        yield lambda count: [
+            stack.enter_context(psycopg.connect(move.dsn, autocommit=True, prepare_threshold=0))
+            for _ in range(count)
+        ]
+
+
+class Writer(threading.Thread):
+    """Inserts one row after the other, each prepared, and keeps what was acknowledged."""
+
+    def __init__(self, conn: psycopg.Connection) -> None:
+        super().__init__()
+        self.conn = conn
+        self.conn.execute("SET TimeZone = 'Asia/Tokyo'")
+        self.done = threading.Event()
+        self.acknowledged = 0
+        self.trouble: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.done.is_set():
+                self.conn.execute("INSERT INTO t (n) VALUES (%s)", [self.acknowledged])
+                self.acknowledged += 1
+        except BaseException as error:
+            self.trouble = error
+
+
+async def test_running_clients_do_not_notice_a_move(move, connected):
+    _, verbs, dsn, there, target = move
+    idle, *others = connected(4)
+    idle.execute("CREATE TABLE t (n int)")
+    idle.execute("SELECT count(*) FROM t")
+    writers = [Writer(conn) for conn in others]
+    for writer in writers:
+        writer.start()
+    # a transaction that is under way ends first
+    with psycopg.connect(dsn) as late:
+        late.execute("INSERT INTO t VALUES (-1)")
+        moving = asyncio.ensure_future(verbs.tenant_move("acme", there))
+        while (await verbs.tenant_get("acme")).state is not State.SUSPENDED:
+            assert not moving.done(), moving
+            await asyncio.sleep(0.02)
+        late.execute("INSERT INTO t VALUES (-2)")
+    job = await moving
+    assert job.state is JobState.DONE
+    assert (await verbs.tenant_get("acme")).cluster == there
+    written = [writer.acknowledged for writer in writers]
+    await asyncio.to_thread(
+        wait_until,
+        lambda: all(w.trouble or w.acknowledged > n for w, n in zip(writers, written, strict=True)),
+        "they go on",
+        FOLLOWED_S,
+    )
+    for writer in writers:
+        writer.done.set()
+        writer.join()
+    assert [writer.trouble for writer in writers] == [None] * 3
+    assert [w.conn.execute("SHOW TimeZone").fetchone() for w in writers] == [("Asia/Tokyo",)] * 3
+    total = sum(writer.acknowledged for writer in writers) + 2
+    assert idle.execute("SELECT count(*) FROM t").fetchone() == (total,)
+    port = idle.execute("SELECT current_setting('server_version_num')::int / 10000").fetchone()
+    assert port == (target.pg.major,)
+
+
+async def test_who_holds_a_connection_is_not_moved_unseen(move, connected):
+    _, verbs, _, there, target = move
+    here = (await verbs.tenant_get("acme")).cluster
+    pinned, other = connected(2)
+    pinned.execute("CREATE TEMP TABLE mine (n int)")
+    with pytest.raises(Failure, match="still hold a connection") as failure:
+        await verbs.tenant_move("acme", there)
+    assert failure.value.code == "busy"
+    tenant = await verbs.tenant_get("acme")
+    assert (tenant.cluster, tenant.state, tenant.reason) == (here, State.ACTIVE, "")
+    pinned.execute("INSERT INTO mine VALUES (1)")
+    other.execute("SELECT 1")
+    # nobody waits for longer than was said
+    with pytest.raises(Failure, match=r"could not be moved in 0\.2 s"):
+        await verbs.tenant_move("acme", there, pause_s=0.2)
+    other.execute("SELECT 1")
+    assert "acme" not in target.schemas()
+    job = await verbs.tenant_move("acme", there, force=True)
+    assert job.state is JobState.DONE
+    with pytest.raises(psycopg.errors.AdminShutdown, match="moved to another cluster"):
+        pinned.execute("SELECT 1")
+    assert await asyncio.to_thread(lambda: other.execute("SELECT 1").fetchone()) == (1,)
+
+
+def test_pause_lets_transactions_end_and_holds_what_begins(own_proxy):
+    proxy = own_proxy(pool={"mode": "transaction"})
+
+    def paused() -> bool:
+        return {row["name"]: row["paused"] for row in proxy.admin("SHOW DATABASES")}["acme"] == 1
+
+    with (
+        proxy.connect() as waits,
+        proxy.connect(autocommit=False) as late,
+        proxy.connect("beta_app") as other,
+    ):
+        late.execute("SELECT 1")
+        answers: list[Any] = []
+        pausing = threading.Thread(target=lambda: answers.append(proxy.admin("PAUSE acme")))
+        pausing.start()
+        wait_until(paused, "it is paused", FOLLOWED_S)
+        asking = threading.Thread(target=lambda: answers.append(waits.execute("SELECT 1").fetchone()))
+        coming = threading.Thread(target=lambda: answers.append(proxy.connect().close()))
+        asking.start()
+        coming.start()
+        assert late.execute("SELECT 2").fetchone() == (2,)
+        assert other.execute("SELECT 3").fetchone() == (3,)
+        assert answers == []
+        late.commit()
+        pausing.join(FOLLOWED_S)
+        assert answers == [[]]
+        # again is as once
+        proxy.admin("PAUSE acme")
+        assert answers == [[]]
+        proxy.admin("RESUME acme")
+        asking.join(FOLLOWED_S)
+        coming.join(FOLLOWED_S)
+        assert len(answers) == 3
+        assert not paused()
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="not paused"):
+            proxy.admin("RESUME acme")
+        with pytest.raises(psycopg.errors.InvalidCatalogName):
+            proxy.admin("PAUSE nobody")
+
+
+def test_who_waits_for_a_pause_waits_no_longer_than_in_the_queue(own_proxy):
+    proxy = own_proxy(pool={"mode": "transaction", "queue_timeout_s": 1})
+    with proxy.connect() as waits, proxy.connect("beta_app") as other:
+        proxy.admin("PAUSE")
+        for conn in (waits, other):
+            with pytest.raises(psycopg.OperationalError, match="is paused"):
+                conn.execute("SELECT 1")
+        proxy.admin("RESUME")
+    with proxy.connect() as conn:
+        conn.execute("SELECT 1")
