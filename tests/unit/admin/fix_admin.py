@@ -58,7 +58,7 @@ def connection(number: int, tenant: str, user: str, **values: Any) -> dict[str, 
 def tenant_row(tenant: str, **values: Any) -> dict[str, Any]:
     counts = (
         "clients", "clients_waiting", "servers", "servers_active", "xacts", "queries",
-        "bytes_in", "bytes_out", "xact_us", "query_us", "wait_us", "rejected",
+        "bytes_in", "bytes_out", "xact_us", "query_us", "wait_us", "rejected", "holding",
     )  # fmt: skip
     return dict.fromkeys(counts, 0) | {
         "tenant": tenant, "cluster": "main", "schema": tenant, "role": None, "mode": "session",
@@ -92,6 +92,7 @@ class FakeHub:
         self.reload_answer: dict[str, Any] = {"ok": True, "errors": [], "warnings": [], "generation": 2}
         self.status: dict[str, Any] = {
             "stopping": False,
+            "paused": [],
             "workers": [
                 {
                     "slot": s,
@@ -120,6 +121,9 @@ class FakeHub:
                 return self.reload_answer
             case "supervisor", "status":
                 return self.status
+            case "supervisor", "pause":
+                self.status["paused"] = params["tenants"]
+                return {}
             case "supervisor", "stats":
                 return self.window.observe(self.now_s, self._answers(["stats"]), set(), **params)
         raise HubError(f'no method "{method}"')

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenant_proxy.admin import console
+from tenant_proxy.admin import console, pausing
 from tenant_proxy.admin.show import SHOWS
 from tenant_proxy.admin.wire import result_messages
 from tenant_proxy.errors import ProxyError
 
-from .fix_admin import Console, connection, worker_snapshot
+from .fix_admin import Console, connection, tenant_row, worker_snapshot
 
 WORDS = st.sampled_from(
     [
@@ -46,6 +46,8 @@ async def test_help_names_every_command():
         "RELOAD",
         "KILL_CLIENT id",
         "RESET VIOLATIONS",
+        "PAUSE [tenant]",
+        "RESUME [tenant]",
     } == commands
 
 
@@ -60,7 +62,11 @@ async def test_help_names_every_command():
         ("SELECT 1 FROM t", "0A000"),
         ("INSERT INTO t VALUES (1)", "0A000"),
         ("WITH x AS (SELECT 1) SELECT * FROM x", "0A000"),
-        ("PAUSE", "0A000"),
+        ("DISABLE", "0A000"),
+        ("PAUSE nobody", "3D000"),
+        ("PAUSE acme beta", "22023"),
+        ("PAUSE *", "22023"),
+        ("RESUME acme", "55000"),
         ("SHUTDOWN", "0A000"),
         ("SET max_clients = 5", "0A000"),
         ("KILL_CLIENT", "22023"),
@@ -174,6 +180,34 @@ async def test_who_may_only_look_changes_nothing(sql):
         await watcher.run(sql)
     assert error.value.sqlstate == "42501"
     assert not watcher.hub.calls
+
+
+async def test_pause_and_resume_of_one_and_of_all():
+    admin = Console()
+    assert (await admin.run('PAUSE "acme"')).tag == "PAUSE"
+    await admin.run("pause acme")
+    assert admin.hub.status["paused"] == ["acme"]
+    await admin.run("PAUSE")
+    assert {row["key"]: row["value"] for row in await admin.rows("SHOW STATE")}["paused"] == "yes"
+    assert {row["paused"] for row in await admin.rows("SHOW DATABASES")} == {"1"}
+    assert (await admin.run("RESUME acme")).tag == "RESUME"
+    with pytest.raises(ProxyError, match="paused together") as error:
+        await admin.run("RESUME acme")
+    assert error.value.sqlstate == "55000"
+    await admin.run("RESUME")
+    assert admin.hub.status["paused"] == []
+
+
+async def test_a_pause_that_somebody_holds_up_is_given_up(monkeypatch):
+    monkeypatch.setattr(pausing, "PATIENCE_S", 0.1)
+    admin = Console(worker_snapshot(tenants=[tenant_row("acme", holding=1)]))
+    with pytest.raises(ProxyError, match="did not come to rest") as error:
+        await admin.run("PAUSE acme")
+    assert error.value.sqlstate == "55006"
+    assert admin.hub.status["paused"] == []
+    # whose others hold something is none of it
+    await admin.run("PAUSE beta")
+    assert admin.hub.status["paused"] == ["beta"]
 
 
 async def test_reload_is_the_supervisors():
