@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 MOVING: Final = "it is being moved"
 #: … and those who still hold a server are waited for no longer
 MOVED: Final = "it is being moved, which waits no longer"
+#: either of them
+IN_MOVE: Final = frozenset({MOVING, MOVED})
 #: what is said of one that the operator has paused
 PAUSED: Final = "it is paused"
 #: in a list of tenants that are paused: all

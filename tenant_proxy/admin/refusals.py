@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tenant_proxy.errors import ProxyError, Source
+from tenant_proxy.model import ALL
 
 
 def unknown_command(command: str) -> ProxyError:
@@ -63,7 +64,7 @@ def not_paused(name: str, *, all_are: bool) -> ProxyError:
 
 
 def still_at_work(name: str, holding: int) -> ProxyError:
-    who = "the tenants" if name == "*" else f'tenant "{name}"'
+    who = "the tenants" if name == ALL else f'tenant "{name}"'
     return ProxyError(
         "55006",
         f"{who} did not come to rest, so nothing is paused",

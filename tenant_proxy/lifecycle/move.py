@@ -37,7 +37,7 @@ from tenant_proxy.lifecycle.jobs import Kind, Run, Step
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import fitting, ident, literal, script
 from tenant_proxy.lifecycle.tools import Database
-from tenant_proxy.model import MOVED, MOVING
+from tenant_proxy.model import IN_MOVE, MOVED, MOVING
 
 if TYPE_CHECKING:
     import asyncpg
@@ -94,7 +94,7 @@ async def _stop(run: Run, reason: str) -> None:
             await change.update_tenant(
                 tenant, "tenant.suspend", state="suspended", suspended_at=now, reason=reason
             )
-        elif tenant.reason in (MOVING, MOVED):
+        elif tenant.reason in IN_MOVE:
             await change.update_tenant(tenant, "tenant.suspend", reason=reason)
 
 
@@ -382,7 +382,7 @@ async def _stopped(run: Run, change: Change) -> None:
 async def _as_before(run: Run, change: Change) -> None:
     """Active again, where it was."""
     tenant = await change.tenant(run.job.tenant_name)
-    if tenant.state is State.SUSPENDED and tenant.reason in (MOVING, MOVED):
+    if tenant.state is State.SUSPENDED and tenant.reason in IN_MOVE:
         await change.update_tenant(
             tenant, "tenant.resume", state="active", suspended_at=None, reason=run.data["reason"]
         )

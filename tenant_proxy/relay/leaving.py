@@ -94,20 +94,21 @@ class Leaving:
             self._later("tenant", name, tenant.grace_s, lambda: self._end_tenant(name, error))
 
     def _end_tenant(self, name: str, error: ProxyError) -> None:
-        for record in self._worker.pools:
-            if record.tenant.name == name and not record.is_group:
-                self._end(self._worker.engine.client_ids(record.id), error)
+        self._end(self._clients_of(name), error)
 
     def _end_holders(self, name: str) -> None:
         """Those of a tenant's clients that have a server."""
-        engine = self._worker.engine
-        ids = {
+        ids = set(self._clients_of(name))
+        holding = [row[6] for row in self._worker.engine.server_rows() if row[6] in ids]
+        self._end(holding, errors.moved_away(name))
+
+    def _clients_of(self, name: str) -> list[int]:
+        return [
             client
             for record in self._worker.pools
             if record.tenant.name == name and not record.is_group
-            for client in engine.client_ids(record.id)
-        }
-        self._end([row[6] for row in engine.server_rows() if row[6] in ids], errors.moved_away(name))
+            for client in self._worker.engine.client_ids(record.id)
+        ]
 
     # --- logins ---------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from tenant_proxy.model import ALL, MOVED, MOVING
+from tenant_proxy.model import ALL, IN_MOVE
 
 if TYPE_CHECKING:
     from tenant_proxy.relay.session import PoolRecord
@@ -27,7 +27,7 @@ class Stopped:
         self._paused = frozenset(paused)
 
     def __contains__(self, tenant: TenantInfo) -> bool:
-        if tenant.suspended in (MOVING, MOVED):
+        if tenant.suspended in IN_MOVE:
             return True
         return bool(self._paused) and (tenant.name in self._paused or ALL in self._paused)
 

@@ -14,7 +14,7 @@ from tenant_proxy.admin.context import (
     table,
 )
 from tenant_proxy.admin.pausing import paused
-from tenant_proxy.model import ALL, MOVED, MOVING
+from tenant_proxy.model import ALL, IN_MOVE
 
 COLUMNS: list[Column] = [
     ("name", TEXT),
@@ -61,7 +61,7 @@ async def show(ctx: AdminContext) -> AdminResult:
                 "current_connections": counts.get("servers", 0),
                 "max_client_connections": tenant.max_clients,
                 "current_client_connections": counts.get("clients", 0),
-                "paused": int(tenant.name in names or ALL in names or tenant.suspended in (MOVING, MOVED)),
+                "paused": int(tenant.name in names or ALL in names or tenant.suspended in IN_MOVE),
                 "cluster": cluster.name,
                 "schema": tenant.schema,
             }
