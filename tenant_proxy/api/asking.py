@@ -44,7 +44,7 @@ class Answer:
 
 
 class Asking:
-    """With `rehearse` verbs that change clusters raise `Rehearsed` and change nothing."""
+    """With `rehearse` verbs that would change something raise `Rehearsed`, and change nothing."""
 
     def __init__(self, url: str, token: str, *, rehearse: bool = False, timeout_s: float = TIMEOUT_S) -> None:
         parts = urlsplit(url)
@@ -77,9 +77,8 @@ class Asking:
         *,
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        tried: bool = False,
     ) -> RecordT:
-        answer = await self._ask(method, path, body, query=query, headers=headers, tried=tried)
+        answer = await self._ask(method, path, body, query=query, headers=headers)
         return parsed(model, answer.body)
 
     async def _all(
@@ -109,9 +108,7 @@ class Asking:
 
     async def _work(self, method: str, path: str, body: Any = None, *, undo: bool = False) -> Job | Any:
         """The answer, or the ended job that the server went on with; what failed is a Failure."""
-        answer = await self._ask(
-            method, path, body, headers={"Prefer": f"wait={_WAIT_S}"}, tried=path.endswith("/provision")
-        )
+        answer = await self._ask(method, path, body, headers={"Prefer": f"wait={_WAIT_S}"})
         if answer.status != 202:
             return answer.body
         job, polls = parsed(Job, answer.body), 0
@@ -141,14 +138,13 @@ class Asking:
         *,
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        tried: bool = False,
+        really: bool = False,
     ) -> Answer:
+        """With `really` even where the client rehearses."""
         given = {key: value for key, value in (query or {}).items() if value is not None}
-        rehearse = tried and self._rehearse
+        rehearse = self._rehearse and method != "GET" and not really
         if rehearse:
             given["dry_run"] = "true"
-        elif self._rehearse and method != "GET":
-            raise Failure("invalid", "that can't be rehearsed")
         target = f"{self._base}/v1{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
         sent = {"Authorization": f"Bearer {self._token}", "Accept": "application/json", **(headers or {})}
         if method == "POST":

@@ -132,7 +132,7 @@ class Client(EstateClient):
 
     async def tenant_onboard(self, new: NewTenant, access: NewAccess) -> Onboarded:
         body = {"tenant": given_of(new), "access": given_of(access)}
-        return await self._record(Onboarded, "POST", "/onboard", body, tried=True)
+        return await self._record(Onboarded, "POST", "/onboard", body)
 
     # --- access
 
@@ -141,16 +141,16 @@ class Client(EstateClient):
         return await self._all(Access, path, {"login": login})
 
     async def access_grant(self, tenant: str, new: NewAccess) -> Granted:
-        return await self._record(Granted, "POST", of_tenant(tenant, "access"), given_of(new), tried=True)
+        return await self._record(Granted, "POST", of_tenant(tenant, "access"), given_of(new))
 
     async def access_revoke(self, tenant: str, login: str) -> None:
-        await self._ask("DELETE", of_tenant(tenant, f"access/{part(login)}"), tried=True)
+        await self._ask("DELETE", of_tenant(tenant, f"access/{part(login)}"))
 
     async def access_rotate(
         self, login: str, *, password: str | None = None, overlap_s: float = 86400.0, end: bool = False
     ) -> Rotated:
         body = {"password": password, "overlap_s": overlap_s, "end": end}
-        return await self._record(Rotated, "POST", f"/logins/{part(login)}/rotate", body, tried=True)
+        return await self._record(Rotated, "POST", f"/logins/{part(login)}/rotate", body)
 
     async def login_get(self, name: str) -> Login:
         return await self._record(Login, "GET", f"/logins/{part(name)}")
@@ -179,12 +179,10 @@ class Client(EstateClient):
 
     async def role_put(self, tenant: str, name: str, grants: Mapping[str, Sequence[str]]) -> CustomRole:
         body = {"grants": {table: list(rights) for table, rights in grants.items()}}
-        return await self._record(
-            CustomRole, "PUT", of_tenant(tenant, f"roles/{part(name)}"), body, tried=True
-        )
+        return await self._record(CustomRole, "PUT", of_tenant(tenant, f"roles/{part(name)}"), body)
 
     async def role_delete(self, tenant: str, name: str) -> None:
-        await self._ask("DELETE", of_tenant(tenant, f"roles/{part(name)}"), tried=True)
+        await self._ask("DELETE", of_tenant(tenant, f"roles/{part(name)}"))
 
     # --- jobs
 

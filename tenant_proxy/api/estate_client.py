@@ -99,7 +99,7 @@ class EstateClient(Asking):
 
     async def _forget(self, archive: str) -> None:
         try:
-            await self._ask("DELETE", f"/archives/{archive}")
+            await self._ask("DELETE", f"/archives/{archive}", really=True)
         except Failure as failure:  # there is none where it failed before; what failed first is told
             if failure.code not in ("not_found", "unavailable"):
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import re
 import time
@@ -122,6 +123,7 @@ class Guarded(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         operation, path = self.name, self.path
+        rehearses = "dry_run" in inspect.signature(self.endpoint).parameters
 
         async def guarded(request: Request) -> Response:
             api: Api = request.app.state.api
@@ -134,6 +136,8 @@ class Guarded(APIRoute):
                 principal = await api.callers.identify(request.headers.get("authorization"))
                 actor = principal.actor
                 authorize(principal, operation, request.path_params.get("tenant"))
+                if not rehearses and request.method != "GET" and "dry_run" in request.query_params:
+                    raise Failure("invalid", "that can't be rehearsed")  # rather than done
                 response = await _answer(api, principal, operation, request, handle)
             except _TooMany as error:
                 response = problem(
@@ -268,8 +272,12 @@ def tagged(request: Request, record: Record, version: int, status: int = 200, **
     return response
 
 
-async def started(request: Request, verb: Callable[[Verbs], Awaitable[Record | None]]) -> Response:
+async def started(
+    request: Request, verb: Callable[[Verbs], Awaitable[Record | None]], *, dry_run: bool = False
+) -> Response:
     """The verb's answer, if it is there at once or within `Prefer: wait=SECONDS`; else 202 and its job."""
+    if dry_run:
+        return await rehearsed(request, verb)
     api: Api = request.app.state.api
     verbs = verbs_of(request)
     begun: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
@@ -296,7 +304,7 @@ def _wait_s(request: Request) -> float:
 
 
 class Rehearsed(Record):
-    """What would be run on clusters; nothing was changed anywhere."""
+    """What would be run on clusters, or where it is all, in the catalog; nothing was changed anywhere."""
 
     sql: list[str]
 
@@ -304,4 +312,5 @@ class Rehearsed(Record):
 async def rehearsed(request: Request, verb: Callable[[Verbs], Awaitable[object]]) -> Response:
     async with verbs_of(request).context.rehearsing() as rehearsal:
         await verb(Verbs(rehearsal))
-        return answer_of(Rehearsed(sql=rehearsal.rehearsal or []))
+    assert rehearsal.rehearsal is not None
+    return answer_of(Rehearsed(sql=rehearsal.rehearsal.shown()))

@@ -5,7 +5,7 @@ an audit entry for everything that it changes.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -127,13 +127,20 @@ class Store:
             await self._pool.release(connection)
 
     @asynccontextmanager
-    async def rehearsing(self) -> AsyncIterator[Store]:
-        """A store on one connection, and everything that is changed through it is undone at the end."""
+    async def rehearsing(self, told: Callable[[str, Sequence[object]], None]) -> AsyncIterator[Store]:
+        """A store on one connection, and everything that is changed through it is undone at the end; `told`
+        hears of each statement.
+        """
+
+        def heard(query: asyncpg.connection.LoggedQuery) -> None:
+            told(query.query, query.args or ())
+
         async with self.read() as connection:
             transaction = connection.transaction()
             await transaction.start()
             try:
-                yield _Rehearsed(self._pool, connection)
+                with connection.query_logger(heard):
+                    yield _Rehearsed(self._pool, connection)
             finally:
                 await transaction.rollback()
 

@@ -12,6 +12,7 @@ import typer
 
 from tenant_proxy.cli.output import ConfigOption, console, error, print_json
 from tenant_proxy.cli.town import (
+    DryRunOption,
     JsonOption,
     LabelOption,
     PlaceOption,
@@ -96,6 +97,7 @@ def import_(
     label: LabelOption = None,
     pass_phrase: PassPhraseOption = None,
     accept: AcceptOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Makes a tenant of an archive, on this cluster or another, under its own name or another.
@@ -117,6 +119,7 @@ def import_(
             accept=accept,
         ),
         as_json,
+        dry_run,
     )
     _told(job, f"tenant {job.tenant_name} is ready: {_amount(job)}", as_json)
     if not as_json:
@@ -179,6 +182,7 @@ def clone(
     database: DatabaseOption = None,
     label: LabelOption = None,
     accept: AcceptOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Makes a tenant that has everything that another has now, but its logins."""
@@ -193,6 +197,7 @@ def clone(
             accept=accept,
         ),
         as_json,
+        dry_run,
     )
     _told(job, f"tenant {new} is ready: {_amount(job)}", as_json)
 
@@ -214,6 +219,7 @@ def move(
         bool, typer.Option("--force", help="Ends sessions that hold a connection, after the grace time.")
     ] = False,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Moves a tenant to another cluster.
@@ -224,18 +230,21 @@ def move(
     if done == (cluster is not None):
         raise typer.BadParameter("give either a cluster or --confirm")
     if done:
-        confirm(f"Take away what {tenant} has left on its former cluster?", yes)
-        forgotten = _worked(config, lambda verbs: verbs.tenant_move_confirm(tenant), as_json)
+        confirm(f"Take away what {tenant} has left on its former cluster?", yes or dry_run)
+        forgotten = _worked(config, lambda verbs: verbs.tenant_move_confirm(tenant), as_json, dry_run)
         if forgotten is None:
             say("nothing was kept")
         else:
             _told(forgotten, f"what was kept of {tenant} is gone", as_json)
         return
     assert cluster is not None
-    confirm(f"Let {tenant}'s clients wait and move it to {cluster}?", yes)
+    confirm(f"Let {tenant}'s clients wait and move it to {cluster}?", yes or dry_run)
     pause_s = None if pause is None else seconds(pause)
     job = _worked(
-        config, lambda verbs: verbs.tenant_move(tenant, cluster, pause_s=pause_s, force=force), as_json
+        config,
+        lambda verbs: verbs.tenant_move(tenant, cluster, pause_s=pause_s, force=force),
+        as_json,
+        dry_run,
     )
     _told(job, f"tenant {tenant} is on {cluster}: {_amount(job)}", as_json)
     if not as_json:
@@ -276,18 +285,20 @@ def adopt(
         bool, typer.Option("--accept", help="Goes on though something breaks isolation that no rule mends.")
     ] = False,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Makes an existing schema a tenant's own: mends what `scan` finds, and lays the tenant's rights.
 
     The tenant is a draft that names the schema (tenant create NAME --schema SCHEMA).
     """
-    found = ask(config, lambda verbs: verbs.tenant_scan(tenant, login or ()), as_json=as_json)
-    if not as_json:
-        _print_problems(found)
-    confirm(f"Mend these and make the schema {tenant}'s?", yes)
+    if not dry_run:
+        found = ask(config, lambda verbs: verbs.tenant_scan(tenant, login or ()), as_json=as_json)
+        if not as_json:
+            _print_problems(found)
+        confirm(f"Mend these and make the schema {tenant}'s?", yes)
     job = _worked(
-        config, lambda verbs: verbs.tenant_adopt(tenant, logins=login or (), accept=accept), as_json
+        config, lambda verbs: verbs.tenant_adopt(tenant, logins=login or (), accept=accept), as_json, dry_run
     )
     _told(job, f"tenant {tenant} is ready: {(job.result or {}).get('mended')} things were mended", as_json)
 
@@ -320,11 +331,14 @@ def erase(
         Path | None, typer.Option("--record", metavar="FILE", help="Where the signed record is written.")
     ] = None,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Takes a deleted tenant away for good, scans that nothing is left, and signs a record of that."""
-    confirm(f"Erase the tenant {tenant} for ever?", yes)
-    job = _worked(config, lambda verbs: verbs.tenant_erase(tenant, at_once=now, cascade=cascade), as_json)
+    confirm(f"Erase the tenant {tenant} for ever?", yes or dry_run)
+    job = _worked(
+        config, lambda verbs: verbs.tenant_erase(tenant, at_once=now, cascade=cascade), as_json, dry_run
+    )
     known = job.result or {}
     if record is not None:
         _write(record, known)
@@ -399,11 +413,13 @@ def signing_key(
 # --- helpers --------------------------------------------------------------------------------------------
 
 
-def _worked(config: Path, verb: Callable[[Door], Awaitable[Any]], as_json: bool) -> Any:
+def _worked(
+    config: Path, verb: Callable[[Door], Awaitable[Any]], as_json: bool, dry_run: bool = False
+) -> Any:
     from tenant_proxy.cli.progress import watched
 
-    with watched(show=not as_json) as watcher:
-        return ask(config, verb, as_json=as_json, watcher=watcher)
+    with watched(show=not (as_json or dry_run)) as watcher:
+        return ask(config, verb, as_json=as_json, dry_run=dry_run, watcher=watcher)
 
 
 def _told(job: Job, text: str, as_json: bool) -> None:

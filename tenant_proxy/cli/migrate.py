@@ -11,6 +11,7 @@ import typer
 from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.progress import watched
 from tenant_proxy.cli.town import (
+    DryRunOption,
     JsonOption,
     LabelOption,
     PlaceOption,
@@ -75,6 +76,7 @@ def up(
     lock_timeout: LockOption = "2s",
     statement_timeout: StatementOption = None,
     retries: RetriesOption = 5,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Gives every tenant the versions that it lacks.  Begun again it goes on where it was.
@@ -86,6 +88,7 @@ def up(
         config,
         "up",
         as_json,
+        dry_run,
         directory=str(directory.absolute()),
         to=to,
         tenants=tenant,
@@ -110,14 +113,16 @@ def down(
     stop_at: StopOption = "0%",
     lock_timeout: LockOption = "2s",
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Undoes versions by their .down.sql, the newest first."""
-    confirm(f"Undo all that is newer than version {to}?", yes)
+    confirm(f"Undo all that is newer than version {to}?", yes or dry_run)
     _run(
         config,
         "down",
         as_json,
+        dry_run,
         directory=str(directory.absolute()),
         to=to,
         tenants=tenant,
@@ -140,6 +145,7 @@ def exec_(
     parallel: ParallelOption = 4,
     stop_at: StopOption = "0%",
     timeout: Annotated[str | None, typer.Option("--timeout", metavar="TIME", help="For each.")] = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Runs any tool once for each tenant: migrate exec -- alembic upgrade head
@@ -151,6 +157,7 @@ def exec_(
         config,
         "exec",
         as_json,
+        dry_run,
         command=command,
         tenants=tenant,
         labels=pairs(label) or None,
@@ -213,9 +220,15 @@ def status(
     raise typer.Exit(1 if behind else 0)
 
 
-def _run(config: Path, what: str, as_json: bool, **params: Any) -> None:
-    with watched(show=not as_json) as watcher:
-        job = ask(config, lambda verbs: verbs.migrate(what, **params), as_json=as_json, watcher=watcher)
+def _run(config: Path, what: str, as_json: bool, dry_run: bool, **params: Any) -> None:
+    with watched(show=not (as_json or dry_run)) as watcher:
+        job = ask(
+            config,
+            lambda verbs: verbs.migrate(what, **params),
+            as_json=as_json,
+            dry_run=dry_run,
+            watcher=watcher,
+        )
     result = job.result or {}
     if as_json:
         print_json(job.to_json())

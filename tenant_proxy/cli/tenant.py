@@ -88,12 +88,13 @@ def create(
     cluster: ClusterOption = None,
     schema: SchemaOption = None,
     database: DatabaseOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Writes a tenant down; nothing is made on the cluster yet."""
     places = {"cluster": cluster, "schema": schema, "database": database}
     new = checked(lambda: _new(tenant, plan, label, sni, values, places), as_json)
-    _print(ask(config, lambda verbs: verbs.tenant_create(new), as_json=as_json), as_json)
+    _act(config, lambda verbs: verbs.tenant_create(new), as_json, dry_run)
 
 
 @tenant_app.command("set")
@@ -108,17 +109,18 @@ def set_(
     unset: Annotated[
         list[str] | None, typer.Option("--unset", metavar="KEY", help="Then it is the plan's again.")
     ] = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Changes what a tenant has; proxies have it within a second."""
     labels: dict[str, str | None] = {**pairs(label), **dict.fromkeys(unlabel or ())}
     patch = spec(values, unset)
-    changed = ask(
+    _act(
         config,
         lambda verbs: verbs.tenant_set(tenant, plan=plan, labels=labels or None, sni=sni, spec=patch or None),
-        as_json=as_json,
+        as_json,
+        dry_run,
     )
-    _print(changed, as_json)
 
 
 @tenant_app.command()
@@ -130,9 +132,11 @@ def provision(
 
 
 @tenant_app.command()
-def activate(config: PlaceOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
+def activate(
+    config: PlaceOption, tenant: TenantArgument, dry_run: DryRunOption = False, as_json: JsonOption = False
+) -> None:
     """Lets its logins in."""
-    _act(config, lambda verbs: verbs.tenant_activate(tenant), as_json)
+    _act(config, lambda verbs: verbs.tenant_activate(tenant), as_json, dry_run)
 
 
 @tenant_app.command()
@@ -223,24 +227,34 @@ def show(config: PlaceOption, tenant: TenantArgument, as_json: JsonOption = Fals
 
 @tenant_app.command()
 def suspend(
-    config: PlaceOption, tenant: TenantArgument, reason: ReasonOption = "", as_json: JsonOption = False
+    config: PlaceOption,
+    tenant: TenantArgument,
+    reason: ReasonOption = "",
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Refuses its logins; those who are connected may stay for its grace time (grace_s)."""
-    _act(config, lambda verbs: verbs.tenant_suspend(tenant, reason), as_json)
+    _act(config, lambda verbs: verbs.tenant_suspend(tenant, reason), as_json, dry_run)
 
 
 @tenant_app.command()
-def resume(config: PlaceOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
+def resume(
+    config: PlaceOption, tenant: TenantArgument, dry_run: DryRunOption = False, as_json: JsonOption = False
+) -> None:
     """Lets its logins in again."""
-    _act(config, lambda verbs: verbs.tenant_resume(tenant), as_json)
+    _act(config, lambda verbs: verbs.tenant_resume(tenant), as_json, dry_run)
 
 
 @tenant_app.command()
 def rename(
-    config: PlaceOption, tenant: TenantArgument, new: NameArgument, as_json: JsonOption = False
+    config: PlaceOption,
+    tenant: TenantArgument,
+    new: NameArgument,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Changes what clients call it; its schema and roles on the server keep their names."""
-    _act(config, lambda verbs: verbs.tenant_rename(tenant, new), as_json)
+    _act(config, lambda verbs: verbs.tenant_rename(tenant, new), as_json, dry_run)
 
 
 @tenant_app.command()
@@ -252,18 +266,21 @@ def delete(
         str | None, typer.Option("--grace", metavar="TIME", help="It may be restored for so long: 7d.")
     ] = None,
     yes: YesOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Refuses its logins from now on, and has it erased once its grace is over."""
-    confirm(f"Delete the tenant {tenant}?", yes)
+    confirm(f"Delete the tenant {tenant}?", yes or dry_run)
     grace_s = None if grace is None else seconds(grace)
-    _act(config, lambda verbs: verbs.tenant_delete(tenant, reason, grace_s), as_json)
+    _act(config, lambda verbs: verbs.tenant_delete(tenant, reason, grace_s), as_json, dry_run)
 
 
 @tenant_app.command()
-def restore(config: PlaceOption, tenant: TenantArgument, as_json: JsonOption = False) -> None:
+def restore(
+    config: PlaceOption, tenant: TenantArgument, dry_run: DryRunOption = False, as_json: JsonOption = False
+) -> None:
     """Takes a deletion back, as long as its grace is not over; it is suspended then."""
-    _act(config, lambda verbs: verbs.tenant_restore(tenant), as_json)
+    _act(config, lambda verbs: verbs.tenant_restore(tenant), as_json, dry_run)
 
 
 # --- helpers -------------------------------------------------------------------------------------------

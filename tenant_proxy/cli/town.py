@@ -44,7 +44,7 @@ PlaceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Prints the SQL for the cluster, and changes nothing anywhere.")
+    bool, typer.Option("--dry-run", help="Prints the SQL that would be run, and changes nothing anywhere.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Does not ask.")]
 LabelOption = Annotated[
@@ -99,8 +99,9 @@ def call(
                 return await verb(Verbs(context))
             async with context.rehearsing() as rehearsal:
                 await verb(Verbs(rehearsal))
-                print_sql(rehearsal.rehearsal or [], as_json=as_json)
-                return None
+            assert rehearsal.rehearsal is not None
+            print_sql(rehearsal.rehearsal.shown(), as_json=as_json)
+            return None
 
     try:
         answer = asyncio.run(run())
@@ -182,9 +183,7 @@ def print_sql(statements: Sequence[str], *, as_json: bool = False) -> None:
     if as_json:
         print_json({"sql": list(statements)})
         return
-    typer.echo(
-        "".join(f"BEGIN;\n{one.strip()}\nCOMMIT;\n" for one in statements) or "-- nothing to do\n", nl=False
-    )
+    typer.echo("".join(f"{one}\n" for one in statements) or "-- nothing to do\n", nl=False)
 
 
 def say(text: str | Text, style: str = "") -> None:

@@ -7,6 +7,7 @@ something failed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from tenant_proxy.catalog.failures import Failure
@@ -56,12 +57,12 @@ async def _adopt(run: Run) -> None:
         async with connection.transaction():
             facts = await read_facts(connection, rights.roles_of(tenant), tenant.schema_)
             _check_nobodys(tenant, facts)
-            await connection.execute(_owner(tenant, facts))
-            await connection.execute(adopting.script(found) or "SELECT 1")
-            await connection.execute(
-                f"COMMENT ON SCHEMA {ident(tenant.schema_)} IS {literal(rights.mark(tenant))}"
-            )
-            facts = await read_facts(connection, rights.roles_of(tenant), tenant.schema_)
+            made = _owner(tenant, facts)
+            mended = adopting.script(found)
+            ours = rights.mark(tenant)
+            comment = f"COMMENT ON SCHEMA {ident(tenant.schema_)} IS {literal(ours)};\n"
+            await connection.execute(made + mended + comment)
+            facts = replace(facts, roles={**facts.roles, tenant.owner_role: ours}, schema=ours)
             await connection.execute(script(rights.provision(tenant, spec, facts, service)))
     run.result = {
         "mended": sum(bool(one.mend) for one in found),
@@ -83,7 +84,7 @@ def _owner(tenant: Tenant, facts: rights.Facts) -> str:
     """The role that everything is given to; the others are made with the rights."""
     owner = tenant.owner_role
     if owner in facts.roles:
-        return "SELECT 1"
+        return ""
     statements = [
         f"CREATE ROLE {ident(owner)} NOLOGIN",
         f"COMMENT ON ROLE {ident(owner)} IS {literal(rights.mark(tenant))}",

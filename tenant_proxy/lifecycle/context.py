@@ -17,6 +17,7 @@ from tenant_proxy.net.tls import asyncpg_ssl
 
 if TYPE_CHECKING:
     from tenant_proxy.catalog.records import Job, Tenant
+    from tenant_proxy.lifecycle.rehearsal import Rehearsal
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -44,7 +45,7 @@ class Context:
         #: told of each job that begins
         self.began: Callable[[Job], None] = _nothing
         #: set while verbs are only tried: SQL for clusters comes here, and nothing is changed anywhere
-        self.rehearsal: list[str] | None = None
+        self.rehearsal: Rehearsal | None = None
         #: pass phrases of archives, by job: never written with it
         self.secrets: dict[int, str] = {}
         #: told what is being done, how much of it, and of how much
@@ -84,10 +85,14 @@ class Context:
         """A context in which everything is done and nothing stays: what the catalog is told is rolled back,
         and what clusters would be told stands in its `rehearsal`.
         """
-        async with self.store.rehearsing() as store:
+        from tenant_proxy.lifecycle.rehearsal import Rehearsal
+
+        rehearsal = Rehearsal()
+        async with self.store.rehearsing(rehearsal.changed) as store:
             other = Context(self.config, store, self.actor)
             other._pools = self._pools
-            other.rehearsal = []
+            other.secrets = self.secrets
+            other.rehearsal = rehearsal
             yield other
 
     def acting_as(self, actor: str) -> Context:
@@ -124,14 +129,14 @@ class Context:
         except asyncpg.InvalidCatalogNameError:
             if self.rehearsal is None or database is None:
                 raise
-            # it is one that would have been made
+            # it is one that would have been made: what is read of it is read where nothing of it is
             async with self.admin(cluster) as elsewhere:
-                yield elsewhere
+                yield self._told(elsewhere._connection, cluster, database)  # type: ignore[attr-defined]
             return
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise _unreachable(cluster, error) from None
         try:
-            yield connection if self.rehearsal is None else Rehearsed(connection, self.rehearsal)  # type: ignore[misc]
+            yield self._told(connection, cluster, database)
         except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
             raise _unreachable(cluster, error) from None
         except asyncpg.PostgresError as error:
@@ -139,8 +144,19 @@ class Context:
         finally:
             await pool.release(connection)
 
+    def _told(self, connection: Any, cluster: str, database: str | None) -> Connection:
+        """The connection, or one that only writes down what it would execute."""
+        if self.rehearsal is None:
+            return connection  # type: ignore[no-any-return]
+        from tenant_proxy.lifecycle.rehearsal import Rehearsed
+
+        name = database or self.cluster(cluster).database
+        return Rehearsed(connection, self.rehearsal, cluster, name)  # type: ignore[return-value]
+
     async def close_database(self, cluster: str, database: str) -> None:
         """Before it is dropped or renamed."""
+        if self.rehearsal is not None:
+            return
         pool = self._pools.pop((cluster, database), None)
         if pool is not None:
             await pool.close()
@@ -180,25 +196,6 @@ class Context:
         pool = self._pools[key]
         await pool
         return pool
-
-
-class Rehearsed:
-    """A connection that reads, and writes down what it would execute."""
-
-    def __init__(self, connection: Any, statements: list[str]) -> None:
-        self._connection = connection
-        self._statements = statements
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    async def execute(self, query: str, *arguments: object) -> str:
-        self._statements.append(query)
-        return ""
-
-    @asynccontextmanager
-    async def transaction(self, **_: object) -> AsyncIterator[None]:
-        yield
 
 
 def refused(cluster: str, error: asyncpg.PostgresError) -> Failure:

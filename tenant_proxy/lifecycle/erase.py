@@ -21,13 +21,12 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Tenant
 from tenant_proxy.catalog.states import State, conflict
 from tenant_proxy.catalog.store import Change
-from tenant_proxy.lifecycle import access, certificate, erasing, inventory, ledger, rights, services
-from tenant_proxy.lifecycle.estates import database_of, estate_of, failing, reporting
+from tenant_proxy.lifecycle import access, certificate, erasing, inventory, ledger, provision, rights
+from tenant_proxy.lifecycle.estates import database_of, database_on, estate_of, failing, reporting
 from tenant_proxy.lifecycle.export import read_tables
 from tenant_proxy.lifecycle.facts import database_exists
 from tenant_proxy.lifecycle.inventory import Estate, Oids
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
-from tenant_proxy.lifecycle.tools import Database
 
 #: what an erasure does not reach
 STAYS: Final = (
@@ -86,7 +85,10 @@ async def _look(run: Run) -> None:
             )
         run.data["oids"] = (await inventory.oids(connection, estate)).as_dict()
         run.data["items"] = (await inventory.take(connection, estate)).as_list()
-        async with connection.transaction():
+        if run.context.rehearsal is not None:  # its rows are counted for the record alone
+            run.data["tables"] = []
+            return
+        async with connection.transaction(readonly=True):
             await connection.execute("SET LOCAL row_security = off")
             run.data["tables"] = [
                 [table.name, table.rows] for table in await read_tables(connection, estate.schema)
@@ -94,7 +96,7 @@ async def _look(run: Run) -> None:
 
 
 async def _unserve(name: str, run: Run) -> None:
-    await services.call(name, "unprovision", await run.tenant(), run.context.config)
+    await provision.serve(run, name, "unprovision")
 
 
 async def _take_access(change: Change, tenant: Tenant) -> None:
@@ -142,15 +144,18 @@ async def _drop_objects(run: Run) -> None:
 
 async def _drop_roles(run: Run) -> None:
     tenant, estate = await run.tenant(), await _estate(run)
-    database = Database.of(run.context.cluster(tenant.cluster))
+    database = database_on(run.context, tenant.cluster)
     async with failing(tenant.cluster), database.connected() as connection:
         await erasing.forget_statements(connection, run.data["oids"]["roles"])
         await erasing.drop_roles(connection, database, estate.all_roles())
 
 
 async def _scan(run: Run) -> None:
+    if run.context.rehearsal is not None:  # all of it
+        run.data["scanned_at"] = _now()
+        return
     tenant, estate = await run.tenant(), await _estate(run)
-    database = Database.of(run.context.cluster(tenant.cluster))
+    database = database_on(run.context, tenant.cluster)
     async with failing(tenant.cluster), database.connected() as connection:
         left = await erasing.scan(connection, database, estate, Oids.from_dict(run.data["oids"]))
         if tenant.database is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 #: objects dropped in one transaction
 _PIECE: Final = 100
+_LARGE_PIECE: Final = 1000
 #: others that hold a lock on what has to go are waited for this long, then the step is tried again later
 _LOCK_TIMEOUT: Final = "10s"
 
@@ -57,7 +58,7 @@ SELECT c.relname::text AS name, c.relkind::text AS kind FROM pg_catalog.pg_class
    -- what an extension has goes with it
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
                       AND d.objid = c.oid AND d.deptype = 'e')
- ORDER BY c.oid DESC LIMIT $2
+ ORDER BY c.oid DESC
 """
 _DROPS: Final = {
     "r": "TABLE",
@@ -69,22 +70,18 @@ _DROPS: Final = {
 
 
 async def drop_schema(connection: Connection, schema: str, progress: Progress = silent) -> None:
-    total = await connection.fetchval(
-        "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f', 'v', 'm')",
-        schema,
-    )
-    done = 0
+    tables = await connection.fetch(_TABLES, schema)
+    total = len(tables)
     quoted = quote_name(schema)
-    while total > _PIECE and (rows := await connection.fetch(_TABLES, schema, _PIECE)):
+    # what is few enough goes with the schema
+    for first in range(0, total if total > _PIECE else 0, _PIECE):
         async with connection.transaction():
             await _quietly(connection)
-            for row in rows:
+            for row in tables[first : first + _PIECE]:
                 await connection.execute(
                     f"DROP {_DROPS[row['kind']]} IF EXISTS {quoted}.{quote_name(row['name'])} CASCADE"
                 )
-        done += len(rows)
-        progress("drop", min(done, total), total)
+        progress("drop", min(first + _PIECE, total), total)
     async with connection.transaction():
         await _quietly(connection)
         await connection.execute(f"DROP SCHEMA IF EXISTS {quoted} CASCADE")
@@ -102,36 +99,30 @@ async def drop_large_objects(
     connection: Connection, roles: Sequence[str], progress: Progress = silent
 ) -> int:
     """Those that the roles own in this database."""
-    select = (
+    owned = (
         "SELECT l.oid FROM pg_catalog.pg_largeobject_metadata l"
         " JOIN pg_catalog.pg_roles r ON r.oid = l.lomowner WHERE r.rolname = ANY ($1::text[])"
     )
-    total = await connection.fetchval(f"SELECT count(*) FROM ({select}) AS l", list(roles))
-    done = 0
-    while done < total:
-        gone: int = await connection.fetchval(
-            f"SELECT count(pg_catalog.lo_unlink(l.oid)) FROM ({select} LIMIT 1000) AS l", list(roles)
+    total = int(await connection.fetchval(f"SELECT count(*) FROM ({owned}) AS l", list(roles)))
+    for first in range(0, total, _LARGE_PIECE):
+        await connection.execute(
+            f"SELECT count(pg_catalog.lo_unlink(l.oid)) FROM ({owned} LIMIT {_LARGE_PIECE}) AS l", list(roles)
         )
-        done += gone
-        progress("large objects", done, total)
-        if not gone:
-            break
-    return int(total)
+        progress("large objects", min(first + _LARGE_PIECE, total), total)
+    return total
 
 
-async def end_sessions(connection: Connection, roles: Sequence[str]) -> int:
+async def end_sessions(connection: Connection, roles: Sequence[str]) -> None:
     """Nobody comes in as one of them any more, and whoever is in is put out."""
     known = await _existing(connection, roles)
     if not known:
-        return 0
+        return
     await connection.execute("".join(f"ALTER ROLE {quote_name(role)} NOLOGIN;" for role in known))
-    return int(
-        await connection.fetchval(
-            "SELECT count(*) FILTER (WHERE pg_catalog.pg_terminate_backend(pid))"
-            " FROM pg_catalog.pg_stat_activity"
-            " WHERE usename = ANY ($1::text[]) AND pid <> pg_catalog.pg_backend_pid()",
-            known,
-        )
+    await connection.execute(
+        "SELECT count(*) FILTER (WHERE pg_catalog.pg_terminate_backend(pid))"
+        " FROM pg_catalog.pg_stat_activity"
+        " WHERE usename = ANY ($1::text[]) AND pid <> pg_catalog.pg_backend_pid()",
+        known,
     )
 
 

@@ -32,7 +32,12 @@ _PROGRESS_S: Final = 0.5
 
 def database_of(context: Context, tenant: Tenant) -> Database:
     """Where it lives, as the cluster's admin."""
-    return Database.of(context.cluster(tenant.cluster), tenant.database)
+    return database_on(context, tenant.cluster, tenant.database)
+
+
+def database_on(context: Context, cluster: str, name: str | None = None) -> Database:
+    """A database of a cluster, that of its tenants if none is named."""
+    return Database.of(context.cluster(cluster), name, context.rehearsal)
 
 
 def roles_of(tenant: Tenant) -> Roles:
@@ -67,6 +72,9 @@ async def reporting(run: Run) -> AsyncIterator[Progress]:
                 what, done, total = latest.pop()
                 await run.progress(done, total, what)
 
+    if run.context.rehearsal is not None:
+        yield told
+        return
     writing = asyncio.ensure_future(write())
     try:
         yield told

@@ -48,7 +48,10 @@ async def export(
     pass_phrase: str | None = None,
     progress: Progress = silent,
 ) -> Manifest:
-    """Writes `target` and returns what its manifest says.  `standard` are the readwrite and readonly role."""
+    """Writes `target` and returns what its manifest says.  `standard` are the readwrite and readonly role.
+
+    In a rehearsal it has the definitions alone, and the columns that rows would be copied by.
+    """
     # beside the target, as /tmp may be small; closed to others, as it holds the data in plain
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
         directory = Path(name)
@@ -64,11 +67,21 @@ async def export(
             progress("dump", 0, 1)
             await dump(tool, database, estate, directory / archive.DUMP, snapshot=snapshot)
             progress("dump", 1, 1)
-            tables = await read_tables(connection, estate.schema, progress)
+            columns: dict[str, list[str]] = {}
+            if database.rehearsal is None:
+                tables = await read_tables(connection, estate.schema, progress)
+                await _write_large_objects(connection, estate, directory / archive.LARGE_OBJECTS, progress)
+            else:
+                columns = await _columns(connection, estate.schema)
+                tables = [Table(name, 0, "") for name in columns]
+                if large := len(await connection.fetch(_LARGE_OBJECTS, estate.all_roles())):
+                    database.rehearsal.note(
+                        f"{large} large objects come along, with their rights: lo_create, lo_put,"
+                        " ALTER LARGE OBJECT … OWNER TO"
+                    )
             found = await inventory.take(connection, estate)
             (directory / archive.ROLES).write_text(await roles_sql(connection, estate))
             (directory / archive.EXTRAS).write_text(await extras_sql(connection, estate))
-            await _write_large_objects(connection, estate, directory / archive.LARGE_OBJECTS, progress)
             source = {
                 "cluster": cluster,
                 "database": database.name,
@@ -78,6 +91,7 @@ async def export(
                 "readwrite": standard[0],
                 "readonly": standard[1],
                 **dict(await _server(connection)),
+                **({"columns": columns} if columns else {}),
             }
             extensions = await needed_extensions(connection, estate.schema)
             migrations = await ledger.as_list(connection, estate.schema)
@@ -125,7 +139,25 @@ async def dump(
         arguments += ["--format=custom", f"--file={target}"]
     if snapshot is not None:
         arguments.append(f"--snapshot={snapshot}")
+    if database.rehearsal is not None and target is not None:
+        told = [one.replace(str(target), target.name) for one in arguments]
+        database.rehearsal.command(told, database.shown())
+        arguments.append("--schema-only")
     return await tools.run(arguments, database)
+
+
+_COLUMNS: Final = """
+SELECT c.relname::text AS name, array(
+           SELECT a.attname::text FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+            ORDER BY a.attnum) AS columns
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = $1 AND c.relkind = 'r' ORDER BY c.relname
+"""
+
+
+async def _columns(connection: Connection, schema: str) -> dict[str, list[str]]:
+    return {row["name"]: row["columns"] for row in await connection.fetch(_COLUMNS, schema)}
 
 
 _TABLES: Final = """

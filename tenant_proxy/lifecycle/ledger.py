@@ -102,10 +102,9 @@ async def copy(connection: Connection, source: str, target: str) -> None:
         )
 
 
-async def forget(connection: Connection, schema: str) -> int:
+async def forget(connection: Connection, schema: str) -> None:
     """All that is known of a schema."""
     if not await exists(connection):
-        return 0
-    done = await connection.execute(f"DELETE FROM {SCHEMA}.migration WHERE schema = $1", schema)
+        return
+    await connection.execute(f"DELETE FROM {SCHEMA}.migration WHERE schema = $1", schema)
     await connection.execute(f"DELETE FROM {SCHEMA}.template WHERE schema = $1", schema)
-    return int(done.split()[-1])

@@ -16,13 +16,12 @@ from tenant_proxy.catalog.records import Tenant
 from tenant_proxy.catalog.states import PROVISIONED
 from tenant_proxy.lifecycle import migrations
 from tenant_proxy.lifecycle.context import Context
-from tenant_proxy.lifecycle.estates import database_of, reporting
+from tenant_proxy.lifecycle.estates import database_of, database_on, reporting
 from tenant_proxy.lifecycle.fleet import Member, Options, Outcome, Report
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
 from tenant_proxy.lifecycle.migrations import Limits, Migration, MigrationError
 from tenant_proxy.lifecycle.records import Standing
-from tenant_proxy.lifecycle.tools import Database
 
 #: the label of tenants that go first
 CANARY: Final = "canary"
@@ -77,7 +76,7 @@ async def _templates(context: Context, tenants: Sequence[Tenant]) -> list[Member
             if owner is not None:
                 member = Member(
                     f"(template {name} on {cluster.name})",
-                    Database.of(cluster),
+                    database_on(context, cluster.name),
                     Estate(name, owner),
                     canary=True,
                 )
@@ -115,8 +114,10 @@ async def _migrate(run: Run) -> None:
     async with run.context.store.read() as connection:
         busy = {row["tenant"] for row in await connection.fetch(_BUSY)}
     chosen = [one for one in all_of_them if one.number not in busy]
+    rehearsal = run.context.rehearsal
     options = Options(
-        parallel=params.get("parallel", 8),
+        # what is shown is shown in order
+        parallel=params.get("parallel", 8) if rehearsal is None else 1,
         stop_at=params.get("stop_at", 0.0),
         retries=params.get("retries", 5),
     )

@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -289,13 +289,16 @@ def _asserted(number: int, check: str) -> str:
 
 def environment(member: Member) -> dict[str, str]:
     """For a tool that migrates one tenant: it comes as the owner, in the tenant's schema."""
+    return member.database.environment() | _own(member, member.database)
+
+
+def _own(member: Member, database: Database) -> dict[str, str]:
     options = (
         f"-c role={_escaped(member.estate.owner)} -c search_path={_escaped(quote_name(member.estate.schema))}"
     )
-    known = member.database.environment()
-    return known | {
+    return {
         "PGOPTIONS": options,
-        "DATABASE_URL": url(member.database, options),
+        "DATABASE_URL": url(database, options),
         "TENANT": member.tenant,
         "TENANT_SCHEMA": member.estate.schema,
         "TENANT_OWNER": member.estate.owner,
@@ -352,6 +355,10 @@ async def execute(
     """Any tool, once for each tenant."""
 
     async def work(worker: Worker, member: Member) -> None:
+        if member.database.rehearsal is not None:
+            told = _own(member, replace(member.database, password=""))
+            member.database.rehearsal.command(command, told)
+            return
         await run_tool(command, member, timeout_s=timeout_s)
 
     return await fleet.over(members, work, options, on_done)

@@ -29,18 +29,19 @@ from tenant_proxy.catalog.states import State, conflict
 from tenant_proxy.catalog.store import Change
 from tenant_proxy.lifecycle import access, erasing, ledger, placement, restore, rights
 from tenant_proxy.lifecycle.archive import Manifest
-from tenant_proxy.lifecycle.estates import database_of, estate_of, failing, reporting
+from tenant_proxy.lifecycle.estates import database_of, database_on, estate_of, failing, reporting
 from tenant_proxy.lifecycle.export import export
 from tenant_proxy.lifecycle.facts import database_exists, read_facts
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import fitting, ident, literal, script
-from tenant_proxy.lifecycle.tools import Database
 from tenant_proxy.model import IN_MOVE, MOVED, MOVING
 
 if TYPE_CHECKING:
     import asyncpg
+
+    from tenant_proxy.lifecycle.tools import Database
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -196,7 +197,8 @@ async def _copy(run: Run) -> None:
             await _stop(run, MOVING)
             began = time.monotonic()
             async with _at_most(run.params.get("pause_s", PAUSE_S)) as limit:
-                await _wait_for_clients(run, connection, tenant)
+                if run.context.rehearsal is None:
+                    await _wait_for_clients(run, connection, tenant)
                 async with connection.transaction(), reporting(run) as progress:
                     await _lock(connection, tenant.schema_)
                     manifest = await export(source, estate, path, tenant=tenant.name, progress=progress)
@@ -404,7 +406,7 @@ async def _forget(run: Run) -> None:
     estate = await estate_of(run.context, tenant)
     old = Estate(params["kept"], estate.owner, estate.roles)
     cluster = run.context.cluster(params["cluster"])
-    database = Database.of(cluster, params["database"])
+    database = database_on(run.context, cluster.name, params["database"])
     async with failing(cluster.name), reporting(run) as progress:
         if not params["own_database"]:
             async with database.connected() as connection:

@@ -153,17 +153,21 @@ _TEMPLATES: Final = "tenant_proxy.lifecycle.clone"
 
 
 async def _serve(name: str, run: Run) -> None:
-    if run.context.rehearsal is not None:
-        run.context.rehearsal.append(f"-- the service {name} is provisioned")
-        return
-    made = await services.call(name, "provision", await run.tenant(), run.context.config)
+    made = await serve(run, name, "provision")
     if made is not None:
         run.result.setdefault("services", {})[name] = made
 
 
 async def _unserve(name: str, run: Run) -> None:
     if not run.params.get("repair"):
-        await services.call(name, "unprovision", await run.tenant(), run.context.config)
+        await serve(run, name, "unprovision")
+
+
+async def serve(run: Run, name: str, action: services.Action) -> dict[str, Any] | None:
+    if run.context.rehearsal is not None:
+        run.context.rehearsal.note(f"service {name}: {action}")
+        return None
+    return await services.call(name, action, await run.tenant(), run.context.config)
 
 
 # --- what the catalog says ------------------------------------------------------------------------------

@@ -142,8 +142,13 @@ class _Restore:
 
     async def _section(self, section: str) -> str:
         """The part of the dump, as text."""
+        return (await tools.run(self._command(section))).decode()
+
+    def _command(self, section: str) -> list[str]:
         arguments = [self.tool.path("pg_restore"), f"--section={section}", "--file=-", self.dump]
-        return (await tools.run(arguments)).decode()
+        if self.database.rehearsal is not None:
+            self.database.rehearsal.command([*arguments[:-1], archive.DUMP])
+        return arguments
 
     def _script(self, text: str) -> list[str]:
         found = [one for one in statements(text) if not _SETTING.match(one)]
@@ -215,6 +220,8 @@ class _Restore:
         """Whoever is no superuser must be able to give objects to the owner."""
         if await self.connection.fetchval("SELECT pg_catalog.current_setting('is_superuser') = 'on'"):
             return
+        if self.database.rehearsal is not None:  # roles that were provisioned can be given to
+            return
         owner = self.renaming.roles.get(self.manifest.source["owner"], self.manifest.source["owner"])
         if not await self.connection.fetchval(
             "SELECT pg_catalog.pg_has_role(pg_catalog.current_user(), $1, 'MEMBER')", owner
@@ -223,7 +230,8 @@ class _Restore:
 
     async def _definitions(self, before: list[str], casts: list[str]) -> None:
         schema = quote_name(self.renaming.new_schema)
-        exists = await self.connection.fetchval(
+        # provisioned before it: what is rehearsed is not there
+        exists = self.database.rehearsal is not None or await self.connection.fetchval(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)", self.renaming.new_schema
         )
         for number, sql in enumerate(before):
@@ -263,8 +271,7 @@ class _Restore:
         rows = {table.name: table.rows for table in self.manifest.tables}
         total, done = sum(rows.values()), 0
         self.progress("rows", 0, total)
-        arguments = [self.tool.path("pg_restore"), "--section=data", "--file=-", self.dump]
-        async with tools.lines_of(arguments) as lines:
+        async with tools.lines_of(self._command("data")) as lines:
             statement: list[bytes] = []
             async for line in lines:
                 if not statement and (not line.strip() or line.startswith((b"--", b"\\", b"SET "))):
@@ -281,6 +288,14 @@ class _Restore:
                     done += await self._copy(sql, lines, done, total)
                 else:
                     await self._execute(sql)
+        for table, columns in self.manifest.source.get("columns", {}).items():
+            # of a rehearsal, whose archive has no rows
+            await self.connection.copy_to_table(
+                table,
+                schema_name=self.renaming.new_schema,
+                columns=columns or None,
+                source=_each([]),
+            )
         self.progress("rows", total, total)
 
     async def _copy(self, sql: str, lines: AsyncIterator[bytes], done: int, total: int) -> int:
@@ -351,6 +366,9 @@ class _Restore:
         taken = await self.connection.fetchval(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata WHERE oid = $1)", number
         )
+        if self.database.rehearsal is not None:
+            await self.connection.execute(f"SELECT pg_catalog.lo_create({0 if taken else number})")
+            return
         made = await self.connection.fetchval("SELECT pg_catalog.lo_create($1)", 0 if taken else number)
         if taken:
             self.moved[number] = made
@@ -386,6 +404,8 @@ class _Restore:
 
     async def _verify(self) -> list[Table]:
         """The rows are those of the manifest."""
+        if self.database.rehearsal is not None:
+            return self.manifest.tables
         tables = await read_tables(self.connection, self.renaming.new_schema, self.progress)
         wanted = {(table.name, table.rows): table.digest for table in self.manifest.tables}
         found = {(table.name, table.rows): table.digest for table in tables}

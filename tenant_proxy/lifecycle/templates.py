@@ -28,7 +28,7 @@ from weakref import WeakValueDictionary
 
 import asyncpg
 
-from tenant_proxy.lifecycle import definitions, export, inventory, ledger, tools
+from tenant_proxy.lifecycle import definitions, export, inventory, ledger, rehearsal, tools
 from tenant_proxy.lifecycle.inventory import Estate, Item
 from tenant_proxy.lifecycle.rename import Finding, Renaming, quote_name, statements
 from tenant_proxy.lifecycle.rights import schema_rights
@@ -321,6 +321,7 @@ async def _tried(connection: Connection, template: Roles, script: str) -> str:
     trial = Roles(*(f"tp_trial_{secrets.token_hex(6)}_{kind}" for kind in "sowr"))
     assert trial.readwrite is not None
     assert trial.readonly is not None
+    connection = rehearsal.itself(connection)
     had = await inventory.take(connection, template.estate())
     transaction = connection.transaction()
     await transaction.start()

@@ -27,6 +27,8 @@ from tenant_proxy.net.tls import asyncpg_ssl
 from tenant_proxy.system import as_given
 
 if TYPE_CHECKING:
+    from tenant_proxy.lifecycle.rehearsal import Rehearsal
+
     Connection = asyncpg.Connection[asyncpg.Record]
 
 _PATTERNS: Final = (
@@ -55,9 +57,15 @@ class Database:
     user: str
     password: str = field(default="", repr=False)
     tls: ServerTls = _NO_TLS
+    #: what the configuration calls its server
+    cluster: str = ""
+    #: the database there that is sure to exist
+    home: str = ""
+    #: set while it is only tried: connections write down here what they would execute
+    rehearsal: Rehearsal | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, cluster: Cluster, name: str | None = None) -> Self:
+    def of(cls, cluster: Cluster, name: str | None = None, rehearsal: Rehearsal | None = None) -> Self:
         """Of a cluster of the configuration, as its admin."""
         password = cluster.admin.password
         return cls(
@@ -67,6 +75,9 @@ class Database:
             cluster.admin.user or "",
             password.reveal() if password is not None else "",
             cluster.tls,
+            cluster.name,
+            cluster.database,
+            rehearsal,
         )
 
     def named(self, name: str) -> Database:
@@ -75,6 +86,25 @@ class Database:
 
     @asynccontextmanager
     async def connected(self, application: str = "tenant-proxy lifecycle") -> AsyncIterator[Connection]:
+        try:
+            connection = await self._connect(application)
+        except asyncpg.InvalidCatalogNameError:
+            if self.rehearsal is None:
+                raise
+            # it would have been made: what is read of it is read where nothing of it is
+            connection = await self.named(self.home)._connect(application)
+        try:
+            if self.rehearsal is None:
+                yield connection
+            else:
+                from tenant_proxy.lifecycle.rehearsal import Rehearsed
+
+                yield Rehearsed(connection, self.rehearsal, self.cluster, self.name)  # type: ignore[misc]
+        finally:
+            with suppress(Exception):
+                await connection.close(timeout=5)
+
+    async def _connect(self, application: str) -> Connection:
         connection: Connection = await asyncpg.connect(
             host=self.host,
             port=self.port,
@@ -89,15 +119,20 @@ class Database:
             statement_cache_size=0,
             server_settings={"search_path": "", "application_name": application},
         )
-        try:
-            yield connection
-        finally:
-            with suppress(Exception):
-                await connection.close(timeout=5)
+        return connection
 
     def environment(self) -> dict[str, str]:
         """For libpq; passwords are in no argument that others could list."""
         kept = {name: value for name, value in as_given(os.environ).items() if not name.startswith("PG")}
+        return kept | self.libpq()
+
+    def shown(self) -> dict[str, str]:
+        """For commands that are only told."""
+        said = self.libpq()
+        return {name: said[name] for name in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER")}
+
+    def libpq(self) -> dict[str, str]:
+        """The part of it that is about this database."""
         said = {
             "PGHOST": self.host,
             "PGPORT": str(self.port),
@@ -113,7 +148,7 @@ class Database:
             "PGCONNECT_TIMEOUT": str(int(_CONNECT_TIMEOUT_S)),
             "PGAPPNAME": "tenant-proxy lifecycle",
         }
-        return kept | {name: value for name, value in said.items() if value}
+        return {name: value for name, value in said.items() if value}
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,14 @@ async def test_the_command_line_by_url(api, town, monkeypatch, capsys, tmp_path)
     assert json.loads(await run("tenant show acme --json"))["tenant"]["state"] == "active"
     assert "the log is whole" in await run("audit verify")
     assert "done" in await run("job list")
+    for verb, told in {
+        "clone acme copy": "pg_dump",
+        "suspend acme": "UPDATE tenant",
+        "delete acme": "UPDATE tenant",
+        "set acme --label a=b": "UPDATE tenant",
+    }.items():
+        assert told in await run(f"tenant {verb} --dry-run")
+    assert [tenant.name for tenant in await api.verbs.tenant_list(states=[State.ACTIVE])] == ["acme"]
     assert "tenant copy is ready" in await run("tenant clone acme copy")
     assert "nothing was kept" in await run("tenant move copy --confirm --yes")
     await run("tenant delete copy --yes")

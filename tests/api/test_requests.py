@@ -111,6 +111,9 @@ async def test_rehearsals(api):
     reply = await api.ask("POST", "/v1/onboard?dry_run=true", body)
     assert any("CREATE SCHEMA" in one for one in reply.json["sql"])
     assert await api.verbs.tenant_list() == []
+    refused = await api.ask("POST", "/v1/tokens?dry_run=true", {"name": "x", "role": "auditor"})
+    assert (refused.status, refused.json["detail"]) == (422, "that can't be rehearsed")
+    assert "x" not in [one.name for one in await api.verbs.token_list()]
 
 
 async def test_secrets_are_not_in_what_is_refused(api):

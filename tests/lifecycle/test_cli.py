@@ -75,7 +75,9 @@ def test_dry_runs_print_sql_and_change_nothing(run, town):
     assert answer(run, "tenant list") == []
     assert "acme" not in town.schemas()
     run("tenant create acme")
-    assert answer(run, "tenant provision acme --dry-run")["sql"][0].startswith('CREATE ROLE "acme_owner"')
+    place, begin, told, commit = answer(run, "tenant provision acme --dry-run")["sql"]
+    assert (place, begin, commit) == (f"-- cluster main, database {town.database}", "BEGIN;", "COMMIT;")
+    assert told.startswith('CREATE ROLE "acme_owner"')
     run("tenant provision acme")
     assert "CREATE" not in run("access revoke acme nobody --dry-run")
 

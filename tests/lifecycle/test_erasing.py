@@ -50,7 +50,7 @@ async def test_sessions_of_its_logins_end(place):
     place.sql("ALTER ROLE erased_busy_app PASSWORD 'secret'")
     session = await place.connect(user="erased_busy_app", password="secret")
     async with place.database_of().connected() as connection:
-        assert await erasing.end_sessions(connection, estate.all_roles()) == 1
+        await erasing.end_sessions(connection, estate.all_roles())
     with pytest.raises(Exception, match=r"terminat|closed|in progress"):
         await session.fetch("SELECT 1")
     session.terminate()

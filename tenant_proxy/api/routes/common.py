@@ -27,7 +27,9 @@ Prefer = Annotated[
     str | None,
     Header(description="wait=SECONDS: the answer may take so long, 60 at most.", examples=["wait=10"]),
 ]
-DryRun = Annotated[bool, Query(description="Only tells the SQL for clusters; nothing is changed anywhere.")]
+DryRun = Annotated[
+    bool, Query(description="Only tells the SQL that would be run; nothing is changed anywhere.")
+]
 Limit = Annotated[int, Query(ge=1, le=1000, description="So many at most.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
 

@@ -12,8 +12,8 @@ from fastapi import Path, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import Field
 
-from tenant_proxy.api.guarded import answer_of, started, verbs_of
-from tenant_proxy.api.routes.common import STARTED, Key, Prefer, TenantPath, router
+from tenant_proxy.api.guarded import Rehearsed, answer_of, started, verbs_of
+from tenant_proxy.api.routes.common import STARTED, DryRun, Key, Prefer, TenantPath, router
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Job, Name, Record
 from tenant_proxy.config.schema import PgName
@@ -104,8 +104,12 @@ async def tenant_export(
     )
 
 
-@routes.post("/imports", response_model=Job, responses=STARTED, summary="Makes a tenant of an archive")
-async def tenant_import(request: Request, body: Import, key: Key = None, prefer: Prefer = None) -> Response:
+@routes.post(
+    "/imports", response_model=Job | Rehearsed, responses=STARTED, summary="Makes a tenant of an archive"
+)
+async def tenant_import(
+    request: Request, body: Import, key: Key = None, prefer: Prefer = None, dry_run: DryRun = False
+) -> Response:
     """Every row is checked against the archive.  The tenant is ready then; logins are granted anew."""
     path = str(_shelf(request).find(body.archive))
     return await started(
@@ -120,6 +124,7 @@ async def tenant_import(request: Request, body: Import, key: Key = None, prefer:
             pass_phrase=body.pass_phrase,
             accept=body.accept,
         ),
+        dry_run=dry_run,
     )
 
 
@@ -171,14 +176,18 @@ async def _log(request: Request, action: str, name: str) -> None:
 # --- migrations
 
 
-@routes.post("/migrations", response_model=Job, responses=STARTED, summary="Migrates tenants")
-async def migrate(request: Request, body: Migration, key: Key = None, prefer: Prefer = None) -> Response:
+@routes.post("/migrations", response_model=Job | Rehearsed, responses=STARTED, summary="Migrates tenants")
+async def migrate(
+    request: Request, body: Migration, key: Key = None, prefer: Prefer = None, dry_run: DryRun = False
+) -> Response:
     """Those that have had a version are passed over; the job's result says who has failed, and why."""
     if body.what == "down" and body.to is None:
         raise Failure("invalid", "what is undone is all that is newer than a version: give `to`")
     given = body.model_dump(exclude={"files", "what"}, exclude_none=True)
     directory = await asyncio.to_thread(_shelf(request).migrations, body.files)
-    return await started(request, lambda verbs: verbs.migrate(body.what, directory=str(directory), **given))
+    return await started(
+        request, lambda verbs: verbs.migrate(body.what, directory=str(directory), **given), dry_run=dry_run
+    )
 
 
 @routes.post("/migrations/status", response_model=Standings, summary="Which versions tenants have had")

@@ -145,9 +145,18 @@ async def tenant_list(
     return Tenants(items=found[:limit], next=cursor_of(found[limit - 1].name) if len(found) > limit else None)
 
 
-@routes.post("/tenants", response_model=Tenant, status_code=201, summary="Writes a tenant down, as a draft")
-async def tenant_create(request: Request, body: NewTenant, key: Key = None) -> Response:
+@routes.post(
+    "/tenants",
+    response_model=Tenant | Rehearsed,
+    status_code=201,
+    summary="Writes a tenant down, as a draft",
+)
+async def tenant_create(
+    request: Request, body: NewTenant, key: Key = None, dry_run: DryRun = False
+) -> Response:
     """Nothing is made on its cluster yet."""
+    if dry_run:
+        return await rehearsed(request, lambda verbs: verbs.tenant_create(body))
     made = await verbs_of(request).tenant_create(body)
     return tagged(request, made, made.version, 201, location=f"/v1/tenants/{made.name}")
 
@@ -183,30 +192,31 @@ async def tenant_show(request: Request, tenant: TenantPath) -> Any:
     return answer_of(await verbs_of(request).tenant_show(tenant))
 
 
-@routes.patch("/tenants/{tenant}", response_model=Tenant, summary="Changes what a tenant has")
+@routes.patch("/tenants/{tenant}", response_model=Tenant | Rehearsed, summary="Changes what a tenant has")
 async def tenant_set(
-    request: Request, tenant: TenantPath, body: TenantPatch, if_match: IfMatch = None
+    request: Request, tenant: TenantPath, body: TenantPatch, if_match: IfMatch = None, dry_run: DryRun = False
 ) -> Response:
     """Proxies have it within a second."""
-    changed = await verbs_of(request).tenant_set(
-        tenant,
-        plan=body.plan,
-        labels=body.labels,
-        sni=body.sni,
-        spec=body.spec,
-        version=version_of(request),
-    )
+    given: dict[str, Any] = {"plan": body.plan, "labels": body.labels, "sni": body.sni, "spec": body.spec}
+    if dry_run:
+        return await rehearsed(request, lambda verbs: verbs.tenant_set(tenant, **given))
+    changed = await verbs_of(request).tenant_set(tenant, **given, version=version_of(request))
     return tagged(request, changed, changed.version)
 
 
-@routes.delete("/tenants/{tenant}", response_model=Tenant, summary="Deletes a tenant, with a time of grace")
+@routes.delete(
+    "/tenants/{tenant}", response_model=Tenant | Rehearsed, summary="Deletes a tenant, with a time of grace"
+)
 async def tenant_delete(
     request: Request,
     tenant: TenantPath,
     reason: str = "",
     grace_s: Annotated[float | None, Query(ge=0, le=315_360_000)] = None,
+    dry_run: DryRun = False,
 ) -> Response:
     """Its logins are refused from now on; it is erased once its grace is over."""
+    if dry_run:
+        return await rehearsed(request, lambda verbs: verbs.tenant_delete(tenant, reason, grace_s))
     return answer_of(await verbs_of(request).tenant_delete(tenant, reason, grace_s))
 
 
@@ -219,47 +229,76 @@ async def tenant_delete(
 async def tenant_provision(
     request: Request, tenant: TenantPath, key: Key = None, prefer: Prefer = None, dry_run: DryRun = False
 ) -> Response:
+    return await started(request, lambda verbs: verbs.tenant_provision(tenant), dry_run=dry_run)
+
+
+@routes.post("/tenants/{tenant}/activate", response_model=Tenant | Rehearsed, summary="Lets its logins in")
+async def tenant_activate(
+    request: Request, tenant: TenantPath, key: Key = None, dry_run: DryRun = False
+) -> Response:
     if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.tenant_provision(tenant))
-    return await started(request, lambda verbs: verbs.tenant_provision(tenant))
-
-
-@routes.post("/tenants/{tenant}/activate", response_model=Tenant, summary="Lets its logins in")
-async def tenant_activate(request: Request, tenant: TenantPath, key: Key = None) -> Response:
+        return await rehearsed(request, lambda verbs: verbs.tenant_activate(tenant))
     return answer_of(await verbs_of(request).tenant_activate(tenant))
 
 
-@routes.post("/tenants/{tenant}/suspend", response_model=Tenant, summary="Refuses its logins")
+@routes.post("/tenants/{tenant}/suspend", response_model=Tenant | Rehearsed, summary="Refuses its logins")
 async def tenant_suspend(
-    request: Request, tenant: TenantPath, body: Reason | None = None, key: Key = None
+    request: Request, tenant: TenantPath, body: Reason | None = None, key: Key = None, dry_run: DryRun = False
 ) -> Response:
     """Those who are connected may stay for its grace time."""
+    if dry_run:
+        return await rehearsed(
+            request, lambda verbs: verbs.tenant_suspend(tenant, body.reason if body else "")
+        )
     return answer_of(await verbs_of(request).tenant_suspend(tenant, body.reason if body else ""))
 
 
-@routes.post("/tenants/{tenant}/resume", response_model=Tenant, summary="Lets its logins in again")
-async def tenant_resume(request: Request, tenant: TenantPath, key: Key = None) -> Response:
+@routes.post(
+    "/tenants/{tenant}/resume", response_model=Tenant | Rehearsed, summary="Lets its logins in again"
+)
+async def tenant_resume(
+    request: Request, tenant: TenantPath, key: Key = None, dry_run: DryRun = False
+) -> Response:
+    if dry_run:
+        return await rehearsed(request, lambda verbs: verbs.tenant_resume(tenant))
     return answer_of(await verbs_of(request).tenant_resume(tenant))
 
 
-@routes.post("/tenants/{tenant}/rename", response_model=Tenant, summary="Changes what clients call it")
-async def tenant_rename(request: Request, tenant: TenantPath, body: Rename, key: Key = None) -> Response:
+@routes.post(
+    "/tenants/{tenant}/rename", response_model=Tenant | Rehearsed, summary="Changes what clients call it"
+)
+async def tenant_rename(
+    request: Request, tenant: TenantPath, body: Rename, key: Key = None, dry_run: DryRun = False
+) -> Response:
+    if dry_run:
+        return await rehearsed(request, lambda verbs: verbs.tenant_rename(tenant, body.name))
     renamed = await verbs_of(request).tenant_rename(tenant, body.name)
     return answer_of(renamed, location=f"/v1/tenants/{renamed.name}")
 
 
-@routes.post("/tenants/{tenant}/restore", response_model=Tenant, summary="Takes a deletion back")
-async def tenant_restore(request: Request, tenant: TenantPath, key: Key = None) -> Response:
+@routes.post("/tenants/{tenant}/restore", response_model=Tenant | Rehearsed, summary="Takes a deletion back")
+async def tenant_restore(
+    request: Request, tenant: TenantPath, key: Key = None, dry_run: DryRun = False
+) -> Response:
     """It is suspended then."""
+    if dry_run:
+        return await rehearsed(request, lambda verbs: verbs.tenant_restore(tenant))
     return answer_of(await verbs_of(request).tenant_restore(tenant))
 
 
 # --- whole tenants
 
 
-@routes.post("/tenants/{tenant}/clone", response_model=Job, responses=STARTED, summary="Makes a copy")
+@routes.post(
+    "/tenants/{tenant}/clone", response_model=Job | Rehearsed, responses=STARTED, summary="Makes a copy"
+)
 async def tenant_clone(
-    request: Request, tenant: TenantPath, body: Clone, key: Key = None, prefer: Prefer = None
+    request: Request,
+    tenant: TenantPath,
+    body: Clone,
+    key: Key = None,
+    prefer: Prefer = None,
+    dry_run: DryRun = False,
 ) -> Response:
     """With everything that it has now, but its logins."""
     return await started(
@@ -272,48 +311,65 @@ async def tenant_clone(
             labels=body.labels,
             accept=body.accept,
         ),
+        dry_run=dry_run,
     )
 
 
 @routes.post(
-    "/tenants/{tenant}/move", response_model=Job, responses=STARTED, summary="Moves it to another cluster"
+    "/tenants/{tenant}/move",
+    response_model=Job | Rehearsed,
+    responses=STARTED,
+    summary="Moves it to another cluster",
 )
 async def tenant_move(
-    request: Request, tenant: TenantPath, body: Move, key: Key = None, prefer: Prefer = None
+    request: Request,
+    tenant: TenantPath,
+    body: Move,
+    key: Key = None,
+    prefer: Prefer = None,
+    dry_run: DryRun = False,
 ) -> Response:
     """What clients begin meanwhile waits, and runs where it is then.  Where it was, it is kept until that is
     confirmed."""
     return await started(
         request,
         lambda verbs: verbs.tenant_move(tenant, body.cluster, pause_s=body.pause_s, force=body.force),
+        dry_run=dry_run,
     )
 
 
 @routes.post(
     "/tenants/{tenant}/move/confirm",
-    response_model=Job,
+    response_model=Job | Rehearsed,
     responses={**STARTED, 204: {"description": "Nothing was kept."}},
     summary="Takes away what was kept where it was",
 )
 async def tenant_move_confirm(
-    request: Request, tenant: TenantPath, key: Key = None, prefer: Prefer = None
+    request: Request, tenant: TenantPath, key: Key = None, prefer: Prefer = None, dry_run: DryRun = False
 ) -> Response:
-    return await started(request, lambda verbs: verbs.tenant_move_confirm(tenant))
+    return await started(request, lambda verbs: verbs.tenant_move_confirm(tenant), dry_run=dry_run)
 
 
 @routes.post(
     "/tenants/{tenant}/erase",
-    response_model=Job,
+    response_model=Job | Rehearsed,
     responses=STARTED,
     summary="Erases a deleted tenant",
 )
 async def tenant_erase(
-    request: Request, tenant: TenantPath, body: Erase | None = None, key: Key = None, prefer: Prefer = None
+    request: Request,
+    tenant: TenantPath,
+    body: Erase | None = None,
+    key: Key = None,
+    prefer: Prefer = None,
+    dry_run: DryRun = False,
 ) -> Response:
     """The job's result is the signed record."""
     asked = body or Erase()
     return await started(
-        request, lambda verbs: verbs.tenant_erase(tenant, at_once=asked.at_once, cascade=asked.cascade)
+        request,
+        lambda verbs: verbs.tenant_erase(tenant, at_once=asked.at_once, cascade=asked.cascade),
+        dry_run=dry_run,
     )
 
 
@@ -336,17 +392,24 @@ async def tenant_scan(
 
 @routes.post(
     "/tenants/{tenant}/adopt",
-    response_model=Job,
+    response_model=Job | Rehearsed,
     responses=STARTED,
     summary="Makes an existing schema its own",
 )
 async def tenant_adopt(
-    request: Request, tenant: TenantPath, body: Adopt | None = None, key: Key = None, prefer: Prefer = None
+    request: Request,
+    tenant: TenantPath,
+    body: Adopt | None = None,
+    key: Key = None,
+    prefer: Prefer = None,
+    dry_run: DryRun = False,
 ) -> Response:
     """Of a draft that names the schema: mends what the scan finds, and lays its rights."""
     asked = body or Adopt()
     return await started(
-        request, lambda verbs: verbs.tenant_adopt(tenant, logins=asked.logins, accept=asked.accept)
+        request,
+        lambda verbs: verbs.tenant_adopt(tenant, logins=asked.logins, accept=asked.accept),
+        dry_run=dry_run,
     )
 
 
