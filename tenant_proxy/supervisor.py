@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tenant_proxy import hub
+from tenant_proxy.admin.pauses import Pauses
 from tenant_proxy.admin.stats_window import StatsWindow
 from tenant_proxy.children import Child, Phase, RestartPolicy, Start, start_afresh
 from tenant_proxy.config.load import Loaded
@@ -116,7 +117,7 @@ class Supervisor:
         self._usage_kept: Any = None
         #: tenants that are over their storage
         self._full: list[str] = []
-        self._paused: list[str] = []
+        self._pauses = Pauses()
         self._listeners: list[Listener] = []
         self._http: list[Listener] = []
         self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
@@ -552,7 +553,7 @@ class Supervisor:
             "served": self._served.whole(),
             "revision": self._served.revision,
             "full": self._full,
-            "paused": self._paused,
+            "paused": self._pauses.names,
         }
         return answer
 
@@ -590,10 +591,9 @@ class Supervisor:
         return {}
 
     async def _on_pause(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Tenants that the operator has paused: all of them."""
-        self._paused = params["tenants"]
-        await self._hub.call_workers("pause", params, RELOAD_TIMEOUT_S)
-        return {}
+        answer = self._pauses.apply(params["step"], params)
+        await self._hub.call_workers("pause", {"tenants": self._pauses.names}, RELOAD_TIMEOUT_S)
+        return answer
 
     def _on_keep_ledger(self, caller: str, params: dict[str, Any]) -> dict[str, Any]:
         self._ledger = params.get("ledger")
@@ -613,7 +613,7 @@ class Supervisor:
             "config_generation": self._generation,
             "reloads": self._reloads,
             "stopping": self._stop is not Stop.NO,
-            "paused": self._paused,
+            "paused": self._pauses.names,
             "listeners": [lis.address for lis in self._listeners],
             "workers": [{"slot": w.worker, **w.status()} for w in self._workers],
             "control": self._control.status() if self._control is not None else None,

@@ -7,7 +7,7 @@ to an end it is given up, so that those who wait meanwhile go on.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from tenant_proxy.admin import refusals
 from tenant_proxy.admin.context import AdminContext, AdminResult
@@ -20,27 +20,34 @@ _POLL_S: Final = 0.05
 
 async def pause(arguments: list[str], ctx: AdminContext) -> AdminResult:
     name = _tenant_of(arguments, ctx, "PAUSE")
-    before = await paused(ctx)
-    await _set(ctx, sorted({*before, name}))
+    number = (await _tell(ctx, "begin", tenant=name))["number"]
+    try:
+        holding = await _rest(ctx, name)
+    except BaseException:
+        await _tell(ctx, "give_up", number=number)
+        raise
+    if holding:
+        given_up = (await _tell(ctx, "give_up", number=number))["done"]
+        raise refusals.still_at_work(name, holding, paused=not given_up)
+    if not (await _tell(ctx, "hold", number=number))["done"]:
+        raise refusals.resumed_meanwhile(name)
+    return AdminResult(tag="PAUSE")
+
+
+async def _rest(ctx: AdminContext, name: str) -> int:
+    """Waits for those who are at work; how many still were in the end."""
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while holding := await _holding(ctx, name):
         if asyncio.get_running_loop().time() >= deadline:
-            if name not in before:
-                await _set(ctx, [one for one in await paused(ctx) if one != name])
-            raise refusals.still_at_work(name, holding)
+            break
         await asyncio.sleep(_POLL_S)
-    return AdminResult(tag="PAUSE")
+    return holding
 
 
 async def resume(arguments: list[str], ctx: AdminContext) -> AdminResult:
     name = _tenant_of(arguments, ctx, "RESUME")
-    before = await paused(ctx)
-    if name == ALL:
-        await _set(ctx, [])
-    elif name in before:
-        await _set(ctx, [one for one in before if one != name])
-    else:
-        raise refusals.not_paused(name, all_are=ALL in before)
+    if not (await _tell(ctx, "resume", tenant=name))["done"]:
+        raise refusals.not_paused(name, all_are=ALL in await paused(ctx))
     return AdminResult(tag="RESUME")
 
 
@@ -49,8 +56,10 @@ async def paused(ctx: AdminContext) -> list[str]:
     return list(status["paused"])
 
 
-async def _set(ctx: AdminContext, tenants: list[str]) -> None:
-    await ctx.call("supervisor", "pause", {"tenants": tenants})
+async def _tell(ctx: AdminContext, step: str, **params: Any) -> dict[str, Any]:
+    """The supervisor, which has what other consoles ask for too (admin.pauses)."""
+    answer: dict[str, Any] = await ctx.call("supervisor", "pause", {"step": step, **params})
+    return answer
 
 
 async def _holding(ctx: AdminContext, name: str) -> int:

@@ -63,15 +63,26 @@ def not_paused(name: str, *, all_are: bool) -> ProxyError:
     )
 
 
-def still_at_work(name: str, holding: int) -> ProxyError:
+def still_at_work(name: str, holding: int, *, paused: bool) -> ProxyError:
     who = "the tenants" if name == ALL else f'tenant "{name}"'
     return ProxyError(
         "55006",
-        f"{who} did not come to rest, so nothing is paused",
+        f"{who} did not come to rest, so "
+        + ("this pause is given up, but another is in force" if paused else "nothing is paused"),
         detail=f"{holding} connections were still held, in transactions or by what clients keep.",
         hint="SHOW SERVERS and SHOW PINS tell by whom; KILL_CLIENT ends one.",
         source=Source.PROXY,
         reason="admin_still_at_work",
+    )
+
+
+def resumed_meanwhile(name: str) -> ProxyError:
+    who = "the tenants were" if name == ALL else f'tenant "{name}" was'
+    return ProxyError(
+        "55000",
+        f"{who} resumed before all had come to rest",
+        hint="Another administrator did so. PAUSE again if you still want it.",
+        reason="admin_resumed",
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from tenant_proxy.admin import console
 from tenant_proxy.admin.context import AdminContext, AdminResult
+from tenant_proxy.admin.pauses import Pauses
 from tenant_proxy.admin.stats_window import StatsWindow
 from tenant_proxy.config.schema import Config
 from tenant_proxy.hub import HubError
@@ -87,6 +88,7 @@ class FakeHub:
     def __init__(self, workers: dict[int, dict[str, Any]]) -> None:
         self.workers = workers
         self.window = StatsWindow(0.0)
+        self.pauses = Pauses()
         self.now_s = 100.0
         self.calls: list[tuple[str, str, Any]] = []
         self.reload_answer: dict[str, Any] = {"ok": True, "errors": [], "warnings": [], "generation": 2}
@@ -122,8 +124,9 @@ class FakeHub:
             case "supervisor", "status":
                 return self.status
             case "supervisor", "pause":
-                self.status["paused"] = params["tenants"]
-                return {}
+                answer = self.pauses.apply(params["step"], params)
+                self.status["paused"] = self.pauses.names
+                return answer
             case "supervisor", "stats":
                 return self.window.observe(self.now_s, self._answers(["stats"]), set(), **params)
         raise HubError(f'no method "{method}"')

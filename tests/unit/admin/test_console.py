@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenant_proxy.admin import console, pausing
+from tenant_proxy.admin.pauses import Pauses
 from tenant_proxy.admin.show import SHOWS
 from tenant_proxy.admin.wire import result_messages
 from tenant_proxy.errors import ProxyError
+from tenant_proxy.model import ALL
 
 from .fix_admin import Console, connection, tenant_row, worker_snapshot
 
@@ -208,6 +210,40 @@ async def test_a_pause_that_somebody_holds_up_is_given_up(monkeypatch):
     # whose others hold something is none of it
     await admin.run("PAUSE beta")
     assert admin.hub.status["paused"] == ["beta"]
+
+
+async def test_pauses_of_several_admins_at_once(monkeypatch):
+    """Each changes what it has asked for itself, whenever it does."""
+    monkeypatch.setattr(pausing, "PATIENCE_S", 0.1)
+    admin = Console(worker_snapshot(tenants=[tenant_row("acme", holding=1)]))
+    waiting = asyncio.create_task(admin.run("PAUSE acme"))
+    while admin.hub.status["paused"] != ["acme"]:
+        await asyncio.sleep(0)
+    await admin.run("PAUSE beta")
+    with pytest.raises(ProxyError, match="nothing is paused"):
+        await waiting
+    assert admin.hub.status["paused"] == ["beta"]
+
+
+@pytest.mark.parametrize("other", ["acme", ALL])
+def test_a_pause_that_is_given_up_leaves_anothers(other):
+    pauses = Pauses()
+    first, second = pauses.begin("acme"), pauses.begin(other)
+    assert not pauses.give_up(first)
+    assert pauses.hold(second)
+    assert pauses.names == [other]
+
+
+def test_a_resume_ends_what_still_waits_and_nothing_later():
+    pauses = Pauses()
+    first = pauses.begin("acme")
+    assert pauses.resume("acme")
+    assert not pauses.resume("acme")
+    second = pauses.begin("acme")
+    assert not pauses.hold(first)
+    assert pauses.names == ["acme"]
+    assert pauses.give_up(second)
+    assert pauses.names == []
 
 
 async def test_reload_is_the_supervisors():
