@@ -659,6 +659,11 @@ def prepared_statement_missing(name: str) -> ProxyError:
     )
 
 
+def result_type_changed() -> ProxyError:
+    message = "cached plan must not change result type"
+    return ProxyError("0A000", message, reason="result_type_changed", routine="RevalidateCachedQuery")
+
+
 def prepared_statement_exists(name: str) -> ProxyError:
     return ProxyError(
         "42P05",

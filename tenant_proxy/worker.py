@@ -539,14 +539,6 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
         sqlstate = messages.error_fields(message[5:]).get("C", "XX000")
         self._worker.error_counts[session.tenant, sqlstate[:2], Source.CLIENT.value] += 1
 
-    def missing_statement(self, name: bytes) -> bytes:
-        if not name:
-            return ProxyError("26000", "unnamed prepared statement does not exist").to_message()
-        return errors.prepared_statement_missing(name.decode("utf-8", "replace")).to_message()
-
-    def existing_statement(self, name: bytes) -> bytes:
-        return errors.prepared_statement_exists(name.decode("utf-8", "replace")).to_message()
-
     # --- servers ---
 
     def on_demand(self, pool: int) -> None:

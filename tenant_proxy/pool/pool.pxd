@@ -69,6 +69,10 @@ cdef enum:
 cdef enum:
     TOLD_TO_END = 2             # Server.told_fatal: the error was the proxy's, and its client's session ends by it
 
+cdef enum BatchRuns:
+    RUNS = 1                    # any
+    RUNS_UNNAMED = 2            # one to the unnamed portal
+
 cdef enum Paced:
     PACE_WAITS = 1              # its statement has a turn, which is not come
     PACE_GOES = 2               # … has come
@@ -85,6 +89,8 @@ cdef struct Stmt:
     uint8_t interned            # findable in its pool's table
     uint32_t generation         # of its pool, when it was made
     uint32_t scope              # of an unnamed one: what it was judged in
+    uint32_t told               # of an unnamed one: what its client was told its rows are (relay.told); 0: nothing
+    uint8_t doubt               # of an unnamed one: Doubt
     Rewrite *rewrite            # of an unnamed one: the client's own text, if it was changed
     char *body                  # the Parse message from the query on: query, NUL, parameter types
 
@@ -93,6 +99,8 @@ cdef struct ClientStmt:
     uint64_t hash
     Stmt *stmt
     uint8_t confirmed           # ParseComplete was sent for it
+    uint32_t told               # hash of what its client was told its rows are (relay.told); 0: nothing
+    uint32_t generation         # of definitions by which that holds
     uint64_t made_us            # when it was prepared
     uint32_t scope              # what it was judged in
     Rewrite *rewrite            # the client's own text, if it was changed
@@ -104,6 +112,15 @@ cdef struct ServerStmt:
     Stmt *stmt
     ServerStmt *newer
     ServerStmt *older
+    uint32_t generation         # of the definitions that it was parsed or described by
+    uint32_t rows               # hash of what its rows are there, if the server was asked; 0: not known
+    uint8_t doubt               # Doubt
+
+cdef enum Doubt:
+    # of a statement that its client knows from before definitions changed
+    DOUBT_NONE = 0
+    DOUBT_ASKED = 1             # the server is asked what its rows are now
+    DOUBT_TRUE = 2              # … and they are others
 
 cdef enum Request:
     R_QUERY = 1
@@ -134,8 +151,10 @@ cdef struct Outstanding:
     uint8_t request             # Request
     uint16_t action             # ACT_…
     void *arg                   # R_PARSE: Stmt* (reference); ACT_REFUSED, or R_QUERY with ACT_FAKE: bytes (reference);
-                                # R_CLOSE with ACT_FAKE: ClientStmt*, which is in no table meanwhile
-    uint64_t name_hash          # R_PARSE: of the client's name for it
+                                # R_CLOSE with ACT_FAKE: ClientStmt*, which is in no table meanwhile;
+                                # R_DESCRIBE: Stmt* (reference) of which it is to be known what is answered, or NULL
+    uint64_t name_hash          # R_PARSE, R_DESCRIBE: of the client's name for it; R_BIND: the same, if its client
+                                # has not been told yet what its rows are
     Rewrite *rewrite            # with ACT_REWRITTEN (reference)
 
 cdef struct Ring:
@@ -403,7 +422,8 @@ cdef struct Server:
     uint8_t cancels             # cancel requests on their way
     uint8_t relaying            # of the stream in hand: 1 forward, 0 drop
     uint8_t batch_open          # extended-protocol messages sent since the last Sync
-    uint8_t batch_runs          # … a Bind among them
+    uint8_t batch_runs          # … a Bind among them: BatchRuns
+    uint8_t query_failed        # in its transaction, which has failed, a simple Query did so (relay.portals)
     uint8_t told_fatal          # a FATAL error went to the client: nothing more need be said at the end; TOLD_TO_END
     uint8_t failed              # a request of the proxy's own got an error
     uint8_t coded               # counted under its pool's coded_index
@@ -415,6 +435,7 @@ cdef struct Server:
     uint8_t refused             # it ended instead of becoming its client's tenant's: nothing of the client's has run
     uint8_t arming              # it becomes nobody's behind the statement in hand
     uint8_t notified            # relay.hearing
+    uint8_t awaits              # its client listens: what it has been told of goes before ReadyForQuery
     uint8_t hearing             # its client's ear is asked whether it has heard all
     uint8_t heard               # … and has: the ReadyForQuery that waits may go
     uint8_t may_rest            # nothing asked for since the last switch leaves a transaction open

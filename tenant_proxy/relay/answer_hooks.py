@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tenant_proxy import errors
-from tenant_proxy.errors import Source
+from tenant_proxy.errors import ProxyError, Source
 from tenant_proxy.relay import signals
 from tenant_proxy.relay.wayback import Changed, Place
 from tenant_proxy.wire import messages
@@ -21,6 +21,25 @@ class AnswerHooks:
     """Upcalls for errors and notices; names are those of relay.core's."""
 
     _worker: Worker
+
+    # --- in a server's place ---
+
+    def missing_statement(self, name: bytes) -> bytes:
+        if not name:
+            return ProxyError("26000", "unnamed prepared statement does not exist").to_message()
+        return errors.prepared_statement_missing(name.decode("utf-8", "replace")).to_message()
+
+    def existing_statement(self, name: bytes) -> bytes:
+        return errors.prepared_statement_exists(name.decode("utf-8", "replace")).to_message()
+
+    def other_rows(self) -> bytes:
+        return errors.result_type_changed().to_message()
+
+    def failed_transaction(self) -> bytes:
+        message = "current transaction is aborted, commands ignored until end of transaction block"
+        return ProxyError("25P02", message, routine="exec_execute_message").to_message()
+
+    # --- a server's ---
 
     def on_error(
         self, pool: int, body: bytes, changed: tuple[int, bytes, bytes, list[Place]] | None

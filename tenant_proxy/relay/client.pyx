@@ -12,7 +12,7 @@ from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
     ACT_ASK, ACT_DISCARD, ACT_FAKE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
     CL_SKIP_TO_SYNC, CL_STARTUP, CL_WAITING, LANE_SHARED, PACE_WAITS, R_COPY_END, R_EXECUTE, R_FUNCTION, R_QUERY,
-    R_SYNC, SWALLOWED, Client, Server, ring_head,
+    R_SYNC, RUNS_UNNAMED, SWALLOWED, Client, Server, ring_head,
     ring_mark, ring_push,
 )
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
@@ -355,6 +355,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     s = server_of(e, c)
     if s == NULL or (c.listens and not heard_before(e, c, s, effects)):
         return no_server(c)
+    s.batch_runs &= ~<int> RUNS_UNNAMED
     if effects & EFF_LAST:
         own_values(e, c, b, s, not s.batch_open)
     if effects & TOLD_HERE:

@@ -217,6 +217,8 @@ cdef void up_refuse_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil
 cdef void up_too_many_pins(Relay e, Client *c) noexcept nogil
 cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil
+cdef void up_other_rows(Relay e) noexcept nogil
+cdef void up_failed_transaction(Relay e) noexcept nogil
 cdef void up_existing_statement(Relay e, const char *name, size_t n) noexcept nogil
 cdef void up_demand(Relay e, Pool *p) noexcept nogil
 cdef void up_crowded(Relay e, Pool *p) noexcept nogil

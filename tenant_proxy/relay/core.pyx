@@ -291,6 +291,16 @@ cdef void up_existing_statement(Relay e, const char *name, size_t n) noexcept no
         e.refusal = e.hooks.existing_statement(name[:n])
 
 
+cdef void up_other_rows(Relay e) noexcept nogil:
+    with gil:
+        e.refusal = e.hooks.other_rows()
+
+
+cdef void up_failed_transaction(Relay e) noexcept nogil:
+    with gil:
+        e.refusal = e.hooks.failed_transaction()
+
+
 cdef object up_execute(Relay e, Client *c, const char *sql, size_t n):
     # (edits, names) where EXECUTE names statements that the client has made by Parse, else None
     try:

@@ -115,6 +115,9 @@ class Ear:
         #: what is done at the next ReadyForQuery, and at those behind it; and since when the first is due
         self._due: deque[Callable[[], None]] = deque()
         self._due_since = 0.0
+        #: whether it has been asked if it has heard all; who comes meanwhile shares the next question
+        self._asking = False
+        self._askers: list[Callable[[], None]] = []
         #: clients whose LISTEN waits, and until when
         self.waiting: dict[int, float] = {}
         #: notifications since the server was last asked something, of the last process that sent some
@@ -141,6 +144,7 @@ class Ear:
     def on_ready(self, server: int, info: ServerInfo) -> None:
         self.server, self.pid = server, info.pid
         self._due.clear()
+        self._asking = False
         self.told = {}
         self._listen(self.channel)
         for channel in self.channels:
@@ -148,7 +152,8 @@ class Ear:
 
     def on_gone(self, reason: int) -> None:
         """Its connection has ended: what clients may have missed they are not left to guess."""
-        due, self._due = self._due, deque()
+        askers, self._askers = self._askers, []
+        due, self._due = [*self._due, *askers], deque()
         self.server = self.pid = 0
         self.told = {}
         lost = [one for one in self.listeners.values() if one.active or one.pending]
@@ -196,6 +201,25 @@ class Ear:
         self._due.append(done)
         self._worker.engine.server_send(self.server, messages.query(sql))
 
+    def _hear(self, done: Callable[[], None]) -> None:
+        """Calls back when all that was notified until now is heard."""
+        self._askers.append(done)
+        if not self._asking:
+            self._ask_whether()
+
+    def _ask_whether(self) -> None:
+        askers, self._askers = self._askers, []
+        self._asking = True
+
+        def done() -> None:
+            self._asking = False
+            if self._askers:
+                self._ask_whether()
+            for one in askers:
+                one()
+
+        self._ask("", done)
+
     def _listen(self, channel: str) -> None:
         def done() -> None:
             if channel in self.told:
@@ -228,7 +252,7 @@ class Ear:
             one.keeps = True
             return PINS
         if self.server:
-            self._ask("", lambda: self._worker.engine.client_retry(one.id))
+            self._hear(lambda: self._worker.engine.client_retry(one.id))
         else:
             self.want()
         return HELD
@@ -248,7 +272,7 @@ class Ear:
                 self._settle(one, sequence)
             self._worker.engine.server_heard(server, client)
 
-        self._ask("", done)
+        self._hear(done)
         return True
 
     def _settle(self, one: Listener, sequence: int) -> None:

@@ -9,7 +9,7 @@ from libc.string cimport memchr, strlen
 
 from tenant_proxy.guard.edits cimport Edits, Rewrite, rewrite_new, rewrite_unref
 from tenant_proxy.pool.pool cimport (
-    ACT_FAKE, ACT_SKIP, R_BIND, R_CLOSE, R_DESCRIBE, R_EXECUTE, R_PARSE, Client, ClientStmt, Server, Stmt,
+    ACT_FAKE, ACT_SKIP, R_BIND, R_CLOSE, R_DESCRIBE, R_EXECUTE, R_PARSE, RUNS, RUNS_UNNAMED, Client, ClientStmt, Server, ServerStmt, Stmt,
     ring_at, ring_mark, ring_push,
 )
 from tenant_proxy.relay.begins cimport forget_began
@@ -24,6 +24,7 @@ from tenant_proxy.relay.hearing cimport (
     LISTEN_GOES, LISTEN_HELD, for_ear, heard_before, listen_check, listens_still,
 )
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check, leads_elsewhere
+from tenant_proxy.relay.portals cimport PORTAL_GOES, PORTAL_HELD, portal_check
 from tenant_proxy.relay.preparing cimport ensure_known, executed, make_room, write_close, write_named, write_parse
 from tenant_proxy.relay.requests cimport (
     HOLD, apply_effects, burst_forward, burst_write, judge, may_pin, no_server, refuse_extended, server_of, stream,
@@ -36,9 +37,10 @@ from tenant_proxy.relay.sequences cimport own_values, prefer_own
 from tenant_proxy.relay.stale cimport is_first
 from tenant_proxy.relay.statements cimport (
     NAME_BYTES, client_add, client_drop_unnamed, client_find, client_replace, client_take, client_take_unnamed,
-    hash_bytes, may_name, server_forget,
-    server_forget_all, server_knows, server_learn, server_name, stmt_intern, stmt_new, stmt_unref,
+    hash_bytes, may_name, server_find, server_forget_all, server_knows, server_learn, server_name, stmt_intern, stmt_new,
+    stmt_unref,
 )
+from tenant_proxy.relay.told cimport TOLD_GOES, TOLD_HELD, may_be_other, tell, tell_portal, told_check
 from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
 
 cdef enum:
@@ -215,7 +217,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, siz
             write_close(e, b, s, t)
         else:
             make_room(e, c, b, s)
-            server_learn(s, t)
+            server_learn(s, t, t.generation)
         write_named(e, b, t)
         c.pool.server_parses += 1
         # the ring takes over stmt_intern's reference
@@ -279,6 +281,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     cdef char *rest
     cdef size_t name_len, k, look
     cdef ClientStmt *cs
+    cdef ServerStmt *ss
     cdef Stmt *t
     cdef Rewrite *r
     cdef Rewrite *plain
@@ -286,10 +289,14 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     cdef bint first
     cdef char m[5 + NAME_BYTES]
     if not c.tracks and not c.rewrites.count:
+        if n < 6:
+            c.link.need = 6
+            return 0
         s = server_of(e, c)
         if s == NULL:
             return no_server(c)
         s.batch_open = 1
+        s.batch_runs |= RUNS if p[5] else RUNS | RUNS_UNNAMED
         ring_push(&s.ring, R_BIND, 0, NULL, 0)
         note_portal(e, c, NULL, 0, NULL)
         return stream(e, c, b, p, n, total)
@@ -338,6 +345,11 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     s = server_of(e, c)
     if s == NULL or (c.listens and t != NULL and not heard_before(e, c, s, t.effects)):
         return no_server(c)
+    ss = server_find(s, t) if cs != NULL else NULL
+    if t != NULL and may_be_other(cs, ss, t):
+        how = told_check(e, c, b, s, cs, t, ss)
+        if how != TOLD_GOES:
+            return no_server(c) if how == TOLD_HELD else refuse_extended(e, c, b, total)
     if name - portal > 1 and c.began != NULL:
         # a portal that may be read on later
         forget_began(c)
@@ -359,7 +371,8 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if t != NULL and t.effects & EFF_LAST:
         own_values(e, c, b, s, False)
     first = name_len and is_first(e, b, s)
-    s.batch_open = s.batch_runs = 1
+    s.batch_open = 1
+    s.batch_runs |= RUNS if name - portal > 1 else RUNS | RUNS_UNNAMED
     if t == NULL:
         # of a pinned client: made by SQL PREPARE on its own server
         ring_push(&s.ring, R_BIND, 0, NULL, 0)
@@ -370,7 +383,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         plain = executed(e, c, b, s, r.text, r.size, b"", 1, 0)
         if plain != NULL:
             rewrite_unref(plain)
-    if not ensure_known(e, c, b, s, t, r, name_len == 0):
+    if (ss == NULL or t.effects & EFF_EXECUTES) and not ensure_known(e, c, b, s, t, r, name_len == 0):
         return violation(e, c, V_MEMORY, 0)
     if first and e.batch_size == 0:
         b.knows = t.id
@@ -378,7 +391,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if t.effects & EFF_DISCARDS_ALL:
         # whether and when it is executed is not followed
         s.close_needed = 1
-    ring_push(&s.ring, R_BIND, 0, NULL, 0)
+    ring_push(&s.ring, R_BIND, 0, NULL, cs.hash if cs != NULL and not cs.told and name - portal == 1 else 0)
     ring_mark(&s.ring, r)
     note_portal(e, c, portal, name - 1 - portal, r)
     if how == BIND_CHANGED:
@@ -432,6 +445,7 @@ cdef ssize_t bind_noted(Relay e, Client *c, Burst *b, char *p, size_t n, size_t 
             c.pool.rejected += 1
             return refuse_extended(e, c, b, total)
     s.batch_open = 1
+    s.batch_runs |= RUNS if name - portal > 1 else RUNS | RUNS_UNNAMED
     ring_push(&s.ring, R_BIND, 0, NULL, 0)
     ring_mark(&s.ring, r)
     note_portal(e, c, portal, name - 1 - portal, r)
@@ -525,6 +539,7 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     cdef int lane
     cdef Server *s
     cdef ClientStmt *cs
+    cdef ServerStmt *ss
     cdef Stmt *t
     cdef Rewrite *r
     cdef size_t name_len, k
@@ -587,6 +602,11 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
+    ss = server_find(s, t) if cs != NULL else NULL
+    if may_be_other(cs, ss, t):
+        how = told_check(e, c, b, s, cs, t, ss)
+        if how != TOLD_GOES:
+            return no_server(c) if how == TOLD_HELD else refuse_extended(e, c, b, total)
     r = cs.rewrite if cs != NULL else t.rewrite
     first = name_len and is_first(e, b, s)
     if not ensure_known(e, c, b, s, t, r, name_len == 0):
@@ -594,7 +614,7 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if first and e.batch_size == 0:
         b.knows = t.id
     s.batch_open = 1
-    ring_push(&s.ring, R_DESCRIBE, 0, NULL, 0)
+    tell(e, c, s, cs, t)
     ring_mark(&s.ring, r)
     if name_len == 0:
         burst_forward(e, b, p, total)
@@ -618,6 +638,7 @@ cdef bint is_under_way(Server *s, Stmt *t) noexcept nogil:
 
 cdef ssize_t on_whole(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total, uint8_t request) noexcept nogil:
     cdef Server *s
+    cdef int how
     if n < total:
         c.link.need = total
         return 0
@@ -627,8 +648,15 @@ cdef ssize_t on_whole(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
+    if request == R_EXECUTE and p[5] == 0 and not s.batch_runs & RUNS_UNNAMED:
+        how = portal_check(e, c, s)
+        if how != PORTAL_GOES:
+            return no_server(c) if how == PORTAL_HELD else refuse_extended(e, c, b, total)
     s.batch_open = 1
-    ring_push(&s.ring, request, 0, NULL, 0)
+    if request == R_DESCRIBE and c.tracks and total == 7:
+        tell_portal(c, s)
+    else:
+        ring_push(&s.ring, request, 0, NULL, 0)
     if c.portal_rewrite != NULL and request == R_EXECUTE:
         ring_mark(&s.ring, noted_portal(e, c, p + 5, total - 10))
     burst_forward(e, b, p, total)

@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy
 
 from tenant_proxy.pool.pool cimport ACT_SKIP, R_FUNCTION, R_QUERY, R_SYNC, ring_at, ring_head
 from tenant_proxy.relay.core cimport (
-    DEAF, EFF_ALLOWED, EFF_ESCALATES, EFF_LISTENS, EFF_PINS, EFF_RESETS, EFF_SELF, NO_NEWS, TOLD_HERE, up_hear, up_listen, up_own_edits,
+    DEAF, EFF_ALLOWED, EFF_ESCALATES, EFF_LISTENS, EFF_PINS, EFF_RESETS, EFF_SELF, EFF_XACT_CONTROL, NO_NEWS, TOLD_HERE, up_hear, up_listen, up_own_edits,
 )
 from tenant_proxy.relay.pairing cimport client_end
 from tenant_proxy.relay.requests cimport in_peace
@@ -88,14 +88,22 @@ cdef bint tell_tag(Relay e, Server *s, Rewrite *r, char *data, size_t pos, size_
 cdef bint heard_before(Relay e, Client *c, Server *s, uint32_t effects) noexcept nogil:
     # Before something of a client that listens goes to a server that may notify for it: False while the ear is
     # still to hear what others' transactions there have notified.  From then on what comes from there is its own.
+    # What cannot notify goes, and the ear is asked meanwhile for what others have notified before it.
     if not effects & ~<uint32_t> (NO_NEWS | EFF_ALLOWED):
+        s.awaits = 1
+        if not s.hearing and not s.batch_open and s.ring.count == 0 and s.xact_status == XACT_IDLE \
+                and not effects & EFF_XACT_CONTROL:
+            s.hearing = 1
+            up_hear(e, c, s)
         return True
     if s.notified != NOTIFIED:
-        if s.notified and is_due(s):
-            # of each transaction it is told before the next
+        if s.hearing or (s.notified and is_due(s)):
+            # of each transaction it is told before the next, and of its own by an answer that comes behind it
             e.pause(&c.link)
             return False
         s.notified = NOTIFIED_OWN
+        s.awaits = 1
+        s.heard = 0
         return True
     if not s.hearing:
         s.hearing = 1
@@ -117,7 +125,7 @@ cdef bint is_due(Server *s) noexcept nogil:
 
 
 cdef bint hears_first(Relay e, Server *s, char status) noexcept nogil:
-    # At ReadyForQuery of a server whose client listens and may have notified: whether that waits for the ear.
+    # At ReadyForQuery of a server whose client listens: whether that waits for the ear.
     cdef Client *c = s.client
     if c == NULL or status != XACT_IDLE or s.ring.count == 0 or ring_head(&s.ring).action & ACT_SKIP:
         return False
@@ -125,7 +133,7 @@ cdef bint hears_first(Relay e, Server *s, char status) noexcept nogil:
         # by then it may have ceased to listen
         s.heard = 0
         if s.ring.count == 1:
-            s.notified = 0
+            s.notified = s.awaits = 0
         return False
     if not c.listens:
         return False
@@ -141,10 +149,10 @@ cdef bint hears_first(Relay e, Server *s, char status) noexcept nogil:
 cdef void heard(Relay e, Server *s) noexcept nogil:
     # the ear has told all that was notified before `hearing` was set
     s.hearing = 0
+    if s.notified != NOTIFIED or (s.awaits and s.ring.count):
+        s.heard = 1
     if s.notified == NOTIFIED:
         s.notified = 0
-    else:
-        s.heard = 1
     e.unpause(&s.link)
     if s.client != NULL:
         e.unpause(&s.client.link)

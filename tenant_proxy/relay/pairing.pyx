@@ -184,7 +184,7 @@ cdef void count_pin(Relay e, Pool *p, int n) noexcept nogil:
 cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil:
     s.client = NULL
     c.server = NULL
-    s.hearing = s.heard = 0
+    s.hearing = s.heard = s.awaits = 0
     if s.notified:
         # its next client does not know of it
         s.notified = NOTIFIED

@@ -8,6 +8,7 @@ from tenant_proxy.pool.pool cimport (
     ACT_SKIP, R_CLOSE, R_PARSE, R_SYNC, Client, ClientStmt, Server, Stmt, ring_mark, ring_push,
 )
 from tenant_proxy.relay.core cimport Burst, Relay, rewrite_by, up_execute
+from tenant_proxy.relay.marks cimport definitions
 from tenant_proxy.relay.requests cimport burst_write
 from tenant_proxy.relay.statements cimport (
     NAME_BYTES, client_find, hash_bytes, server_forget, server_knows, server_learn, server_name,
@@ -61,7 +62,7 @@ cdef bint ensure_known(Relay e, Client *c, Burst *b, Server *s, Stmt *t, Rewrite
         ring_push(&s.ring, R_PARSE, ACT_SKIP, NULL, t.id)
     elif not server_knows(s, t):
         make_room(e, c, b, s)
-        if server_learn(s, t) != 0:
+        if server_learn(s, t, definitions(e, c.pool)) != 0:
             return False
         write_named(e, b, t)
         t.refs += 1

@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from tenant_proxy.pool.pool cimport (
-    ACT_AHEAD, ACT_REFUSED, R_CLOSE, R_PARSE, R_QUERY, Client, ClientStmt, Outstanding, Replay, Ring, Server,
+    ACT_AHEAD, ACT_REFUSED, R_CLOSE, R_DESCRIBE, R_PARSE, R_QUERY, Client, ClientStmt, Outstanding, Replay, Ring, Server,
     Stmt, ring_head, ring_pop,
 )
 from tenant_proxy.relay.core cimport drop_object
@@ -25,7 +25,7 @@ cdef void clear_ring(Server *s) noexcept nogil:
         if o.arg != NULL:
             if o.action & ACT_REFUSED or o.request == R_QUERY:
                 drop_object(o.arg)
-            elif o.request == R_PARSE:
+            elif o.request == R_PARSE or o.request == R_DESCRIBE:
                 stmt_unref(<Stmt *> o.arg)
             elif o.request == R_CLOSE:
                 client_stmt_free(<ClientStmt *> o.arg)

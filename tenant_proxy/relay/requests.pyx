@@ -8,7 +8,7 @@ back.  So the server itself aborts the transaction and skips to Sync, and replie
 from libc.stdint cimport uint32_t
 
 from tenant_proxy.pool.pool cimport (
-    ACT_REFUSED, CL_CLOSING, CL_SKIP_TO_SYNC, R_PARSE, R_QUERY, Client, Server, ring_push,
+    ACT_REFUSED, CL_CLOSING, CL_SKIP_TO_SYNC, R_PARSE, R_QUERY, RUNS_UNNAMED, Client, Server, ring_push,
 )
 from tenant_proxy.relay.core cimport (
     EFF_ALLOWED, EFF_DDL, EFF_DISCARDS_ALL, EFF_GROWS, EFF_PINS, EFF_SETTINGS, JUDGING, NO_NEWS, PROTOCOL, Burst, Relay,
@@ -159,7 +159,7 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
                 up_pinned(e, c, sql, n)
         if effects & EFF_DISCARDS_ALL:
             server_forget_all(s)
-    if effects & EFF_DDL and c.tracks:
+    if effects & EFF_DDL:
         # what is prepared from here on must not meet plans of before: now in its own transaction, later in others
         define(e, c.pool)
         s.defines = 1
@@ -188,6 +188,7 @@ cdef ssize_t refuse_query(Relay e, Client *c, Burst *b, size_t total) noexcept n
         tell_ready(e, c)
     else:
         s.unnamed_id = 0
+        s.batch_runs &= ~<int> RUNS_UNNAMED
         keep_refusal(e, &error)
         m[0] = b'Q'
         put_u32(&m[1], 4 + POISON_SIZE + 1)

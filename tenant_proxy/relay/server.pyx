@@ -13,7 +13,7 @@ from tenant_proxy.net.reactor cimport Link, Reactor
 from tenant_proxy.pool.pool cimport (
     ACT_AHEAD, ACT_ALIKE, ACT_ASK, ACT_BEGIN, ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_REWRITTEN, ACT_SKIP, ACT_SYNC, CL_CLOSING, CL_WAITING, R_BIND, R_CLOSE, R_COPY_END, R_DESCRIBE,
     R_EXECUTE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, SV_ACTIVE, SV_CLEANING, SV_CLOSING, SV_CONNECT, SV_IDLE,
-    SV_LISTENING, SV_LOGIN, SWALLOWED, TOLD_TO_END, Client, ClientStmt, Outstanding, Pool, Server, ServerStmt, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
+    SV_LISTENING, SV_LOGIN, SWALLOWED, TOLD_TO_END, Client, ClientStmt, Outstanding, Pool, Server, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
 from tenant_proxy.relay.ahead cimport ahead_ready, ask_again, part
 from tenant_proxy.relay.begins cimport begun
@@ -22,20 +22,19 @@ from tenant_proxy.relay.core cimport (
     send_refusal, up_ask_done, up_ask_row, up_encoding, up_error, up_notice, up_server_connected,
     up_server_message, up_switch_failed, up_unlisten,
 )
-from tenant_proxy.relay.hearing cimport NOTIFIED_OWN, hears_first, tell_notes, tell_renamed, tell_tag
+from tenant_proxy.relay.hearing cimport hears_first, tell_notes, tell_renamed, tell_tag
 from tenant_proxy.relay.lanes cimport moved
 from tenant_proxy.relay.marks cimport define
 from tenant_proxy.relay.pairing cimport (
     count_pin, keep_together, make_available, maybe_release, server_end, settled, switch_undone,
 )
 from tenant_proxy.relay.rewriting cimport names_own, prefix_of_channel
-from tenant_proxy.relay.stale cimport asked_anew, is_described
-from tenant_proxy.relay.statements cimport (
-    client_confirm, client_drop_unnamed, client_put_back, client_stmt_free, client_undo, server_forget, stmt_retire,
-    stmt_unref,
-)
+from tenant_proxy.relay.stale cimport asked_anew, is_described, retire_statements
+from tenant_proxy.relay.statements cimport client_confirm, client_stmt_free, stmt_unref
 from tenant_proxy.relay.said cimport is_wrong, reads_otherwise, stale_plan
+from tenant_proxy.relay.told cimport described
 from tenant_proxy.relay.turns cimport turn_made
+from tenant_proxy.relay.undone cimport drop_request
 from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport (
     B_AUTHENTICATION, B_BIND_COMPLETE, B_CLOSE_COMPLETE, B_COMMAND_COMPLETE, B_COPY_BOTH, B_COPY_DATA,
@@ -121,7 +120,7 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
             continue
         whole = n - pos >= total
         if not whole:
-            if code == B_ROW_DESCRIPTION or code == B_FUNCTION_RESULT or (
+            if (code == B_ROW_DESCRIPTION and not is_noted(s)) or code == B_FUNCTION_RESULT or (
                     code == B_NOTIFICATION and total > CHANNEL_LIMIT):
                 # may be large, and only its head matters
                 pass
@@ -140,8 +139,8 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
                 pos += total + read_u32(data + pos + total + 1) + 1
                 sent = pos
                 continue
-        if code == B_READY and s.notified == NOTIFIED_OWN and hears_first(e, s, data[pos + 5]):
-            # what its client has notified itself comes first
+        if code == B_READY and s.awaits and hears_first(e, s, data[pos + 5]):
+            # what its client has notified itself comes first, and what others have before its statement
             break
         r = server_message(e, s, code, data, pos, total, whole, &sent)
         if r < 0:
@@ -218,6 +217,11 @@ cdef inline bint is_owed(Server *s) noexcept nogil:
 cdef inline bint is_awaited(Server *s) noexcept nogil:
     # by a client that waits for its settings, or for a BEGIN
     return s.client != NULL and s.client.phase == CL_WAITING
+
+
+cdef inline bint is_noted(Server *s) noexcept nogil:
+    # whether what is described next must be known whole
+    return s.ring.count and ring_head(&s.ring).request == R_DESCRIBE and ring_head(&s.ring).arg != NULL
 
 
 cdef inline bint is_told(Server *s) noexcept nogil:
@@ -312,6 +316,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
         if status != XACT_IDLE and status != XACT_OPEN and status != XACT_FAILED:
             return -1
         s.xact_status = status
+        s.query_failed = status == XACT_FAILED and (s.query_failed or o == NULL or o.request == R_QUERY)
         s.copy_in = 0
         if o != NULL:
             answered(s)
@@ -386,16 +391,22 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
     elif code == B_NO_DATA:
         if o.request != R_DESCRIBE:
             return -1
-        keep = not (action & ACT_ALIKE)
+        keep = not (action & (ACT_SKIP | ACT_ALIKE))
+        if o.arg != NULL:
+            described(e, s, o, NULL, 0)
         answered(s)
     elif code == B_ROW_DESCRIPTION:
         if o.request == R_DESCRIBE:
+            if o.arg != NULL:
+                described(e, s, o, data + pos, total)
             answered(s)
+        keep = not (action & ACT_SKIP)
+    elif code == B_PARAMETER_DESC:
         keep = not (action & ACT_SKIP)
     elif code == B_COPY_IN or code == B_COPY_BOTH:
         s.copy_in = s.copied = 1
         drop_swallowed_syncs(s)
-    elif code == B_PARAMETER_DESC or code == B_COPY_OUT or code == B_COPY_DONE or code == B_FUNCTION_RESULT:
+    elif code == B_COPY_OUT or code == B_COPY_DONE or code == B_FUNCTION_RESULT:
         pass
     else:
         return -1
@@ -571,68 +582,6 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
             return -1
         return 0
     return 1
-
-
-cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
-    if o.action & ACT_DISCARD or (o.request == R_CLOSE and o.action & ACT_SKIP):
-        # it still has what was to go, perhaps another client's last values too
-        s.close_needed = 1
-        s.touched_by = 0
-    if o.arg == NULL:
-        if o.request == R_PARSE and o.name_hash:
-            forget_unnamed(s, o)
-        return
-    if o.action & ACT_REFUSED or o.request == R_QUERY:
-        drop_object(o.arg)
-    elif o.request == R_PARSE:
-        if s.client != NULL and not (o.action & ACT_SKIP):
-            client_undo(s.client, o.name_hash, <Stmt *> o.arg)
-            undo_closed(s, o)
-        if not (o.action & ACT_FAKE):
-            server_forget(s, <Stmt *> o.arg)
-        stmt_unref(<Stmt *> o.arg)
-    elif o.request == R_CLOSE and s.client != NULL:
-        client_put_back(s.client, <ClientStmt *> o.arg)
-    elif o.request == R_CLOSE:
-        client_stmt_free(<ClientStmt *> o.arg)
-    o.arg = NULL
-
-
-cdef void undo_closed(Server *s, Outstanding *parse) noexcept nogil:
-    # A Close behind a Parse that is dropped with it has the client's name for what was never there.
-    cdef uint32_t i
-    cdef Outstanding *o
-    cdef ClientStmt *cs
-    for i in range(s.ring.count):
-        o = ring_at(&s.ring, i)
-        cs = <ClientStmt *> o.arg
-        if (o.request == R_CLOSE and cs != NULL and cs.hash == parse.name_hash and cs.stmt == <Stmt *> parse.arg
-                and not cs.confirmed):
-            client_stmt_free(cs)
-            o.arg = NULL
-            return
-
-
-cdef void forget_unnamed(Server *s, Outstanding *o) noexcept nogil:
-    # The Parse of an unnamed statement failed or was skipped; a later one may be under way.
-    cdef Client *c = s.client
-    if s.unnamed_id == o.name_hash:
-        s.unnamed_id = 0
-    if c != NULL and c.unnamed != NULL and c.unnamed.id == o.name_hash and not (o.action & ACT_SKIP):
-        client_drop_unnamed(c)
-
-
-cdef void retire_statements(Server *s) noexcept nogil:
-    # Which of them it was is not known; all of this server's are parsed anew when clients parse them again.
-    cdef size_t i
-    if s.stmts.slots != NULL:
-        for i in range(s.stmts.mask + 1):
-            if s.stmts.slots[i].value != NULL:
-                stmt_retire(server_stmt(s, i))
-
-
-cdef inline Stmt *server_stmt(Server *s, size_t i) noexcept nogil:
-    return (<ServerStmt *> s.stmts.slots[i].value).stmt
 
 
 cdef void drain_fakes(Relay e, Server *s) noexcept nogil:

@@ -18,7 +18,9 @@ from tenant_proxy.pool.pool cimport (
     ACT_FAKE, ACT_REWRITTEN, ACT_SKIP, R_BIND, R_CLOSE, R_DESCRIBE, R_FUNCTION, R_PARSE, R_QUERY, R_SYNC, Client,
     Outstanding, Server, ServerStmt, Stmt, ring_at, ring_head, ring_push_front,
 )
-from tenant_proxy.relay.statements cimport NAME_BYTES, server_name
+from tenant_proxy.relay.marks cimport define, definitions
+from tenant_proxy.relay.statements cimport NAME_BYTES, server_name, stmt_retire
+from tenant_proxy.relay.told cimport untell
 from tenant_proxy.wire.consts cimport B_ERROR, F_BIND, XACT_IDLE, put_u32, read_u32
 from tenant_proxy.wire.ptrmap cimport map_get
 
@@ -70,10 +72,17 @@ cdef bint asked_anew(Relay e, Server *s, char *message, size_t total) noexcept n
     cdef uint32_t n = s.asked_size
     cdef bint ends = False
     s.asked_size = 0
-    if (known == NULL or s.client == NULL or s.close_needed or s.cancels or not is_stale(message, total)
-            or not tells(s, n, &ends)):
+    if known == NULL or s.client == NULL or not is_stale(message, total):
+        return False
+    if known.stmt.generation == definitions(e, s.client.pool):
+        # they have changed without a word: from here on that is known
+        define(e, s.client.pool)
+    if s.close_needed or s.cancels or not tells(s, n, &ends):
         return False
     make_anew(e, s, known.stmt, ends)
+    known.generation = definitions(e, s.client.pool)
+    known.rows = 0
+    untell(s.client, known.stmt)
     e.send(&s.link, s.asked, n)
     return True
 
@@ -190,3 +199,19 @@ cdef bint takes_any(char *m, uint32_t n) noexcept nogil:
         if size != <uint32_t> 0xFFFFFFFF:
             at += size
     return at + 2 <= end and m[at] == 0 and <unsigned char> m[at + 1] <= 1
+
+
+# --- and where nothing can be asked again ------------------------------------------------
+
+
+cdef void retire_statements(Server *s) noexcept nogil:
+    # Which of them it was is not known; all of this server's are parsed anew when clients parse them again.
+    cdef size_t i
+    if s.stmts.slots != NULL:
+        for i in range(s.stmts.mask + 1):
+            if s.stmts.slots[i].value != NULL:
+                stmt_retire(server_stmt(s, i))
+
+
+cdef inline Stmt *server_stmt(Server *s, size_t i) noexcept nogil:
+    return (<ServerStmt *> s.stmts.slots[i].value).stmt

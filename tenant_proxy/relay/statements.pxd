@@ -34,7 +34,8 @@ cdef void client_undo(Client *c, uint64_t hash, Stmt *t) noexcept nogil
 cdef void client_forget_all(Client *c) noexcept nogil
 cdef void client_drop_unnamed(Client *c) noexcept nogil
 
+cdef ServerStmt *server_find(Server *s, Stmt *t) noexcept nogil
 cdef bint server_knows(Server *s, Stmt *t) noexcept nogil
-cdef int server_learn(Server *s, Stmt *t) noexcept nogil
+cdef int server_learn(Server *s, Stmt *t, uint32_t generation) noexcept nogil
 cdef void server_forget(Server *s, Stmt *t) noexcept nogil
 cdef void server_forget_all(Server *s) noexcept nogil

@@ -8,6 +8,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
+from tenant_proxy.pool.pool cimport DOUBT_NONE
 from tenant_proxy.relay.marks cimport definitions
 from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_get, map_remove
 
@@ -97,6 +98,8 @@ cdef Stmt *stmt_new(Relay e, Pool *p, const char *body, size_t n, uint32_t effec
     t.interned = 0
     t.generation = 0
     t.scope = 0
+    t.told = 0
+    t.doubt = DOUBT_NONE
     t.rewrite = NULL
     t.body = <char *> t + sizeof(Stmt)
     memcpy(t.body, body, n)
@@ -182,6 +185,8 @@ cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *
     cs.hash = hash
     cs.stmt = t
     cs.confirmed = 0
+    cs.told = 0
+    cs.generation = t.generation
     cs.made_us = now_us
     cs.scope = scope
     cs.rewrite = rewrite
@@ -325,22 +330,28 @@ cdef void _link(Server *s, ServerStmt *ss) noexcept nogil:
     s.newest = ss
 
 
-cdef bint server_knows(Server *s, Stmt *t) noexcept nogil:
+cdef ServerStmt *server_find(Server *s, Stmt *t) noexcept nogil:
+    # used most recently now; NULL: it does not know it
     cdef ServerStmt *ss = <ServerStmt *> map_get(&s.stmts, t.id)
-    if ss == NULL:
-        return False
-    if s.newest != ss:
+    if ss != NULL and s.newest != ss:
         _unlink(s, ss)
         _link(s, ss)
-    return True
+    return ss
 
 
-cdef int server_learn(Server *s, Stmt *t) noexcept nogil:
+cdef bint server_knows(Server *s, Stmt *t) noexcept nogil:
+    return server_find(s, t) != NULL
+
+
+cdef int server_learn(Server *s, Stmt *t, uint32_t generation) noexcept nogil:
     cdef ServerStmt *ss = <ServerStmt *> malloc(sizeof(ServerStmt))
     if ss == NULL or map_add(&s.stmts, t.id, ss) != 0:
         free(ss)
         return -1
     ss.stmt = t
+    ss.generation = generation
+    ss.rows = 0
+    ss.doubt = DOUBT_NONE
     t.refs += 1
     _link(s, ss)
     return 0

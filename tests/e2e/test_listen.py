@@ -229,6 +229,25 @@ def test_whose_notification_it_is(each_isolation):
             assert found["theirs"] == other.pid
 
 
+def test_it_comes_before_the_answer_to_what_is_asked_behind_it(each_isolation):
+    """PostgreSQL tells a session of what was committed before its statement, before that is answered."""
+    with each_isolation.wire() as client, each_isolation.wire() as other:
+        client.query("LISTEN news")
+        for number in range(60):
+            other.query(f"NOTIFY news, '{number}'")
+            ask = [
+                [query("SELECT 1")],
+                [parse("SELECT 1"), bind(), execute(), SYNC],
+                [query("NOTIFY elsewhere")],
+                [query("SELECT 1; SELECT 2")],
+            ]
+            assert told(client.ask(*ask[number % 4])) == [("news", str(number))]
+        client.query("BEGIN")
+        other.query("NOTIFY news, 'within'")
+        assert told(client.query("SELECT 1")) == []
+        assert told(client.query("COMMIT")) == [("news", "within")]
+
+
 def test_what_triggers_and_functions_notify(each_isolation):
     with each_isolation.wire() as one:
         one.query(

@@ -229,6 +229,8 @@ class Hooks:
             effects |= Effect.XACT_CONTROL
         if first in ("SET", "RESET"):
             effects |= Effect.SETTINGS
+        if first == "ALTER":
+            effects |= Effect.WRITES | Effect.DDL
         if first == "LISTEN":
             effects |= Effect.PINS
         if first == "DEALLOCATE":
@@ -266,6 +268,12 @@ class Hooks:
 
     def missing_statement(self, name: bytes) -> bytes:
         return errors.prepared_statement_missing(name.decode("utf-8", "replace")).to_message()
+
+    def other_rows(self) -> bytes:
+        return wire.error("0A000")
+
+    def failed_transaction(self) -> bytes:
+        return wire.error("25P02")
 
     def existing_statement(self, name: bytes) -> bytes:
         return errors.prepared_statement_exists(name.decode("utf-8", "replace")).to_message()

@@ -1,0 +1,36 @@
+"""Portals that would end the server: see relay.portals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.fix_proxy import Proxy
+from tests.wire_client import SYNC, execute, query, sqlstates
+
+#: statements that fail in a portal, and what then writes over what it points to
+FAILS = [
+    ["ALTER TABLE orders DROP nothing", "SELECT f(g) FROM generate_series(1,3) g"],
+    ["EXECUTE nothing", "SELECT generate_series(1,3)/0"],
+]
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_what_a_failed_query_leaves_behind_is_not_run(proxies: Callable[..., Proxy], mode: str):
+    proxy = proxies(pool={"mode": mode})
+    with proxy.wire() as witness, proxy.wire() as client:
+        witness.query("BEGIN")
+        witness.query("SELECT 1")
+        for statements in FAILS:
+            client.query("BEGIN")
+            for sql in statements:
+                client.query(sql)
+            assert sqlstates(client.ask(execute(), SYNC)) == ["25P02"]
+            client.query("ROLLBACK")
+            # where nobody has been answered yet
+            client.send(*map(query, ["BEGIN", *statements]), execute(), SYNC)
+            assert sqlstates(client.until_ready(4))[-1] == "25P02"
+            client.query("ROLLBACK")
+            assert sqlstates(client.ask(execute(), SYNC)) == ["34000"]
+        assert witness.value("SELECT 1") == "1"
