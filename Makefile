@@ -30,6 +30,9 @@ STEPS ?= 1000000
 CANCELS ?= 100000
 EXAMPLES ?= 2000
 
+# hundreds of processes import the same modules: compiled once, whatever the environment says
+unexport PYTHONDONTWRITEBYTECODE
+
 CYTHON_SOURCES := setup.py $(shell find tenant_proxy -name '*.pyx' -o -name '*.pxd')
 BUILD_EXT := $(PY) setup.py -q build_ext --inplace --parallel $(JOBS)
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
