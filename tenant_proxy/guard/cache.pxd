@@ -34,7 +34,7 @@ cdef class VerdictCache:
     cdef:
         Entry *entries
         int32_t *buckets
-        uint8_t *scratch  # of MAX_TEXT_BYTES, for the shape of the text being looked up
+        uint8_t *scratch  # for the shape of the text being looked up
         uint64_t seed0
         uint64_t seed1
         uint64_t mask  # number of buckets - 1

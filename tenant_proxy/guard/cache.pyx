@@ -27,7 +27,7 @@ from libc.string cimport memcmp, memcpy
 from tenant_proxy.guard.edits cimport (
     Edit, Edits, Rewrite, edits_pack, edits_to_shape, rewrite_new, rewrite_unref,
 )
-from tenant_proxy.guard.shape cimport NO_SHAPE, shape_of
+from tenant_proxy.guard.shape cimport NO_SHAPE, SHAPE_SLACK, shape_of
 
 __all__ = ["HIT_BIT", "MAX_TEXT", "VerdictCache"]
 
@@ -88,7 +88,7 @@ cdef class VerdictCache:
         # pages are touched as entries are used
         self.entries = <Entry *> calloc(max_entries, sizeof(Entry))
         self.buckets = <int32_t *> malloc(size * sizeof(int32_t))
-        self.scratch = <uint8_t *> malloc(MAX_TEXT_BYTES)
+        self.scratch = <uint8_t *> malloc(MAX_TEXT_BYTES + SHAPE_SLACK)
         if self.entries == NULL or self.buckets == NULL or self.scratch == NULL:
             raise MemoryError
         self._reset()

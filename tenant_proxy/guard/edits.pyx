@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from tenant_proxy.guard.shape cimport FCONST, ICONST, NO_SHAPE, SCONST, shape_of
+from tenant_proxy.guard.shape cimport FCONST, ICONST, NO_SHAPE, SCONST, SHAPE_SLACK, shape_of
 
 
 cdef inline bint _is_space(uint8_t c) noexcept nogil:
@@ -233,7 +233,7 @@ def applied(bytes sql, edits, *, by_shape=False):
         Py_ssize_t n = 0
     try:
         if by_shape:
-            shape = <uint8_t *> malloc(len(sql) + 1)
+            shape = <uint8_t *> malloc(len(sql) + SHAPE_SLACK)
             n = shape_of(<const uint8_t *> <const char *> sql, len(sql), shape, NULL, NULL)
             carried = edits_to_shape(packed, sql, len(sql), shape, n) if n != NO_SHAPE else NULL
             if carried == NULL:
@@ -254,7 +254,7 @@ def places_in_text(bytes sql, spans):
     cdef:
         Edits *packed = edits_pack([(start, end, b"") for start, end in spans])
         Edits *found = _new(packed.count, 0)
-        uint8_t *shape = <uint8_t *> malloc(len(sql) + 1)
+        uint8_t *shape = <uint8_t *> malloc(len(sql) + SHAPE_SLACK)
         Py_ssize_t n
         uint32_t k
     try:

@@ -11,13 +11,16 @@ cdef enum:
     # shape_of(): the text has no shape, its exact text is the key
     NO_SHAPE = -1
 
+    # what shape_of() may write beyond the size of the text
+    SHAPE_SLACK = 16
+
 # Where a literal was found; for tests, which compare with the server's own scanner.
 cdef struct Span:
     size_t start
     size_t end  # exclusive
     uint8_t kind
 
-# Writes the shape of `sql` to `out`, which must have room for `size` bytes; returns its length or
+# Writes the shape of `sql` to `out`, which must have room for `size` + SHAPE_SLACK bytes; returns its length or
 # NO_SHAPE.  `spans`, if not NULL, has room for `size` entries and takes where the literals are, their
 # number goes to `n_spans`.
 cdef Py_ssize_t shape_of(

@@ -37,19 +37,27 @@ values in it (docs/guard.md says what that means for verdicts).
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-# How far a token goes on, 16 bytes at once: loops over single bytes are mispredicted at the end of nearly each
-# token, which costs more than the rest.  All three return how many of the bytes, from the first, belong to it.
+# 16 bytes at once: loops over single bytes are mispredicted at the end of nearly each token, which costs more
+# than the rest.  All return how many of the bytes, from the first, may be passed over or copied as they are.
 cdef extern from *:
     """
     #include <stdint.h>
 
     #ifdef __SSE2__
     #include <emmintrin.h>
+    #include <string.h>
     #define TP_STEP 16
 
-    static inline size_t tp_run(__m128i ends) {
-        unsigned mask = (unsigned) _mm_movemask_epi8(ends);
+    static inline size_t tp_first(unsigned mask) {
         return mask ? (size_t) __builtin_ctz(mask) : 16;
+    }
+
+    static inline __m128i tp_is(__m128i bytes, char c) {
+        return _mm_cmpeq_epi8(bytes, _mm_set1_epi8(c));
+    }
+
+    static inline __m128i tp_upto(__m128i bytes, char last) {
+        return _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(last)), bytes);
     }
 
     static inline __m128i tp_between(__m128i bytes, char first, char last) {
@@ -57,46 +65,65 @@ cdef extern from *:
             _mm_cmpgt_epi8(bytes, _mm_set1_epi8(first - 1)), _mm_cmplt_epi8(bytes, _mm_set1_epi8(last + 1)));
     }
 
-    /* of a name: IN_NAME */
-    static inline size_t tp_name(const uint8_t *from, uint8_t *to) {
+    /*
+     * Of names, operators, punctuation and single spaces between them: what comes out of the lexer as it went
+     * in.  Ends before: a literal, a quoted name, a parameter, a comment, a space with more space (or what may
+     * be a comment) behind it, two dots, and all that has no shape.  `in_name`: is the byte before one of a name?
+     */
+    static inline size_t tp_plain(const uint8_t *from, size_t size, int in_name, uint8_t *to) {
+        uint8_t end[32];
+        if (size < 17) { /* the end of the text is as a control character */
+            _mm_storeu_si128((__m128i *) end, _mm_setzero_si128());
+            _mm_storeu_si128((__m128i *) (end + 16), _mm_setzero_si128());
+            memcpy(end, from, size);
+            from = end;
+        }
         __m128i bytes = _mm_loadu_si128((const __m128i *) from);
-        __m128i in = tp_between(_mm_or_si128(bytes, _mm_set1_epi8(0x20)), 'a', 'z');
-        in = _mm_or_si128(in, tp_between(bytes, '0', '9'));
-        in = _mm_or_si128(in, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('_')));
-        in = _mm_or_si128(in, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('$')));
-        in = _mm_or_si128(in, bytes); /* 0x80 and above */
+        __m128i next = _mm_loadu_si128((const __m128i *) (from + 1));
         _mm_storeu_si128((__m128i *) to, bytes);
-        unsigned mask = ~(unsigned) _mm_movemask_epi8(in) & 0xFFFF;
-        return mask ? (size_t) __builtin_ctz(mask) : 16;
+        __m128i digit = tp_between(bytes, '0', '9');
+        __m128i begins = _mm_or_si128(digit, tp_is(bytes, '$')); /* a number or parameter, if not in a name */
+        __m128i name = _mm_or_si128(
+            _mm_or_si128(tp_between(_mm_or_si128(bytes, _mm_set1_epi8(0x20)), 'a', 'z'), tp_is(bytes, '_')),
+            _mm_or_si128(begins, bytes)); /* and from 0x80 */
+        __m128i stop = _mm_or_si128(
+            _mm_or_si128(tp_upto(bytes, 0x1F), tp_is(bytes, 0x7F)),
+            _mm_or_si128(tp_is(bytes, 92), _mm_or_si128(tp_is(bytes, 39), tp_is(bytes, '"'))));
+        __m128i dash = tp_is(next, '-');
+        stop = _mm_or_si128(stop, _mm_and_si128(tp_is(bytes, '-'), dash));
+        stop = _mm_or_si128(stop, _mm_and_si128(tp_is(bytes, '/'), tp_is(next, '*')));
+        stop = _mm_or_si128(stop, _mm_and_si128(
+            tp_is(bytes, '.'), _mm_or_si128(tp_is(next, '.'), tp_between(next, '0', '9'))));
+        stop = _mm_or_si128(stop, _mm_and_si128(
+            tp_is(bytes, ' '), _mm_or_si128(tp_upto(next, ' '), _mm_or_si128(dash, tp_is(next, '/')))));
+        unsigned names = (unsigned) _mm_movemask_epi8(name);
+        unsigned starts = (unsigned) _mm_movemask_epi8(begins) & ~(names << 1 | (unsigned) in_name);
+        return tp_first((unsigned) _mm_movemask_epi8(stop) | starts);
     }
 
     /* of a quoted name: neither a quote nor a control character */
     static inline size_t tp_quoted(const uint8_t *from, uint8_t *to) {
         __m128i bytes = _mm_loadu_si128((const __m128i *) from);
         _mm_storeu_si128((__m128i *) to, bytes);
-        return tp_run(_mm_or_si128(
-            _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')),
-            _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1F)), bytes)));
+        return tp_first((unsigned) _mm_movemask_epi8(_mm_or_si128(tp_is(bytes, '"'), tp_upto(bytes, 0x1F))));
     }
 
     /* of a string: neither a quote nor a backslash nor 0 */
     static inline size_t tp_string(const uint8_t *from) {
         __m128i bytes = _mm_loadu_si128((const __m128i *) from);
-        return tp_run(_mm_or_si128(
-            _mm_or_si128(
-                _mm_cmpeq_epi8(bytes, _mm_set1_epi8(39)), _mm_cmpeq_epi8(bytes, _mm_set1_epi8(92))),
-            _mm_cmpeq_epi8(bytes, _mm_setzero_si128())));
+        return tp_first((unsigned) _mm_movemask_epi8(
+            _mm_or_si128(_mm_or_si128(tp_is(bytes, 39), tp_is(bytes, 92)), tp_is(bytes, 0))));
     }
     #else
     /* the loops over single bytes do it all */
     #define TP_STEP SIZE_MAX
-    static inline size_t tp_name(const uint8_t *from, uint8_t *to) { return 0; }
+    static inline size_t tp_plain(const uint8_t *from, size_t size, int in_name, uint8_t *to) { return 0; }
     static inline size_t tp_quoted(const uint8_t *from, uint8_t *to) { return 0; }
     static inline size_t tp_string(const uint8_t *from) { return 0; }
     #endif
     """
     const size_t TP_STEP
-    size_t tp_name(const uint8_t *, uint8_t *) noexcept nogil
+    size_t tp_plain(const uint8_t *, size_t, bint, uint8_t *) noexcept nogil
     size_t tp_quoted(const uint8_t *, uint8_t *) noexcept nogil
     size_t tp_string(const uint8_t *) noexcept nogil
 
@@ -147,6 +174,28 @@ cdef void _fill_tables() noexcept:
 _fill_tables()
 
 
+cdef inline bint _is_lone(const uint8_t *sql, size_t i) noexcept nogil:
+    """Is sql[i] no part of a longer name?"""
+    return i == 0 or not IN_NAME[sql[i - 1]]
+
+
+cdef inline bint _has_ampersand(const uint8_t *sql, size_t i) noexcept nogil:
+    """Is it U&'' or U&"", whose quote is at i?"""
+    return i >= 2 and sql[i - 1] == b"&" and (sql[i - 2] | 0x20) == b"u" and _is_lone(sql, i - 2)
+
+
+cdef inline bint _has_prefix(const uint8_t *sql, size_t i) noexcept nogil:
+    """Is it B'' X'' N'' E'' or U&''?  What lies before a quote is a name of one letter, and no end of a string,
+    quoted name or comment, as these end with other bytes."""
+    cdef uint8_t before
+    if i == 0:
+        return False
+    before = sql[i - 1] | 0x20
+    if before == b"b" or before == b"x" or before == b"n" or before == b"e":
+        return _is_lone(sql, i - 1)
+    return _has_ampersand(sql, i)
+
+
 cdef Py_ssize_t shape_of(
     const uint8_t *sql, size_t size, uint8_t *out, Span *spans, size_t *n_spans
 ) noexcept nogil:
@@ -156,12 +205,28 @@ cdef Py_ssize_t shape_of(
         size_t start, run
         bint space = False  # white space or a comment lies before sql[i]
         bint after_string = False  # the last token was a string
+        bint in_name  # the byte before sql[i] is one of a name, which sql[i] may prolong
+        bint gap  # a space goes in front of what is copied
         uint8_t c, kind
         uint64_t value
 
     while i < size:
         c = sql[i]
-        kind = CLASS[c]
+        in_name = i > 0 and IN_NAME[sql[i - 1]]
+        # a space is copied as it is only where it is the first, and something lies before it
+        if c != b" " or (n > 0 and not space):
+            gap = n > 0 and space
+            run = tp_plain(sql + i, size - i, in_name, out + n + gap)
+            if run:
+                if gap:
+                    out[n] = b" "
+                n += gap + run
+                i += run
+                space = False
+                if c != b" " or run > 1:
+                    after_string = False
+                continue
+        kind = C_NAME if in_name and IN_NAME[c] else CLASS[c]
 
         if kind == C_SPACE:
             space = True
@@ -198,28 +263,10 @@ cdef Py_ssize_t shape_of(
         start = i
 
         if kind == C_NAME:
-            while True:
-                if size - i >= TP_STEP:
-                    run = tp_name(sql + i, out + n)
-                    i += run
-                    n += run
-                    if run < TP_STEP:
-                        break
-                elif i < size and IN_NAME[sql[i]]:
-                    out[n] = sql[i]
-                    n += 1
-                    i += 1
-                else:
-                    break
-            if i < size and i - start == 1:
-                # B'' X'' N'' E'' and U&'' U&"": a prefix is a name of one letter
-                c |= 0x20
-                if sql[i] == b"'" and (c == b"b" or c == b"x" or c == b"n" or c == b"e"):
-                    return NO_SHAPE
-                if c == b"u" and sql[i] == b"&" and i + 1 < size and (
-                    sql[i + 1] == b"'" or sql[i + 1] == b'"'
-                ):
-                    return NO_SHAPE
+            while i < size and IN_NAME[sql[i]]:
+                out[n] = sql[i]
+                n += 1
+                i += 1
             after_string = False
             continue
 
@@ -255,7 +302,7 @@ cdef Py_ssize_t shape_of(
             continue
 
         if kind == C_QUOTE:
-            if after_string:
+            if after_string or _has_prefix(sql, i):
                 return NO_SHAPE  # perhaps the last one continued
             i += 1
             while True:
@@ -286,6 +333,8 @@ cdef Py_ssize_t shape_of(
         after_string = False
 
         if kind == C_DQUOTE:
+            if _has_ampersand(sql, i):
+                return NO_SHAPE
             out[n] = c
             n += 1
             i += 1
@@ -357,7 +406,7 @@ def shape(const uint8_t[::1] sql not None):
         Py_ssize_t n
     if size == 0:
         return b""
-    out = <uint8_t *> malloc(size)
+    out = <uint8_t *> malloc(size + SHAPE_SLACK)
     if out == NULL:
         raise MemoryError
     try:
@@ -376,7 +425,7 @@ def literal_spans(const uint8_t[::1] sql not None):
         Span *spans
     if size == 0:
         return []
-    out = <uint8_t *> malloc(size)
+    out = <uint8_t *> malloc(size + SHAPE_SLACK)
     spans = <Span *> malloc(size * sizeof(Span))
     try:
         if out == NULL or spans == NULL:
