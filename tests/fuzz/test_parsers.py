@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import yaml
 from pglast.parser import ParseError, scan
 
 from tenant_proxy.auth.scram import parse_verifier
@@ -31,6 +30,7 @@ from tenant_proxy.settings_policy import join_identifiers, split_identifiers
 from tenant_proxy.tenancy.startup import parse_options
 from tenant_proxy.wire import messages
 from tests.fuzz import mutation
+from tests.guard.corpus_files import read
 from tests.protocol import wire
 from tests.protocol.stage import Stage
 from tests.unit.guard.scope import ACME, judge
@@ -41,7 +41,7 @@ GUARD = Guard()
 STATEMENTS = [
     sql.encode()
     for name in ("allowed.yaml", "refused.yaml")
-    for group in yaml.safe_load((ROOT / "tests" / "guard" / name).read_text())
+    for group in read(ROOT / "tests" / "guard" / name)
     for sql in group["sql"]
     if len(sql) < 1000
 ]

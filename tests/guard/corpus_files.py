@@ -111,11 +111,14 @@ def _entry(group: Mapping[str, Any], name: str, given: Any) -> Entry:
     return Entry(group=group["what"], name=str(name), **values)
 
 
+def read(path: Path) -> Any:
+    """What a YAML file of the corpora says; by the C loader, as each test process reads them all."""
+    return yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 @functools.cache
 def _groups(kind: str) -> list[dict[str, Any]]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    texts = [path.read_text() for path in sorted((HERE / kind).glob("*.yaml"))]
-    return [group for text in texts for group in yaml.load(text, loader)]
+    return [group for path in sorted((HERE / kind).glob("*.yaml")) for group in read(path)]
 
 
 @functools.cache
@@ -127,7 +130,7 @@ def attacks() -> tuple[Entry, ...]:
 
 def own_public(which: str) -> Iterator[Entry]:
     """Of `corpus/public_is_own`: attacks, or what is legitimate."""
-    for group in yaml.safe_load((HERE / "public_is_own" / f"{which}.yaml").read_text()):
+    for group in read(HERE / "public_is_own" / f"{which}.yaml"):
         for name, given in group["attacks"].items():
             yield _entry(group, name, given)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tenant_proxy.guard.cache import HIT_BIT, VerdictCache
 from tenant_proxy.model import Action, Effect
+from tests.guard.corpus_files import read
 from tests.unit.guard.scope import judge
 
 HERE = Path(__file__).parent
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 def corpus(name: str) -> list[Any]:
     """One parameter a statement, with its group."""
-    groups = yaml.safe_load((HERE / name).read_text())
+    groups = read(HERE / name)
     return [
         pytest.param(sql, group, id=f"{name[0]}{number}.{index}")
         for number, group in enumerate(groups)

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pglast import ast, parse_sql
 from pglast.parser import ParseError, split
 from pglast.stream import RawStream
 
 from tenant_proxy.devel.postgres import Server
 from tenant_proxy.model import Action
-from tests.guard.corpus_files import DATABASE, any_oid, attacks, filled, legitimate
+from tests.guard.corpus_files import DATABASE, any_oid, attacks, filled, legitimate, read
 from tests.guard.corpus_files import HERE as CORPUS
 from tests.guard.mutants import nested, rewritten
 from tests.guard.oracle import Oracle
@@ -69,7 +68,7 @@ class Splicer:
         self.random = random.Random(seed)
         self.trees: list[Any] = []
         for name in ("allowed.yaml", "refused.yaml"):
-            for group in yaml.safe_load((HERE / name).read_text()):
+            for group in read(HERE / name):
                 self.trees += (tree for sql in group["sql"] if (tree := self.parsed(sql)) is not None)
         self.parts = {
             kinds: [place[2] for tree in self.trees for place in places(tree, kinds)]

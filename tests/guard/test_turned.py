@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tenant_proxy.guard.parse import parse
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.model import Action
 from tenant_proxy.shims import names
+from tests.guard.corpus_files import read
 from tests.unit.guard.scope import HIDING, PUBLIC, applied, judge
 
 HERE = Path(__file__).parent
@@ -28,9 +28,7 @@ def texts(node: Any) -> Iterator[str]:
         yield node
 
 
-STATEMENTS = sorted(
-    {text for path in HERE.rglob("*.yaml") for text in texts(yaml.safe_load(path.read_text("utf-8")))}
-)
+STATEMENTS = sorted({text for path in HERE.rglob("*.yaml") for text in texts(read(path))})
 
 
 def relations(tree: Any) -> Iterator[tuple[str | None, str]]:

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tenant_proxy.guard.cache import HIT_BIT, VerdictCache
 from tenant_proxy.guard.shape import shape
 from tenant_proxy.model import Action
+from tests.guard.corpus_files import read
 from tests.property.test_guard_shape import CORPUS
 from tests.unit.guard.scope import judge
-
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def texts_in(found: Any) -> Iterator[str]:
@@ -38,7 +36,7 @@ def texts_in(found: Any) -> Iterator[str]:
 
 
 FILES = sorted((Path(__file__).parent.parent / "guard" / "corpus").glob("*/*.yaml"))
-TEXTS = sorted({*CORPUS, *(text for path in FILES for text in texts_in(yaml.load(path.read_text(), LOADER)))})
+TEXTS = sorted({*CORPUS, *(text for path in FILES for text in texts_in(read(path)))})
 
 names = st.sampled_from(
     [

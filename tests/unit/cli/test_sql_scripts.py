@@ -6,12 +6,12 @@ import io
 
 import pglast
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tenant_proxy.cli import sql_scripts
 from tenant_proxy.cli.sql_scripts import statements
+from tests.guard.corpus_files import read
 from tests.guard.test_corpus import HERE
 
 
@@ -87,7 +87,7 @@ def test_what_is_too_long_is_not_kept(monkeypatch):
 CORPUS = [
     sql
     for name in ("allowed.yaml", "refused.yaml")
-    for group in yaml.safe_load((HERE / name).read_text())
+    for group in read(HERE / name)
     for sql in group["sql"]
     if not sql.strip().endswith("\\")
 ]

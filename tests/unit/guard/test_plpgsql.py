@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tenant_proxy.model import Action
+from tests.guard.corpus_files import read
 from tests.unit.guard.scope import judge, refusal
 
-BODIES = yaml.safe_load((Path(__file__).parent.parent.parent / "guard" / "plpgsql.yaml").read_text())
+BODIES = read(Path(__file__).parent.parent.parent / "guard" / "plpgsql.yaml")
 
 
 def verdict_of(body: str, *, arguments: str = "", returns: str = "int"):
