@@ -45,16 +45,7 @@ def staying_demo(arguments: list[str], env_file: Path) -> Iterator[subprocess.Po
         ended(demo)
 
 
-def test_the_tour_holds_and_leaves_nothing(arguments, tmp_path):
-    done = subprocess.run([*arguments, "--once"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "✗" not in done.stdout
-    assert "SQLSTATE 42501" in done.stdout
-    assert not (tmp_path / "demo" / "env").exists()
-    assert_nothing_runs(tmp_path)
-
-
-def test_taken_ports_are_noticed(arguments, tmp_path):
+def test_the_tour_holds_beside_taken_ports_and_leaves_nothing(arguments, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as also:
         port, metrics_port = taken.getsockname()[1], also.getsockname()[1]
         ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
@@ -62,10 +53,13 @@ def test_taken_ports_are_noticed(arguments, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"port {port} is taken" in done.stdout
     assert f"port {metrics_port} is taken" in done.stdout
+    assert "✗" not in done.stdout
+    assert "SQLSTATE 42501" in done.stdout
+    assert not (tmp_path / "demo" / "env").exists()
+    assert_nothing_runs(tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stays_until_a_signal(arguments, tmp_path, number):
+def test_stays_until_ctrl_c(arguments, tmp_path):
     env_file = tmp_path / "demo" / "env"
     with staying_demo(arguments, env_file) as demo:
         assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
@@ -76,7 +70,7 @@ def test_stays_until_a_signal(arguments, tmp_path, number):
         assert psql(env["DIRECT_DSN"], "SHOW is_superuser") == "on"
         assert "acme" in psql(env["ADMIN_DSN"], "SHOW POOLS")
         os.kill(int(env["PROXY_PID"]), 0)
-        demo.send_signal(number)
+        demo.send_signal(signal.SIGINT)
         printed, _ = demo.communicate(timeout=30)
     assert demo.returncode == 0, printed
     # what was printed is what was written
@@ -85,11 +79,16 @@ def test_stays_until_a_signal(arguments, tmp_path, number):
     assert_nothing_runs(tmp_path)
 
 
-def test_a_second_one_in_the_same_place_refuses(arguments, tmp_path):
-    with staying_demo(arguments, tmp_path / "demo" / "env"):
+def test_a_second_one_refuses_and_the_first_goes_on_until_it_is_told_to_end(arguments, tmp_path):
+    with staying_demo(arguments, tmp_path / "demo" / "env") as demo:
         second = subprocess.run([*arguments, "--once"], capture_output=True, text=True, check=False)
+        assert demo.poll() is None
+        demo.send_signal(signal.SIGTERM)
+        printed, _ = demo.communicate(timeout=30)
     assert second.returncode == 1
     assert "a demo is running here already" in second.stdout
+    assert demo.returncode == 0, printed
+    assert_nothing_runs(tmp_path)
 
 
 def test_kill_9_leaves_nothing(arguments, tmp_path):
