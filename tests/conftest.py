@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 # asserts of its own, and imported by more than its folder
@@ -27,3 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="conformance in every combination of version, pool mode and workers",
     )
+
+
+def pytest_collection_finish() -> None:
+    """Twelve thousand tests live until the end: each collection of garbage would go through them all."""
+    gc.collect()
+    gc.freeze()

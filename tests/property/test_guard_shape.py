@@ -89,7 +89,7 @@ def tokens_of(sql: str) -> list[tuple[str, str]] | None:
 @example("5.e1")
 @example("a.5.5")
 @example("x$1'a'")
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_literals_are_where_the_server_s_scanner_finds_them(sql):
     spans = literal_spans(sql.encode())
     assume(spans is not None)
