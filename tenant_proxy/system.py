@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import sys
 from collections.abc import Mapping
-from typing import Final
+from functools import partial
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Final
 
 #: pydantic reads of every installed package whether it has a plugin for it: longer than onboarding a tenant
 _NO_PLUGINS: Final = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
@@ -18,6 +22,32 @@ def without_plugins() -> None:
     for name, value in _NO_PLUGINS.items():
         if name not in os.environ:
             os.environ[name] = _added[name] = value
+    # what they would be looked for with: zip files, mail and CSV come along with it
+    sys.modules.setdefault(_METADATA, _Metadata(_METADATA))
+
+
+_METADATA: Final = "importlib.metadata"
+
+
+class _Metadata(ModuleType):
+    """That module, imported when one of its functions is called, or anything else of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # the machinery of imports asks
+            raise AttributeError(name)
+        if name in ("entry_points", "version"):
+            return partial(_called, name)
+        return getattr(_metadata(), name)
+
+
+def _called(name: str, *given: Any, **named: Any) -> Any:
+    return getattr(_metadata(), name)(*given, **named)
+
+
+def _metadata() -> ModuleType:
+    if isinstance(sys.modules.get(_METADATA), _Metadata):
+        del sys.modules[_METADATA]
+    return import_module(_METADATA)
 
 
 def as_given(environ: Mapping[str, str]) -> dict[str, str]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import asyncpg
 
 from tenant_proxy.catalog.failures import Failure
 
 if TYPE_CHECKING:
-    import asyncpg
-
     Connection = asyncpg.Connection[asyncpg.Record]
 
 SCHEMA: Final = "tenant_proxy"
@@ -62,7 +63,7 @@ class Status:
 def migrations() -> tuple[Migration, ...]:
     """All there are, in order; NNNN_name.sql."""
     found = []
-    for file in resources.files("tenant_proxy.catalog").joinpath("migrations").iterdir():
+    for file in (Path(__file__).parent / "migrations").iterdir():
         match = re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name)
         if match:
             found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
@@ -75,10 +76,16 @@ async def is_missing(connection: Connection) -> bool:
 
 async def status(connection: Connection) -> Status:
     """Failure (outdated) where the catalog is not one that this version could have made."""
-    known = migrations()
     if await is_missing(connection):
-        return Status(0, known)
-    rows = await connection.fetch(f"SELECT version, name, checksum FROM {SCHEMA}.migration ORDER BY version")
+        return Status(0, migrations())
+    return _status(await connection.fetch(_APPLIED))
+
+
+_APPLIED: Final = f"SELECT version, name, checksum FROM {SCHEMA}.migration ORDER BY version"
+
+
+def _status(rows: Sequence[asyncpg.Record]) -> Status:
+    known = migrations()
     applied = {row["version"]: row for row in rows}
     newest = max(applied, default=0)
     if newest > max(migration.version for migration in known):
@@ -123,7 +130,10 @@ def script(pending: tuple[Migration, ...]) -> str:
 
 async def check(connection: Connection) -> None:
     """Failure (outdated) unless the catalog is the one that this version works with."""
-    found = await status(connection)
+    try:
+        found = _status(await connection.fetch(_APPLIED))
+    except asyncpg.UndefinedTableError:
+        found = Status(0, ())
     if found.version == 0:
         raise Failure(
             "outdated", "there is no catalog in this database", hint="make it: tenant-proxy db init"

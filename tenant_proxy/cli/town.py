@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -92,9 +93,14 @@ def call(
 
     async def run() -> T | None:
         from tenant_proxy.lifecycle.context import Context
-        from tenant_proxy.lifecycle.verbs import Verbs
 
+        # the verbs are imported while the catalog's server makes a process for us
+        loop = asyncio.get_running_loop()
+        importing = loop.run_in_executor(None, import_module, "tenant_proxy.lifecycle.verbs")
         async with await Context.open(config, connections=_CONNECTIONS) as context:
+            await importing
+            from tenant_proxy.lifecycle.verbs import Verbs
+
             if not dry_run:
                 return await verb(Verbs(context))
             async with context.rehearsing() as rehearsal:

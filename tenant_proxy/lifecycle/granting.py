@@ -52,7 +52,7 @@ class AccessVerbs(TenantVerbs):
             raise conflict(tenant, found.state, "logins are granted a tenant that is provisioned")
         async with self.context.store.read() as connection:
             login = await logins.find_login(connection, new.login)
-            has = await logins.accesses(connection, tenant=tenant, login=new.login)
+            has = [] if login is None else await logins.accesses(connection, tenant=tenant, login=new.login)
         if has and not has[0].pending and _is_as_asked(has[0], new):
             return Granted(access=has[0], dsn=self.dsn(new.login, tenant))
         if login is not None and new.service and login.kind is not LoginKind.SERVICE:

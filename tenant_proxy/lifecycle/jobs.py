@@ -20,8 +20,8 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Final
@@ -463,16 +463,9 @@ async def _backward(kind: Kind, current: Run, steps: Sequence[Step]) -> None:
 # --- the row -------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _written(current: Run) -> AsyncIterator[Change]:
-    """A transaction in which this process is sure to hold the job."""
-    async with current.context.store.change(current.job.actor, current.job.id) as change:
-        held = await change.connection.fetchval(
-            "SELECT lease_owner = $2 FROM job WHERE id = $1 FOR UPDATE", current.job.id, _me()
-        )
-        if not held:
-            raise LeaseLost
-        yield change
+def _written(current: Run) -> AbstractAsyncContextManager[Change]:
+    """A transaction that ends with `_write`: it is undone where somebody else has the job."""
+    return current.context.store.change(current.job.actor, current.job.id)
 
 
 async def _write(
@@ -489,7 +482,7 @@ async def _write(
                   updated_at = now(), finished_at = CASE WHEN $8 THEN now() END,
                   lease_owner = CASE WHEN NOT $8 THEN lease_owner END,
                   lease_until = CASE WHEN NOT $8 THEN now() + make_interval(secs => $9) END
-            WHERE id = $1 RETURNING *""",
+            WHERE id = $1 AND lease_owner = $10 RETURNING *""",
         current.job.id,
         state.value,
         position,
@@ -499,8 +492,10 @@ async def _write(
         None if error is None else dict(error),
         ended,
         LEASE_S,
+        _me(),
     )
-    assert row is not None
+    if row is None:
+        raise LeaseLost
     current.job = Job.of(row)
 
 

@@ -17,7 +17,6 @@ import asyncio
 import hashlib
 import hmac
 import json
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from tenant_proxy.catalog.failures import Failure
@@ -40,6 +39,8 @@ class Service(Protocol):
 
 def known() -> list[str]:
     """Names of the plug-ins that are installed."""
+    from importlib.metadata import entry_points
+
     return sorted(point.name for point in entry_points(group=GROUP))
 
 
@@ -72,6 +73,8 @@ async def call(name: str, action: Action, tenant: Tenant, config: Config) -> dic
 
 
 def _load(name: str) -> Service:
+    from importlib.metadata import entry_points
+
     check([name])
     (point, *_) = entry_points(group=GROUP, name=name)
     found = point.load()

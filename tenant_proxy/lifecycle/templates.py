@@ -127,7 +127,7 @@ async def fingerprint(connection: Connection, schema: str) -> str:
             f'the rows of template "{schema}" take {row["bytes"]} bytes, more than {_MAX_ROWS_BYTES}'
         )
     had = await ledger.as_list(connection, schema)
-    found = f"2 {row['shape']} {','.join(str(one['version']) for one in had)}"
+    found = f"3 {row['shape']} {','.join(str(one['version']) for one in had)}"
     for name in row["filled"] or ():
         found += " " + await connection.fetchval(
             "SELECT count(*) || '/' || coalesce(sum(pg_catalog.hashtextextended(t::text, 20)::numeric), 0)"
@@ -222,8 +222,13 @@ async def build(connection: Connection, database: Database, template: Roles) -> 
             f"{len(unsure)} places can't be renamed for certain: "
             + "; ".join(f"{one.where}: {one.what}" for one in unsure[:5])
         )
-    script = _script(merged([*made, *rows, *after]))
-    script += await _tried(connection, template, script)
+    parts_of_it = [*made, *rows, *after]
+    try:
+        script = _script(with_references(merged(parts_of_it)))
+        script += await _tried(connection, template, script)
+    except (TemplateError, asyncpg.PostgresError):
+        script = _script(merged(parts_of_it))
+        script += await _tried(connection, template, script)
     for one in await ledger.as_list(connection, template.schema):
         values = f"{one['version']}, {literal(one['name'])}, {literal(one['checksum'])}"
         script += (
@@ -285,6 +290,74 @@ def merged(found: list[str]) -> list[str]:
         f"CREATE TABLE {match['name']} (\n{tables[match['name']]}\n)" if (match := _TABLE.match(sql)) else sql
         for sql in kept
     ]
+
+
+_REFERENCE: Final = re.compile(
+    r"ALTER TABLE ONLY (?P<name>\S+)\n    ADD (?P<constraint>CONSTRAINT \S+ FOREIGN KEY \([^()\n]+\)"
+    r" REFERENCES (?P<other>[^\s()]+)\([^()\n]+\)(?! *NOT )[^()\n]*)$"
+)
+
+
+def with_references(found: list[str]) -> list[str]:
+    """Foreign keys in CREATE TABLE, too, of tables without rows: added later, each has the server look for
+    rows that break it.  Tables of one run are made in the order that this takes.
+    """
+    filled = {sql.split(" ", 3)[2] for sql in found if sql.startswith("INSERT INTO ")}
+    references = [
+        match
+        for sql in found
+        if (match := _REFERENCE.match(sql)) and match["name"] not in filled and "NOT VALID" not in sql
+    ]
+    ordered = _ordered(found, references)
+    places = {match["name"]: place for place, sql in enumerate(ordered) if (match := _TABLE.match(sql))}
+    added: dict[str, str] = {}
+    inside = set()
+    for match in references:
+        name, other = match["name"], match["other"]
+        if name in places and places.get(other, len(ordered)) <= places[name]:
+            added[name] = added.get(name, "") + f",\n    {match['constraint']}"
+            inside.add(match[0])
+    return [
+        f"{sql[:-2]}{added[match['name']]}\n)"
+        if (match := _TABLE.match(sql)) and match["name"] in added
+        else sql
+        for sql in ordered
+        if sql not in inside
+    ]
+
+
+def _ordered(found: list[str], references: list[re.Match[str]]) -> list[str]:
+    """Tables behind those that they refer to, as far as nothing else is made between them."""
+    wanted: dict[str, set[str]] = {}
+    for match in references:
+        if match["name"] != match["other"]:
+            wanted.setdefault(match["name"], set()).add(match["other"])
+    result: list[str] = []
+    run: dict[str, str] = {}
+    owners: list[str] = []
+    for sql in [*found, ""]:
+        table = _TABLE.match(sql)
+        if table is not None:
+            run[table["name"]] = sql
+        elif run and _OWNER.match(sql):
+            owners.append(sql)
+        else:
+            result += [*_sorted(run, wanted), *owners, sql]
+            run, owners = {}, []
+    return result[:-1]
+
+
+def _sorted(run: dict[str, str], wanted: dict[str, set[str]]) -> list[str]:
+    """The first that lacks nothing, and again; as they are where one may be made of another's row type."""
+    for name, sql in run.items():
+        columns = sql.partition("(")[2]
+        if any(re.search(rf"{re.escape(other)}(?![\w$\"])", columns) for other in run if other != name):
+            return list(run.values())
+    left, made = dict(run), []
+    while left:
+        name = next((one for one in left if not wanted.get(one, set()) & left.keys()), next(iter(left)))
+        made.append(left.pop(name))
+    return made
 
 
 #: what provisioning has made already, or what the session has

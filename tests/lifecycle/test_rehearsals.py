@@ -164,7 +164,7 @@ async def test_an_adoption(verbs, town):
 async def test_migrations(acme, town, tmp_path):
     (tmp_path / "V1__more.up.sql").write_text("CREATE TABLE more (id int);\n")
     (tmp_path / "V1__more.down.sql").write_text("DROP TABLE more;\n")
-    given = {"directory": str(tmp_path)}
+    given: dict[str, Any] = {"directory": str(tmp_path)}
     assert await same(acme, town, lambda verbs: verbs.migrate("up", **given)) == []
     assert await same(acme, town, lambda verbs: verbs.migrate("down", to=0, **given)) == []
     async with acme.context.rehearsing() as rehearsal:

@@ -46,7 +46,7 @@ def plug_ins(monkeypatch) -> None:
         EntryPoint(name, f"{__name__}:{kind}", services.GROUP)
         for name, kind in (("bucket", "Bucket"), ("broken", "Broken"))
     )
-    monkeypatch.setattr(services, "entry_points", points.select)
+    monkeypatch.setattr("importlib.metadata.entry_points", points.select)
     monkeypatch.setattr(EntryPoint, "load", lambda point: globals()[point.attr])
 
 

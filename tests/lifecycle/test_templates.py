@@ -125,3 +125,23 @@ async def test_migrations_come_along(place, conn, pattern):
     assert await ledger.migrations(conn, ["made_5"]) == {"made_5": {7: ("x", "y")}}
     await ledger.forget(conn, "made_5")
     assert await ledger.migrations(conn, ["made_5"]) == {}
+
+
+def test_foreign_keys_are_made_with_their_tables():
+    """Where those they refer to are there before, and no rows come between."""
+    made = [f"CREATE TABLE s.{name} (\n    id int,\n    other int\n)" for name in ("a", "b", "c", "d")]
+    key = "ALTER TABLE ONLY s.{}\n    ADD CONSTRAINT {}_fk FOREIGN KEY (other) REFERENCES s.{}(id)"
+    rest = ["INSERT INTO s.d (id) VALUES\n\t(1)", *(key.format(*one) for one in ("aab", "bba", "ccc", "dda"))]
+    found = templates.with_references([*made, *rest])
+    assert [sql.split()[2] for sql in found[:4]] == ["s.a", "s.b", "s.c", "s.d"]
+    # the two that refer to each other can't both be before the other
+    assert found[0] == made[0]
+    assert found[1].endswith(",\n    CONSTRAINT b_fk FOREIGN KEY (other) REFERENCES s.a(id)\n)")
+    assert found[2].endswith(",\n    CONSTRAINT c_fk FOREIGN KEY (other) REFERENCES s.c(id)\n)")
+    assert found[3:] == [made[3], rest[0], rest[1], rest[4]]
+    # and later ones come first where that is all it takes
+    later = templates.with_references([*made[:2], key.format("a", "a", "b")])
+    assert [sql.split()[2] for sql in later] == ["s.b", "s.a"]
+    # but not where one is made of the other's row type
+    typed = [made[0], "CREATE TABLE s.b (\n    id s.a[],\n    other int\n)", key.format("a", "a", "b")]
+    assert templates.with_references(typed) == typed
