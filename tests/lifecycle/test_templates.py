@@ -133,12 +133,13 @@ def test_foreign_keys_are_made_with_their_tables():
     key = "ALTER TABLE ONLY s.{}\n    ADD CONSTRAINT {}_fk FOREIGN KEY (other) REFERENCES s.{}(id)"
     rest = ["INSERT INTO s.d (id) VALUES\n\t(1)", *(key.format(*one) for one in ("aab", "bba", "ccc", "dda"))]
     found = templates.with_references([*made, *rest])
-    assert [sql.split()[2] for sql in found[:4]] == ["s.a", "s.b", "s.c", "s.d"]
+    assert [sql.split()[2] for sql in found[:4]] == ["s.c", "s.d", "s.a", "s.b"]
+    assert found[0].endswith(",\n    CONSTRAINT c_fk FOREIGN KEY (other) REFERENCES s.c(id)\n)")
     # the two that refer to each other can't both be before the other
-    assert found[0] == made[0]
-    assert found[1].endswith(",\n    CONSTRAINT b_fk FOREIGN KEY (other) REFERENCES s.a(id)\n)")
-    assert found[2].endswith(",\n    CONSTRAINT c_fk FOREIGN KEY (other) REFERENCES s.c(id)\n)")
-    assert found[3:] == [made[3], rest[0], rest[1], rest[4]]
+    assert found[2] == made[0]
+    assert found[3].endswith(",\n    CONSTRAINT b_fk FOREIGN KEY (other) REFERENCES s.a(id)\n)")
+    assert found[1] == made[3]
+    assert found[4:] == [rest[0], rest[1], rest[4]]
     # and later ones come first where that is all it takes
     later = templates.with_references([*made[:2], key.format("a", "a", "b")])
     assert [sql.split()[2] for sql in later] == ["s.b", "s.a"]
