@@ -509,11 +509,25 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
         return result
 
     def executed(
-        self, client: int, session: Session, scope: int, effects: int, sql: bytes, name: bytes | None
+        self,
+        client: int,
+        session: Session,
+        scope: int,
+        effects: int,
+        sql: bytes,
+        name: bytes | None,
+        tracked: bool,
     ) -> bytes | None:
         """The refusal of a text with EXECUTE, or of a Parse of what EXECUTE may not run."""
         result = self._worker.judging.executed(
-            session, scope, sql, effects, client, prepares=name is not None, name=name or b""
+            session,
+            scope,
+            sql,
+            effects,
+            client,
+            prepares=name is not None,
+            name=name or b"",
+            tracked=tracked,
         )
         if result is not None:
             self._count_refusal(session, result)

@@ -264,6 +264,17 @@ class Guard:
             name=text,
         )
 
+    def binds_by(self, name: str) -> Verdict:
+        """The verdict of a Parse of such a statement by a name that is other bytes in another encoding."""
+        return _refused(
+            "dynamic_query",
+            "42501",
+            f'permission denied for prepared statement "{name}"',
+            detail="Its parameters name objects or settings, or are SQL, and are found by its name at Bind.",
+            hint="Give it a name of ASCII letters.",
+            name=name,
+        )
+
     def judge_function(self, scope: GuardScope, oid: int) -> Verdict:
         """The verdict of a FunctionCall message, which names a function by OID and is not SQL.
 

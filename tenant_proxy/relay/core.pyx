@@ -235,7 +235,7 @@ cdef bint up_executed(
         try:
             return is_granted(e, e.hooks.executed(
                 c.link.id, session_of(e, c), c.pool.scope | c.codec_bits, effects, sql[:n],
-                name[:name_len] if name != NULL else None,
+                name[:name_len] if name != NULL else None, c.tracks,
             ))
         except Exception:
             e.refusal = e.hooks.bug_message()

@@ -31,7 +31,7 @@ from tenant_proxy.relay.requests cimport (
     unless_it_grows, violation,
 )
 from tenant_proxy.relay.rewriting cimport (
-    judge_noted, note_portal, note_statement, noted_portal, noted_statement, rewritten,
+    is_noted_bound, judge_noted, note_portal, note_statement, noted_portal, noted_statement, rewritten,
 )
 from tenant_proxy.relay.sequences cimport own_values, prefer_own
 from tenant_proxy.relay.stale cimport is_first
@@ -65,6 +65,7 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     cdef char *tail
     cdef size_t name_len, size
     cdef ssize_t k
+    cdef bint replaces
     cdef Rewrite *r = NULL
     if total > e.max_statement:
         up_refuse_size(e, c, total)
@@ -141,7 +142,13 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         k = total
         if r != NULL:
             r.bound = effects & EFF_BOUND != 0
-        if note_statement(e, c, name, name_len, r, name_len == 0 and is_fresh(s)) != 0:
+        replaces = name_len == 0 and is_fresh(s)
+        if replaces and is_noted_bound(e, c, name, 0):
+            # A Parse may fail before the server has dropped the one that is there (a cancel that comes as it begins,
+            # characters that it has not), and Bind would find that; a Close can't
+            burst_write(e, b, b"C\0\0\0\6S\0", 7)
+            ring_push(&s.ring, R_CLOSE, ACT_SKIP, NULL, 0)
+        if note_statement(e, c, name, name_len, r, replaces) != 0:
             rewrite_unref(r)
             return violation(e, c, V_MEMORY, 0)
         apply_effects(e, c, s, effects, sql, size)

@@ -27,7 +27,7 @@ from tenant_proxy.relay.executed import ExecutedNames
 from tenant_proxy.relay.judges import Judges
 from tenant_proxy.relay.session import Session
 from tenant_proxy.relay.violations import FUNCTION_CALL, Violations, statement_of
-from tenant_proxy.settings_policy import canonical_name, client_encoding_codec
+from tenant_proxy.settings_policy import MAX_IDENTIFIER_BYTES, canonical_name, client_encoding_codec
 from tenant_proxy.tenancy.registry import TenantInfo
 from tenant_proxy.wire import messages
 
@@ -248,10 +248,12 @@ class Judging:
         *,
         prepares: bool,
         name: bytes,
+        tracked: bool,
     ) -> bytes | None:
         """The refusal of a text by which EXECUTE would give a statement values that nobody judges.
 
-        `name` is that of the statement that a Parse `prepares` of it.
+        `name` is that of the statement that a Parse `prepares` of it; `tracked`: the relay finds statements by it,
+        not the server.
         """
         scope = self._scope(scope_id)
         if effects & Effect.EXECUTES:
@@ -260,9 +262,10 @@ class Judging:
             if found is not None:
                 return self._refused(session, scope, self._guard.executes_bound(found), sql)
         if effects & Effect.BOUND and name:
-            # in another encoding EXECUTE could write the name otherwise
-            is_plain = scope.codec == UTF8 or name.isascii()
-            if not (is_plain and self.executed_names.binds(client, name)):
+            # what is not ASCII EXECUTE could write otherwise in another encoding, and Bind where the server finds it
+            if not (name[:MAX_IDENTIFIER_BYTES].isascii() or (tracked and scope.codec == UTF8)):
+                return self._refused(session, scope, self._guard.binds_by(name.decode(scope.codec, "replace")), sql)
+            if not self.executed_names.binds(client, name):
                 return self._refused(session, scope, self._guard.executes_bound(name), sql)
         return None
 

@@ -16,6 +16,7 @@ cdef void write_query(Relay e, Burst *b, Rewrite *r) noexcept nogil
 # session mode: statements are the server's, and only those that were changed are known here
 cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite *r, bint replaces) noexcept nogil
 cdef Rewrite *noted_statement(Relay e, Client *c, const char *name, size_t n) noexcept nogil
+cdef bint is_noted_bound(Relay e, Client *c, const char *name, size_t n) noexcept nogil
 cdef int judge_noted(
     Relay e, Client *c, const char *name, size_t n, const char *values, size_t size
 ) noexcept nogil

@@ -118,6 +118,21 @@ cdef Rewrite *noted_statement(Relay e, Client *c, const char *name, size_t n) no
     return <Rewrite *> slot.value if slot != NULL else NULL
 
 
+cdef bint is_noted_bound(Relay e, Client *c, const char *name, size_t n) noexcept nogil:
+    # whether the server may have a statement by this name whose values are judged
+    cdef uint64_t hash
+    cdef PtrSlot *slot
+    if c.rewrites.count == 0:
+        return False
+    hash = hash_name(e, name, n)
+    slot = map_find(&c.rewrites, hash, NULL)
+    while slot != NULL:
+        if (<Rewrite *> slot.value).bound:
+            return True
+        slot = map_find(&c.rewrites, hash, slot)
+    return False
+
+
 cdef int judge_noted(
     Relay e, Client *c, const char *name, size_t n, const char *values, size_t size
 ) noexcept nogil:

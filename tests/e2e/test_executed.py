@@ -6,7 +6,18 @@ import pytest
 
 from tenant_proxy.relay import executed
 from tenant_proxy.relay.executed import ExecutedNames
-from tests.wire_client import SYNC, bind, close_statement, describe_statement, errors, execute, parse, rows
+from tests.wire_client import (
+    SYNC,
+    bind,
+    close_statement,
+    cstr,
+    describe_statement,
+    errors,
+    execute,
+    message,
+    parse,
+    rows,
+)
 
 SETS = "SELECT set_config($1, $2, false)"
 DENIED = 'permission denied for prepared statement "p"'
@@ -60,6 +71,33 @@ def test_bind_by_a_name_that_the_server_takes_for_another(each_mode, names):
         (error,) = errors(client.ask(bind("search_path", "beta", name=bound), execute(), SYNC))
         assert error["C"] in ("42501", "26000")
         assert client.value("SHOW search_path") == "acme, public"
+
+
+@pytest.mark.parametrize(
+    ("made", "closed", "bound"),
+    [
+        ("é", None, "é".encode("latin1")),
+        ("é", "é".encode(), "é".encode()),
+        ("p" * 62 + "é", None, b"p" * 62 + b"\xe9"),
+    ],
+    ids=["bound", "closed", "cut"],
+)
+def test_a_name_in_another_encoding(each_mode, made, closed, bound):
+    with each_mode.wire() as client:
+        if errors(client.ask(parse(SETS, made), SYNC)):
+            # where servers find statements by the client's own names
+            assert each_mode.config.get("pool", {}).get("mode") == "session"
+        client.query("SET client_encoding TO LATIN1")
+        if closed is not None:
+            client.ask(message("C", b"S" + cstr(closed)), SYNC)
+            client.query("SET client_encoding TO UTF8")
+        named = message("B", b"\0" + cstr(bound) + bind("search_path", "beta")[7:])
+        (error,) = errors(client.ask(parse("SELECT to_regclass($1)", "other"), named, execute(), SYNC))
+        assert error["C"] in ("42501", "26000")
+        assert client.value("SHOW search_path") == "acme, public"
+        client.query("SET client_encoding TO UTF8")
+        # names that are longer than servers look at are alike where they look
+        assert not errors(client.ask(parse(SETS, "p" * 63 + "é"), SYNC))
 
 
 def test_the_proxy_s_own_names_are_no_client_s(each_mode):

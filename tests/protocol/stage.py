@@ -253,7 +253,14 @@ class Hooks:
         return None
 
     def executed(
-        self, client: int, session: Session, scope: int, effects: int, sql: bytes, name: bytes | None
+        self,
+        client: int,
+        session: Session,
+        scope: int,
+        effects: int,
+        sql: bytes,
+        name: bytes | None,
+        tracked: bool,
     ) -> bytes | None:
         return None
 

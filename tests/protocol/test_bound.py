@@ -132,6 +132,20 @@ def test_a_parse_that_the_server_skips_hides_nothing(pair, name):
 
 
 @pytest.mark.parametrize("stage", ["session"], indirect=True)
+@pytest.mark.parametrize("answer", [error("57014"), PARSED], ids=["canceled", "parsed"])
+def test_an_unnamed_statement_is_gone_before_the_next_may_fail(pair, answer):
+    """A cancel may come between the server's reading of a Parse and its dropping of what is there."""
+    client, server = pair
+    prepared(client, server, "SELECT named($1)", "")
+    client >> parse("", "SELECT $1") + SYNC
+    server << close("") + parse("", "SELECT $1") + SYNC
+    server >> CLOSED + answer + IDLE
+    client << answer + IDLE
+    client >> parse("", "SELECT $1") + bind("", b"evil") + SYNC
+    server << parse("", "SELECT $1") + bind("", b"evil") + SYNC
+
+
+@pytest.mark.parametrize("stage", ["session"], indirect=True)
 def test_a_parse_of_a_name_that_is_taken_hides_nothing(pair):
     client, server = pair
     prepared(client, server, "SELECT named($1)")
