@@ -11,6 +11,7 @@ body, a query in a literal) has a `Source` of its own, whose edits become edits 
 from __future__ import annotations
 
 import itertools
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -18,6 +19,9 @@ from typing import Final, NamedTuple
 from pglast.parser import ParseError, scan
 
 from tenant_proxy.guard.names import truncated
+from tenant_proxy.guard.parse import Unreadable
+from tenant_proxy.guard.parse import tokens as tokens_of
+from tenant_proxy.guard.shape import shape
 from tenant_proxy.model import Edit
 
 _COMMENTS: Final = frozenset({"SQL_COMMENT", "C_COMMENT"})
@@ -218,16 +222,28 @@ class Source:
         return tuple(result)
 
 
-#: longest text whose tokens are looked at, in characters: each takes some 200 bytes
+#: tokens of a text that is looked at, at most: each takes some 200 bytes
 _MAX_SCANNED: Final = 256 * 1024
+_WORD: Final = re.compile(r"\w+|[^\w\s]")
+
+
+def _may_be_scanned(text: str) -> bool:
+    """Whether it has no more tokens than that, however long its literals are."""
+    if len(text) <= _MAX_SCANNED:
+        return True
+    found = shape(text.encode("utf-8", "surrogatepass"))
+    if found is not None:
+        return len(found) <= _MAX_SCANNED
+    return sum(1 for _ in _WORD.finditer(text)) <= _MAX_SCANNED
 
 
 def _scanned(text: str) -> list[Token]:
-    if len(text) > _MAX_SCANNED:
+    if not _may_be_scanned(text):
         raise NotFound
     try:
-        found = scan(text)
-    except ParseError:
+        # pglast's own takes too long for much that is not ASCII
+        found = scan(text) if len(text) <= _MAX_SCANNED else tokens_of(text)
+    except (ParseError, Unreadable):
         raise NotFound from None
     tokens: list[Token] = []
     plain = text.isascii()

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from tenant_proxy.guard import source
 from tenant_proxy.guard.standin import LONG_TEXT_BYTES, cut
-from tests.unit.guard.scope import PUBLIC, judge, rewritten
+from tests.unit.guard.scope import PUBLIC, judge, refusal, rewritten
 
 ROWS = ", ".join(f"({n}, 'row {n}', NULL) /* é */" for n in range(3000))
 LONG_LIST = ", ".join(str(n) for n in range(5000))
@@ -27,6 +28,26 @@ def test_edits_of_long_texts_are_where_they_belong(sql):
     assert len(before) > LONG_TEXT_BYTES
     after = sql.format(public='"acme"', pg_catalog="tp_catalog", rows=ROWS, list=LONG_LIST)
     assert rewritten(before, PUBLIC) == after
+
+
+@pytest.mark.parametrize("literal", ["'{}'", "E'\\n{}'", "$x${}$x$"])
+@pytest.mark.parametrize("text", ["x" * 600_000, "é" * 300_000, "word " * 60_000])
+def test_one_long_literal(literal, text):
+    value = literal.format(" " + text)
+    rest = ".t (a, b) VALUES ({value}, nextval('{public}.s')), (now()::text, 1) RETURNING {public}.f(a)"
+    before = ("INSERT INTO {public}" + rest).format(public="public", value=value)
+    after = "INSERT INTO \"acme\"" + rest.format(public='"acme"', value=value)
+    started = time.process_time()
+    assert rewritten(before, PUBLIC) == after
+    assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize("literal", ["''", "E''"])
+def test_tokens_of_a_text_are_limited(monkeypatch, literal):
+    monkeypatch.setattr(source, "_MAX_SCANNED", 200)
+    assert rewritten(f"TABLE public.t -- {'x' * 200}", PUBLIC).startswith('TABLE "acme".t --')
+    many = "SELECT {} FROM public.t".format(f"a || {literal}, " * 50 + literal)
+    assert refusal(many, PUBLIC).reason == "rewriting"
 
 
 def test_a_bulk_insert_is_judged_by_its_ends():
