@@ -626,6 +626,7 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
 def _engine_limits(config: Config) -> dict[str, int | bool]:
     return {
         "max_statement_bytes": config.limits.max_statement_bytes,
+        "max_gathered_bytes": config.limits.max_gathered_bytes,
         "send_buffer_bytes": config.limits.send_buffer_bytes,
         "max_clients": config.limits.max_clients,
         "max_logins": config.limits.max_logins_in_progress,

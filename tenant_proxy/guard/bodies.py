@@ -8,6 +8,7 @@ from typing import Any, Final
 from tenant_proxy.guard import plpgsql, settings
 from tenant_proxy.guard.expressions import reference
 from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
+from tenant_proxy.model import Effect
 
 #: languages whose bodies the guard can read
 _READABLE: Final = {"sql", "plpgsql"}
@@ -63,8 +64,23 @@ def _body(w: Walk, language: str, options: Sequence[Any], what: str) -> None:
 
 
 def do_block(w: Walk, body: Body) -> bool:
+    """Its code runs now, and leaves in the session what it sets, prepares and makes there."""
+    stored, w.stored = w.stored, 0
+    settings_before, w.all_settings = w.all_settings, []
     _body(w, _language(body["args"], "plpgsql"), body["args"], "DO block")
+    if w.stored & _KEPT:
+        w.pin("code")
+    if w.stored & _SETS:
+        w.set(w.all_settings)
+    w.stored |= stored
+    w.all_settings += settings_before
     return True
+
+
+#: what stays with the backend; one on which statements are gone that the relay knows is not for others either
+_KEPT: Final = int(Effect.PINS | Effect.DEALLOCATES)
+#: what may have changed settings; SQL that is only known when it runs may as well
+_SETS: Final = int(Effect.SETTINGS | Effect.UNPROVEN)
 
 
 def create_function(w: Walk, body: Body) -> bool:

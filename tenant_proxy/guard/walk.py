@@ -71,6 +71,7 @@ class Walk:
     """The state of one judgement.  Locations are byte offsets into the text's UTF-8, as the parser's."""
 
     __slots__ = (
+        "all_settings",
         "attributes",
         "binds",
         "bound",
@@ -122,6 +123,8 @@ class Walk:
         self.deallocates: list[str] = []
         self.executes: list[str] = []
         self.settings: list[str] = []
+        #: … those that code sets as well
+        self.all_settings: list[str] = []
         #: location that refusals inside a nested text are told at, or NOWHERE outside of one
         self.fixed = NOWHERE
         self.depth = 0
@@ -456,7 +459,10 @@ class Walk:
     def set(self, names: Iterable[str]) -> None:
         self.effects |= int(Effect.SETTINGS)
         self.stored |= int(Effect.SETTINGS)
-        self.settings += (name for name in names if name not in self.settings)
+        for name in names:
+            if name not in self.settings:
+                self.settings.append(name)
+                self.all_settings.append(name)
 
     # --- walking -----------------------------------------------------------------
 

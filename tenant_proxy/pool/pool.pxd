@@ -88,6 +88,7 @@ cdef struct Stmt:
     uint32_t size
     uint8_t interned            # findable in its pool's table
     uint32_t generation         # of its pool, when it was made
+    uint64_t reading            # how its client has literals read: see relay.readings
     uint32_t scope              # of an unnamed one: what it was judged in
     uint32_t told               # of an unnamed one: what its client was told its rows are (relay.told); 0: nothing
     uint8_t doubt               # of an unnamed one: Doubt
@@ -299,6 +300,7 @@ cdef struct Pool:
     int32_t opening             # … of SV_CONNECT and SV_LOGIN
     int32_t idle_count
     int32_t clients
+    size_t gathered             # its clients' together
     int32_t waiting
     int32_t queue_limit
     int32_t pinned
@@ -357,6 +359,7 @@ cdef struct Client:
     uint8_t skip_stream         # the rest of the message in hand is dropped, not forwarded
     uint8_t minor               # protocol 3.minor
     uint8_t greeted             # has had its ReadyForQuery
+    uint8_t proved              # has proved who it is: no login in progress any more
     uint8_t queued              # in its pool's queue
     uint8_t tracks              # prepared statements are the pool's, known under other names on servers
     uint8_t held                # waits for something outside (a look-up, the admin console): messages stay
@@ -389,8 +392,12 @@ cdef struct Client:
     Rewrite *portal_rewrite     # of the last portal whose statement was changed
     uint64_t portal_hash        # … and its name
     uint32_t codec_bits         # of the guard's scope: in which encoding its texts are
+    uint64_t reading            # of settings that decide what literals mean: see relay.readings
+    uint64_t read_by[4]         # … of each
     int32_t pid                 # of its BackendKeyData
     size_t stmt_bytes           # texts that its named statements hold
+    size_t noted_bytes          # … and those that are noted in session mode
+    size_t gathered             # of a large message that is not whole yet, or waits
     void *session               # what Python knows of it (owned reference), or NULL
     void *exchange              # its login, while relay.entry does it, or NULL
     void *admitted              # core.Admitted (reference) of one that came in so, or NULL

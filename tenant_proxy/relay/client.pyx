@@ -35,8 +35,8 @@ from tenant_proxy.relay.pacing cimport PACE_HELD, PACE_REFUSED, gate_check
 from tenant_proxy.relay.pairing cimport client_end, maybe_release
 from tenant_proxy.relay.preparing cimport executed
 from tenant_proxy.relay.requests cimport (
-    ENDED, HOLD, apply_effects, burst_flush, burst_forward, judge, may_pin, no_server, refuse_extended, refuse_query,
-    server_of, skip,
+    ENDED, HOLD, apply_effects, burst_flush, burst_forward, gather, judge, let_go, may_pin, no_server,
+    refuse_extended, refuse_gathered, refuse_query, server_of, skip,
     stream, tell_ready, violation,
 )
 from tenant_proxy.relay.resets cimport discarded, reset_effects
@@ -55,6 +55,7 @@ from tenant_proxy.wire.consts cimport (
 cdef enum:
     LOGIN_MESSAGE_LIMIT = 65535     # PG_MAX_AUTH_TOKEN_LENGTH (src/include/libpq/auth.h)
     STARTUP_LIMIT = 10000           # MAX_STARTUP_PACKET_LENGTH (src/include/libpq/pqcomm.h)
+    LARGE_BYTES = 1048576           # messages above this that are needed whole are counted
 
 
 # --- bytes ------------------------------------------------------------------------
@@ -99,10 +100,14 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
             r = admin_message(e, c, data + pos, n - pos)
         else:
             r = client_message(e, c, &b, data + pos, n - pos)
+            if r == 0 and c.link.need > LARGE_BYTES and not gather(e, c, c.link.need):
+                r = refuse_gathered(e, c, &b, data[pos], c.link.need)
         if r <= 0:
             break
         if c.judging:
             up_judged(e, c)
+        if c.gathered:
+            let_go(c)
         pos += r
     if c.phase == CL_CLOSING or c.link.dead:
         return -1

@@ -156,6 +156,7 @@ cdef class Relay(Reactor):
     cdef uint64_t seed
     cdef uint32_t next_pool
     cdef size_t max_statement
+    cdef size_t max_gathered
     cdef uint32_t max_clients
     cdef uint32_t max_logins
     cdef char *batch
@@ -216,6 +217,7 @@ cdef void up_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil
 cdef void up_refuse_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil
 cdef void up_too_many_pins(Relay e, Client *c) noexcept nogil
 cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil
+cdef void up_refuse_gathered(Relay e, Client *c) noexcept nogil
 cdef void up_missing_statement(Relay e, const char *name, size_t n) noexcept nogil
 cdef void up_other_rows(Relay e) noexcept nogil
 cdef void up_failed_transaction(Relay e) noexcept nogil

@@ -25,6 +25,7 @@ cdef class Relay(Reactor):
     def __cinit__(self):
         self.seed = int.from_bytes(os.urandom(8), "little")
         self.max_statement = 64 * 1024 * 1024
+        self.max_gathered = 256 * 1024 * 1024
         self.max_clients = 20_000
         self.max_logins = 500
         self.batch_cap = 65536
@@ -258,6 +259,11 @@ cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil
 cdef void up_refuse_size(Relay e, Client *c, size_t n) noexcept nogil:
     with gil:
         e.refusal = e.hooks.refuse_size(session_of(e, c), n)
+
+
+cdef void up_refuse_gathered(Relay e, Client *c) noexcept nogil:
+    with gil:
+        e.refusal = e.hooks.refuse_gathered(session_of(e, c))
 
 
 cdef void up_refuse_growth(Relay e, Client *c) noexcept nogil:

@@ -23,9 +23,9 @@ from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof,
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, EVICTED, GONE, IDLE, IDLE_IN_TRANSACTION, JUDGED, JUDGING, LIFETIME, LOGIN_TIMEOUT,
     QUERY_TIMEOUT, QUEUE_TIMEOUT, RESET_FAILED, RETIRED, SERVER_UNAVAILABLE, SETTINGS_FAILED, Relay, get_object,
-    session_of, up_encoding,
+    session_of,
 )
-from tenant_proxy.relay.entry cimport cancel_key, entry_free, greeted
+from tenant_proxy.relay.entry cimport cancel_key, entry_free, greeted, proved
 from tenant_proxy.relay.figures cimport is_busy
 from tenant_proxy.relay.overdue cimport client_overdue, server_overdue
 from tenant_proxy.relay.groups cimport fail_members
@@ -33,6 +33,7 @@ from tenant_proxy.relay.pairing cimport (
     client_end, client_fail, demand, make_available, maybe_release, obtain, server_end, settled, wants_more,
 )
 from tenant_proxy.relay.server cimport server_bytes, server_drained, server_eof, server_free
+from tenant_proxy.relay.readings cimport note_readings
 from tenant_proxy.relay.sessions cimport Sessions
 from tenant_proxy.relay.statements cimport (
     NAME_BYTES, client_drop_unnamed, client_find, client_forget, client_forget_all, hash_bytes, server_name,
@@ -64,17 +65,10 @@ cdef Link *accept_client(Relay e, int fd, int local) noexcept nogil:
     return &c.link
 
 
-cdef void note_encoding(Relay e, Client *c, bytes greeting):
-    # texts of a client are read in what its greeting says is its encoding
-    value = greeting.partition(b"client_encoding\0")[2].partition(b"\0")[0]
-    if value and value != b"UTF8":
-        up_encoding(e, c, value, len(value))
-
-
 cdef class Engine(Sessions):
     """The data plane of one worker.  Not thread-safe: everything happens in the loop's thread."""
 
-    def __init__(self, hooks, VerdictCache verdicts, *, max_statement_bytes, send_buffer_bytes, max_clients,
+    def __init__(self, hooks, VerdictCache verdicts, *, max_statement_bytes, max_gathered_bytes, send_buffer_bytes, max_clients,
                  max_logins, offers_tls):
         self.hooks = hooks
         self.verdicts = verdicts
@@ -87,12 +81,13 @@ cdef class Engine(Sessions):
         self.roles[<int> KIND_SERVER].on_drained = server_drained
         self.roles[<int> KIND_SERVER].on_free = server_free
         self.on_accept = on_accept
-        self.set_limits(max_statement_bytes=max_statement_bytes, send_buffer_bytes=send_buffer_bytes,
+        self.set_limits(max_statement_bytes=max_statement_bytes, max_gathered_bytes=max_gathered_bytes, send_buffer_bytes=send_buffer_bytes,
                         max_clients=max_clients, max_logins=max_logins, offers_tls=offers_tls)
 
-    def set_limits(self, *, max_statement_bytes, send_buffer_bytes, max_clients, max_logins, offers_tls):
+    def set_limits(self, *, max_statement_bytes, max_gathered_bytes, send_buffer_bytes, max_clients, max_logins, offers_tls):
         """Takes the limits of a configuration; those in force before hold for what is under way."""
         self.max_statement = max_statement_bytes
+        self.max_gathered = max_gathered_bytes
         self.send_limit = send_buffer_bytes
         self.max_clients = max_clients if max_clients else 0x7fffffff
         self.max_logins = max_logins
@@ -171,7 +166,7 @@ cdef class Engine(Sessions):
         self.send(&c.link, greeting, len(greeting))
         c.phase = CL_ADMIN
         c.greeted = 1
-        self.logins_open -= 1
+        proved(self, c)
 
     def client_enter(self, uint64_t id, uint32_t pool_id, uint32_t startup_id, uint32_t settings_id, session, int minor):
         """An authenticated client joins its pool; it is greeted by `client_greet`."""
@@ -180,6 +175,7 @@ cdef class Engine(Sessions):
         if c == NULL or p == NULL:
             return
         self.own_session(c, session)
+        proved(self, c)
         c.pool = p
         c.startup_id = startup_id
         c.settings_id = c.reset_id = settings_id
@@ -232,7 +228,7 @@ cdef class Engine(Sessions):
         cdef Client *c = self.client(id)
         if c == NULL:
             return
-        note_encoding(self, c, greeting)
+        note_readings(self, c, greeting, len(greeting))
         self.send(&c.link, greeting, len(greeting))
         greeted(self, c, pid, <const uint8_t *> <const char *> key, len(key))
 

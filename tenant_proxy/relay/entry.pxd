@@ -59,4 +59,5 @@ cdef void entry_free(Relay e, Client *c) noexcept nogil
 # a cancel key's place in `Relay.keys`
 cdef uint64_t cancel_key(int32_t pid, const uint8_t *key) noexcept nogil
 # the end of a login: the client may be cancelled by this key, and send statements
+cdef void proved(Relay e, Client *c) noexcept nogil
 cdef void greeted(Relay e, Client *c, int32_t pid, const uint8_t *key, size_t n) noexcept nogil

@@ -22,6 +22,7 @@ from tenant_proxy.pool.pool cimport CL_CLOSING, CL_IDLE, CL_LOGIN, Client, Pool,
 from tenant_proxy.relay.core cimport (
     ENTROPY_BYTES, MAX_PLACES, Admitted, Entries, Relay, drop_object, up_entered, up_entry,
 )
+from tenant_proxy.relay.readings cimport note_readings
 from tenant_proxy.relay.statements cimport hash_bytes
 from tenant_proxy.wire.ptrmap cimport PtrMap, PtrSlot, map_add, map_find, map_free, map_get, map_remove
 
@@ -435,6 +436,7 @@ cdef bint enter(Relay e, Client *c, Exchange *x, const uint8_t *signature) noexc
     e.batch_add(head, 11 + DIGEST_TEXT)
     e.batch_add(b"R\0\0\0\x08\0\0\0\0", 9)
     e.batch_add(a.greeting, a.greeting_size)
+    note_readings(e, c, a.greeting, a.greeting_size)
     head[0] = 75
     put_u32(head + 1, <uint32_t> key_size + 8)
     put_u32(head + 5, pid)
@@ -461,14 +463,20 @@ cdef uint64_t cancel_key(int32_t pid, const uint8_t *key) noexcept nogil:
     return (<uint64_t> <uint32_t> pid << 32) | first
 
 
+cdef void proved(Relay e, Client *c) noexcept nogil:
+    # It may still wait for a server: as many of a tenant as like, who keep no one else from logging in.
+    if not c.proved:
+        c.proved = 1
+        e.logins_open -= 1
+
+
 cdef void greeted(Relay e, Client *c, int32_t pid, const uint8_t *key, size_t n) noexcept nogil:
     c.pid = pid
     c.key_size = n if n <= 32 else 32
     memcpy(c.key, key, c.key_size)
     map_add(&e.keys, cancel_key(pid, c.key), c)
-    if not c.greeted:
-        c.greeted = 1
-        e.logins_open -= 1
+    c.greeted = 1
+    proved(e, c)
     c.active_us = c.xact_start_us = e.now_us
     if c.phase < CL_IDLE:
         c.phase = CL_IDLE

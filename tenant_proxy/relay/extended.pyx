@@ -37,8 +37,8 @@ from tenant_proxy.relay.sequences cimport own_values, prefer_own
 from tenant_proxy.relay.stale cimport is_first
 from tenant_proxy.relay.statements cimport (
     NAME_BYTES, client_add, client_drop_unnamed, client_find, client_replace, client_take, client_take_unnamed,
-    hash_bytes, may_name, server_find, server_forget_all, server_knows, server_learn, server_name, stmt_intern, stmt_new,
-    stmt_unref,
+    hash_bytes, may_name, server_find, server_forget_all, server_knows, server_learn, server_name, statement_bytes,
+    stmt_intern, stmt_new, stmt_unref,
 )
 from tenant_proxy.relay.told cimport TOLD_GOES, TOLD_HELD, may_be_other, tell, tell_portal, told_check
 from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
@@ -46,7 +46,6 @@ from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
 cdef enum:
     NAMES_LIMIT = 65536             # portal and statement name of a Bind together
     BOUND_LIMIT = 16777216          # a Bind whose values are judged
-    LEAST_STATEMENT_BYTES = 1048576 # of a client's named statements together, also where one may have less
 
 
 cdef Edits NO_EDITS
@@ -209,7 +208,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, siz
         else:
             burst_forward(e, b, p, total)
         return total
-    t = stmt_intern(e, c.pool, body, body_size, effects)
+    t = stmt_intern(e, c.pool, body, body_size, effects, c.reading)
     if t == NULL:
         return violation(e, c, V_MEMORY, 0)
     if client_add(c, hash, name, name_len, t, scope, r, statement_bytes(e), e.now_us) != 0:
@@ -274,11 +273,6 @@ cdef ssize_t parse_deallocate(Relay e, Client *c, Burst *b, Server *s, char *p, 
     return total
 
 
-cdef inline size_t statement_bytes(Relay e) noexcept nogil:
-    # that the named statements of a client may hold
-    return e.max_statement if e.max_statement > LEAST_STATEMENT_BYTES else LEAST_STATEMENT_BYTES
-
-
 cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t total) noexcept nogil:
     cdef int lane
     cdef Server *s
@@ -324,7 +318,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     cs = NULL
     if name_len:
         cs = client_find(c, hash_bytes(e.seed, name, name_len), name, name_len)
-        t = cs.stmt if cs != NULL else NULL
+        t = read_anew(e, c, cs) if cs != NULL else NULL
     else:
         t = c.unnamed
     if t != NULL and is_dated(c, cs, t):
@@ -475,6 +469,18 @@ cdef void write_bind(Relay e, Burst *b, const char *portal, size_t portal_size, 
     burst_write(e, b, refusal_data(e), refusal_size(e))
 
 
+cdef inline Stmt *read_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
+    # The client's statement, as its literals are read by now.
+    cdef Stmt *fresh
+    if cs.stmt.reading != c.reading:
+        fresh = stmt_intern(e, c.pool, cs.stmt.body, cs.stmt.size, cs.stmt.effects, c.reading)
+        if fresh != NULL:
+            if cs.rewrite != NULL:
+                cs.rewrite.refs += 1
+            client_replace(c, cs, fresh, cs.scope, cs.rewrite)
+    return cs.stmt
+
+
 cdef inline bint is_dated(Client *c, ClientStmt *cs, Stmt *t) noexcept nogil:
     # The rules have changed since a statement was parsed; or it tells what the client is, or listens to.
     cdef Rewrite *r
@@ -519,7 +525,7 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
     if r != NULL or plain != NULL:
         sql = r.result if r != NULL else plain.result
         size = r.result_size if r != NULL else plain.result_size
-        fresh = (stmt_intern(e, c.pool, sql, size + tail, effects) if cs != NULL
+        fresh = (stmt_intern(e, c.pool, sql, size + tail, effects, c.reading) if cs != NULL
                  else stmt_new(e, c.pool, sql, size + tail, effects))
         if plain != NULL:
             rewrite_unref(plain)
@@ -573,7 +579,7 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if name_len:
         cs = client_find(c, hash_bytes(e.seed, p + 6, name_len), p + 6, name_len)
         if cs != NULL:
-            t = cs.stmt
+            t = cs.stmt if closing else read_anew(e, c, cs)
     else:
         t = c.unnamed
     if closing:

@@ -22,6 +22,10 @@ class LimitHooks:
         most = self._worker.state.config.limits.max_statement_bytes
         return errors.statement_too_large(size, most).to_message()
 
+    def refuse_gathered(self, session: Session) -> bytes:
+        most = self._worker.state.config.limits.max_gathered_bytes
+        return self._counted(session, errors.too_much_gathered(most))
+
     def refuse_growth(self, session: Session) -> bytes:
         return self._counted(session, errors.storage_full(session.tenant))
 

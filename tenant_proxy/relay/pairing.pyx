@@ -560,7 +560,7 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
     c.phase = CL_CLOSING
     e.client_ends[reason] += 1
     e.clients_open -= 1
-    if not c.greeted:
+    if not c.proved:
         e.logins_open -= 1
     if c.queued and c.lane == LANE_SHARED:
         share_remove(c.pool, c)
@@ -575,6 +575,8 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
         c.pool.bytes_in += c.link.bytes_in
         c.pool.bytes_out += c.link.bytes_out
         usage_leave(c)
+        c.pool.gathered -= c.gathered
+        c.gathered = 0
         if c.pinned and not c.pool.session_mode:
             count_pin(e, c.pool, -1)
     if not entry_gone(e, c):

@@ -27,6 +27,9 @@ cdef uint32_t judge(Relay e, Client *c, const char *sql, size_t n) noexcept nogi
 cdef uint32_t unless_it_grows(Relay e, Client *c, uint32_t effects) noexcept nogil
 cdef bint may_pin(Relay e, Client *c, uint32_t effects) noexcept nogil
 cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const char *sql, size_t n) noexcept nogil
+cdef bint gather(Relay e, Client *c, size_t size) noexcept nogil
+cdef void let_go(Client *c) noexcept nogil
+cdef ssize_t refuse_gathered(Relay e, Client *c, Burst *b, int code, size_t total) noexcept nogil
 cdef ssize_t refuse_query(Relay e, Client *c, Burst *b, size_t total) noexcept nogil
 cdef ssize_t refuse_extended(Relay e, Client *c, Burst *b, size_t total) noexcept nogil
 cdef Server *server_of(Relay e, Client *c) noexcept nogil

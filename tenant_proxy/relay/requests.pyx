@@ -12,7 +12,7 @@ from tenant_proxy.pool.pool cimport (
 )
 from tenant_proxy.relay.core cimport (
     EFF_ALLOWED, EFF_DDL, EFF_DISCARDS_ALL, EFF_GROWS, EFF_PINS, EFF_SETTINGS, JUDGING, NO_NEWS, PROTOCOL, Burst, Relay,
-    keep_refusal, send_refusal, up_judge, up_pinned, up_refuse_growth, up_too_many_pins, up_violation,
+    keep_refusal, send_refusal, up_judge, up_pinned, up_refuse_gathered, up_refuse_growth, up_too_many_pins, up_violation,
 )
 from tenant_proxy.relay.begins cimport begin_on, status_without
 from tenant_proxy.relay.hearing cimport NOTIFIED
@@ -20,7 +20,7 @@ from tenant_proxy.relay.lanes cimport LANE_GOES, lane_check
 from tenant_proxy.relay.marks cimport counted, define
 from tenant_proxy.relay.pairing cimport client_end, count_pin, obtain
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
-from tenant_proxy.wire.consts cimport XACT_IDLE, put_u32
+from tenant_proxy.wire.consts cimport F_QUERY, XACT_IDLE, put_u32
 
 cdef enum:
     RING_LIMIT = 65536              # outstanding requests above which a client is not read
@@ -174,6 +174,27 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
             s.touched = 1
             s.touched_by = c.link.id
             c.touched = s.link.id
+
+
+cdef bint gather(Relay e, Client *c, size_t size) noexcept nogil:
+    # whether there is room for a message that has to be kept until it is whole
+    cdef size_t others = c.pool.gathered - c.gathered
+    if others and others + size > e.max_gathered:
+        return False
+    c.pool.gathered = others + size
+    c.gathered = size
+    return True
+
+
+cdef void let_go(Client *c) noexcept nogil:
+    c.pool.gathered -= c.gathered
+    c.gathered = 0
+
+
+cdef ssize_t refuse_gathered(Relay e, Client *c, Burst *b, int code, size_t total) noexcept nogil:
+    c.link.need = 0
+    up_refuse_gathered(e, c)
+    return refuse_query(e, c, b, total) if code == F_QUERY else refuse_extended(e, c, b, total)
 
 
 cdef ssize_t refuse_query(Relay e, Client *c, Burst *b, size_t total) noexcept nogil:

@@ -14,7 +14,7 @@ from libc.string cimport memcmp
 from tenant_proxy.guard.edits cimport Rewrite, rewrite_unref
 from tenant_proxy.relay.core cimport BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, up_bind, up_refuse_size, up_rewrite
 from tenant_proxy.relay.requests cimport burst_write
-from tenant_proxy.relay.statements cimport hash_bytes
+from tenant_proxy.relay.statements cimport hash_bytes, statement_bytes
 from tenant_proxy.wire.consts cimport put_u32
 from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_remove
 
@@ -91,6 +91,7 @@ cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite 
         known = <Rewrite *> slot.value
         if replaces or not known.bound:
             map_remove(&c.rewrites, slot)
+            c.noted_bytes -= known.size + known.result_size
             rewrite_unref(known)
             slot = map_find(&c.rewrites, hash, NULL)
         elif r != NULL and r.size == known.size and memcmp(r.text, known.text, r.size) == 0:
@@ -99,7 +100,7 @@ cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite 
             slot = map_find(&c.rewrites, hash, slot)
     if r == NULL:
         return 0
-    if c.rewrites.count >= NOTED_LIMIT:
+    if c.rewrites.count >= NOTED_LIMIT or c.noted_bytes + r.size + r.result_size > 2 * statement_bytes(e):
         if r.bound:
             return -1
         # a position that is not turned back is no great loss
@@ -107,6 +108,7 @@ cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite 
     if map_add(&c.rewrites, hash, r) != 0:
         return -1
     r.refs += 1
+    c.noted_bytes += r.size + r.result_size
     return 0
 
 
@@ -183,6 +185,7 @@ cdef void forget_rewrites(Client *c) noexcept nogil:
             if c.rewrites.slots[i].value != NULL:
                 rewrite_unref(<Rewrite *> c.rewrites.slots[i].value)
     map_free(&c.rewrites)
+    c.noted_bytes = 0
     if c.portal_rewrite != NULL:
         rewrite_unref(c.portal_rewrite)
         c.portal_rewrite = NULL

@@ -6,7 +6,6 @@ what the proxy asked for itself is cut out of it.  Large messages go through in 
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcmp
 
 from tenant_proxy.guard.edits cimport Rewrite
 from tenant_proxy.net.reactor cimport Link, Reactor
@@ -19,7 +18,7 @@ from tenant_proxy.relay.ahead cimport ahead_ready, ask_again, part
 from tenant_proxy.relay.begins cimport begun
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, KILLED, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
-    send_refusal, up_ask_done, up_ask_row, up_encoding, up_error, up_notice, up_server_connected,
+    send_refusal, up_ask_done, up_ask_row, up_error, up_notice, up_server_connected,
     up_server_message, up_switch_failed, up_unlisten,
 )
 from tenant_proxy.relay.hearing cimport hears_first, tell_notes, tell_renamed, tell_tag
@@ -28,6 +27,7 @@ from tenant_proxy.relay.marks cimport define
 from tenant_proxy.relay.pairing cimport (
     count_pin, keep_together, make_available, maybe_release, server_end, settled, switch_undone,
 )
+from tenant_proxy.relay.readings cimport note_reading
 from tenant_proxy.relay.rewriting cimport names_own, prefix_of_channel
 from tenant_proxy.relay.stale cimport asked_anew, is_described, retire_statements
 from tenant_proxy.relay.statements cimport client_confirm, client_stmt_free, stmt_unref
@@ -292,8 +292,10 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
         if keep and code == B_NOTICE:
             if (whose(s).translates and names_own(whose(s), data + pos, total)) or action & ACT_REWRITTEN:
                 keep = turn_back(e, s, data, pos, total, sent, o.rewrite if action & ACT_REWRITTEN else NULL)
-        elif keep and total > 21 and memcmp(data + pos + 5, b"client_encoding", 16) == 0:
-            up_encoding(e, s.client, data + pos + 21, total - 22)
+        elif keep and s.client != NULL:
+            note_reading(e, s.client, data + pos, total)
+            if not action & ACT_SKIP and not whose(s).session_mode:
+                s.settings_changed = 1  # by a statement, perhaps in a function: what else, is asked for
     elif code == B_NOTIFICATION:
         keep = s.client != NULL and s.client.pinned
         if keep and whole and s.pid == <int32_t> read_u32(data + pos + 5):

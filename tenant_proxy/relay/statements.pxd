@@ -12,11 +12,14 @@ cdef enum:
     MAX_CLIENT_STATEMENTS = 10000   # named statements of one client
 
 cdef uint64_t hash_bytes(uint64_t seed, const char *data, size_t n) noexcept nogil
+cdef size_t statement_bytes(Relay e) noexcept nogil
 cdef size_t server_name(Stmt *t, char *out) noexcept nogil
 cdef bint may_name(const char *name, size_t n) noexcept nogil
 
 cdef Stmt *stmt_new(Relay e, Pool *p, const char *body, size_t n, uint32_t effects) noexcept nogil
-cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t effects) noexcept nogil
+cdef Stmt *stmt_intern(
+    Relay e, Pool *p, const char *body, size_t n, uint32_t effects, uint64_t reading
+) noexcept nogil
 cdef void stmt_retire(Stmt *t) noexcept nogil
 cdef void stmt_unref(Stmt *t) noexcept nogil
 

@@ -97,6 +97,7 @@ cdef Stmt *stmt_new(Relay e, Pool *p, const char *body, size_t n, uint32_t effec
     t.size = <uint32_t> n
     t.interned = 0
     t.generation = 0
+    t.reading = 0
     t.scope = 0
     t.told = 0
     t.doubt = DOUBT_NONE
@@ -106,15 +107,17 @@ cdef Stmt *stmt_new(Relay e, Pool *p, const char *body, size_t n, uint32_t effec
     return t
 
 
-cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t effects) noexcept nogil:
-    # the pool's Stmt of this text and these types, with a reference for the caller
-    cdef uint64_t h = hash_bytes(e.seed, body, n)
+cdef Stmt *stmt_intern(
+    Relay e, Pool *p, const char *body, size_t n, uint32_t effects, uint64_t reading
+) noexcept nogil:
+    # the pool's Stmt of this text and these types, read so, with a reference for the caller
+    cdef uint64_t h = hash_bytes(e.seed, body, n) ^ reading
     cdef PtrSlot *slot = map_find(&p.stmts, h, NULL)
     cdef uint32_t now = definitions(e, p)
     cdef Stmt *t
     while slot != NULL:
         t = <Stmt *> slot.value
-        if t.size == n and memcmp(t.body, body, n) == 0:
+        if t.size == n and t.reading == reading and memcmp(t.body, body, n) == 0:
             if t.generation != now:
                 # servers that know it may have planned it before definitions were changed, and would say so
                 stmt_retire(t)
@@ -130,6 +133,7 @@ cdef Stmt *stmt_intern(Relay e, Pool *p, const char *body, size_t n, uint32_t ef
         return NULL
     t.hash = h
     t.generation = now
+    t.reading = reading
     if map_add(&p.stmts, h, t) == 0:
         t.interned = 1
     return t
@@ -159,6 +163,14 @@ cdef void stmt_unref(Stmt *t) noexcept nogil:
 
 
 # --- clients' names -----------------------------------------------------------
+
+cdef enum:
+    LEAST_BYTES = 1048576           # of a client's named statements together, also where one may have less
+
+
+cdef size_t statement_bytes(Relay e) noexcept nogil:
+    # that the named statements of a client may hold
+    return e.max_statement if e.max_statement > LEAST_BYTES else LEAST_BYTES
 
 
 cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t n) noexcept nogil:

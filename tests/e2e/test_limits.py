@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -10,6 +12,7 @@ from tests.fix_proxy import Proxy
 from tests.wire_client import (
     ConnectionEnded,
     LoginFailed,
+    columns,
     errors,
     query,
     rows,
@@ -48,6 +51,25 @@ def test_queue_timeout_in_transaction_mode(proxies):
         assert 0.4 < time.monotonic() - start < 5
         assert holder.value("SELECT 'unharmed'") == "unharmed"
         holder.query("COMMIT")
+
+
+def test_who_waits_for_a_backend_keeps_nobody_from_logging_in(proxies):
+    proxy = proxies(pool={"mode": "session", "max": 1}, limits={"max_logins_in_progress": 3})
+    crowd = [threading.Thread(target=lambda: proxy.wire().close()) for _ in range(6)]
+    with proxy.wire(), proxy.wire("admin", database="tenant_proxy") as console:
+
+        def are_waiting(count: int) -> bool:
+            said = console.query("SHOW POOLS")
+            names = [column.name for column in columns(said[0])]
+            return sum(int(row[names.index("cl_waiting")] or 0) for row in rows(said)) == count
+
+        for number, one in enumerate(crowd, 1):
+            one.start()
+            wait_until(partial(are_waiting, number), "it is authenticated, and waits")
+        with proxy.wire("beta_app") as other:
+            assert other.value("SELECT 1") == "1"
+    for one in crowd:
+        one.join()
 
 
 def test_queue_timeout_in_session_mode(proxies):

@@ -142,6 +142,7 @@ class Rig:
             self,
             VerdictCache(16),
             max_statement_bytes=limits.pop("max_statement_bytes", 1 << 20),
+            max_gathered_bytes=limits.pop("max_gathered_bytes", 1 << 28),
             send_buffer_bytes=limits.pop("send_buffer_bytes", 256 * 1024),
             max_clients=0,
             max_logins=100,

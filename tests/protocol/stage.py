@@ -53,6 +53,7 @@ POOL_DEFAULTS: dict[str, Any] = {
 }
 ENGINE_DEFAULTS: dict[str, Any] = {
     "max_statement_bytes": 1 << 20,
+    "max_gathered_bytes": 1 << 28,
     "send_buffer_bytes": 64 * 1024,
     "max_clients": 1000,
     "max_logins": 100,
@@ -272,6 +273,9 @@ class Hooks:
 
     def refuse_size(self, session: Session, size: int) -> bytes:
         return wire.error("54000")
+
+    def refuse_gathered(self, session: Session) -> bytes:
+        return wire.error("53400")
 
     def missing_statement(self, name: bytes) -> bytes:
         return errors.prepared_statement_missing(name.decode("utf-8", "replace")).to_message()

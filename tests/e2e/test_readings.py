@@ -1,0 +1,62 @@
+"""Named statements of clients of one login that have literals read otherwise (relay/readings.pyx)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_shared import either_isolation
+from tests.fix_proxy import Proxy
+from tests.wire_client import SYNC, WireClient, bind, execute, parse, rows, sqlstates
+
+DATE = "SELECT '01/02/2020'::date::text = '2020-02-01'"
+TIME = "SELECT extract(epoch FROM '2020-01-01 00:00'::timestamptz) = 1577836800"
+SPAN = "SELECT '-1 2:00'::interval = '-1 day -2 hours'::interval"
+TEXT = b"SELECT length('\xc3\xa9') = 1"
+
+
+@pytest.fixture(params=["dedicated", "shared"])
+def proxy(request, proxies, pg) -> Proxy:
+    return either_isolation(request.param, proxies, pg, 1)
+
+
+def said(client: WireClient, name: str) -> str | None:
+    ((value,),) = rows(client.ask(bind(name=name), execute(), SYNC))
+    return value
+
+
+@pytest.mark.parametrize(
+    ("settings", "sql", "answers"),
+    [
+        ({"DateStyle": "ISO, DMY"}, DATE, ("t", "f")),
+        ({"TimeZone": "Asia/Tokyo"}, TIME, ("f", "t")),
+        ({"IntervalStyle": "sql_standard"}, SPAN, ("t", "f")),
+        ({"client_encoding": "LATIN1"}, TEXT, ("f", "t")),
+    ],
+)
+@pytest.mark.parametrize("at_startup", [True, False])
+def test_each_has_its_own(proxy: Proxy, settings: dict[str, str], sql: Any, answers, at_startup: bool):
+    with proxy.wire(**(settings if at_startup else {})) as one, proxy.wire() as other:
+        if not at_startup:
+            for name, value in settings.items():
+                assert not sqlstates(one.query(f"SET {name} = {value if name == 'DateStyle' else repr(value)}"))
+        for client in (one, other):
+            assert not sqlstates(client.ask(parse(sql, "s"), SYNC))
+        for _ in range(2):
+            assert (said(one, "s"), said(other, "s")) == answers
+
+
+def test_it_follows_what_a_client_sets(proxy: Proxy):
+    with proxy.wire() as one, proxy.wire() as other:
+        assert not sqlstates(other.ask(parse(TIME, "s"), SYNC))
+        one.query("BEGIN; SELECT 1")
+        one.query("SET LOCAL TimeZone = 'Asia/Tokyo'")
+        assert not sqlstates(one.ask(parse(TIME, "s"), SYNC))
+        assert said(one, "s") == "f"
+        one.query("COMMIT")
+        assert (said(other, "s"), said(one, "s")) == ("t", "t")
+        one.query("SET TimeZone = 'Asia/Tokyo'")
+        assert (said(other, "s"), said(one, "s")) == ("t", "f")
+        one.query("RESET TimeZone")
+        assert (said(one, "s"), said(other, "s")) == ("t", "t")
