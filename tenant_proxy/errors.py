@@ -559,17 +559,6 @@ def statement_too_large(size: int, limit: int) -> ProxyError:
     )
 
 
-def too_much_gathered(limit: int) -> ProxyError:
-    return ProxyError(
-        "53400",
-        "too many large statements at once",
-        detail=f"Those above a megabyte that clients of one login send at the same time may have {limit} bytes.",
-        hint="Try again, use COPY or bound parameters for bulk data, or ask the operator to raise "
-        "limits.max_gathered_bytes.",
-        reason="too_much_gathered",
-    )
-
-
 def statement_refused(
     sqlstate: str, message: str, *, detail: str = "", hint: str = "", position: int = 0, reason: str = ""
 ) -> ProxyError:

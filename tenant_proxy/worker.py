@@ -520,14 +520,7 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
     ) -> bytes | None:
         """The refusal of a text with EXECUTE, or of a Parse of what EXECUTE may not run."""
         result = self._worker.judging.executed(
-            session,
-            scope,
-            sql,
-            effects,
-            client,
-            prepares=name is not None,
-            name=name or b"",
-            tracked=tracked,
+            session, scope, sql, effects, client, name=name, tracked=tracked
         )
         if result is not None:
             self._count_refusal(session, result)

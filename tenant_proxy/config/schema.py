@@ -449,8 +449,8 @@ class Limits(Section):
     max_statement_bytes: Annotated[int, Field(ge=1024, le=1_000_000_000)] = 64 * 1024 * 1024
     """Query and Parse messages above this get 54000."""
     max_gathered_bytes: Annotated[int, Field(ge=1024 * 1024, le=1_000_000_000_000)] = 256 * 1024 * 1024
-    """Statements above a megabyte that clients of a login send at once have so many bytes together at most, in a
-    worker; others get 53400.  One alone may be of any size."""
+    """Statements above a megabyte that clients of a login send at once have so many bytes together at most,
+    in a worker; others get 53400.  One alone may be of any size."""
     send_buffer_bytes: Annotated[int, Field(ge=4096, le=1_073_741_824)] = 256 * 1024
     """A peer that does not read holds its writer back above this much waiting."""
 

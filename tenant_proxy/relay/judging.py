@@ -246,25 +246,26 @@ class Judging:
         effects: int,
         client: int,
         *,
-        prepares: bool,
-        name: bytes,
+        name: bytes | None,
         tracked: bool,
     ) -> bytes | None:
         """The refusal of a text by which EXECUTE would give a statement values that nobody judges.
 
-        `name` is that of the statement that a Parse `prepares` of it; `tracked`: the relay finds statements by it,
-        not the server.
+        `name` is that of the statement that a Parse makes of it, None for a Query; `tracked`: the relay finds
+        statements by it, not the server.
         """
         scope = self._scope(scope_id)
         if effects & Effect.EXECUTES:
             executes = [one.encode() for one in self._verdict_now(scope, sql, client).executes]
-            found = self.executed_names.executes(client, executes, prepared=prepares)
+            found = self.executed_names.executes(client, executes, prepared=name is not None)
             if found is not None:
                 return self._refused(session, scope, self._guard.executes_bound(found), sql)
         if effects & Effect.BOUND and name:
-            # what is not ASCII EXECUTE could write otherwise in another encoding, and Bind where the server finds it
+            # what is not ASCII EXECUTE could write otherwise in another encoding, and so could Bind where
+            # the server finds it
             if not (name[:MAX_IDENTIFIER_BYTES].isascii() or (tracked and scope.codec == UTF8)):
-                return self._refused(session, scope, self._guard.binds_by(name.decode(scope.codec, "replace")), sql)
+                judged = self._guard.binds_by(name.decode(scope.codec, "replace"))
+                return self._refused(session, scope, judged, sql)
             if not self.executed_names.binds(client, name):
                 return self._refused(session, scope, self._guard.executes_bound(name), sql)
         return None

@@ -24,7 +24,15 @@ class LimitHooks:
 
     def refuse_gathered(self, session: Session) -> bytes:
         most = self._worker.state.config.limits.max_gathered_bytes
-        return self._counted(session, errors.too_much_gathered(most))
+        error = ProxyError(
+            "53400",
+            "too many large statements at once",
+            detail=f"Those above a megabyte that clients of one login send at once may have {most} bytes.",
+            hint="Try again, use COPY or bound parameters for bulk data, or ask the operator to raise "
+            "limits.max_gathered_bytes.",
+            reason="too_much_gathered",
+        )
+        return self._counted(session, error)
 
     def refuse_growth(self, session: Session) -> bytes:
         return self._counted(session, errors.storage_full(session.tenant))

@@ -42,7 +42,10 @@ def test_settings(proxy: Proxy, code: str, name: str, value: str):
     [
         ("CREATE TEMP TABLE mine (a int)", "SELECT 1 FROM pg_temp.mine"),
         ("PREPARE mine AS SELECT 1", "EXECUTE mine"),
-        ("PERFORM pg_advisory_lock(7)", "SELECT 1 / count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"),
+        (
+            "PERFORM pg_advisory_lock(7)",
+            "SELECT 1 / count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+        ),
     ],
 )
 def test_what_would_pin(proxies, code: str, ask: str):

@@ -40,7 +40,9 @@ def test_each_has_its_own(proxy: Proxy, settings: dict[str, str], sql: Any, answ
     with proxy.wire(**(settings if at_startup else {})) as one, proxy.wire() as other:
         if not at_startup:
             for name, value in settings.items():
-                assert not sqlstates(one.query(f"SET {name} = {value if name == 'DateStyle' else repr(value)}"))
+                assert not sqlstates(
+                    one.query(f"SET {name} = {value if name == 'DateStyle' else repr(value)}")
+                )
         for client in (one, other):
             assert not sqlstates(client.ask(parse(sql, "s"), SYNC))
         for _ in range(2):

@@ -36,7 +36,7 @@ def test_one_long_literal(literal, text):
     value = literal.format(" " + text)
     rest = ".t (a, b) VALUES ({value}, nextval('{public}.s')), (now()::text, 1) RETURNING {public}.f(a)"
     before = ("INSERT INTO {public}" + rest).format(public="public", value=value)
-    after = "INSERT INTO \"acme\"" + rest.format(public='"acme"', value=value)
+    after = 'INSERT INTO "acme"' + rest.format(public='"acme"', value=value)
     started = time.process_time()
     assert rewritten(before, PUBLIC) == after
     assert time.process_time() - started < 3
