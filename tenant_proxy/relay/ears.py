@@ -12,6 +12,7 @@ if it is rolled back.  A `mark` shows that it was the proxy that had it sent.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from tenant_proxy import errors
 from tenant_proxy.guard.source import quoted_name, quoted_string
+from tenant_proxy.model import IN_MOVE
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.session import PoolRecord, ServerInfo, Session
@@ -107,6 +109,8 @@ class Ear:
         self.channel = f"tp_{token}.{pool.id}"
         self.server = 0
         self.pid = 0
+        #: it was closed to be opened elsewhere
+        self._follows = False
         #: a name on the server -> clients that listen to it, or may
         self.channels: dict[str, set[int]] = {}
         #: … that the server has been told to listen to, and when it had not yet answered
@@ -132,7 +136,13 @@ class Ear:
 
     @property
     def wanted(self) -> bool:
-        return bool(self.listeners or self.waiting)
+        return bool(self.listeners or self.waiting) and not self.is_moving
+
+    @property
+    def is_moving(self) -> bool:
+        """Nobody can notify meanwhile; and where its tenant was, its login is taken away."""
+        base = self._worker.pools.get(self.pool.base)
+        return base is not None and base.stopped and base.tenant.suspended in IN_MOVE
 
     def want(self) -> None:
         """Has it opened, if it is not."""
@@ -150,13 +160,46 @@ class Ear:
         for channel in self.channels:
             self._listen(channel)
 
+    def follow(self, pool: PoolRecord) -> None:
+        """To where its clients' servers are now; nobody has notified there yet."""
+        self.pool.tenant, self.pool.keys, self.pool.password = pool.tenant, pool.keys, pool.password
+        self._hopeless_until = self.pool.backoff.retry_at = 0.0
+        if self.server:
+            self._follows = True
+            self._worker.engine.server_end(self.server, Reason.RETIRED)
+
+    def hears(self, names: Iterable[str]) -> bool:
+        return bool(self.server) and all(self.told.get(name) for name in (self.channel, *names))
+
+    def take(self, one: Listener) -> None:
+        """A client of another ear, with all it listens to."""
+        one.ear = self
+        self.listeners[one.id] = one
+        for name in one.active | one.pending.keys():
+            self.channels.setdefault(name, set()).add(one.id)
+            if self.server and name not in self.told:
+                self._listen(name)
+
+    def give_up(self, listeners: Iterable[Listener]) -> None:
+        """What they may have missed they are not left to guess."""
+        for one in listeners:
+            error = errors.notifications_lost()
+            self._worker.count_error(one.session.tenant, error)
+            self._worker.engine.client_end(one.id, Reason.SERVER_LOST, error.to_message())
+
     def on_gone(self, reason: int) -> None:
-        """Its connection has ended: what clients may have missed they are not left to guess."""
+        """Its connection has ended."""
         askers, self._askers = self._askers, []
         due, self._due = [*self._due, *askers], deque()
         self.server = self.pid = 0
         self.told = {}
+        follows, self._follows = self._follows, False
         lost = [one for one in self.listeners.values() if one.active or one.pending]
+        if self.is_moving:
+            lost = []
+        elif follows:
+            lost = []
+            asyncio.get_running_loop().call_soon(self.want)
         if lost:
             log.warning(
                 "the connection that listened for clients was lost",
@@ -165,10 +208,7 @@ class Ear:
                 clients=len(lost),
                 reason=Reason(reason).name.lower(),
             )
-        for one in lost:
-            error = errors.notifications_lost()
-            self._worker.count_error(one.session.tenant, error)
-            self._worker.engine.client_end(one.id, Reason.SERVER_LOST, error.to_message())
+        self.give_up(lost)
         # who listens to nothing any more, but waits to hear all until then, would wait for ever
         for done in due:
             done()
@@ -182,7 +222,7 @@ class Ear:
         if self.wanted:
             self._idle_since = now
             self.want()
-        elif self.server and now - self._idle_since > LINGER_S:
+        elif self.server and now - self._idle_since > LINGER_S and not self.is_moving:
             self.close()
         if self._due and now - self._due_since > DEAF_S:
             self._worker.engine.server_end(self.server, Reason.QUERY_TIMEOUT)
@@ -465,6 +505,47 @@ class Ears:
         ear = self._ears.get(pool)
         if ear is not None and ear.server:
             self._worker.engine.server_end(ear.server, Reason.RETIRED)
+
+    # --- a tenant that has moved ---
+
+    def follow(self, record: PoolRecord) -> bool:
+        """Has those of its clients that listen be listened for where it is now; false if that is so."""
+        ones = self._of(record)
+        if not ones:
+            return False
+        pool = self._worker.pools.ear_of(record)
+        ear = self._ears.get(pool.id)
+        if ear is None:
+            ear = self._ears[pool.id] = Ear(self._worker, pool, self._key, self._token)
+        if not record.shared and pool.tenant.cluster != record.tenant.cluster:
+            ear.follow(record)
+        for one in ones:
+            if one.ear is not ear:
+                was, active, pending = one.ear, set(one.active), dict(one.pending)
+                was.forget(one)
+                was.listeners.pop(one.id, None)
+                was.waiting.pop(one.id, None)
+                one.active, one.pending = active, pending
+                ear.take(one)
+        ear.want()
+        return not self.hears(record)
+
+    def hears(self, record: PoolRecord) -> bool:
+        """Whether those of its clients that listen are listened for."""
+        return all(one.ear.hears(one.active | one.pending.keys()) for one in self._of(record))
+
+    def give_up(self, record: PoolRecord) -> None:
+        """Ends those that are not."""
+        for one in self._of(record):
+            if not one.ear.hears(one.active | one.pending.keys()):
+                one.ear.give_up([one])
+
+    def _of(self, record: PoolRecord) -> list[Listener]:
+        return [
+            one
+            for one in self._listeners.values()
+            if one.session.pool is record and (one.active or one.pending)
+        ]
 
     def sweep(self) -> None:
         now = time.monotonic()

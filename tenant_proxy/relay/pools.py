@@ -151,9 +151,13 @@ class Pools:
         return ear
 
     def _renew_ears(self) -> None:
-        """After a reload: where the clients' servers are elsewhere now, nothing is heard of there."""
+        """After a reload: where the clients' servers are elsewhere now, nothing is heard of there.  An ear
+        of a tenant that is stopped follows it, when it goes on (`Ears.follow`).
+        """
         for base_id, ear in self._ears.items():
             base = self._by_id[base_id]
+            if base.stopped:
+                continue
             if _opened_by(base.tenant)[0] != ear.tenant.cluster:
                 self._worker.ears.leave(ear.id)
             ear.tenant, ear.keys, ear.password = base.tenant, base.keys, base.password

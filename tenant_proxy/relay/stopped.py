@@ -8,8 +8,10 @@ where it would need a server, as long as it might wait for one (pool.queue_timeo
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tenant_proxy.model import ALL, IN_MOVE
 
@@ -19,12 +21,19 @@ if TYPE_CHECKING:
     from tenant_proxy.worker import Worker
 
 
+#: for which clients wait at most until those that listen are listened for where the tenant is now
+LISTENS_S: Final = 3.0
+_POLL_S: Final = 0.01
+
+
 class Stopped:
     """Of one worker."""
 
     def __init__(self, worker: Worker, paused: Iterable[str]) -> None:
         self._worker = worker
         self._paused = frozenset(paused)
+        #: pools whose listeners are waited for
+        self._listening: set[int] = set()
 
     def __contains__(self, tenant: TenantInfo) -> bool:
         if tenant.suspended in IN_MOVE:
@@ -47,8 +56,25 @@ class Stopped:
         if record.is_group:
             return
         stopped, engine = record.tenant in self, self._worker.engine
-        if stopped != record.stopped:
+        if stopped == record.stopped:
+            return
+        if stopped or not self._worker.ears.follow(record):
             record.stopped = stopped
             engine.pool_stop(record.id, stopped)
             if stopped:
                 engine.expire_servers(record.id)
+        elif record.id not in self._listening:
+            self._listening.add(record.id)
+            self._worker.spawn(self._go_on(record))
+
+    async def _go_on(self, record: PoolRecord) -> None:
+        """Nobody notifies before it is heard by those who listen."""
+        ears, deadline = self._worker.ears, time.monotonic() + LISTENS_S
+        while not ears.hears(record) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_S)
+        self._listening.discard(record.id)
+        if record.tenant not in self and record.stopped:
+            ears.give_up(record)
+            record.stopped = False
+            self._worker.engine.pool_stop(record.id, False)
+            self._worker.engine.poke()

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -18,6 +19,7 @@ from tenant_proxy.config.schema import Config
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
+from tests.e2e.test_shared import SERVICE, provide
 from tests.fix_lifecycle import Town, make_town
 from tests.fix_proxy import Proxy
 from tests.pg_server import majors
@@ -28,52 +30,82 @@ FOLLOWED_S = 15.0
 
 
 class Move(NamedTuple):
-    """A proxy and a tenant on the first of two clusters, which is not the newer."""
+    """A tenant on the first of two clusters, which is not the newer, and proxies that serve it."""
 
-    proxy: Proxy
+    proxies: list[Proxy]
     verbs: Verbs
-    dsn: str
+    dsns: list[str]
     there: str
     #: where it goes
     target: Town
 
+    @property
+    def dsn(self) -> str:
+        return self.dsns[0]
+
 
 @pytest.fixture
-async def move(pg_servers, pg, town, catalog_dsn, own_proxy) -> AsyncIterator[Move]:
+async def new_move(pg_servers, pg, town, catalog_dsn, own_proxy) -> AsyncIterator[Callable[..., Any]]:
+    """Call with how many proxies there are, and whether its backends are shared."""
     other_major = next((major for major in majors() if major != pg.major), None)
     if other_major is None:
         pytest.skip("it takes two servers")
     second = make_town(pg_servers.get(other_major), catalog_dsn)
     towns = {"main": town, "second": second}
     here, there = sorted(towns, key=lambda name: towns[name].pg.major)
-    config = town.config()
-    config["clusters"].append(second.config()["clusters"][0] | {"name": "second"})
-    proxy = own_proxy(**config, tenants=[], users=[], pool={"mode": "transaction", "max": 4})
-    context = await Context.open(Config.model_validate(config), "anna")
-    verbs = Verbs(context)
-    done = await verbs.tenant_onboard(NewTenant(name="acme", cluster=here), NewAccess(login="acme"))
-    await verbs.tenant_set("acme", spec={"grace_s": 1})
-    dsn = f"postgresql://acme:{done.granted.password}@127.0.0.1:{proxy.port}/acme"
+    contexts = []
 
-    def served() -> bool:
-        try:
-            psycopg.connect(dsn).close()
-        except psycopg.OperationalError:
-            return False
-        return True
+    async def make(proxies: int = 1, isolation: str = "dedicated") -> Move:
+        config = town.config()
+        config["clusters"].append(second.config()["clusters"][0] | {"name": "second"})
+        if isolation == "shared":
+            for one in (town, second):
+                provide(one.pg)
+            config["clusters"] = [
+                one | {"service": {**SERVICE, "max_backends": 2}} for one in config["clusters"]
+            ]
+        served = [
+            own_proxy(
+                **config, tenants=[], users=[], pool={"mode": "transaction", "max": 4}, isolation=isolation
+            )
+            for _ in range(proxies)
+        ]
+        context = await Context.open(Config.model_validate(config), "anna")
+        contexts.append(context)
+        verbs = Verbs(context)
+        done = await verbs.tenant_onboard(NewTenant(name="acme", cluster=here), NewAccess(login="acme"))
+        await verbs.tenant_set("acme", spec={"grace_s": 1})
+        dsns = [f"postgresql://acme:{done.granted.password}@127.0.0.1:{one.port}/acme" for one in served]
+        for dsn in dsns:
+            await asyncio.to_thread(wait_until, partial(_is_served, dsn), "the tenant is served", FOLLOWED_S)
+        return Move(served, verbs, dsns, there, towns[there])
 
-    await asyncio.to_thread(wait_until, served, "the tenant is served", FOLLOWED_S)
-    yield Move(proxy, verbs, dsn, there, towns[there])
-    await context.close()
+    yield make
+    for context in contexts:
+        await context.close()
     second.clear()
 
 
+def _is_served(dsn: str) -> bool:
+    try:
+        psycopg.connect(dsn).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 @pytest.fixture
-def connected(move) -> Iterator[Callable[[int], list[psycopg.Connection]]]:
-    """So many clients."""
+async def move(new_move) -> Move:
+    found: Move = await new_move()
+    return found
+
+
+@pytest.fixture
+def connected() -> Iterator[Callable[..., list[psycopg.Connection]]]:
+    """So many clients of a proxy."""
     with ExitStack() as stack:
-        yield lambda count: [
-            stack.enter_context(psycopg.connect(move.dsn, autocommit=True, prepare_threshold=0))
+        yield lambda dsn, count: [
+            stack.enter_context(psycopg.connect(dsn, autocommit=True, prepare_threshold=0))
             for _ in range(count)
         ]
 
@@ -98,12 +130,19 @@ class Writer(threading.Thread):
             self.trouble = error
 
 
-async def test_running_clients_do_not_notice_a_move(move, connected):
-    _, verbs, dsn, there, target = move
-    idle, *others = connected(4)
+@pytest.mark.parametrize("isolation", ["dedicated", "shared"])
+async def test_running_clients_do_not_notice_a_move(new_move, connected, isolation):
+    """Those of two proxies, which both follow the catalog; nor does one who listens."""
+    _, verbs, dsns, there, target = await new_move(2, isolation)
+    dsn = dsns[0]
+    idle, listener, *others = connected(dsn, 4)
+    (elsewhere, deaf) = connected(dsns[1], 2)
     idle.execute("CREATE TABLE t (n int)")
     idle.execute("SELECT count(*) FROM t")
-    writers = [Writer(conn) for conn in others]
+    for one in (listener, deaf):
+        one.execute("LISTEN news")
+        one.execute("NOTIFY news, 'before'")
+    writers = [Writer(conn) for conn in (*others, elsewhere)]
     for writer in writers:
         writer.start()
     # a transaction that is under way ends first
@@ -131,14 +170,20 @@ async def test_running_clients_do_not_notice_a_move(move, connected):
     assert [w.conn.execute("SHOW TimeZone").fetchone() for w in writers] == [("Asia/Tokyo",)] * 3
     total = sum(writer.acknowledged for writer in writers) + 2
     assert idle.execute("SELECT count(*) FROM t").fetchone() == (total,)
-    port = idle.execute("SELECT current_setting('server_version_num')::int / 10000").fetchone()
-    assert port == (target.pg.major,)
+    version = idle.execute("SELECT current_setting('server_version_num')::int / 10000").fetchone()
+    assert version == (target.pg.major,)
+    elsewhere.execute("NOTIFY news, 'after'")
+    for one in (listener, deaf):
+        told = await asyncio.to_thread(
+            lambda one=one: [notice.payload for notice in one.notifies(timeout=FOLLOWED_S, stop_after=3)]
+        )
+        assert told[-1:] == ["after"], told
 
 
 async def test_who_holds_a_connection_is_not_moved_unseen(move, connected):
     _, verbs, _, there, target = move
     here = (await verbs.tenant_get("acme")).cluster
-    pinned, other = connected(2)
+    pinned, other = connected(move.dsn, 2)
     pinned.execute("CREATE TEMP TABLE mine (n int)")
     with pytest.raises(Failure, match="still hold a connection") as failure:
         await verbs.tenant_move("acme", there)
