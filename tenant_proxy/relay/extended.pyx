@@ -40,7 +40,7 @@ from tenant_proxy.relay.statements cimport (
     hash_bytes, may_name, server_find, server_forget_all, server_knows, server_learn, server_name, statement_bytes,
     stmt_intern, stmt_new, stmt_unref,
 )
-from tenant_proxy.relay.told cimport TOLD_GOES, TOLD_HELD, may_be_other, tell, tell_portal, told_check
+from tenant_proxy.relay.told cimport ACT_TOLD, TOLD_GOES, TOLD_HELD, may_be_other, tell, tell_portal, told_check
 from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
 
 cdef enum:
@@ -371,7 +371,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     c.pool.binds += 1
     if t != NULL and t.effects & EFF_LAST:
         own_values(e, c, b, s, False)
-    first = name_len and is_first(e, b, s)
+    first = cs != NULL and not cs.told and is_first(e, b, s)
     s.batch_open = 1
     s.batch_runs |= RUNS if name - portal > 1 else RUNS | RUNS_UNNAMED
     if t == NULL:
@@ -392,7 +392,10 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
     if t.effects & EFF_DISCARDS_ALL:
         # whether and when it is executed is not followed
         s.close_needed = 1
-    ring_push(&s.ring, R_BIND, 0, NULL, cs.hash if cs != NULL and not cs.told and name - portal == 1 else 0)
+    if cs == NULL or not (cs.told or name - portal == 1):
+        ring_push(&s.ring, R_BIND, 0, NULL, 0)
+    else:
+        ring_push(&s.ring, R_BIND, ACT_TOLD if cs.told else 0, NULL, t.id if cs.told else cs.hash)
     ring_mark(&s.ring, r)
     note_portal(e, c, portal, name - 1 - portal, r)
     if how == BIND_CHANGED:
@@ -621,7 +624,7 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         if how != TOLD_GOES:
             return no_server(c) if how == TOLD_HELD else refuse_extended(e, c, b, total)
     r = cs.rewrite if cs != NULL else t.rewrite
-    first = name_len and is_first(e, b, s)
+    first = cs != NULL and not cs.told and is_first(e, b, s)
     if not ensure_known(e, c, b, s, t, r, name_len == 0):
         return violation(e, c, V_MEMORY, 0)
     if first and e.batch_size == 0:

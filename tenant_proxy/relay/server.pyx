@@ -29,10 +29,10 @@ from tenant_proxy.relay.pairing cimport (
 )
 from tenant_proxy.relay.readings cimport note_reading
 from tenant_proxy.relay.rewriting cimport names_own, prefix_of_channel
-from tenant_proxy.relay.stale cimport asked_anew, is_described, retire_statements
+from tenant_proxy.relay.stale cimport asked_anew, is_described, is_stale, retire_statements
 from tenant_proxy.relay.statements cimport client_confirm, client_stmt_free, stmt_unref
 from tenant_proxy.relay.said cimport is_wrong, reads_otherwise, stale_plan
-from tenant_proxy.relay.told cimport described
+from tenant_proxy.relay.told cimport ACT_TOLD, described, note_stale
 from tenant_proxy.relay.turns cimport turn_made
 from tenant_proxy.relay.undone cimport drop_request
 from tenant_proxy.wire.buf cimport buf_len
@@ -549,6 +549,8 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         return 0
     if head != NULL and head.request != R_QUERY and head.request != R_FUNCTION:
         if stale_plan(data + pos, total):
+            if head.action & ACT_TOLD and is_stale(data + pos, total):
+                note_stale(e, s, head)
             retire_statements(s)
         # the server ignores everything up to Sync, so none of it gets an answer
         while True:

@@ -6,8 +6,9 @@ has answered itself gets an error that a session of its own would not have.  Not
 then: the statement is made anew under the same name, and the batch sent a second time.
 
 Only where that is sure: the batch is all that the server has been asked since it was at rest, outside a
-transaction; the error is its first answer; and the client is told in the same batch what the rows are, as it
-may hold an older description.  Such a batch is kept until it is answered.
+transaction; the error is its first answer; and the client is told in the same batch what the rows are, and was not
+before (relay.told): who was has prepared it before they changed, and would get the error in a session of its own
+too.  Such a batch is kept until it is answered.
 """
 
 from libc.stdint cimport uint32_t

@@ -19,7 +19,7 @@ from tenant_proxy.pool.pool cimport (
     ServerStmt, Stmt, ring_at, ring_mark, ring_push,
 )
 from tenant_proxy.relay.core cimport Burst, Relay, up_other_rows
-from tenant_proxy.relay.marks cimport definitions
+from tenant_proxy.relay.marks cimport define, definitions
 from tenant_proxy.relay.preparing cimport ensure_known, write_close
 from tenant_proxy.relay.requests cimport burst_write
 from tenant_proxy.relay.statements cimport NAME_BYTES, hash_bytes, server_forget, server_name, stmt_unref
@@ -116,7 +116,7 @@ cdef void ask(Relay e, Client *c, Burst *b, Server *s, Stmt *t, bint unnamed) no
 cdef void tell(Relay e, Client *c, Server *s, ClientStmt *cs, Stmt *t) noexcept nogil:
     # its Describe of a statement: once it knows, it is told nothing else
     if (cs.told if cs != NULL else t.told) != 0:
-        ring_push(&s.ring, R_DESCRIBE, 0, NULL, 0)
+        ring_push(&s.ring, R_DESCRIBE, ACT_TOLD if cs != NULL else 0, NULL, t.id)
         return
     if cs == NULL:
         t.generation = definitions(e, c.pool)
@@ -127,7 +127,7 @@ cdef void tell(Relay e, Client *c, Server *s, ClientStmt *cs, Stmt *t) noexcept 
 cdef void tell_portal(Client *c, Server *s) noexcept nogil:
     # its Describe of the unnamed portal
     cdef Outstanding *o = ring_at(&s.ring, s.ring.count - 1) if s.ring.count else NULL
-    cdef uint64_t hash = o.name_hash if o != NULL and o.request == R_BIND else 0
+    cdef uint64_t hash = o.name_hash if o != NULL and o.request == R_BIND and not o.action & ACT_TOLD else 0
     cdef PtrSlot *slot = map_find(&c.stmts, hash, NULL) if hash else NULL
     cdef Stmt *t = NULL
     if slot != NULL and map_find(&c.stmts, hash, slot) == NULL:
@@ -177,6 +177,14 @@ cdef void not_described(Server *s, Outstanding *o) noexcept nogil:
         else:
             t.doubt = DOUBT_TRUE
     stmt_unref(t)
+
+
+cdef void note_stale(Relay e, Server *s, Outstanding *o) noexcept nogil:
+    # A server finds a plan outdated, of a statement that its client knows: if definitions have changed without a
+    # word, that is known from here on.
+    cdef ServerStmt *ss = <ServerStmt *> map_get(&s.stmts, o.name_hash)
+    if ss != NULL and s.client != NULL and ss.stmt.generation == definitions(e, s.client.pool):
+        define(e, s.client.pool)
 
 
 cdef void untell(Client *c, Stmt *t) noexcept nogil:

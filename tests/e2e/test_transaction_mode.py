@@ -285,11 +285,9 @@ def test_a_result_type_changed_past_the_proxy(one_backend, pg, described):
                 assert rows(replies) == [("1", "two")]
             # who has prepared it before, and knows other rows, has the error of a session of its own
             assert sqlstates(c.ask(bind(name="s"), describe_portal(), execute(), SYNC)) == ["0A000"]
-            # told what the rows are, whoever may have prepared it since has them too
             conn.execute("ALTER TABLE acme.past DROP a")
-            assert rows(other.ask(bind(name="mine"), describe_portal(), execute(), SYNC)) == [("two",)]
-            conn.execute("ALTER TABLE acme.past ADD c int")
-            assert sqlstates(other.ask(bind(name="mine"), execute(), SYNC)) == ["0A000"]
+            for messages in ([describe_portal(), execute()], [execute()]):
+                assert sqlstates(other.ask(bind(name="mine"), *messages, SYNC)) == ["0A000"]
         finally:
             conn.execute("DROP TABLE acme.past")
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.protocol.stage import Stage
+from tests.protocol.test_stale import STALE
 from tests.protocol.test_statements import ANSWER, prepare
 from tests.protocol.wire import (
     BOUND,
@@ -225,6 +226,32 @@ def test_told_by_a_portal(stage: Stage):
     second = asked(stage, client)
     second >> PARSED + parameter_types() + columns("b")
     refused(client, second, describe_portal() + execute())
+
+
+def test_a_change_that_nobody_has_told_of(stage: Stage):
+    """Who knows the rows has the server's error; and from there on it is known."""
+    client, server = stage.pair()
+    prepare(client, server, "s", SQL, "tp_1")
+    for who in (client, other := stage.client()):
+        if who is other:
+            other >> parse("s", SQL) + SYNC
+            server << SYNC
+            server >> IDLE
+            other << PARSED + IDLE
+        who >> describe("s") + SYNC
+        server << describe("tp_1") + SYNC
+        server >> parameter_types() + columns("a") + IDLE
+        who << parameter_types() + columns("a") + IDLE
+    whole = bind("s") + describe_portal() + execute() + SYNC
+    client >> whole
+    server << bind("tp_1") + describe_portal() + execute() + SYNC
+    server >> STALE + IDLE
+    client << STALE + IDLE
+    takes(stage, server)
+    other >> RUN
+    second = asked(stage, other)
+    second >> PARSED + parameter_types() + columns("a", "b")
+    refused(other, second)
 
 
 def test_rows_that_are_what_they_were_again(stage: Stage, told):
