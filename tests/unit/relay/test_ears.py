@@ -27,8 +27,8 @@ class Engine:
 def test_who_waits_to_hear_all_when_the_connection_ends():
     """It listens to nothing any more, so it is not told of a loss: its transaction's answer goes out."""
     engine = Engine()
-    pool: Any = SimpleNamespace(id=1)
-    ear = Ear(SimpleNamespace(engine=engine), pool, b"key", "token")  # type: ignore[arg-type]
+    pool: Any = SimpleNamespace(id=1, base=1)
+    ear = Ear(SimpleNamespace(engine=engine, pools={}), pool, b"key", "token")  # type: ignore[arg-type]
     ear.on_ready(7, SimpleNamespace(pid=70))  # type: ignore[arg-type]
     ear.listeners[3] = Listener(3, SimpleNamespace(), ear, "")  # type: ignore[arg-type]
     assert ear.sync(3, 9, last=True)
