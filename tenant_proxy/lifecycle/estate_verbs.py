@@ -79,10 +79,15 @@ class EstateVerbs(TenantVerbs):
                 spec=Spec.model_validate(settings.get("spec", {})),
             )
         )
+        archive = f"{manifest.tenant} {manifest.made_at}"
         if tenant.state not in (State.DRAFT, State.FAILED):
+            done = await self._done("import", tenant)
+            if done is not None and done.params.get("archive") == archive:
+                return done
             raise conflict(tenant.name, tenant.state, "an archive is imported into a new tenant")
         params = {
             "path": _whole(path),
+            "archive": archive,
             "accept": accept,
             "spec": await self._bare_spec(tenant),
             "custom_roles": manifest.custom_roles,
@@ -130,6 +135,9 @@ class EstateVerbs(TenantVerbs):
             )
         )
         if tenant.state not in (State.DRAFT, State.FAILED):
+            done = await self._done("clone", tenant)
+            if done is not None and done.params.get("source") == source.id:
+                return done
             raise conflict(tenant.name, tenant.state, "a clone is a new tenant")
         params = {"source": source.id, "accept": accept, "spec": await self._bare_spec(tenant)}
         job = await jobs.start(self.context, "clone", tenant, params, wait_s=wait_s)
@@ -194,6 +202,27 @@ class EstateVerbs(TenantVerbs):
             )
         return None if row is None else Job.of(row)
 
+    async def _done(self, kind: str, tenant: Tenant) -> Job | None:
+        """What was asked for, and is so."""
+        async with self.context.store.read() as connection:
+            row = await connection.fetchrow(
+                "SELECT * FROM job WHERE tenant = $1 AND kind = $2 AND state = 'done'"
+                " ORDER BY id DESC LIMIT 1",
+                tenant.id,
+                kind,
+            )
+        return None if row is None else Job.of(row)
+
+    async def _erased(self, name: str) -> Job | None:
+        async with self.context.store.read() as connection:
+            row = await connection.fetchrow(
+                "SELECT j.* FROM job j JOIN tenant t ON t.id = j.tenant"
+                " WHERE t.name = $1 AND t.state = 'erased' AND j.kind = 'erase' AND j.state = 'done'"
+                " ORDER BY j.id DESC LIMIT 1",
+                name,
+            )
+        return None if row is None else Job.of(row)
+
     # --- what was there before
 
     async def tenant_scan(self, name: str, logins: Sequence[str] = ()) -> list[Problem]:
@@ -208,6 +237,9 @@ class EstateVerbs(TenantVerbs):
         """Makes the schema that a draft names the tenant's own: mended, with its roles and rights."""
         tenant = await self.context.store.tenant(name)
         if tenant.state not in (State.DRAFT, State.FAILED):
+            done = await self._done("adopt", tenant)
+            if done is not None:
+                return done
             raise conflict(name, tenant.state, "a draft adopts a schema")
         params = {"spec": await self._bare_spec(tenant), "logins": list(logins), "accept": accept}
         job = await jobs.start(self.context, "adopt", tenant, params, wait_s=wait_s)
@@ -219,7 +251,13 @@ class EstateVerbs(TenantVerbs):
         self, name: str, *, at_once: bool = False, cascade: bool = False, wait_s: float = WAIT_S
     ) -> Job:
         """Of a deleted tenant whose grace is over, or `at_once`.  The job's result is the signed record."""
-        tenant = await self.context.store.tenant(name)
+        try:
+            tenant = await self.context.store.tenant(name)
+        except Failure:
+            done = await self._erased(name)
+            if done is None:
+                raise
+            return done
         params = {"at_once": at_once, "cascade": cascade}
         job = await jobs.start(self.context, "erase", tenant, params, wait_s=wait_s)
         return await jobs.run(self.context, job)

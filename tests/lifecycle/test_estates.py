@@ -72,11 +72,13 @@ async def test_export_erase_import(verbs, town, tmp_path):
         await verbs.tenant_erase("acme")
     job = await verbs.tenant_erase("acme", at_once=True)
     assert job.result["record"]["rows"] == {"orders": 2}
+    assert (await verbs.tenant_erase("acme", at_once=True)).id == job.id
     assert town.roles() == set()
     assert town.schemas() == {"tp_lifecycle"} & town.schemas()
     with pytest.raises(Failure, match="no tenant"):
         await verbs.tenant_get("acme")
     job = await verbs.tenant_import(str(tmp_path / "acme.tar"), pass_phrase="secret words")
+    assert (await verbs.tenant_import(str(tmp_path / "acme.tar"), pass_phrase="secret words")).id == job.id
     tenant = await verbs.tenant_activate("acme")
     assert tenant.state is State.ACTIVE
     assert [row[1:] for row in contents(town, "acme")] == [("anvil", "good"), ("rocket", "bad")]
@@ -129,6 +131,7 @@ async def test_a_clone_is_the_same_and_apart(verbs, town):
     password = await onboarded(verbs, town)
     job = await verbs.tenant_clone("acme", "acme-test")
     assert job.result["rows"] == 2
+    assert (await verbs.tenant_clone("acme", "acme-test")).id == job.id
     with town.connect("alice", password) as conn:
         conn.execute("INSERT INTO orders (item) VALUES ('mine alone')")
         with pytest.raises(errors.InsufficientPrivilege):
@@ -305,8 +308,9 @@ async def test_an_existing_schema_is_adopted(verbs, town):
             await verbs.tenant_provision("legacy")
         found = await verbs.tenant_scan("legacy")
         assert {"grant_to_public", "owned_by_others"} <= {one.kind for one in found}
-        await verbs.tenant_adopt("legacy")
+        job = await verbs.tenant_adopt("legacy")
         await verbs.tenant_activate("legacy")
+        assert (await verbs.tenant_adopt("legacy")).id == job.id
         assert owners(town, "legacy") == {"legacy_owner"}
         assert not [one for one in await verbs.tenant_scan("legacy") if one.weight == "breaks"]
         password = (await verbs.access_grant("legacy", NewAccess(login="lee"))).password
