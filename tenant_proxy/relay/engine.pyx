@@ -436,7 +436,6 @@ cdef class Engine(Sessions):
         """startup_id of a server that the pool wants opened now, None if none."""
         cdef Pool *p = self.pool(id)
         cdef Client *c = p.wait_first
-        cdef int i
         if p.retired or p.total >= p.max:
             return None
         if p.is_group:
@@ -444,9 +443,8 @@ cdef class Engine(Sessions):
         if p.waiting <= p.opening:
             # nobody needs one, but so many are kept ready
             return p.last_startup if p.total < p.min and p.last_startup and not p.stopped else None
-        for i in range(p.opening):
-            if c.wait_next != NULL:
-                c = c.wait_next
+        if p.opening and waits_for_several(p):
+            c = uncovered(p, opening_for(self, p))
         return c.startup_id
 
     def pool_state(self, uint32_t id):
@@ -613,6 +611,39 @@ cdef class Engine(Sessions):
         for id in ids:
             self.client_end(id, reason, last)
         self.poke()
+
+
+cdef list opening_for(Relay e, Pool *p):
+    # startup_ids of the servers that are being opened
+    cdef size_t i
+    cdef Link *l
+    cdef list found = []
+    for i in range(e.links.mask + 1):
+        l = <Link *> e.links.slots[i].value
+        if l != NULL and l.kind == KIND_SERVER and not l.closing and (<Server *> l).pool == p \
+                and ((<Server *> l).phase == SV_CONNECT or (<Server *> l).phase == SV_LOGIN):
+            found.append((<Server *> l).startup_id)
+    return found
+
+
+cdef bint waits_for_several(Pool *p) noexcept nogil:
+    cdef Client *c = p.wait_first
+    while c != NULL and c.startup_id == p.wait_first.startup_id:
+        c = c.wait_next
+    return c != NULL
+
+
+cdef Client *uncovered(Pool *p, list opening):
+    # The first that waits for none of the servers that are being opened.  Whose turn it is must be among those, or
+    # others' are closed for it as they come, without an end.
+    cdef Client *c = p.wait_first
+    cdef Client *first = c
+    while c != NULL:
+        if c.startup_id not in opening:
+            return c
+        opening.remove(c.startup_id)
+        c = c.wait_next
+    return first
 
 
 cdef bint forget_statements(Relay e, Client *c, names):

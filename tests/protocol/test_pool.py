@@ -527,3 +527,17 @@ def test_a_greeting_comes_from_a_server_where_it_must(stage: Stage, mode: str):
     client >> startup(user="someone")
     client << AUTHENTICATED + IDLE
     assert stage.opened() == (1 if mode == "session" else 0)
+
+
+def test_a_server_is_opened_for_whoever_is_first_though_others_are_on_their_way(stage: Stage):
+    pool = stage.pool()
+    waiting = [stage.client(pool=pool, TimeZone=zone) for zone in ("UTC", "CET", "CET")]
+    stage.opens_servers = False
+    for client in waiting:
+        client >> query("SELECT 1")
+    utc, cet = (stage.settings.intern({"TimeZone": zone}) for zone in ("UTC", "CET"))
+    # that for the first has been given up, as another came first when it was there
+    stage.open_server(pool, cet)
+    assert stage.engine.pool_wanted(pool) == utc
+    stage.open_server(pool, utc)
+    assert stage.engine.pool_wanted(pool) == cet
