@@ -299,7 +299,7 @@ cdef void share_end(Pool *p, Server *server, uint64_t now_us) noexcept nogil:
     g.share.active -= 1
     note_wants(g, s)
     enter(g, s)
-    width_leave(g, server, now_us)
+    width_leave(g, s, server, now_us)
 
 
 # --- idle servers ---------------------------------------------------------------

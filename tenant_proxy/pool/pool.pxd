@@ -212,6 +212,7 @@ cdef struct Width:
     uint64_t hold_us            # how long turns take, a moving mean
     uint64_t since_us           # when this while began
     uint64_t ended              # turns that have ended in it
+    uint64_t flooded            # … of those that have more waiting than the width
     uint8_t bound               # … and somebody had to wait for the width alone
     uint8_t trying              # it is the smaller width's
     uint8_t falling             # the width is still on its way down from where it began
@@ -220,7 +221,10 @@ cdef struct Width:
     int32_t rested              # … as many as there were before this one
     int32_t whiles              # of this comparison
     int32_t tried               # … of the smaller width
+    int32_t lost                # … in which clearly less ended than in the one before
+    double rate                 # turns a microsecond in the last while of the width
     uint64_t[2] sum_ends        # … what has ended under the width, and under the smaller one
+    uint64_t[2] sum_flooded     # … of those that have more waiting
     uint64_t[2] sum_us          # … in how long
 
 # What a tenant has used since its place was given, in one worker's row of tenant_proxy.usage_shm, which

@@ -12,7 +12,7 @@ cdef enum:
     WHILE_HOLDS = 4             # … and for so many times what a turn takes …
     WHILE_LONGEST_US = 500000   # … but no longer than this
     SETTLED = 3                 # whiles of the width for each of the smaller one
-    PAIRS_LEAST = 3             # whiles of the smaller one before it may grow, if it is clear …
+    PAIRS_LEAST = 5             # whiles of the smaller one before it may grow, if it is clear …
     PAIRS = 8                   # … before anything is decided …
     PAIRS_MOST = 24             # … and after which nothing is
     REST_MS = 500               # until the next comparison, where one has changed nothing …
@@ -72,12 +72,13 @@ cdef void width_enter(Pool *g, Pool *p, Server *s, uint64_t now_us) noexcept nog
         w.peak = needed
 
 
-cdef void width_leave(Pool *g, Server *s, uint64_t now_us) noexcept nogil:
+cdef void width_leave(Pool *g, Share *member, Server *s, uint64_t now_us) noexcept nogil:
     cdef Width *w = &g.width
     cdef uint64_t took = now_us - s.assigned_us if now_us > s.assigned_us else 0
     if s.young:
         forget(g, s)
     w.ended += 1
+    w.flooded += member.waiting > w.limit
     w.hold_us = (15 * w.hold_us + (took if took < WHILE_LONGEST_US else <uint64_t> WHILE_LONGEST_US)) >> 4
     if w.limit >= 0 and now_us - w.since_us >= WHILE_US:
         look(g, now_us)
@@ -113,6 +114,7 @@ cdef bint width_allows(Pool *g, Share *s, uint64_t now_us) noexcept nogil:
 cdef void begin(Width *w, uint64_t now_us) noexcept nogil:
     w.since_us = now_us
     w.ended = 0
+    w.flooded = 0
     w.bound = 0
     w.peak = 0
 
@@ -125,13 +127,16 @@ cdef void compare_with(Width *w, int32_t smaller) noexcept nogil:
     w.trying = 0
     w.whiles = 0
     w.tried = 0
+    w.lost = 0
     w.sum_ends[0] = w.sum_ends[1] = 0
+    w.sum_flooded[0] = w.sum_flooded[1] = 0
     w.sum_us[0] = w.sum_us[1] = 0
 
 
 cdef void look(Pool *g, uint64_t now_us) noexcept nogil:
     # A while is over, perhaps.
     cdef Width *w = &g.width
+    cdef double rate
     cdef uint64_t took = now_us - w.since_us
     if took < WHILE_LONGEST_US and (w.ended < WHILE_ENDS or took < WHILE_HOLDS * w.hold_us):
         return
@@ -150,9 +155,15 @@ cdef void look(Pool *g, uint64_t now_us) noexcept nogil:
         w.rest = w.rest - <int32_t> (took // 1000) if took // 1000 < <uint64_t> w.rest else 0
     elif w.bound or g.waiting > 0:
         w.sum_ends[w.trying] += w.ended
+        w.sum_flooded[w.trying] += w.flooded
         w.sum_us[w.trying] += took
         w.whiles += 1
-        w.tried += w.trying
+        rate = <double> w.flooded / took if 4 * w.flooded >= w.ended else <double> w.ended / took
+        if not w.trying:
+            w.rate = rate
+        else:
+            w.tried += 1
+            w.lost += rate < w.rate * (1 - 0.35 * (1 - <double> w.smaller / w.limit))
         if w.tried >= PAIRS_LEAST or (w.falling and w.tried and not w.trying):
             decide(g)
     w.trying = not w.rest and w.whiles % (2 if w.falling else SETTLED + 1) == (1 if w.falling else SETTLED)
@@ -164,9 +175,13 @@ cdef void decide(Pool *g) noexcept nogil:
     cdef Width *w = &g.width
     cdef double rate, loss
     cdef int32_t limit
+    cdef uint64_t *ends = w.sum_ends
     if w.sum_us[0] == 0 or w.sum_ends[0] == 0 or w.sum_us[1] == 0:
         return
-    rate = (<double> w.sum_ends[1] / w.sum_us[1]) / (<double> w.sum_ends[0] / w.sum_us[0])
+    if 4 * w.sum_flooded[0] >= w.sum_ends[0]:
+        # Others get as much either way, which would look as if little was lost.
+        ends = w.sum_flooded
+    rate = (<double> ends[1] / w.sum_us[1]) / (<double> ends[0] / w.sum_us[0])
     loss = (1 - rate) / (1 - <double> w.smaller / w.limit)
     limit = w.limit
     if w.tried < PAIRS and not w.falling and loss <= 0.7:
@@ -174,8 +189,9 @@ cdef void decide(Pool *g) noexcept nogil:
     if loss < (0.3 if w.falling else 0.15):
         limit = w.smaller if w.smaller > LEAST else <int32_t> LEAST
         w.growing = 0
-    elif loss > (0.65 if w.falling else 0.35):
-        limit = limit * 2 if w.growing else limit * 14 // 10 + 1
+    elif loss > (0.65 if w.falling else 0.5) and 4 * w.lost >= 3 * w.tried:
+        # One while in which something else had the processors makes a mean, but not most of the whiles.
+        limit = limit * 2 if w.growing and loss > 0.7 else limit * 12 // 10 + 1
         limit = limit if limit < g.max else g.max
         w.growing = 1
         w.falling = 0
