@@ -19,6 +19,9 @@ from tenant_proxy.relay.core cimport Relay, up_failed_transaction
 cdef int portal_check(Relay e, Client *c, Server *s) noexcept nogil:
     # before an Execute of the unnamed portal without a Bind in its batch
     cdef uint32_t i
+    if s.copy_in:
+        # It ends the COPY, and the session with it: nothing is run.
+        return PORTAL_GOES
     if s.query_failed:
         # as the server would say
         up_failed_transaction(e)
