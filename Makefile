@@ -99,7 +99,7 @@ demo: compile
 # Tests wait more than they compute: one process more than there are processors, of which four are enough.
 test: compile .stamps/packages
 	@n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 4 ]; then n=4; fi; \
-	exec $(PY) -m pytest -n $$((n + 1)) --dist loadfile --no-loadscope-reorder $(ARGS)
+	exec $(PY) -m pytest -n $$((n + 1)) --dist loadfile $(ARGS)
 
 soak: compile .stamps/packages
 	$(PY) -m pytest -m soak --timeout 7200 $(ARGS)

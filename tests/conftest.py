@@ -31,14 +31,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file is one process's: long ones go first, so that none is left to one process at the end."""
-    long = {item.path for item in items if item.get_closest_marker("slow")}
-    long |= {item.path for item in items if item.path.parent.name in ("adversity", "ops")}
-    items.sort(key=lambda item: item.path not in long)
-
-
 def pytest_collection_finish() -> None:
     """Twelve thousand tests live until the end: each collection of garbage would go through them all."""
     gc.collect()

@@ -245,7 +245,10 @@ def principal_of(request: Request) -> Principal:
     return principal
 
 
-def answer_of(record: Record, status: int = 200, **headers: str) -> JSONResponse:
+def answer_of(record: Record | None, status: int = 200, **headers: str) -> Response:
+    """204 where there is nothing to tell."""
+    if record is None:
+        return Response(status_code=204)
     return JSONResponse(
         record.to_json(), status, headers={key.title(): value for key, value in headers.items()}
     )
@@ -288,8 +291,7 @@ async def started(
     if not task.done():
         await asyncio.wait((task,), timeout=_wait_s(request))
     if task.done():
-        done = task.result()
-        return Response(status_code=204) if done is None else answer_of(done)
+        return answer_of(task.result())
     job = begun.result()
     return answer_of(job, 202, location=f"/v1/jobs/{job.id}")
 
@@ -307,6 +309,17 @@ class Rehearsed(Record):
     """What would be run on clusters, or where it is all, in the catalog; nothing was changed anywhere."""
 
     sql: list[str]
+
+
+async def answered(
+    request: Request,
+    verb: Callable[[Verbs], Awaitable[T]],
+    shown: Callable[[T], Response],
+    *,
+    dry_run: bool,
+) -> Response:
+    """The verb's answer, `shown`; with `dry_run` what it would have run."""
+    return await rehearsed(request, verb) if dry_run else shown(await verb(verbs_of(request)))
 
 
 async def rehearsed(request: Request, verb: Callable[[Verbs], Awaitable[object]]) -> Response:

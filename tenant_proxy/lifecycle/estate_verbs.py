@@ -194,32 +194,21 @@ class EstateVerbs(TenantVerbs):
         return await jobs.run(self.context, job)
 
     async def _last_move(self, tenant: Tenant) -> Job | None:
-        async with self.context.store.read() as connection:
-            row = await connection.fetchrow(
-                "SELECT * FROM job WHERE tenant = $1 AND kind = 'move' AND state <> 'undone'"
-                " ORDER BY id DESC LIMIT 1",
-                tenant.id,
-            )
-        return None if row is None else Job.of(row)
+        return await self._last("tenant = $1 AND kind = 'move' AND state <> 'undone'", tenant.id)
 
     async def _done(self, kind: str, tenant: Tenant) -> Job | None:
         """What was asked for, and is so."""
-        async with self.context.store.read() as connection:
-            row = await connection.fetchrow(
-                "SELECT * FROM job WHERE tenant = $1 AND kind = $2 AND state = 'done'"
-                " ORDER BY id DESC LIMIT 1",
-                tenant.id,
-                kind,
-            )
-        return None if row is None else Job.of(row)
+        return await self._last("tenant = $1 AND kind = $2 AND state = 'done'", tenant.id, kind)
 
     async def _erased(self, name: str) -> Job | None:
+        erased = "tenant IN (SELECT id FROM tenant WHERE name = $1 AND state = 'erased')"
+        return await self._last(f"{erased} AND kind = 'erase' AND state = 'done'", name)
+
+    async def _last(self, condition: str, *arguments: object) -> Job | None:
+        """The newest job that is so."""
         async with self.context.store.read() as connection:
             row = await connection.fetchrow(
-                "SELECT j.* FROM job j JOIN tenant t ON t.id = j.tenant"
-                " WHERE t.name = $1 AND t.state = 'erased' AND j.kind = 'erase' AND j.state = 'done'"
-                " ORDER BY j.id DESC LIMIT 1",
-                name,
+                f"SELECT * FROM job WHERE {condition} ORDER BY id DESC LIMIT 1", *arguments
             )
         return None if row is None else Job.of(row)
 

@@ -86,6 +86,11 @@ class Listener:
         return self.keeps and not self.active and not self.pending
 
     @property
+    def names(self) -> set[str]:
+        """On the server, of the channels that it listens to or may."""
+        return self.active | self.pending.keys()
+
+    @property
     def channels(self) -> Sequence[str]:
         return sorted(name.removeprefix(self.prefix) for name in self.active)
 
@@ -175,7 +180,7 @@ class Ear:
         """A client of another ear, with all it listens to."""
         one.ear = self
         self.listeners[one.id] = one
-        for name in one.active | one.pending.keys():
+        for name in one.names:
             self.channels.setdefault(name, set()).add(one.id)
             if self.server and name not in self.told:
                 self._listen(name)
@@ -194,11 +199,10 @@ class Ear:
         self.server = self.pid = 0
         self.told = {}
         follows, self._follows = self._follows, False
-        lost = [one for one in self.listeners.values() if one.active or one.pending]
-        if self.is_moving:
+        lost = [one for one in self.listeners.values() if one.names]
+        if self.is_moving or follows:
             lost = []
-        elif follows:
-            lost = []
+        if follows and not self.is_moving:
             asyncio.get_running_loop().call_soon(self.want)
         if lost:
             log.warning(
@@ -326,7 +330,7 @@ class Ear:
 
     def forget(self, one: Listener) -> None:
         """It listens to nothing any more."""
-        for name in one.active | one.pending.keys():
+        for name in one.names:
             self._leave(one.id, name)
         one.active.clear()
         one.pending.clear()
@@ -451,10 +455,7 @@ class Ears:
         one = self._listeners.get(client)
         if one is None:
             assert session.pool is not None
-            pool = self._worker.pools.ear_of(session.pool)
-            ear = self._ears.get(pool.id)
-            if ear is None:
-                ear = self._ears[pool.id] = Ear(self._worker, pool, self._key, self._token)
+            ear = self._ear_of(session.pool)
             one = Listener(client, session, ear, session.pool.names.prefix.decode())
             self._listeners[client] = ear.listeners[client] = one
         return one
@@ -513,11 +514,8 @@ class Ears:
         ones = self._of(record)
         if not ones:
             return False
-        pool = self._worker.pools.ear_of(record)
-        ear = self._ears.get(pool.id)
-        if ear is None:
-            ear = self._ears[pool.id] = Ear(self._worker, pool, self._key, self._token)
-        if not record.shared and pool.tenant.cluster != record.tenant.cluster:
+        ear = self._ear_of(record)
+        if not record.shared and ear.pool.tenant.cluster != record.tenant.cluster:
             ear.follow(record)
         for one in ones:
             if one.ear is not ear:
@@ -532,20 +530,23 @@ class Ears:
 
     def hears(self, record: PoolRecord) -> bool:
         """Whether those of its clients that listen are listened for."""
-        return all(one.ear.hears(one.active | one.pending.keys()) for one in self._of(record))
+        return all(one.ear.hears(one.names) for one in self._of(record))
 
     def give_up(self, record: PoolRecord) -> None:
         """Ends those that are not."""
         for one in self._of(record):
-            if not one.ear.hears(one.active | one.pending.keys()):
+            if not one.ear.hears(one.names):
                 one.ear.give_up([one])
 
     def _of(self, record: PoolRecord) -> list[Listener]:
-        return [
-            one
-            for one in self._listeners.values()
-            if one.session.pool is record and (one.active or one.pending)
-        ]
+        return [one for one in self._listeners.values() if one.session.pool is record and one.names]
+
+    def _ear_of(self, record: PoolRecord) -> Ear:
+        pool = self._worker.pools.ear_of(record)
+        ear = self._ears.get(pool.id)
+        if ear is None:
+            ear = self._ears[pool.id] = Ear(self._worker, pool, self._key, self._token)
+        return ear
 
     def sweep(self) -> None:
         now = time.monotonic()

@@ -9,7 +9,7 @@ from fastapi import Path, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from tenant_proxy.api.guarded import Rehearsed, answer_of, principal_of, rehearsed, tagged, verbs_of
+from tenant_proxy.api.guarded import Rehearsed, answer_of, answered, principal_of, tagged, verbs_of
 from tenant_proxy.api.permissions import other_tenant
 from tenant_proxy.api.routes.common import DryRun, Key, LoginPath, TenantPath, router
 from tenant_proxy.catalog.records import Access, CustomRole, Login, Record
@@ -81,9 +81,12 @@ async def access_grant(
 ) -> Response:
     """A login that does not exist is made; its password is in this answer alone."""
     await _check_login(request, body.login, may_be_new=True)
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.access_grant(tenant, body))
-    return answer_of(await verbs_of(request).access_grant(tenant, body), 201)
+    return await answered(
+        request,
+        lambda verbs: verbs.access_grant(tenant, body),
+        lambda granted: answer_of(granted, 201),
+        dry_run=dry_run,
+    )
 
 
 @routes.delete(
@@ -96,10 +99,9 @@ async def access_revoke(
     request: Request, tenant: TenantPath, login: LoginPath, dry_run: DryRun = False
 ) -> Response:
     """Its connections end; a login that has no tenant left is deleted."""
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.access_revoke(tenant, login))
-    await verbs_of(request).access_revoke(tenant, login)
-    return Response(status_code=204)
+    return await answered(
+        request, lambda verbs: verbs.access_revoke(tenant, login), answer_of, dry_run=dry_run
+    )
 
 
 @routes.get("/logins/{login}", response_model=Login, summary="One login")
@@ -134,9 +136,9 @@ async def access_rotate(
     await _check_login(request, login)
     asked = body or Rotation()
     given: dict[str, Any] = {"password": asked.password, "overlap_s": asked.overlap_s, "end": asked.end}
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.access_rotate(login, **given))
-    return answer_of(await verbs_of(request).access_rotate(login, **given))
+    return await answered(
+        request, lambda verbs: verbs.access_rotate(login, **given), answer_of, dry_run=dry_run
+    )
 
 
 @routes.get("/tenants/{tenant}/roles", response_model=Roles, summary="Roles of a tenant's own")
@@ -152,9 +154,9 @@ async def role_list(request: Request, tenant: TenantPath) -> Any:
 async def role_put(
     request: Request, tenant: TenantPath, role: RolePath, body: Grants, dry_run: DryRun = False
 ) -> Response:
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.role_put(tenant, role, body.grants))
-    return answer_of(await verbs_of(request).role_put(tenant, role, body.grants))
+    return await answered(
+        request, lambda verbs: verbs.role_put(tenant, role, body.grants), answer_of, dry_run=dry_run
+    )
 
 
 @routes.delete(
@@ -166,7 +168,4 @@ async def role_put(
 async def role_delete(
     request: Request, tenant: TenantPath, role: RolePath, dry_run: DryRun = False
 ) -> Response:
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.role_delete(tenant, role))
-    await verbs_of(request).role_delete(tenant, role)
-    return Response(status_code=204)
+    return await answered(request, lambda verbs: verbs.role_delete(tenant, role), answer_of, dry_run=dry_run)

@@ -12,6 +12,7 @@ from tenant_proxy.api.cursors import after, cursor_of
 from tenant_proxy.api.guarded import (
     Rehearsed,
     answer_of,
+    answered,
     principal_of,
     rehearsed,
     started,
@@ -155,10 +156,11 @@ async def tenant_create(
     request: Request, body: NewTenant, key: Key = None, dry_run: DryRun = False
 ) -> Response:
     """Nothing is made on its cluster yet."""
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.tenant_create(body))
-    made = await verbs_of(request).tenant_create(body)
-    return tagged(request, made, made.version, 201, location=f"/v1/tenants/{made.name}")
+
+    def shown(made: Tenant) -> Response:
+        return tagged(request, made, made.version, 201, location=f"/v1/tenants/{made.name}")
+
+    return await answered(request, lambda verbs: verbs.tenant_create(body), shown, dry_run=dry_run)
 
 
 @routes.post(
@@ -171,10 +173,13 @@ async def tenant_onboard(
     request: Request, body: Onboard, key: Key = None, dry_run: DryRun = False
 ) -> Response:
     """The password is in this answer alone."""
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.tenant_onboard(body.tenant, body.access))
-    done = await verbs_of(request).tenant_onboard(body.tenant, body.access)
-    return answer_of(done, 201, location=f"/v1/tenants/{done.tenant.name}")
+
+    def shown(made: Onboarded) -> Response:
+        return answer_of(made, 201, location=f"/v1/tenants/{made.tenant.name}")
+
+    return await answered(
+        request, lambda verbs: verbs.tenant_onboard(body.tenant, body.access), shown, dry_run=dry_run
+    )
 
 
 @routes.get("/tenants/{tenant}", response_model=Tenant, summary="One tenant")
@@ -215,9 +220,9 @@ async def tenant_delete(
     dry_run: DryRun = False,
 ) -> Response:
     """Its logins are refused from now on; it is erased once its grace is over."""
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.tenant_delete(tenant, reason, grace_s))
-    return answer_of(await verbs_of(request).tenant_delete(tenant, reason, grace_s))
+    return await answered(
+        request, lambda verbs: verbs.tenant_delete(tenant, reason, grace_s), answer_of, dry_run=dry_run
+    )
 
 
 @routes.post(
@@ -236,9 +241,7 @@ async def tenant_provision(
 async def tenant_activate(
     request: Request, tenant: TenantPath, key: Key = None, dry_run: DryRun = False
 ) -> Response:
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.tenant_activate(tenant))
-    return answer_of(await verbs_of(request).tenant_activate(tenant))
+    return await answered(request, lambda verbs: verbs.tenant_activate(tenant), answer_of, dry_run=dry_run)
 
 
 @routes.post("/tenants/{tenant}/suspend", response_model=Tenant | Rehearsed, summary="Refuses its logins")
@@ -246,11 +249,12 @@ async def tenant_suspend(
     request: Request, tenant: TenantPath, body: Reason | None = None, key: Key = None, dry_run: DryRun = False
 ) -> Response:
     """Those who are connected may stay for its grace time."""
-    if dry_run:
-        return await rehearsed(
-            request, lambda verbs: verbs.tenant_suspend(tenant, body.reason if body else "")
-        )
-    return answer_of(await verbs_of(request).tenant_suspend(tenant, body.reason if body else ""))
+    return await answered(
+        request,
+        lambda verbs: verbs.tenant_suspend(tenant, body.reason if body else ""),
+        answer_of,
+        dry_run=dry_run,
+    )
 
 
 @routes.post(
@@ -259,9 +263,7 @@ async def tenant_suspend(
 async def tenant_resume(
     request: Request, tenant: TenantPath, key: Key = None, dry_run: DryRun = False
 ) -> Response:
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.tenant_resume(tenant))
-    return answer_of(await verbs_of(request).tenant_resume(tenant))
+    return await answered(request, lambda verbs: verbs.tenant_resume(tenant), answer_of, dry_run=dry_run)
 
 
 @routes.post(
@@ -270,10 +272,13 @@ async def tenant_resume(
 async def tenant_rename(
     request: Request, tenant: TenantPath, body: Rename, key: Key = None, dry_run: DryRun = False
 ) -> Response:
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.tenant_rename(tenant, body.name))
-    renamed = await verbs_of(request).tenant_rename(tenant, body.name)
-    return answer_of(renamed, location=f"/v1/tenants/{renamed.name}")
+
+    def shown(renamed: Tenant) -> Response:
+        return answer_of(renamed, location=f"/v1/tenants/{renamed.name}")
+
+    return await answered(
+        request, lambda verbs: verbs.tenant_rename(tenant, body.name), shown, dry_run=dry_run
+    )
 
 
 @routes.post("/tenants/{tenant}/restore", response_model=Tenant | Rehearsed, summary="Takes a deletion back")
@@ -281,9 +286,7 @@ async def tenant_restore(
     request: Request, tenant: TenantPath, key: Key = None, dry_run: DryRun = False
 ) -> Response:
     """It is suspended then."""
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.tenant_restore(tenant))
-    return answer_of(await verbs_of(request).tenant_restore(tenant))
+    return await answered(request, lambda verbs: verbs.tenant_restore(tenant), answer_of, dry_run=dry_run)
 
 
 # --- whole tenants
