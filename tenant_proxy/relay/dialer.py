@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import random
 import socket
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 log = get_logger("server")
 
-#: how long a host name's address is used before it is looked up again
+#: how long a host name's address is used before it is looked up again, unless it can't be reached
 ADDRESS_S = 30.0
 #: pause before a pool that found its cluster's budget used up asks again
 BUDGET_RETRY_S = 0.2
@@ -81,6 +82,7 @@ class Dialer:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._openings: dict[int, Opening] = {}
+        #: with the time by time.monotonic() until which they count
         self._addresses: dict[tuple[str, int], tuple[float, list[tuple[int, object]]]] = {}
         self._reaches: dict[tuple[str, int], Reach] = {}
         self._resolving: dict[tuple[str, int], asyncio.Task[None]] = {}
@@ -175,7 +177,7 @@ class Dialer:
             return socket.AF_UNIX, os.path.join(cluster.host, f".s.PGSQL.{cluster.port}")
         key = (cluster.host, cluster.port)
         known = self._addresses.get(key)
-        if known is not None and time.monotonic() - known[0] < ADDRESS_S:
+        if known is not None and time.monotonic() < known[0]:
             return self._reach(pool).pick(known[1])
         try:
             found = socket.getaddrinfo(*key, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
@@ -186,21 +188,26 @@ class Dialer:
                 task.add_done_callback(lambda _: self._resolving.pop(key, None))
             return None
         addresses: list[tuple[int, object]] = [(family, address) for family, _, _, _, address in found]
-        self._addresses[key] = (time.monotonic() + 1e9, addresses)
+        self._addresses[key] = (math.inf, addresses)
         return self._reach(pool).pick(addresses)
 
     async def _resolve(self, key: tuple[str, int], pool: PoolRecord, startup_id: int) -> None:
+        _, addresses = self._addresses.get(key, (0.0, []))
         try:
             found = await asyncio.get_running_loop().getaddrinfo(*key, type=socket.SOCK_STREAM)
         except OSError as error:
-            self._unreached(
-                pool, time.monotonic(), f'The host name "{key[0]}" was not found: {error.strerror}.'
-            )
-            return
-        self._addresses[key] = (
-            time.monotonic(),
-            [(family, address) for family, _, _, _, address in found],
-        )
+            if not addresses:
+                self._unreached(
+                    pool, time.monotonic(), f'The host name "{key[0]}" was not found: {error.strerror}.'
+                )
+                return
+            # where it was last is a better guess than nowhere
+        else:
+            new: list[tuple[int, object]] = [(family, address) for family, _, _, _, address in found]
+            if set(new) != set(addresses):
+                # several addresses come in changing order, in which they can't be tried in turn
+                addresses = new
+        self._addresses[key] = (time.monotonic() + ADDRESS_S, addresses)
         for one in self._worker.pools.of_host(key):
             self._worker.engine.pool_demand(one.id)
         self._worker.engine.poke()
@@ -501,7 +508,12 @@ class Dialer:
         reach = self._reach(pool)
         pause = reach.failed(started, detail, settings.retry_min_s, settings.retry_max_s)
         self._note(pool, detail, pause)
-        for one in self._worker.pools.of_host(cluster_key(cluster)):
+        key = cluster_key(cluster)
+        until, addresses = self._addresses.get(key, (0.0, []))
+        if addresses and until != math.inf:
+            # a name may lead elsewhere by now
+            self._addresses[key] = (0.0, addresses)
+        for one in self._worker.pools.of_host(key):
             self._tell(one, reach)
         self._worker.engine.poke()
 

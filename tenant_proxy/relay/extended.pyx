@@ -625,7 +625,7 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
             return no_server(c) if how == TOLD_HELD else refuse_extended(e, c, b, total)
     r = cs.rewrite if cs != NULL else t.rewrite
     first = cs != NULL and not cs.told and is_first(e, b, s)
-    if not ensure_known(e, c, b, s, t, r, name_len == 0):
+    if ss == NULL and not ensure_known(e, c, b, s, t, r, name_len == 0):
         return violation(e, c, V_MEMORY, 0)
     if first and e.batch_size == 0:
         b.knows = t.id
