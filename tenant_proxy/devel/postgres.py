@@ -61,6 +61,9 @@ _ROOM_BYTES = 8 << 30
 #: tests in several processes must not get the same ports because they have seeded `random` alike
 _random = random.SystemRandom()
 
+#: of our own environment, what servers have as well
+_KEPT = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "LOCPATH")
+
 StopMode = Literal["smart", "fast", "immediate"]
 _STOP_SIGNALS: dict[StopMode, signal.Signals] = {
     "smart": signal.SIGTERM,
@@ -409,7 +412,7 @@ def _identity(account: Account | None) -> _Identity:
 
 
 def _server_environment(home: Path) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return kept | {"HOME": str(home), "LC_ALL": "C", "TZ": "UTC"}
 
 

@@ -166,7 +166,7 @@ class Guard:
     def _judge(self, scope: GuardScope, sql: str) -> Verdict:
         w = self._judgement(scope, sql)
         try:
-            tree = parse(sql)
+            tree = parse(sql, scope.folding)
             w.statements(tree)
             if w.attributes and w.row_functions:
                 catalogs.refuse_attribute(w, *w.attributes[0])
@@ -181,6 +181,7 @@ class Guard:
                 error.sqlstate,
                 error.message,
                 detail=_READS_AS if error.reason == "syntax" and _NEW_WORDS.search(sql) else "",
+                hint="Put it in double quotes, as the server knows it." if error.reason == "folding" else "",
                 position=error.index + 1,
             )
         except Refusal as refusal:

@@ -132,8 +132,11 @@ def tokens(text: str) -> list[Token]:
     return scan(_FOREIGN.sub("q", text))
 
 
-def parse(text: str) -> Tree:
-    """The statements of `text` as {"stmt": …, "stmt_location": …, "stmt_len": …}.  Raises Unreadable."""
+def parse(text: str, folding: str = "") -> Tree:
+    """The statements of `text` as {"stmt": …, "stmt_location": …, "stmt_len": …}.  Raises Unreadable.
+
+    `folding`: letters that the server folds to ASCII where the parser does not (`GuardScope.folding`).
+    """
     charged = charge(_COST_OF_A_PARSE)
     if "\0" in text:
         raise Unreadable("22021", 'invalid byte sequence for encoding "UTF8": 0x00', reason="encoding")
@@ -159,7 +162,20 @@ def parse(text: str) -> Tree:
         raise Unreadable("54000", "statement is too large to be checked", reason="too_large")
     if charged:
         charge(len(found))
+    if folding and not text.isascii():
+        _check_folding(text, folding)
     return _loaded(found)
+
+
+def _check_folding(text: str, folding: str) -> None:
+    """Names that the server reads as others than the parser does."""
+    for token in tokens(text) if any(letter in text for letter in folding) else ():
+        name = text[token.start : token.end + 1]
+        is_name = token.name == "IDENT" or token.kind != "NO_KEYWORD"
+        if is_name and name[0] != '"' and any(letter in name for letter in folding):
+            raise Unreadable(
+                "0A000", f'the server may read the name "{name}" as another', token.start, reason="folding"
+            )
 
 
 def _check_allowed(text: str, encoded: bytes) -> None:

@@ -73,6 +73,8 @@ class GuardScope:
     space: str = ""
     #: settings that statements may not change
     locked: frozenset[str] = frozenset()
+    #: letters outside ASCII that the server folds to ASCII: with one, an unquoted name is another than it seems
+    folding: str = ""
     #: prepared statements that the server knows by other names
     statements: Mapping[str, str] = field(default_factory=dict, hash=False)
     #: what listens in the place of the client whose text it is, if something does
@@ -98,6 +100,7 @@ class GuardScope:
         hide_missing: bool = False,
         space: str = "",
         locked: Iterable[str] = (),
+        folding: str = "",
     ) -> GuardScope:
         """`login` is the backend's, `role` what the startup packet sets (None: statements run as `login`).
 
@@ -137,6 +140,7 @@ class GuardScope:
             public_is_own=public_is_own,
             space=space,
             locked=frozenset(locked),
+            folding=folding,
         )
 
 

@@ -13,6 +13,7 @@ REASONS: Final[Mapping[str, str]] = {
     "discard_all": "DISCARD ALL where it could lose the tenant's role",
     "dynamic_query": "SQL in an argument that is not a constant",
     "encoding": "text that is not valid in its encoding",
+    "folding": "a name without quotes that the server's locale may turn to another",
     "function": "a function that reaches outside the tenant, or is not known",
     "internal": "a mistake of the guard itself",
     "invalid_name": "a literal that is no valid name where one belongs",

@@ -521,7 +521,7 @@ class Walk:
 
     def _nested_tree(self, text: str, what: str) -> parser.Tree:
         try:
-            return parser.parse(text)
+            return parser.parse(text, self.scope.folding)
         except parser.Unreadable as error:
             self.refuse(
                 error.reason,

@@ -62,7 +62,7 @@ GIVEN_UP = (
 class Opening:
     """One server's login in progress."""
 
-    __slots__ = ("answer", "asked", "auth", "heard", "info", "started", "tls")
+    __slots__ = ("answer", "asked", "auth", "folding", "heard", "info", "started", "tls")
 
     def __init__(self, info: ServerInfo) -> None:
         self.info = info
@@ -74,6 +74,8 @@ class Opening:
         #: how many of `facts.QUESTIONS` it has been asked, and the answer to the last
         self.asked = 0
         self.answer = ""
+        #: what else the first answer has said
+        self.folding = ""
 
 
 class Dialer:
@@ -346,7 +348,8 @@ class Dialer:
             case "Z":
                 self._logged_in(server, opening)
             case "D" if opening.asked:
-                opening.answer = messages.data_row(body)[0] or ""
+                opening.answer, *more = (value or "" for value in messages.data_row(body))
+                opening.folding = next(iter(more), opening.folding)
             case "E" if opening.asked:
                 # may not look there, or it went away in between: as if it were not there
                 opening.answer = ""
@@ -370,7 +373,7 @@ class Dialer:
         else:
             ask = opening.asked < len(QUESTIONS) and opening.answer == "t"
             if not ask and self._worker.facts.learn(
-                cluster, opening.answer if opening.asked == len(QUESTIONS) else ""
+                cluster, opening.answer if opening.asked == len(QUESTIONS) else "", opening.folding
             ):
                 self._worker.pools.learnt(cluster)
         if ask:

@@ -93,16 +93,17 @@ class Judging:
         *,
         installed: bool = False,
         locked: frozenset[str] = frozenset(),
+        folding: str = "",
     ) -> int:
         """The number of the rules for a server login of a tenant; `roles` are the tenant's other logins.
         `installed`: the schemas that hide other tenants are in the tenant's database.  `locked` are settings
-        that its statements may not change.
+        that its statements may not change, `folding` the letters that its server folds to ASCII.
 
         Another policy is another scope, so no verdict outlives its rule.
         """
         hides = installed and policy.catalogs is not Catalogs.SHOW
         missing = not installed and policy.catalogs is Catalogs.HIDE
-        rules = (policy.model_dump_json(), hides, missing, tenant.space)
+        rules = (policy.model_dump_json(), hides, missing, tenant.space, folding)
         key = (tenant.name, tenant.schema, tenant.role, login, roles, locked, rules)
         number = self._ids.get(key)
         if number is None:
@@ -120,6 +121,7 @@ class Judging:
                 hide_missing=missing,
                 space=tenant.space,
                 locked=locked,
+                folding=folding,
             )
         return number
 

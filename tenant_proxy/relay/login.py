@@ -30,7 +30,7 @@ from tenant_proxy.relay.entries import METHOD
 from tenant_proxy.relay.moving import Moving
 from tenant_proxy.relay.session import ServerInfo, Session
 from tenant_proxy.tenancy.registry import Login, Route, TenantInfo
-from tenant_proxy.tenancy.startup import request_settings, startup_settings
+from tenant_proxy.tenancy.startup import request_settings, startup_settings, wants_replication
 from tenant_proxy.wire import messages
 from tenant_proxy.wire.messages import StartupPacket
 
@@ -481,7 +481,7 @@ class Logins:
                 raise errors.authentication_failed(request.user)
         route = worker.state.registry.route(request, attempt.login)
         tenant = route.tenant
-        replication = request.replication not in (None, "", "0", "off", "no", "false")
+        replication = wants_replication(request.replication)
         if replication and not (tenant.policy.allow_replication and tenant.pool.mode is PoolMode.SESSION):
             raise errors.replication_refused()
         settings = startup_settings(request, tenant, route.locked)

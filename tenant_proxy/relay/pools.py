@@ -224,7 +224,13 @@ class Pools:
         scope = 0
         if installed is not None:
             scope = self._worker.judging.scope_of(
-                tenant, policy, record.server_user, roles, installed=installed, locked=record.locked
+                tenant,
+                policy,
+                record.server_user,
+                roles,
+                installed=installed,
+                locked=record.locked,
+                folding=self._worker.facts.folding(tenant.cluster),
             )
         return {
             "scope": scope,

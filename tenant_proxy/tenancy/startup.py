@@ -7,6 +7,7 @@ a client's settings by the same list as SET (`settings_policy`), and adds the te
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -47,6 +48,15 @@ _PLANNER: Final[Mapping[str, str]] = {
 #: process_postgres_switches)
 _WITH_ARGUMENT: Final = frozenset("BcCDdfhkNprStvW-")
 _WITHOUT_ARGUMENT: Final = frozenset("bEeFijlnOPsT")
+
+
+#: the words for no, of which PostgreSQL takes beginnings that are no other word's (parse_bool)
+_NO: Final = re.compile(r"(?i:n|no|f|fa|fal|fals|false|of|off|0)|", re.ASCII)
+
+
+def wants_replication(value: str | None) -> bool:
+    """Whether the server may take the startup parameter `replication` for a wish: such a connection is not guarded."""
+    return value is not None and _NO.fullmatch(value) is None
 
 
 def split_options(options: str) -> list[str]:

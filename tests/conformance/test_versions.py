@@ -130,7 +130,7 @@ def test_replication_is_refused(proxy, wish):
     assert "replication" in failed.value.fields["M"]
 
 
-@pytest.mark.parametrize("wish", ["false", "off", "0", "no"])
+@pytest.mark.parametrize("wish", ["false", "off", "0", "no", "f", "FALSE", "of", "N"])
 def test_replication_that_is_not_wanted(proxy, wish):
     with proxy.wire(replication=wish) as c:
         assert c.value("SELECT 1") == "1"

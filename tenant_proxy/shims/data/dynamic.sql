@@ -1,6 +1,20 @@
 -- SQL made at run time: what EXECUTE is given in PL/pgSQL.  The judge has not seen it, so it is read here, by
 -- tokens alone: names of the catalogs become those of the views, and what might be more is refused.
 
+-- Letters outside ASCII that unquoted names lose to ASCII here: with an encoding of one byte a character PostgreSQL
+-- folds by the database's locale, and a Turkish one makes an i of the capital with a dot.
+CREATE OR REPLACE FUNCTION tp_catalog.folding() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT COALESCE(CASE WHEN pg_encoding_max_length(pg_char_to_encoding(getdatabaseencoding())) = 1 THEN (
+        SELECT string_agg(chr(s.n), '') FROM generate_series(128, 255) AS s (n)
+        WHERE ascii((parse_ident(chr(s.n)))[1]) < 128) END, '')
+$$;
+
+CREATE OR REPLACE FUNCTION tp_catalog.is_folded(statement text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT statement <> translate(statement, tp_catalog.folding(), '')
+$$;
+
 -- Most texts have no word in them, not even in a literal, that could matter.
 CREATE OR REPLACE FUNCTION tp_catalog.dynamic(statement text) RETURNS text
 LANGUAGE plpgsql STABLE STRICT PARALLEL RESTRICTED AS $dynamic$
@@ -8,6 +22,8 @@ BEGIN
     IF statement COLLATE pg_catalog."C" OPERATOR(pg_catalog.!~*) {suspicious_0}
         AND statement COLLATE pg_catalog."C" OPERATOR(pg_catalog.!~*) {suspicious_1}
         AND statement COLLATE pg_catalog."C" OPERATOR(pg_catalog.!~*) {suspicious_2}
+        AND (pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'UTF8'
+            OR NOT tp_catalog.is_folded(statement))
         AND NOT (tp_catalog.own_is_public() AND statement COLLATE pg_catalog."C" OPERATOR(pg_catalog.~*) 'public')
     THEN
         RETURN statement;
@@ -109,6 +125,9 @@ BEGIN
             RETURN statement;
         END IF;
         -- two strings in a row are one
+        unread := unread OR getdatabaseencoding() <> 'UTF8' AND EXISTS (
+            SELECT FROM unnest(place, string_to_array(kinds, NULL)) AS p (n, kind)
+            WHERE p.kind = 'w' AND tp_catalog.is_folded(tokens[p.n]));
         IF unread OR strpos(kinds, 'ss') > 0 THEN
             refused := 'SQL made at run time can''t be read';
             EXIT reading;
@@ -298,7 +317,8 @@ BEGIN
         -- code in a string is not read: it may have nothing in it that would have to be
         IF code AND EXISTS (
             SELECT FROM unnest(place, string_to_array(kinds, NULL)) AS p (n, kind)
-            WHERE p.kind = 's' AND tokens[p.n] COLLATE "C" ~* {code})
+            WHERE p.kind = 's' AND (tokens[p.n] COLLATE "C" ~* {code}
+                OR getdatabaseencoding() <> 'UTF8' AND tp_catalog.is_folded(tokens[p.n])))
         THEN
             refused := 'permission denied for code in SQL made at run time';
         END IF;
