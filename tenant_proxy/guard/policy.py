@@ -73,7 +73,7 @@ class GuardScope:
     space: str = ""
     #: settings that statements may not change
     locked: frozenset[str] = frozenset()
-    #: letters outside ASCII that the server folds to ASCII: with one, an unquoted name is another than it seems
+    #: letters outside ASCII that the server folds to ASCII: an unquoted name with one is another there
     folding: str = ""
     #: prepared statements that the server knows by other names
     statements: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -20,9 +20,9 @@ log = get_logger("facts")
 #: a cluster without them is asked again by a server that is opened later than this
 RETRY_S: Final = 60.0
 
-#: With an encoding of one byte a character the server folds letters by its locale: a Turkish one makes an i of
-#: the capital with a dot, so that a name is one that its text does not show.  The letters of which it makes ASCII,
-#: behind the encoding's name; NULL if there are none.
+#: With an encoding of one byte a character the server folds letters by its locale: a Turkish one makes an i
+#: of the capital with a dot, so that a name is one that its text does not show.  The numbers of the letters
+#: that become ASCII, behind the encoding's name; NULL if there are none.
 FOLDING: Final = """CASE WHEN pg_catalog.pg_encoding_max_length((
     SELECT d.encoding FROM pg_catalog.pg_database AS d
     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) OPERATOR(pg_catalog.=) 1

@@ -55,7 +55,10 @@ _NO: Final = re.compile(r"(?i:n|no|f|fa|fal|fals|false|of|off|0)|", re.ASCII)
 
 
 def wants_replication(value: str | None) -> bool:
-    """Whether the server may take the startup parameter `replication` for a wish: such a connection is not guarded."""
+    """Whether the server may take the startup parameter `replication` for a wish.
+
+    Such a connection is not guarded.
+    """
     return value is not None and _NO.fullmatch(value) is None
 
 
