@@ -19,6 +19,7 @@ TITLES = {
     "estates": "Archives and migrations",
     "plans": "Plans",
     "work": "Jobs, log, usage and tokens",
+    "webhooks": "Webhooks",
 }
 
 

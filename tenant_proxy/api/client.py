@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from tenant_proxy.api.asking import given_of, of_tenant, parsed, part
 from tenant_proxy.api.estate_client import EstateClient
@@ -162,13 +162,13 @@ class Client(EstateClient):
         addresses: Sequence[str] | None = None,
         max_clients: int | None = None,
         disabled: bool | None = None,
-        expires_at: datetime | None = None,
+        expires_at: datetime | Literal["never"] | None = None,
     ) -> Login:
         body = {
             "addresses": None if addresses is None else list(addresses),
             "max_clients": max_clients,
             "disabled": disabled,
-            "expires_at": None if expires_at is None else expires_at.isoformat(),
+            "expires_at": expires_at.isoformat() if isinstance(expires_at, datetime) else expires_at,
         }
         return await self._record(Login, "PATCH", f"/logins/{part(name)}", body)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tenant_proxy.catalog.records import Level, parse
+from tenant_proxy.catalog.records import Level, Login, parse
 from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.town import (
     DryRunOption,
@@ -166,6 +166,57 @@ def rotate(
     else:
         typer.echo(rotated.dsn)
         typer.echo(f"the password before it is good until {when(rotated.retires_at)}", err=True)
+
+
+@access_app.command("login")
+def login_(
+    config: PlaceOption,
+    login: LoginArgument,
+    address: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="RANGE", help="Where it may come from. May be given again."),
+    ] = None,
+    anywhere: Annotated[bool, typer.Option("--anywhere", help="It may come from anywhere.")] = False,
+    max_clients: Annotated[
+        int | None, typer.Option("--max-clients", min=0, help="Its connections at most; 0: as the tenant's.")
+    ] = None,
+    disable: Annotated[
+        bool | None,
+        typer.Option("--disable/--enable", help="Not let in, or let in.", show_default=False),
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option("--expires", metavar="TIME", help="30d, 2027-01-31, never …")
+    ] = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What proxies hold a login to, whichever tenant it reaches: shows it, or sets what is given."""
+    if anywhere and address:
+        raise typer.BadParameter("it is --from or --anywhere")
+    given: dict[str, Any] = {
+        "addresses": [] if anywhere else address or None,
+        "max_clients": max_clients,
+        "disabled": disable,
+        "expires_at": None if expires is None else moment(expires) or "never",
+    }
+    if any(value is not None for value in given.values()):
+        found = ask(config, lambda verbs: verbs.login_set(login, **given), as_json=as_json, dry_run=dry_run)
+    else:
+        found = ask(config, lambda verbs: verbs.login_get(login), as_json=as_json)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _print_login(found)
+
+
+def _print_login(login: Login) -> None:
+    made = table("login", login.name)
+    made.add_row("comes with", "a JSON Web Token" if login.kind == "service" else "a password")
+    made.add_row("is let in", "no" if login.disabled else "yes")
+    made.add_row("from", ", ".join(login.addresses) or "anywhere")
+    made.add_row("connections", str(login.max_clients or "as many as its tenant"))
+    made.add_row("until", when(login.expires_at) or "forever")
+    print_table(made, "")
 
 
 @access_app.command()

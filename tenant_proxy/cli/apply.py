@@ -54,7 +54,7 @@ def apply(
         if as_json:
             print_json({"changes": [change.to_json() for change in changes]})
         raise typer.Exit(1 if todo else 0)
-    confirm(f"Make these {len(todo)} changes?", yes or as_json)
+    confirm(f"Make these {len(todo)} changes?", yes)
 
     async def run(verbs: Door) -> Made:
         done = count(1)

@@ -9,6 +9,7 @@ import typer
 from tenant_proxy.catalog.records import Job, JobState
 from tenant_proxy.cli.output import ConfigOption, print_json
 from tenant_proxy.cli.town import (
+    DryRunOption,
     JsonOption,
     PlaceOption,
     ask,
@@ -67,26 +68,30 @@ def show(config: PlaceOption, job: JobArgument, as_json: JsonOption = False) -> 
 
 
 @job_app.command()
-def resume(config: PlaceOption, job: JobArgument, as_json: JsonOption = False) -> None:
+def resume(
+    config: PlaceOption, job: JobArgument, dry_run: DryRunOption = False, as_json: JsonOption = False
+) -> None:
     """Goes on with a job that failed, or that was left behind."""
-    _print(ask(config, lambda verbs: verbs.job_resume(job), as_json=as_json), as_json)
+    _print(ask(config, lambda verbs: verbs.job_resume(job), as_json=as_json, dry_run=dry_run), as_json)
 
 
 @job_app.command()
-def undo(config: PlaceOption, job: JobArgument, as_json: JsonOption = False) -> None:
+def undo(
+    config: PlaceOption, job: JobArgument, dry_run: DryRunOption = False, as_json: JsonOption = False
+) -> None:
     """Undoes what a job that did not come to its end has done."""
-    _print(ask(config, lambda verbs: verbs.job_undo(job), as_json=as_json), as_json)
+    _print(ask(config, lambda verbs: verbs.job_undo(job), as_json=as_json, dry_run=dry_run), as_json)
 
 
 @job_app.command()
-def upkeep(config: ConfigOption, as_json: JsonOption = False) -> None:
+def upkeep(config: ConfigOption, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
     """Goes on with jobs that were left behind, and takes away what has expired.
 
     A proxy that follows the catalog does so by itself.
     """
     from tenant_proxy.lifecycle.upkeep import upkeep as run
 
-    done = call(config, lambda verbs: run(verbs.context), as_json=as_json)
+    done = call(config, lambda verbs: run(verbs.context), as_json=as_json, dry_run=dry_run)
     if as_json:
         print_json(done)
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +12,7 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Plan, Spec, Tenant, parse
 from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.town import (
+    DryRunOption,
     JsonOption,
     PlaceOption,
     SetOption,
@@ -19,6 +22,7 @@ from tenant_proxy.cli.town import (
     complete_plan,
     confirm,
     finished,
+    pairs,
     print_table,
     say,
     spec,
@@ -45,6 +49,15 @@ def set_(
     unset: Annotated[
         list[str] | None, typer.Option("--unset", metavar="KEY", help="Takes a value away.")
     ] = None,
+    billing: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--billing",
+            metavar="KEY=VALUE",
+            help="Prices: base=49, meters.transactions.price=0.5 …; KEY= takes one away. May be given again.",
+        ),
+    ] = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Makes a plan, or changes the values that are given.  Its tenants have them at once."""
@@ -59,15 +72,32 @@ def set_(
             found = None
         wanted = patched_spec(found.spec if found else Spec(), spec(values, unset))
         text = description if description is not None else found.description if found else ""
-        billing = found.billing if found else {}
-        given = {"name": plan, "description": text, "spec": wanted, "billing": billing}
+        priced = _priced(found.billing if found else {}, pairs(billing, "--billing"))
+        given = {"name": plan, "description": text, "spec": wanted, "billing": priced}
         return await verbs.plan_put(parse(Plan, given), version=found.version if found else None)
 
-    made = ask(config, verb, as_json=as_json)
+    made = ask(config, verb, as_json=as_json, dry_run=dry_run)
     if as_json:
         print_json(made.to_json())
     else:
         say(f"plan {made.name} is set")
+
+
+def _priced(billing: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """With what is given under its dotted names; what is empty is taken away."""
+    made = deepcopy(dict(billing))
+    for name, value in given.items():
+        *outer, last = name.split(".")
+        inside = made
+        for part in outer:
+            inside = inside.setdefault(part, {})
+            if not isinstance(inside, dict):
+                raise typer.BadParameter(f"--billing {name}: {part} is a value, with nothing in it")
+        if value:
+            inside[last] = value
+        else:
+            inside.pop(last, None)
+    return made
 
 
 @plan_app.command("list")
@@ -98,15 +128,21 @@ def show(config: PlaceOption, plan: PlanArgument, as_json: JsonOption = False) -
     made = table("key", "value")
     for key, value in found.spec.given().items():
         made.add_row(key, compact(value))
+    for key, value in found.billing.items():
+        made.add_row(f"billing.{key}", compact(value))
     say(f"{found.name}{': ' if found.description else ''}{found.description} ({len(tenants)} tenants)")
     print_table(made, "it says nothing: its tenants have the defaults")
 
 
 @plan_app.command()
 def delete(
-    config: PlaceOption, plan: PlanArgument, yes: YesOption = False, as_json: JsonOption = False
+    config: PlaceOption,
+    plan: PlanArgument,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Deletes a plan that no tenant has."""
-    confirm(f"Delete the plan {plan}?", yes)
-    ask(config, lambda verbs: verbs.plan_delete(plan), as_json=as_json)
+    confirm(f"Delete the plan {plan}?", yes or dry_run)
+    ask(config, lambda verbs: verbs.plan_delete(plan), as_json=as_json, dry_run=dry_run)
     finished(f"plan {plan} is deleted", {"plan": plan}, as_json)

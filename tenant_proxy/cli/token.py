@@ -9,6 +9,7 @@ import typer
 from tenant_proxy.api.permissions import Role
 from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.town import (
+    DryRunOption,
     JsonOption,
     PlaceOption,
     YesOption,
@@ -38,6 +39,7 @@ def create(
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="TIME", help="90d, 2027-01-31, never …")
     ] = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Makes a token and prints it; it is kept nowhere."""
@@ -46,6 +48,7 @@ def create(
         config,
         lambda verbs: verbs.token_create(name, role.value, tenant=tenant, expires_at=until),
         as_json=as_json,
+        dry_run=dry_run,
     )
     if as_json:
         print_json(made.to_json())
@@ -74,9 +77,13 @@ def list_(config: PlaceOption, as_json: JsonOption = False) -> None:
 
 @token_app.command()
 def revoke(
-    config: PlaceOption, name: NameArgument, yes: YesOption = False, as_json: JsonOption = False
+    config: PlaceOption,
+    name: NameArgument,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """It is good no longer, at once."""
-    confirm(f"Revoke the token {name}?", yes)
-    ask(config, lambda verbs: verbs.token_revoke(name), as_json=as_json)
+    confirm(f"Revoke the token {name}?", yes or dry_run)
+    ask(config, lambda verbs: verbs.token_revoke(name), as_json=as_json, dry_run=dry_run)
     finished(f"token {name} is good no longer", {"token": name}, as_json)

@@ -8,6 +8,7 @@ import typer
 
 from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.town import (
+    DryRunOption,
     JsonOption,
     PlaceOption,
     YesOption,
@@ -34,10 +35,11 @@ def add(
         list[str] | None,
         typer.Option("--event", "-e", metavar="EVENT", help="tenant.suspend, tenant.* …; all if not given."),
     ] = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Adds a webhook and prints the secret that its requests are signed with, which is kept nowhere."""
-    made = ask(config, lambda verbs: verbs.webhook_add(name, url, event), as_json=as_json)
+    made = ask(config, lambda verbs: verbs.webhook_add(name, url, event), as_json=as_json, dry_run=dry_run)
     if as_json:
         print_json(made.to_json())
     else:
@@ -61,18 +63,24 @@ def list_(config: PlaceOption, as_json: JsonOption = False) -> None:
 
 @webhook_app.command()
 def remove(
-    config: PlaceOption, name: NameArgument, yes: YesOption = False, as_json: JsonOption = False
+    config: PlaceOption,
+    name: NameArgument,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """It is told of nothing any more, nor of what still waits."""
-    confirm(f"Remove the webhook {name}?", yes)
-    ask(config, lambda verbs: verbs.webhook_remove(name), as_json=as_json)
+    confirm(f"Remove the webhook {name}?", yes or dry_run)
+    ask(config, lambda verbs: verbs.webhook_remove(name), as_json=as_json, dry_run=dry_run)
     finished(f"webhook {name} is told of nothing any more", {"webhook": name}, as_json)
 
 
 @webhook_app.command("test")
-def try_(config: PlaceOption, name: NameArgument, as_json: JsonOption = False) -> None:
+def try_(
+    config: PlaceOption, name: NameArgument, dry_run: DryRunOption = False, as_json: JsonOption = False
+) -> None:
     """Sends it an event, once and now; the exit status says whether it was taken."""
-    done = ask(config, lambda verbs: verbs.webhook_test(name), as_json=as_json)
+    done = ask(config, lambda verbs: verbs.webhook_test(name), as_json=as_json, dry_run=dry_run)
     if as_json:
         print_json(done.to_json())
     else:

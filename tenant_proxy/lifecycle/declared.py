@@ -19,7 +19,7 @@ catalog here and with an API alike.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -29,9 +29,10 @@ import yaml
 from pydantic import Field
 
 from tenant_proxy.catalog.failures import Failure
-from tenant_proxy.catalog.records import Access, Level, Name, Plan, Record, Spec, Tenant, parse
+from tenant_proxy.catalog.records import Access, Level, Login, Name, Plan, Record, Spec, Tenant, parse
 from tenant_proxy.catalog.states import State
 from tenant_proxy.config.schema import PgName
+from tenant_proxy.lifecycle.granting import networks
 from tenant_proxy.lifecycle.records import Granted, NewAccess, NewTenant
 
 if TYPE_CHECKING:
@@ -152,7 +153,9 @@ async def difference(verbs: Door, declared: Declared, *, prune: bool = False) ->
         known = plans.keys() | {plan.name for plan in declared.plans}
         if wanted.plan is not None and wanted.plan not in known:
             raise Failure("not_found", f'tenant "{wanted.name}": there is no plan "{wanted.plan}"')
-        changes += _tenant_changes(tenants.get(wanted.name), wanted, access.get(wanted.name, {}))
+        has = access.get(wanted.name, {})
+        changes += _tenant_changes(tenants.get(wanted.name), wanted, has)
+        changes += [change for one in wanted.access or () async for change in _places(verbs, one, has)]
     for name in sorted(tenants.keys() - {tenant.name for tenant in declared.tenants}):
         changes += _undeclared(tenants[name], prune)
     return changes
@@ -190,8 +193,8 @@ def _tenant_changes(now: Tenant | None, wanted: DeclaredTenant, has: Mapping[str
             changes.append(Change("?", "tenant", wanted.name, (note,)))
     details = (
         *([f"plan: {now.plan or 'none'} → {wanted.plan or 'none'}"] if now.plan != wanted.plan else []),
-        *([f"labels: {now.labels} → {wanted.labels}"] if now.labels != wanted.labels else []),
-        *([f"sni: {now.sni} → {wanted.sni}"] if now.sni != wanted.sni else []),
+        *([f"labels: {_said(now.labels)} → {_said(wanted.labels)}"] if now.labels != wanted.labels else []),
+        *([f"sni: {_listed(now.sni)} → {_listed(wanted.sni)}"] if now.sni != wanted.sni else []),
         *_differences(now.spec, wanted.spec),
     )
     if details:
@@ -283,6 +286,22 @@ def _access_changes(wanted: DeclaredTenant, has: Mapping[str, Access]) -> list[C
     return changes
 
 
+async def _places(verbs: Door, wanted: DeclaredAccess, has: Mapping[str, Access]) -> AsyncIterator[Change]:
+    """Where a login that is there may come from, where that is declared."""
+    if not wanted.addresses or wanted.login not in has:
+        return
+    declared = networks(wanted.addresses)
+    now = (await verbs.login_get(wanted.login)).addresses
+    if sorted(now) != sorted(declared):
+        details = (f"from: {_listed(now)} → {_listed(declared)}",)
+        name = f"{wanted.login} on {has[wanted.login].tenant}"
+
+        async def make(verbs: Door) -> Login:
+            return await verbs.login_set(wanted.login, addresses=declared)
+
+        yield Change("~", "access", name, details, make)
+
+
 def _undeclared(tenant: Tenant, prune: bool) -> list[Change]:
     if tenant.state is State.DELETING:
         return []
@@ -293,6 +312,14 @@ def _undeclared(tenant: Tenant, prune: bool) -> list[Change]:
         return await verbs.tenant_delete(tenant.name, "no longer declared")
 
     return [Change("-", "tenant", tenant.name, ("it is declared nowhere",), make)]
+
+
+def _said(labels: Mapping[str, str]) -> str:
+    return _listed(sorted(f"{name}={value}" for name, value in labels.items()))
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return " ".join(texts) or "none"
 
 
 def _flat(spec: Spec) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from tenant_proxy.catalog.records import (
     Access,
@@ -128,7 +128,7 @@ class Door(Protocol):
         addresses: Sequence[str] | None = None,
         max_clients: int | None = None,
         disabled: bool | None = None,
-        expires_at: datetime | None = None,
+        expires_at: datetime | Literal["never"] | None = None,
     ) -> Login: ...
 
     async def role_list(self, tenant: str) -> list[CustomRole]: ...

@@ -16,7 +16,7 @@ from tenant_proxy.catalog import effective
 from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import Job, JobState, Spec, Tenant
 from tenant_proxy.catalog.states import State, conflict
-from tenant_proxy.lifecycle import jobs
+from tenant_proxy.lifecycle import jobs, placement
 from tenant_proxy.lifecycle.records import NewTenant, Standing, Version
 from tenant_proxy.lifecycle.tenants import WAIT_S, TenantVerbs
 
@@ -67,12 +67,11 @@ class EstateVerbs(TenantVerbs):
         manifest = await self.archive_show(path, pass_phrase=pass_phrase)
         settings = manifest.settings
         plans = {plan.name for plan in await self.context.store.plans()}
-        given = {**settings.get("labels", {}), **(labels or {})}
         tenant = await self.tenant_create(
             NewTenant(
                 name=name or manifest.tenant,
                 plan=settings.get("plan") if settings.get("plan") in plans else None,
-                labels={key: value for key, value in given.items() if value is not None},
+                labels=placement.copied_labels(name or manifest.tenant, settings.get("labels", {}), labels),
                 cluster=cluster,
                 database=database,
                 schema_=schema,
@@ -123,12 +122,11 @@ class EstateVerbs(TenantVerbs):
     ) -> Job:
         """A new tenant with everything that another has now, but its logins."""
         source = await self.context.store.tenant(name)
-        given = {**source.labels, **(labels or {})}
         tenant = await self.tenant_create(
             NewTenant(
                 name=new,
                 plan=source.plan,
-                labels={key: value for key, value in given.items() if value is not None},
+                labels=placement.copied_labels(new, source.labels, labels),
                 cluster=cluster or source.cluster,
                 database=database,
                 spec=source.spec,

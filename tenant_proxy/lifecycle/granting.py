@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from tenant_proxy.auth.scram import build_verifier, parse_verifier
@@ -146,9 +146,9 @@ class AccessVerbs(TenantVerbs):
         addresses: Sequence[str] | None = None,
         max_clients: int | None = None,
         disabled: bool | None = None,
-        expires_at: datetime | None = None,
+        expires_at: datetime | Literal["never"] | None = None,
     ) -> Login:
-        """What proxies hold it to."""
+        """What proxies hold it to; what is None stays as it is."""
         columns: dict[str, Any] = {}
         if addresses is not None:
             columns["addresses"] = networks(addresses) or None
@@ -157,7 +157,7 @@ class AccessVerbs(TenantVerbs):
         if disabled is not None:
             columns["disabled"] = disabled
         if expires_at is not None:
-            columns["expires_at"] = expires_at
+            columns["expires_at"] = None if expires_at == "never" else expires_at
         async with self._change() as change:
             login = await logins.need_login(change.connection, name, lock=True)
             return logins.login_of(await change.update("login", login.id, "login.set", name, columns))

@@ -30,6 +30,23 @@ def check_region(cluster: Cluster, tenant: str, labels: Mapping[str, str]) -> No
         )
 
 
+def copied_labels(
+    new: str, labels: Mapping[str, str], given: Mapping[str, str | None] | None
+) -> dict[str, str]:
+    """Of a copy: what was copied has these, and `given` goes over them, but for the region: data that must
+    stay somewhere must stay there under any name.
+    """
+    made = {**labels, **(given or {})}
+    region = labels.get(REGION)
+    if region is not None and made[REGION] != region:
+        raise Failure(
+            "forbidden",
+            f'"{new}" is a copy of what must stay in region {region}',
+            hint=f"if it need not, take the label from the tenant that is copied first: --unlabel {REGION}",
+        )
+    return {name: value for name, value in made.items() if value is not None}
+
+
 async def choose(context: Context, tenant: str, labels: Mapping[str, str], wanted: str | None) -> Cluster:
     """The cluster that was asked for, or of those that fit the one with the fewest tenants."""
     if wanted is not None:

@@ -31,6 +31,10 @@ class TenantVerbs:
 
     async def plan_put(self, plan: Plan, *, version: int | None = None) -> Plan:
         """Makes it or sets it; its tenants have it at once."""
+        if plan.billing:
+            from tenant_proxy.lifecycle.usage import billing_of
+
+            billing_of(plan)
         async with self._change() as change:
             return await change.put_plan(plan, version)
 
@@ -49,7 +53,8 @@ class TenantVerbs:
                 hint = f"give them another: tenant-proxy tenant list --plan {name}"
                 raise Failure("conflict", f'{tenants} tenants have the plan "{name}"', hint=hint)
             await change.connection.execute("DELETE FROM plan WHERE name = $1", name)
-            await change.audit("plan.delete", "plan", name, {"spec": plan.spec.given()}, None)
+            said = {"description": plan.description, "spec": plan.spec.given(), "billing": plan.billing}
+            await change.audit("plan.delete", "plan", name, said, None)
 
     # --- what there is
 

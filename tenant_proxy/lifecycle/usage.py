@@ -181,7 +181,10 @@ def _cloudevent(row: Used, source: str) -> dict[str, Any]:
 
 def to_stripe(rows: Iterable[Used], customers: Mapping[str, str]) -> str:
     """One meter event a line for each row and meter, as Stripe's billing takes them (POST
-    /v2/billing/meter_events); tenants without a customer's id are left out."""
+    /v2/billing/meter_events); tenants without a customer's id are left out.
+
+    Values are whole numbers, as no others are taken: so units are the smallest there are.
+    """
     return "".join(
         json.dumps(event) + "\n"
         for row in rows
@@ -191,13 +194,21 @@ def to_stripe(rows: Iterable[Used], customers: Mapping[str, str]) -> str:
 
 
 def _stripe(row: Used, customer: str) -> Iterator[dict[str, Any]]:
-    for meter, amount in amounts(row, hours=1).items():
-        if amount:
+    counts = {
+        "transactions": row.transactions,
+        "statements": row.statements,
+        "traffic_bytes": row.bytes_in + row.bytes_out,
+        "backend_ms": round(row.backend_s * 1000),
+        "peak_clients": row.peak_clients,
+        "storage_byte_hours": row.storage_byte_hours,
+    }
+    for meter, count in counts.items():
+        if count:
             yield {
-                "event_name": f"tenant_proxy_{meter.value}",
-                "identifier": f"{row.tenant}/{row.since:%Y-%m-%dT%H}/{meter.value}",
+                "event_name": f"tenant_proxy_{meter}",
+                "identifier": f"{row.tenant}/{row.since:%Y-%m-%dT%H}/{meter}",
                 "timestamp": f"{row.since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
-                "payload": {"stripe_customer_id": customer, "value": str(amount.normalize())},
+                "payload": {"stripe_customer_id": customer, "value": str(count)},
             }
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tenant_proxy.catalog import audit
+from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import AuditEntry, Job, JobState
 from tenant_proxy.lifecycle import jobs
 from tenant_proxy.lifecycle.estate_verbs import EstateVerbs
@@ -90,7 +91,16 @@ class Verbs(AccessVerbs, EstateVerbs, TokenVerbs, WebhookVerbs):
 
     async def job_resume(self, number: int) -> Job:
         """Goes on with it here."""
-        return await jobs.run(self.context, number)
+        if self.context.rehearsal is None:
+            return await jobs.run(self.context, number)
+        before = await jobs.job(self.context, number)
+        try:
+            return await jobs.run(self.context, number)
+        except Failure:  # that it ends undone is what its undoing is for
+            ended = await jobs.job(self.context, number)
+            if ended.state is not JobState.UNDONE or ended.error != before.error:
+                raise
+            return ended
 
     async def job_undo(self, number: int) -> Job:
         return await jobs.undo(self.context, number)

@@ -98,7 +98,7 @@ class WebhookVerbs(TenantVerbs):
         now = datetime.now(UTC)
         number = f"test-{secrets.token_hex(8)}"
         event = _event(number, "webhook.test", "webhook", name, now, self.context.actor)
-        status, error = await _send(self.context.config, row["url"], row["salt"], event)
+        status, error = await _send(self.context, row["url"], row["salt"], event)
         return WebhookDelivery(
             id=0,
             webhook=name,
@@ -148,7 +148,7 @@ async def _deliver(context: Context, row: Any) -> str:
         after=row["after"],
         job=row["job"],
     )
-    status, error = await _send(context.config, row["url"], row["salt"], event)
+    status, error = await _send(context, row["url"], row["salt"], event)
     last = row["attempts"] >= MAX_ATTEMPTS or status == _GONE
     state = "delivered" if not error else "failed" if last else "waiting"
     async with context.store.read() as connection, connection.transaction():
@@ -173,11 +173,15 @@ def pause_s(attempts: int) -> float:
     return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 4.0 ** (attempts - 1)) * random.uniform(0.8, 1.2)
 
 
-async def _send(config: Config, url: str, salt: bytes, event: dict[str, Any]) -> tuple[int | None, str]:
+async def _send(context: Context, url: str, salt: bytes, event: dict[str, Any]) -> tuple[int | None, str]:
     """The answer's status, and what was wrong."""
     from tenant_proxy.lifecycle import outbound
 
-    body = json.dumps(event, ensure_ascii=False).encode()
+    text = json.dumps(event, ensure_ascii=False)
+    if context.rehearsal is not None:
+        context.rehearsal.note(f"POST {url}\n{text}")
+        return None, ""
+    config, body = context.config, text.encode()
     try:
         headers = signed(_secret(config, salt), event["id"], int(time.time()), body)
         answer = await asyncio.to_thread(outbound.post, url, body, headers, config.webhooks)

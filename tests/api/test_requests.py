@@ -111,9 +111,34 @@ async def test_rehearsals(api):
     reply = await api.ask("POST", "/v1/onboard?dry_run=true", body)
     assert any("CREATE SCHEMA" in one for one in reply.json["sql"])
     assert await api.verbs.tenant_list() == []
-    refused = await api.ask("POST", "/v1/tokens?dry_run=true", {"name": "x", "role": "auditor"})
+    refused = await api.ask("DELETE", "/v1/archives/x.tar?dry_run=true")
     assert (refused.status, refused.json["detail"]) == (422, "that can't be rehearsed")
-    assert "x" not in [one.name for one in await api.verbs.token_list()]
+
+
+async def test_rehearsals_of_what_the_catalog_alone_is_told(api):
+    await api.verbs.plan_put(Plan(name="gold"))
+    await api.verbs.token_create("old", "reader")
+    await api.verbs.webhook_add("told", "https://example.org/")
+    granted = await api.verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="acme"))
+    head = (await api.verbs.audit_verify()).head
+    for method, path, body, told in (
+        ("PUT", "/v1/plans/gold", {"spec": {"max_clients": 5}}, "UPDATE plan"),
+        ("PUT", "/v1/plans/tin", {}, "INSERT INTO plan"),
+        ("DELETE", "/v1/plans/gold", None, "DELETE FROM plan"),
+        ("POST", "/v1/tokens", {"name": "x", "role": "auditor"}, "INSERT INTO token"),
+        ("DELETE", "/v1/tokens/old", None, "DELETE FROM token"),
+        ("POST", "/v1/webhooks", {"name": "x", "url": "https://example.org/x"}, "INSERT INTO webhook"),
+        ("DELETE", "/v1/webhooks/told", None, "DELETE FROM webhook"),
+        ("POST", "/v1/webhooks/told/test", None, "-- POST https://example.org/"),
+        ("PATCH", "/v1/logins/acme", {"disabled": True, "expires_at": "never"}, "UPDATE login"),
+    ):
+        reply = await api.ask(method, f"{path}?dry_run=true", body)
+        assert reply.status == 200, (path, reply.text)
+        assert any(told in one for one in reply.json["sql"]), (path, reply.text)
+    nothing = await api.ask("POST", f"/v1/jobs/{granted.granted.job}/resume?dry_run=true")
+    assert nothing.json == {"sql": []}
+    assert (await api.verbs.audit_verify()).head == head
+    assert {one.state for one in await api.verbs.webhook_deliveries("told")} == {"waiting"}
 
 
 async def test_secrets_are_not_in_what_is_refused(api):

@@ -95,6 +95,17 @@ async def test_only_what_differs_is_changed(verbs, folder):
     assert (await verbs.tenant_get("acme")).plan is None
 
 
+async def test_where_logins_may_come_from(verbs, folder):
+    (folder / "tenants/a.yml").write_text(
+        "tenants: [{name: acme, access: [{login: alice, addresses: [10.0.0.0/8]}]}]"
+    )
+    await applied(verbs, folder)
+    assert await applied(verbs, folder) == []
+    await verbs.login_set("alice", addresses=["127.0.0.1"])
+    assert await applied(verbs, folder) == ["~ access alice on acme"]
+    assert (await verbs.login_get("alice")).addresses == ["10.0.0.0/8"]
+
+
 async def test_one_that_fails_does_not_stop_the_others(verbs, folder, town):
     with town.connect() as conn:
         conn.execute("CREATE SCHEMA acme")
@@ -137,6 +148,8 @@ def test_the_command(town, folder, tmp_path, capsys):
     assert "all is as declared" in capsys.readouterr().out
     assert main(["tenant", "suspend", "-c", str(path), "acme"]) == 0
     capsys.readouterr()
+    assert main([*apply, "--json"]) == 1  # nobody said yes
+    assert capsys.readouterr().out.strip() == ""
     assert main([*apply, "--json", "--dry-run"]) == 1
     (change,) = json.loads(capsys.readouterr().out)["changes"]
     assert change["details"] == ["state: suspended → active"]

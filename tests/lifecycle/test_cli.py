@@ -82,6 +82,55 @@ def test_dry_runs_print_sql_and_change_nothing(run, town):
     assert "CREATE" not in run("access revoke acme nobody --dry-run")
 
 
+def test_dry_runs_of_what_the_catalog_alone_is_told(run):
+    run("tenant onboard acme")
+    run("plan set gold --set max_clients=5")
+    run("token create old --role reader")
+    head = answer(run, "audit verify")["head"]
+    for command, told in {
+        "plan set gold --billing base=49 --unset max_clients": "UPDATE plan",
+        "plan delete gold": "DELETE FROM plan",
+        "token create x --role auditor": "INSERT INTO token",
+        "token revoke old": "DELETE FROM token",
+        "access login acme --disable": "UPDATE login",
+        "job upkeep": "nothing to do",
+        "job resume 1": "nothing to do",
+    }.items():
+        assert told in run(f"{command} --dry-run"), command
+    assert answer(run, "audit verify")["head"] == head
+
+
+def test_what_a_login_is_held_to(run):
+    run("tenant onboard acme")
+    assert "anywhere" in run("access login acme")
+    run("access login acme --from 10.0.0.0/8 --from 127.0.0.1 --max-clients 3 --expires 30d --disable")
+    found = answer(run, "access login acme")
+    assert (found["addresses"], found["max_clients"]) == (["10.0.0.0/8", "127.0.0.1/32"], 3)
+    assert found["disabled"]
+    assert found["expires_at"] is not None
+    found = answer(run, "access login acme --anywhere --max-clients 0 --expires never --enable")
+    assert (found["addresses"], found["max_clients"], found["expires_at"]) == ([], 0, None)
+    assert not found["disabled"]
+    assert "--from or --anywhere" in run("access login acme --anywhere --from 10.0.0.0/8", 2)
+
+
+def test_prices_of_a_plan(run):
+    run("plan set gold --billing base=49.00 --billing meters.transactions.price=0.5")
+    run("plan set gold --billing meters.transactions.included=100 --billing currency=CHF")
+    wanted = {
+        "base": "49.00",
+        "currency": "CHF",
+        "meters": {"transactions": {"price": "0.5", "included": "100"}},
+    }
+    assert answer(run, "plan show gold")["billing"] == wanted
+    assert "49.00" in run("plan show gold")
+    assert "decimal" in run("plan set gold --billing base=much", 1)
+    assert "meters.nonsense" in run("plan set gold --billing meters.nonsense.price=1", 1)
+    assert "a value" in run("plan set gold --billing base.x=1", 2)
+    run("plan set gold --billing meters= --billing base=")
+    assert answer(run, "plan show gold")["billing"] == {"currency": "CHF"}
+
+
 def test_errors_are_lines_with_a_hint(run):
     said = run("tenant activate acme", 1)
     assert 'there is no tenant "acme"' in said

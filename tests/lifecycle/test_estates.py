@@ -404,6 +404,12 @@ async def test_a_tenant_stays_in_its_region(two, town, tmp_path):
     await verbs.tenant_export("acme", str(tmp_path / "a.tar"))
     with pytest.raises(Failure, match="must stay in region eu"):
         await verbs.tenant_import(str(tmp_path / "a.tar"), "copy", cluster="second")
+    # nor does another label make it another region's
+    for labels in ({"region": "us"}, {"region": None}):
+        with pytest.raises(Failure, match="copy of what must stay in region eu"):
+            await verbs.tenant_clone("acme", "copy", cluster="second", labels=labels)
+        with pytest.raises(Failure, match="copy of what must stay in region eu"):
+            await verbs.tenant_import(str(tmp_path / "a.tar"), "copy", cluster="second", labels=labels)
 
 
 async def test_a_move_that_fails_leaves_all_as_it_was(two, town):

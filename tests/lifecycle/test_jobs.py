@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,6 +219,34 @@ async def test_a_lost_lease_stops_whoever_lost_it(context, store, monkeypatch):
         await jobs.run(context, job.id)
     assert world == ["a"]
     assert (await jobs.job(context, job.id)).lease_owner == "other"
+
+
+async def test_what_one_records_of_a_job_that_another_has_meanwhile_is_undone(context, store, monkeypatch):
+    """The lease is looked at by the last statement of a transaction: what stands before it must not stay."""
+    owner = ContextVar("owner", default="first")
+    monkeypatch.setattr(jobs, "_me", owner.get)
+    job = await jobs.start(context, "boxes", None, BOXES)
+
+    async def by_another() -> None:
+        owner.set("second")
+        await jobs.run(Context(context.config, store, "bert"), job.id)
+
+    async def record(run: Run, change: Any) -> None:
+        if owner.get() == "first":
+            async with store.read() as connection:
+                await connection.execute("UPDATE job SET lease_until = now() - interval '1 second'")
+            await asyncio.create_task(by_another())
+        await change.audit("box.a", "box", "a")
+
+    async def steps(run: Run) -> list[Step]:
+        return [replace(box("a"), record=record), box("b")]
+
+    monkeypatch.setattr(sys.modules[__name__], "KIND_BOXES", Kind("boxes", steps, end=_ended))
+    with pytest.raises(Failure, match="worked on by another process"):
+        await jobs.run(context, job)
+    ended = await jobs.job(context, job.id)
+    assert (ended.state, ended.lease_owner, ended.attempts) == (JobState.DONE, None, 2)
+    assert await log_of(context, job.id) == ["box.a", "box.b", "boxes.end"]
 
 
 async def test_two_runs_of_one_job_in_a_process_are_one_too_many(context):

@@ -93,6 +93,29 @@ async def test_exports_say_the_same(filled: Store):
     assert len({event["identifier"] for event in stripe}) == len(stripe)
 
 
+def test_stripe_is_told_whole_numbers():
+    row = usage.Used(
+        tenant="acme",
+        since=NOON,
+        transactions=1000,
+        statements=0,
+        bytes_in=1_500,
+        bytes_out=1_500,
+        backend_s=0.0126,
+        peak_clients=20,
+        storage_bytes=10**13,
+        storage_byte_hours=10**13,
+    )
+    events = [json.loads(line) for line in usage.to_stripe([row], {"acme": "cus_1"}).splitlines()]
+    assert {event["event_name"]: event["payload"]["value"] for event in events} == {
+        "tenant_proxy_transactions": "1000",
+        "tenant_proxy_traffic_bytes": "3000",
+        "tenant_proxy_backend_ms": "13",
+        "tenant_proxy_peak_clients": "20",
+        "tenant_proxy_storage_byte_hours": "10000000000000",
+    }
+
+
 BILLING: dict[str, Any] = {
     "currency": "EUR",
     "base": "49.00",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Path, Request
 from fastapi.responses import Response
@@ -47,7 +47,7 @@ class LoginPatch(Record):
     addresses: list[str] | None = None
     max_clients: Count | None = None
     disabled: bool | None = None
-    expires_at: datetime | None = None
+    expires_at: datetime | Literal["never"] | None = None
 
 
 async def _check_login(request: Request, login: str, *, may_be_new: bool = False) -> None:
@@ -111,17 +111,18 @@ async def login_get(request: Request, login: LoginPath) -> Response:
     return tagged(request, found, found.version)
 
 
-@routes.patch("/logins/{login}", response_model=Login, summary="What proxies hold a login to")
-async def login_set(request: Request, login: LoginPath, body: LoginPatch) -> Response:
+@routes.patch("/logins/{login}", response_model=Login | Rehearsed, summary="What proxies hold a login to")
+async def login_set(
+    request: Request, login: LoginPath, body: LoginPatch, dry_run: DryRun = False
+) -> Response:
     await _check_login(request, login)
-    changed = await verbs_of(request).login_set(
-        login,
-        addresses=body.addresses,
-        max_clients=body.max_clients,
-        disabled=body.disabled,
-        expires_at=body.expires_at,
+    given = {name: getattr(body, name) for name in LoginPatch.model_fields}
+    return await answered(
+        request,
+        lambda verbs: verbs.login_set(login, **given),
+        lambda changed: tagged(request, changed, changed.version),
+        dry_run=dry_run,
     )
-    return tagged(request, changed, changed.version)
 
 
 @routes.post("/logins/{login}/rotate", response_model=Rotated | Rehearsed, summary="A new password")

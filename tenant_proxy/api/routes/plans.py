@@ -8,8 +8,8 @@ from fastapi import Header, Path, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from tenant_proxy.api.guarded import tagged, verbs_of, version_of
-from tenant_proxy.api.routes.common import IfMatch, router
+from tenant_proxy.api.guarded import Rehearsed, answer_of, answered, tagged, verbs_of, version_of
+from tenant_proxy.api.routes.common import DryRun, IfMatch, router
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Plan, Record, Spec, parse
 
@@ -39,13 +39,14 @@ async def plan_get(request: Request, plan: PlanPath) -> Response:
     return tagged(request, found, found.version)
 
 
-@routes.put("/plans/{plan}", response_model=Plan, summary="Makes a plan, or sets it")
+@routes.put("/plans/{plan}", response_model=Plan | Rehearsed, summary="Makes a plan, or sets it")
 async def plan_put(
     request: Request,
     plan: PlanPath,
     body: PlanBody,
     if_match: IfMatch = None,
     if_none_match: Annotated[str | None, Header(description="*: only if there is none yet.")] = None,
+    dry_run: DryRun = False,
 ) -> Response:
     """Its tenants have it at once."""
     verbs = verbs_of(request)
@@ -55,10 +56,19 @@ async def plan_put(
         await verbs.plan_get(plan)
     if if_none_match == "*" and any(one.name == plan for one in await verbs.plan_list()):
         raise Failure("stale", f'there is a plan "{plan}"')
-    made = await verbs.plan_put(new, version=version)
-    return tagged(request, made, made.version)
+    return await answered(
+        request,
+        lambda verbs: verbs.plan_put(new, version=version),
+        lambda made: tagged(request, made, made.version),
+        dry_run=dry_run,
+    )
 
 
-@routes.delete("/plans/{plan}", status_code=204, summary="Deletes a plan that no tenant has")
-async def plan_delete(request: Request, plan: PlanPath) -> None:
-    await verbs_of(request).plan_delete(plan)
+@routes.delete(
+    "/plans/{plan}",
+    status_code=204,
+    responses={200: {"model": Rehearsed}},
+    summary="Deletes a plan that no tenant has",
+)
+async def plan_delete(request: Request, plan: PlanPath, dry_run: DryRun = False) -> Response:
+    return await answered(request, lambda verbs: verbs.plan_delete(plan), answer_of, dry_run=dry_run)

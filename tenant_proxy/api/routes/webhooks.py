@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import Path, Request
 from fastapi.responses import Response
 
-from tenant_proxy.api.guarded import answer_of, verbs_of
-from tenant_proxy.api.routes.common import Key, Limit, router
+from tenant_proxy.api.guarded import Rehearsed, answer_of, answered, verbs_of
+from tenant_proxy.api.routes.common import DryRun, Key, Limit, router
 from tenant_proxy.catalog.records import Record, Webhook, WebhookDelivery
 from tenant_proxy.lifecycle.records import IssuedWebhook, NewWebhook
 
@@ -29,23 +29,39 @@ async def webhook_list(request: Request) -> Any:
     return Webhooks(items=await verbs_of(request).webhook_list())
 
 
-@routes.post("/webhooks", response_model=IssuedWebhook, status_code=201, summary="Adds a webhook")
-async def webhook_add(request: Request, body: NewWebhook, key: Key = None) -> Response:
+@routes.post("/webhooks", response_model=IssuedWebhook | Rehearsed, status_code=201, summary="Adds a webhook")
+async def webhook_add(
+    request: Request, body: NewWebhook, key: Key = None, dry_run: DryRun = False
+) -> Response:
     """It is told of what is done from then on.  Its secret is in this answer alone."""
-    made = await verbs_of(request).webhook_add(body.name, body.url, body.events)
-    return answer_of(made, 201)
+    return await answered(
+        request,
+        lambda verbs: verbs.webhook_add(body.name, body.url, body.events),
+        lambda made: answer_of(made, 201),
+        dry_run=dry_run,
+    )
 
 
-@routes.delete("/webhooks/{webhook}", status_code=204, summary="It is told of nothing any more")
-async def webhook_remove(request: Request, webhook: WebhookPath) -> None:
-    await verbs_of(request).webhook_remove(webhook)
+@routes.delete(
+    "/webhooks/{webhook}",
+    status_code=204,
+    responses={200: {"model": Rehearsed}},
+    summary="It is told of nothing any more",
+)
+async def webhook_remove(request: Request, webhook: WebhookPath, dry_run: DryRun = False) -> Response:
+    return await answered(request, lambda verbs: verbs.webhook_remove(webhook), answer_of, dry_run=dry_run)
 
 
 @routes.post(
-    "/webhooks/{webhook}/test", response_model=WebhookDelivery, summary="Sends it an event, once and now"
+    "/webhooks/{webhook}/test",
+    response_model=WebhookDelivery | Rehearsed,
+    summary="Sends it an event, once and now",
 )
-async def webhook_test(request: Request, webhook: WebhookPath, key: Key = None) -> Response:
-    return answer_of(await verbs_of(request).webhook_test(webhook))
+async def webhook_test(
+    request: Request, webhook: WebhookPath, key: Key = None, dry_run: DryRun = False
+) -> Response:
+    """With `dry_run` the request is shown, and not sent."""
+    return await answered(request, lambda verbs: verbs.webhook_test(webhook), answer_of, dry_run=dry_run)
 
 
 @routes.get(

@@ -12,9 +12,9 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import AwareDatetime
 
 from tenant_proxy.api.cursors import before, cursor_of
-from tenant_proxy.api.guarded import answer_of, principal_of, started, verbs_of
+from tenant_proxy.api.guarded import Rehearsed, answer_of, answered, principal_of, started, verbs_of
 from tenant_proxy.api.permissions import other_tenant
-from tenant_proxy.api.routes.common import STARTED, Cursor, Key, Limit, Prefer, router
+from tenant_proxy.api.routes.common import STARTED, Cursor, DryRun, Key, Limit, Prefer, router
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import AuditEntry, Job, JobState, Record, Token
 from tenant_proxy.lifecycle.records import Every, IssuedToken, NewToken, Verification
@@ -138,18 +138,30 @@ def _event(job: Job) -> str:
 
 
 @routes.post(
-    "/jobs/{job}/resume", response_model=Job, responses=STARTED, summary="Goes on with a job that failed"
+    "/jobs/{job}/resume",
+    response_model=Job | Rehearsed,
+    responses=STARTED,
+    summary="Goes on with a job that failed",
 )
-async def job_resume(request: Request, job: JobPath, key: Key = None, prefer: Prefer = None) -> Response:
-    return await _worked(request, job, undo=False)
+async def job_resume(
+    request: Request, job: JobPath, key: Key = None, prefer: Prefer = None, dry_run: DryRun = False
+) -> Response:
+    return await _worked(request, job, undo=False, dry_run=dry_run)
 
 
-@routes.post("/jobs/{job}/undo", response_model=Job, responses=STARTED, summary="Undoes what a job has done")
-async def job_undo(request: Request, job: JobPath, key: Key = None, prefer: Prefer = None) -> Response:
-    return await _worked(request, job, undo=True)
+@routes.post(
+    "/jobs/{job}/undo",
+    response_model=Job | Rehearsed,
+    responses=STARTED,
+    summary="Undoes what a job has done",
+)
+async def job_undo(
+    request: Request, job: JobPath, key: Key = None, prefer: Prefer = None, dry_run: DryRun = False
+) -> Response:
+    return await _worked(request, job, undo=True, dry_run=dry_run)
 
 
-async def _worked(request: Request, number: int, *, undo: bool) -> Response:
+async def _worked(request: Request, number: int, *, undo: bool, dry_run: bool) -> Response:
     verbs = verbs_of(request)
     found = await verbs.job_show(number)
 
@@ -162,7 +174,7 @@ async def _worked(request: Request, number: int, *, undo: bool) -> Response:
         assert isinstance(done, Job)
         return done
 
-    return await started(request, verb)
+    return await started(request, verb, dry_run=dry_run)
 
 
 # --- the log of changes
@@ -236,15 +248,28 @@ async def token_list(request: Request) -> Any:
     return Tokens(items=await verbs_of(request).token_list())
 
 
-@routes.post("/tokens", response_model=IssuedToken, status_code=201, summary="Makes a token")
-async def token_create(request: Request, body: NewToken, key: Key = None) -> Response:
+@routes.post("/tokens", response_model=IssuedToken | Rehearsed, status_code=201, summary="Makes a token")
+async def token_create(
+    request: Request, body: NewToken, key: Key = None, dry_run: DryRun = False
+) -> Response:
     """Its secret is in this answer alone."""
-    made = await verbs_of(request).token_create(
-        body.name, body.role, tenant=body.tenant, expires_at=body.expires_at
+    return await answered(
+        request,
+        lambda verbs: verbs.token_create(
+            body.name, body.role, tenant=body.tenant, expires_at=body.expires_at
+        ),
+        lambda made: answer_of(made, 201),
+        dry_run=dry_run,
     )
-    return answer_of(made, 201)
 
 
-@routes.delete("/tokens/{token}", status_code=204, summary="A token is good no longer")
-async def token_revoke(request: Request, token: Annotated[str, Path(examples=["ci"])]) -> None:
-    await verbs_of(request).token_revoke(token)
+@routes.delete(
+    "/tokens/{token}",
+    status_code=204,
+    responses={200: {"model": Rehearsed}},
+    summary="A token is good no longer",
+)
+async def token_revoke(
+    request: Request, token: Annotated[str, Path(examples=["ci"])], dry_run: DryRun = False
+) -> Response:
+    return await answered(request, lambda verbs: verbs.token_revoke(token), answer_of, dry_run=dry_run)
