@@ -93,7 +93,7 @@ def test_dry_runs_of_what_the_catalog_alone_is_told(run):
         "token create x --role auditor": "INSERT INTO token",
         "token revoke old": "DELETE FROM token",
         "access login acme --disable": "UPDATE login",
-        "job upkeep": "nothing to do",
+        "job upkeep": "DELETE FROM idempotency",
         "job resume 1": "nothing to do",
     }.items():
         assert told in run(f"{command} --dry-run"), command
