@@ -358,8 +358,8 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
     def on_entered(self, client: int, session: Session) -> None:
         self._worker.logins.on_entered(client, session)
 
-    def make_session(self, client: int, admission: Admission, pool: int, minor: int) -> Session:
-        return self._worker.logins.make_session(client, admission, pool, minor)
+    def make_session(self, client: int, admission: Admission, pool: int, minor: int, tls: bool) -> Session:
+        return self._worker.logins.make_session(client, admission, pool, minor, tls)
 
     def on_greet(self, client: int, session: Session, server: int, info: ServerInfo) -> None:
         if info.pool.is_group:

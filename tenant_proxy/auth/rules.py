@@ -59,9 +59,9 @@ class RuleSet:
         return None
 
     def method_for_all(self, kind: str) -> str | None:
-        """The method of every connection of a kind ("local", "tcp") without TLS; None where that depends on
-        its user, database or address."""
-        connection = 1 if kind == "local" else 4
+        """The method of every connection of a kind: "local", "tls", or "tcp" for those without TLS; None
+        where that depends on its user, database or address."""
+        connection = {"local": 1, "tls": 2, "tcp": 4}[kind]
         for compiled in self._compiled:
             if compiled.connections & connection:
                 for_all = compiled.users is None and compiled.databases is None and compiled.any_address

@@ -272,6 +272,11 @@ class ScramServer:
             )
 
 
+def bound_to(binding: bytes) -> bytes:
+    """How client-final-messages begin that are bound to a certificate by its tls-server-end-point hash."""
+    return b"c=" + _b64(_BINDING_HEADER + binding) + b",r="
+
+
 # --- the client's end ------------------------------------------------------------
 
 

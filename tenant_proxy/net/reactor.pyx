@@ -584,6 +584,11 @@ cdef class Reactor:
         if l != NULL:
             l.tls = keep_object(layer)
 
+    def tls_of(self, uint64_t id):
+        """The layer that the link's bytes pass through, or None."""
+        cdef Link *l = self.get(id)
+        return <object> <PyObject *> l.tls if l != NULL and l.tls != NULL else None
+
     def write_raw(self, uint64_t id, bytes data):
         """Sends bytes beneath TLS: the handshake's own records."""
         cdef Link *l = self.get(id)

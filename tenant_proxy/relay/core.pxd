@@ -104,10 +104,12 @@ cdef struct Burst:
 cdef enum:
     MAX_PLACES = 4
     ENTROPY_BYTES = 256             # what getentropy gives at once
+    MAX_BINDING = 128
 
-# Where a startup packet has led before, for plain connections: see relay.entry.
+# Where a startup packet has led before: see relay.entry.
 cdef struct Admitted:
     uint32_t refs                   # of the table and of clients
+    uint8_t tls                     # of connections with TLS
     uint32_t size
     char *packet
     uint64_t hash
@@ -125,6 +127,7 @@ cdef struct Admitted:
 # What the compiled login knows of the configuration.
 cdef struct Entries:
     uint8_t tcp                     # all clients without TLS are asked for SCRAM, whoever they are
+    uint8_t tls                     # … all with TLS
     uint8_t local                   # … all on unix sockets
     uint8_t suffixes                # user.tenant names a tenant
     uint8_t asks                    # logins that are not in the table may be looked up elsewhere
@@ -142,6 +145,8 @@ cdef struct Entries:
     uint32_t pid                    # last given out
     uint64_t entered                # logins completed here
     uint64_t entered_us             # … and the time that they took
+    uint32_t binding_size           # 0: no channel binding is offered
+    char binding[MAX_BINDING]       # how a final message begins that is bound to the certificate: "c=…,r="
     uint32_t entropy_left
     uint8_t entropy[ENTROPY_BYTES]
 

@@ -638,7 +638,7 @@ cdef object session_of(Relay e, Client *c):
     cdef object session
     if c.session == NULL and c.admitted != NULL:
         session = e.hooks.make_session(c.link.id, get_object((<Admitted *> c.admitted).admission),
-                                       c.pool.id, c.minor)
+                                       c.pool.id, c.minor, c.link.tls != NULL)
         Py_INCREF(session)
         c.session = <void *> session
     return get_object(c.session)

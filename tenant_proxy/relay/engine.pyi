@@ -62,7 +62,9 @@ class Engine(Relay):
         self,
         *,
         tcp: bool,
+        tls: bool,
         local: bool,
+        binding: bytes,
         suffixes: bool,
         asks: bool,
         log_starts: bool,
@@ -89,6 +91,7 @@ class Engine(Relay):
         settings_id: int,
         greeting: bytes,
         places: Sequence[tuple[int, int]],
+        tls: bool,
     ) -> None: ...
     def entry_login_gone(self, name: bytes) -> None: ...
     def entry_tenant(self, name: bytes, there: bool) -> None: ...

@@ -42,9 +42,9 @@ class Entries:
     def configure(self) -> None:
         """Takes the worker's configuration; what was admitted before is forgotten.
 
-        Logins begin in compiled code only where every plain connection is asked for SCRAM, whoever it is,
-        and the keys of all logins are known: what is done for some only would show, by the time it takes,
-        who they are.
+        Logins begin in compiled code only where every connection of the kind (plain, with TLS, on a unix
+        socket) is asked for SCRAM, whoever it is, and the keys of all logins are known: what is done for some
+        only would show, by the time it takes, who they are.
         """
         worker, state = self._worker, self._worker.state
         config, registry = state.config, state.registry
@@ -56,7 +56,12 @@ class Entries:
             tcp=usable
             and config.listen.tls.mode != "require"
             and state.rules.method_for_all("tcp") == METHOD,
+            tls=usable
+            and state.client_tls is not None
+            and config.listen.tls.client_ca is None
+            and state.rules.method_for_all("tls") == METHOD,
             local=usable and state.rules.method_for_all("local") == METHOD,
+            binding=scram.bound_to(state.end_point) if state.end_point is not None else b"",
             suffixes=MappingRule.USER_SUFFIX in config.mapping,
             asks=any(cluster.auth_query.enabled for cluster in config.clusters),
             log_starts=config.log.connections,
@@ -127,9 +132,18 @@ class Entries:
         )
 
     def admitted(
-        self, packet: bytes, admission: Admission, pool: PoolRecord, parameters: Sequence[bytes]
+        self,
+        packet: bytes,
+        admission: Admission,
+        pool: PoolRecord,
+        parameters: Sequence[bytes],
+        *,
+        tls: bool,
     ) -> None:
-        """A plain connection with this packet has been let in and greeted with these parameters."""
+        """A connection with this packet, with TLS or without, has been let in and greeted with these.
+
+        With TLS it stays where it is: its handshake can't be moved to the tenant's worker.
+        """
         worker = self._worker
         login = admission.login
         if login is None or admission.replication or pool.session_mode:
@@ -147,11 +161,12 @@ class Entries:
         worker.engine.entry_admit(
             packet,
             admission,
-            pool.id if home == worker.slot else 0,
+            pool.id if tls or home == worker.slot else 0,
             admission.startup_id,
             admission.settings_id,
             greeting,
             [(indexes[name], limit) for name, limit in admission.places.items() if name in indexes],
+            tls,
         )
 
 

@@ -14,6 +14,8 @@ cdef enum:
     NONCE_TEXT = 24
     # mechanism, NUL, length, "n,,n=,r="
     MIN_FIRST = 14 + 4 + 8
+    # … of one that is bound: mechanism, NUL, length, "p=tls-server-end-point,,n=,r="
+    MIN_BOUND = 19 + 4 + 29
     MAX_SERVER_FIRST = MAX_FIRST + NONCE_TEXT + MAX_CHALLENGE + 2
 
 # A name that the configuration knows: a login with its verifier, or a tenant (without).
@@ -33,6 +35,7 @@ cdef struct Known:
 cdef struct Exchange:
     uint8_t challenged          # client-first-message has been answered
     uint8_t minor
+    uint8_t bound               # to the certificate: the client took SCRAM-SHA-256-PLUS
     Known *known                # reference
     uint64_t started_us
     uint32_t packet_size

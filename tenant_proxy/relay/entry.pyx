@@ -1,4 +1,4 @@
-"""The usual login without Python: a plain connection, SCRAM-SHA-256, a packet that has led somewhere before.
+"""The usual login without Python: SCRAM-SHA-256, a packet that has led somewhere before.
 
 Python (relay.login) is where the rules are.  Whatever is not expected here goes there with all that was
 said so far, is said again to it, and gets its answer: a wrong password, an odd message, a limit.  So the
@@ -9,7 +9,6 @@ packet comes here or not by its form and the configuration alone, and an unknown
 and a proof checked as another.
 """
 
-from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
@@ -19,8 +18,9 @@ from tenant_proxy.auth.digest cimport (
     same_bytes, sha256_add, sha256_begin, sha256_end, wipe,
 )
 from tenant_proxy.pool.pool cimport CL_CLOSING, CL_IDLE, CL_LOGIN, Client, Pool, usage_enter
+from tenant_proxy.relay.admitted cimport admit, admitted_unref, find_admitted, forget_admitted, forget_packet
 from tenant_proxy.relay.core cimport (
-    ENTROPY_BYTES, MAX_PLACES, Admitted, Entries, Relay, drop_object, up_entered, up_entry,
+    ENTROPY_BYTES, MAX_BINDING, Admitted, Entries, Relay, up_entered, up_entry,
 )
 from tenant_proxy.relay.readings cimport note_readings
 from tenant_proxy.relay.statements cimport hash_bytes
@@ -180,7 +180,8 @@ cdef bint enter_startup(Relay e, Client *c, const char *p, size_t n) noexcept no
     cdef Known *k
     cdef Admitted *a
     cdef Exchange *x
-    if not (t.local if c.link.local else t.tcp) or c.link.tls != NULL or c.exchange != NULL:
+    cdef bint tls = c.link.tls != NULL
+    if not (t.tls if tls else t.local if c.link.local else t.tcp) or c.exchange != NULL:
         return False
     if e.logins_open > e.max_logins:
         return False
@@ -190,9 +191,9 @@ cdef bint enter_startup(Relay e, Client *c, const char *p, size_t n) noexcept no
     k = find_login(e, user, size, &used, &is_known)
     if not is_known and t.asks:
         return False
-    if t.rows > 1:
+    if t.rows > 1 and not tls:
         # perhaps another worker's
-        a = find_admitted(e, p, n)
+        a = find_admitted(e, p, n, False)
         if a != NULL:
             if a.elsewhere:
                 return False
@@ -201,7 +202,7 @@ cdef bint enter_startup(Relay e, Client *c, const char *p, size_t n) noexcept no
     x = <Exchange *> malloc(sizeof(Exchange))
     if x == NULL:
         return False
-    x.challenged = 0
+    x.challenged = x.bound = 0
     x.minor = minor
     x.known = k if k != NULL else <Known *> t.nobody
     x.known.refs += 1
@@ -212,7 +213,10 @@ cdef bint enter_startup(Relay e, Client *c, const char *p, size_t n) noexcept no
     make_mock_salt(e, user, used, x.mock_salt)
     c.exchange = x
     c.phase = CL_LOGIN
-    e.send(&c.link, b"R\0\0\0\x17\0\0\0\nSCRAM-SHA-256\0\0", 24)
+    if tls and t.binding_size:
+        e.send(&c.link, b"R\0\0\0\x2a\0\0\0\nSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0", 43)
+    else:
+        e.send(&c.link, b"R\0\0\0\x17\0\0\0\nSCRAM-SHA-256\0\0", 24)
     return True
 
 
@@ -239,18 +243,32 @@ cdef void enter_message(Relay e, Client *c, const char *body, size_t n) noexcept
 
 
 cdef bint on_first(Relay e, Client *c, Exchange *x, const char *body, size_t n) noexcept nogil:
-    # SASLInitialResponse with "n,,n=<name>,r=<nonce>" -> server-first-message
+    # SASLInitialResponse with "n,,n=<name>,r=<nonce>", or that is bound -> server-first-message
     cdef Known *k = x.known
-    cdef const char *bare = body + 21
+    cdef const char *bare
     cdef const char *end = body + n
     cdef const char *nonce
     cdef uint8_t random[NONCE_BYTES]
     cdef char *out
     cdef size_t at, size, client_nonce
     cdef char head[9]
-    if n < MIN_FIRST or n > MAX_FIRST or memcmp(body, b"SCRAM-SHA-256\0\0\0", 16) != 0:
+    if n < MIN_FIRST or n > MAX_FIRST:
         return False
-    if <size_t> ((<uint8_t> body[16] << 8) | <uint8_t> body[17]) != n - 18 or memcmp(body + 18, b"n,,n=", 5) != 0:
+    if memcmp(body, b"SCRAM-SHA-256\0\0\0", 16) == 0:
+        at = 16
+        bare = body + 21
+        if memcmp(body + 18, b"n,,n=", 5) != 0:
+            return False
+    elif n >= MIN_BOUND and c.link.tls != NULL and e.entries.binding_size \
+            and memcmp(body, b"SCRAM-SHA-256-PLUS\0\0\0", 21) == 0:
+        at = 21
+        bare = body + 47
+        if memcmp(body + 23, b"p=tls-server-end-point,,n=", 26) != 0:
+            return False
+        x.bound = 1
+    else:
+        return False
+    if <size_t> ((<uint8_t> body[at] << 8) | <uint8_t> body[at + 1]) != n - at - 2:
         return False
     nonce = bare + 2
     while nonce < end and nonce[0] != 44:
@@ -296,18 +314,24 @@ cdef bint on_first(Relay e, Client *c, Exchange *x, const char *body, size_t n) 
 
 
 cdef bint on_final(Relay e, Client *c, Exchange *x, const char *body, size_t n) noexcept nogil:
-    # "c=biws,r=<nonce>,p=<proof>"; True: the client is in
+    # "c=<binding>,r=<nonce>,p=<proof>"; True: the client is in
     cdef Known *k = x.known
-    cdef size_t without_proof = 9 + x.nonce_size
+    cdef const char *begins = b"c=biws,r="
+    cdef size_t size = 9
+    cdef size_t without_proof
     cdef uint8_t proof[DIGEST_BYTES]
     cdef uint8_t digest[DIGEST_BYTES]
     cdef Sha256 s
     cdef Sha256 server
     cdef int i
     cdef bint proved
-    if n != without_proof + 3 + DIGEST_TEXT or memcmp(body, b"c=biws,r=", 9) != 0:
+    if x.bound:
+        begins = e.entries.binding
+        size = e.entries.binding_size
+    without_proof = size + x.nonce_size
+    if size == 0 or n != without_proof + 3 + DIGEST_TEXT or memcmp(body, begins, size) != 0:
         return False
-    if not same_bytes(<const uint8_t *> body + 9, <const uint8_t *> x.nonce, x.nonce_size):
+    if not same_bytes(<const uint8_t *> body + size, <const uint8_t *> x.nonce, x.nonce_size):
         return False
     if memcmp(body + without_proof, b",p=", 3) != 0 or not base64_digest(body + without_proof + 3, proof):
         return False
@@ -390,21 +414,9 @@ cdef void drop_exchange(Client *c) noexcept nogil:
 # --- in ---------------------------------------------------------------------------------
 
 
-cdef Admitted *find_admitted(Relay e, const char *packet, size_t n) noexcept nogil:
-    cdef uint64_t h = hash_bytes(e.seed, packet, n)
-    cdef PtrSlot *slot = map_find(&e.entries.admitted, h, NULL)
-    cdef Admitted *a
-    while slot != NULL:
-        a = <Admitted *> slot.value
-        if a.size == n and memcmp(a.packet, packet, n) == 0:
-            return a
-        slot = map_find(&e.entries.admitted, h, slot)
-    return NULL
-
-
 cdef bint enter(Relay e, Client *c, Exchange *x, const uint8_t *signature) noexcept nogil:
     cdef Entries *t = &e.entries
-    cdef Admitted *a = find_admitted(e, x.packet, x.packet_size)
+    cdef Admitted *a = find_admitted(e, x.packet, x.packet_size, c.link.tls != NULL)
     cdef Pool *p
     cdef uint8_t key[LONG_KEY]
     cdef size_t key_size = LONG_KEY if x.minor >= 2 else SHORT_KEY
@@ -519,26 +531,6 @@ cdef void entry_free(Relay e, Client *c) noexcept nogil:
         c.admitted = NULL
 
 
-cdef void admitted_unref(Admitted *a) noexcept nogil:
-    a.refs -= 1
-    if a.refs:
-        return
-    drop_object(a.admission)
-    free(a.packet)
-    free(a.greeting)
-    free(a)
-
-
-cdef void forget_admitted(Relay e) noexcept nogil:
-    cdef PtrMap *m = &e.entries.admitted
-    cdef size_t i
-    if m.slots != NULL:
-        for i in range(m.mask + 1):
-            if m.slots[i].value != NULL:
-                admitted_unref(<Admitted *> m.slots[i].value)
-    map_free(m)
-
-
 # --- what Python sets -----------------------------------------------------------------------
 
 
@@ -583,10 +575,11 @@ cdef class Entry(Relay):
         self.entries.slot = slot
         self.entries.rows = rows
 
-    def entry_configure(self, *, bint tcp, bint local, bint suffixes, bint asks, bint log_starts, bint log_ends,
-                        bytes mock_key, bytes mock_challenge, tenants):
+    def entry_configure(self, *, bint tcp, bint tls, bint local, bytes binding, bint suffixes, bint asks,
+                        bint log_starts, bint log_ends, bytes mock_key, bytes mock_challenge, tenants):
         """A configuration: all that was known is forgotten.  `mock_challenge` is that of an unknown login,
-        with a salt of any 16 bytes in it."""
+        with a salt of any 16 bytes in it; `binding` how final messages begin that are bound to the
+        certificate, b"" where that is not offered."""
         cdef Entries *t = &self.entries
         cdef Known *k
         self.entry_stop()
@@ -608,12 +601,16 @@ cdef class Entry(Relay):
         t.asks = asks
         t.log_starts = log_starts
         t.log_ends = log_ends
+        assert len(binding) <= MAX_BINDING
+        t.binding_size = len(binding)
+        memcpy(t.binding, <const char *> binding, t.binding_size)
         t.tcp = tcp and t.counters != NULL
+        t.tls = tls and t.counters != NULL
         t.local = local and t.counters != NULL
 
     def entry_stop(self):
         """From here on all logins begin in Python; those begun go on."""
-        self.entries.tcp = self.entries.local = 0
+        self.entries.tcp = self.entries.tls = self.entries.local = 0
 
     def entry_login(self, bytes name, int home, bytes stored_key, bytes server_key, bytes challenge):
         """A login of the configuration; `home` is the worker of its one tenant, or -1."""
@@ -636,52 +633,21 @@ cdef class Entry(Relay):
             map_add(&self.entries.tenants, k.hash, k)
 
     def entry_admit(self, bytes packet, admission, uint32_t pool_id, uint32_t startup_id, uint32_t settings_id,
-                    bytes greeting, places):
-        """Where a plain connection with this packet leads, once its client has proved who it is: to a pool in
-        transaction mode.  `places` are (index of a shared counter, limit).  Without `pool_id` to another worker."""
-        cdef Admitted *a
-        if len(packet) > MAX_PACKET or len(places) > MAX_PLACES \
-                or find_admitted(self, packet, len(packet)) != NULL:
-            return
-        a = <Admitted *> calloc(1, sizeof(Admitted))
-        if a == NULL:
-            raise MemoryError
-        a.refs = 1
-        a.size = len(packet)
-        a.packet = <char *> malloc(a.size + 1)
-        a.greeting_size = len(greeting)
-        a.greeting = <char *> malloc(a.greeting_size + 1)
-        memcpy(a.packet, <const char *> packet, a.size)
-        memcpy(a.greeting, <const char *> greeting, a.greeting_size)
-        a.hash = hash_bytes(self.seed, packet, len(packet))
-        a.elsewhere = pool_id == 0
-        a.pool = pool_id
-        a.startup_id = startup_id
-        a.settings_id = settings_id
-        for index, limit in places:
-            a.place[a.places] = index
-            a.limit[a.places] = limit
-            a.places += 1
-        Py_INCREF(admission)
-        a.admission = <void *> admission
-        map_add(&self.entries.admitted, a.hash, a)
+                    bytes greeting, places, bint tls):
+        """Where a connection with this packet leads, with TLS or without, once its client has proved who it is: to
+        a pool in transaction mode.  `places` are (index of a shared counter, limit).  Without `pool_id` to another
+        worker."""
+        if len(packet) <= MAX_PACKET:
+            admit(self, packet, admission, pool_id, startup_id, settings_id, greeting, places, tls)
 
     def entry_forget(self):
         """Packets that were admitted are admitted anew."""
         forget_admitted(self)
 
     def entry_forget_packet(self, bytes packet):
-        """… this one, if it was."""
-        cdef uint64_t h = hash_bytes(self.seed, packet, len(packet))
-        cdef PtrSlot *slot = map_find(&self.entries.admitted, h, NULL)
-        cdef Admitted *a
-        while slot != NULL:
-            a = <Admitted *> slot.value
-            if a.size == <size_t> len(packet) and memcmp(a.packet, <const char *> packet, a.size) == 0:
-                map_remove(&self.entries.admitted, slot)
-                admitted_unref(a)
-                return
-            slot = map_find(&self.entries.admitted, h, slot)
+        """… this one, if it was, with TLS and without."""
+        forget_packet(self, packet, False)
+        forget_packet(self, packet, True)
 
     def entry_figures(self):
         """(logins completed, microseconds that they took)"""

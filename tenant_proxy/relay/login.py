@@ -55,7 +55,8 @@ _LIMIT_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Where an authenticated startup packet leads: the same for each plain connection with these bytes."""
+    """Where an authenticated startup packet leads: the same for each connection with these bytes that has
+    TLS, if the first had it, or has none."""
 
     packet: StartupPacket
     request: StartupRequest
@@ -69,6 +70,8 @@ class Admission:
     database: str
     user: str
     replication: bool
+    #: it leads there with TLS too, whatever host name and certificate come with it
+    by_packet: bool
     #: limits that it counts against, see Logins._limits_of
     places: dict[str, int]
 
@@ -79,7 +82,6 @@ class Attempt:
     __slots__ = (
         "address",
         "auth",
-        "direct_tls",
         "kind",
         "login",
         "minor",
@@ -91,7 +93,6 @@ class Attempt:
         "request",
         "started",
         "tls",
-        "tls_done",
         "waited",
     )
 
@@ -101,8 +102,6 @@ class Attempt:
         self.address = ""
         self.port = 0
         self.tls: TlsLayer | None = None
-        self.tls_done = False
-        self.direct_tls = False
         self.packet: StartupPacket | None = None
         self.request: StartupRequest | None = None
         self.login: Login | None = None
@@ -126,8 +125,8 @@ class Logins:
         self._attempts: dict[int, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._moving = Moving(worker, self._attempts, self._authenticated, self.refuse)
-        #: what plain connections with these startup packets got before; emptied by a reload
-        self._admissions: dict[bytes, Admission] = {}
+        #: what connections with TLS (True) or without got before by these packets; emptied by a reload
+        self._admissions: dict[tuple[bool, bytes], Admission] = {}
         #: figures
         self.succeeded = 0
         self.failed: Counter[str] = Counter()
@@ -145,7 +144,7 @@ class Logins:
             if attempt.tls is None and data[0] == 0x16:
                 self._start_tls(client, attempt, data)
                 return
-            known = self._admissions.get(data) if attempt.tls is None else None
+            known = self._admissions.get((attempt.tls is not None, data))
             packet = messages.read_startup(data) if known is None else known.packet
             self._on_packet(client, attempt, packet, data)
         except ClientProtocolError as error:
@@ -158,6 +157,7 @@ class Logins:
         if engine.is_local(client):
             attempt.kind = "local"
         else:
+            attempt.tls = engine.tls_of(client)
             attempt.address, attempt.port = engine.address(client, True)
 
     def _on_packet(self, client: int, attempt: Attempt, packet: StartupPacket, data: bytes) -> None:
@@ -193,20 +193,20 @@ class Logins:
             return
 
         def established(layer: TlsLayer) -> None:
-            attempt.tls_done = True
-            if attempt.direct_tls and layer.alpn != ALPN:
+            if first_records and layer.alpn != ALPN:
                 raise ssl.SSLError("direct TLS without ALPN protocol postgresql")
 
-        attempt.direct_tls = bool(first_records)
-        attempt.tls = TlsLayer(context, server_side=True, on_established=established)
-        engine.use_tls(client, attempt.tls)
+        layer = TlsLayer(context, server_side=True, on_established=established)
+        engine.use_tls(client, layer)
+        # the login begins with the first packet in it, perhaps compiled
+        del self._attempts[client]
         if first_records:
             try:
-                attempt.tls.feed(first_records)
+                layer.feed(first_records)
             except ssl.SSLError:
                 engine.client_end(client, Reason.PROTOCOL)
                 return
-            engine.write_raw(client, attempt.tls.take_out())
+            engine.write_raw(client, layer.take_out())
 
     # --- authentication ---------------------------------------------------------
 
@@ -236,7 +236,7 @@ class Logins:
         """Who wants to log in; returns the method by which."""
         state = self._worker.state
         engine = self._worker.engine
-        known = self._admissions.get(attempt.raw) if attempt.tls is None else None
+        known = self._admissions.get((attempt.tls is not None, attempt.raw))
         if known is not None:
             request, name, attempt.login = known.request, known.name, known.login
         else:
@@ -415,13 +415,14 @@ class Logins:
         if registry.is_admin_database(request.database):
             self._enter_console(client, attempt, prelude)
             return
-        admission = self._admissions.get(attempt.raw) if attempt.tls is None else None
+        tls = attempt.tls is not None
+        admission = self._admissions.get((tls, attempt.raw))
         if admission is None:
             admission = self._admit(attempt, request)
-            if attempt.tls is None:
+            if admission.by_packet or not tls:
                 if len(self._admissions) >= MAX_ADMISSIONS:
                     self.forget()
-                self._admissions[attempt.raw] = admission
+                self._admissions[tls, attempt.raw] = admission
         tenant = admission.tenant
         _check_login(attempt, request)
         if auth.tenants is not None and tenant.name not in auth.tenants:
@@ -440,7 +441,7 @@ class Logins:
             user=admission.user,
             database=admission.database,
             application_name=admission.application_name,
-            tls=attempt.tls is not None,
+            tls=tls,
             prelude=prelude,
             places=admission.places,
             pool=pool,
@@ -456,9 +457,9 @@ class Logins:
         )
         welcome = pool.welcomes.get(admission.startup_id)
         if welcome is not None and not pool.session_mode:
-            if attempt.tls is None and not auth.by_previous:
+            if (admission.by_packet or not tls) and not auth.by_previous:
                 shown = _with_name(welcome, admission.application_name)
-                worker.entries.admitted(attempt.raw, admission, pool, shown)
+                worker.entries.admitted(attempt.raw, admission, pool, shown, tls=tls)
             self._greet(client, session, welcome, 0)
         elif pool.shared and not worker.code.of(tenant.name).read:
             # what a login of its role would set is read with the tenant's code
@@ -506,6 +507,7 @@ class Logins:
             database=request.database,
             user=request.user,
             replication=replication,
+            by_packet=route.by_packet and worker.state.config.listen.tls.client_ca is None,
             places=self._limits_of(tenant, attempt.login),
         )
 
@@ -516,10 +518,10 @@ class Logins:
 
     def forget_some(self, tenants: Set[str], logins: Set[str]) -> None:
         """… of these tenants, or by these logins."""
-        for packet, admission in list(self._admissions.items()):
+        for key, admission in list(self._admissions.items()):
             if admission.tenant.name in tenants or admission.name in logins:
-                del self._admissions[packet]
-                self._worker.engine.entry_forget_packet(packet)
+                del self._admissions[key]
+                self._worker.engine.entry_forget_packet(key[1])
 
     def _take_place(self, limits: Mapping[str, int]) -> None:
         """Counts one more client, over all workers, under these names; ProxyError (53300) at a limit."""
@@ -567,7 +569,7 @@ class Logins:
         if self._worker.state.config.log.connections:
             self.on_entered(client, session)
 
-    def make_session(self, client: int, admission: Admission, pool: int, minor: int) -> Session:
+    def make_session(self, client: int, admission: Admission, pool: int, minor: int, tls: bool) -> Session:
         """What Python knows of a client that the compiled login has let in."""
         address, port = self._worker.engine.address(client, True)
         return Session(
@@ -575,7 +577,7 @@ class Logins:
             user=admission.user,
             database=admission.database,
             application_name=admission.application_name,
-            tls=False,
+            tls=tls,
             # its places are counted where it came in
             places={},
             pool=self._worker.pools.get(pool),

@@ -60,6 +60,8 @@ class Route:
     #: as the client asked
     database: str
     rule: str
+    #: the startup packet alone decided: neither the TLS host name nor the client's certificate was looked at
+    by_packet: bool
 
     @property
     def locked(self) -> dict[str, str]:
@@ -314,6 +316,8 @@ class Registry:
         explicit = {MappingRule.USER_SUFFIX: suffix, MappingRule.OPTIONS: option}
 
         found = self._first_match(request, granted, explicit)
+        mapping = self.config.mapping
+        looked_at = mapping if found is None else mapping[: mapping.index(found[1]) + 1]
         unnamed = request.database in ("", request.user, user)  # libpq's default for the database
         if found is None and unnamed and login is not None and login.tenant is not None:
             found = login.tenant, MappingRule.LOGIN
@@ -327,7 +331,8 @@ class Registry:
             raise errors.no_such_tenant(name, rule)
         tenant = self.tenant_as(name, login.roles.get(name) if login is not None else None)
         assert tenant is not None
-        return Route(tenant, login, user, request.database, rule.value)
+        by_packet = MappingRule.SNI not in looked_at and MappingRule.CERTIFICATE not in looked_at
+        return Route(tenant, login, user, request.database, rule.value, by_packet)
 
     def _first_match(
         self,
