@@ -9,4 +9,4 @@ from __future__ import annotations
 from typing import Final
 
 #: of the SQL as a whole; `tp_catalog.version()` answers with it
-VERSION: Final = "7"
+VERSION: Final = "8"

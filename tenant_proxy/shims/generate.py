@@ -227,7 +227,7 @@ def _kind(kind: str, of: Any) -> tuple[str, str]:
                 _expand("o.relnamespace = {schemas}"),
             )
         case "type":
-            return f"\nJOIN pg_catalog.pg_type o ON o.oid = t.{of}", _expand("o.typnamespace = {schemas}")
+            return f"\nJOIN pg_catalog.pg_type o ON o.oid = t.{of}", _expand("o.typnamespace = {types}")
         case "object":
             return "", f"(t.{of[1]} < 16384 OR {CATALOG}.sees(t.{of[0]}, t.{of[1]}))"
         case "schema":

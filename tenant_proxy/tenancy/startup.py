@@ -209,14 +209,11 @@ def startup_settings(
 def own_settings(tenant: TenantInfo) -> dict[str, str]:
     """What the schemas that hide other tenants know of this one by (decision 10); none of it is a client's to
     change (`settings_policy.REFUSED_PREFIXES`).  Where they are not installed nobody asks for it."""
-    public = tenant.policy.public_is_own
-    # where the tenant's schema goes by the name public, the other one has no name
-    readable = [name for name in tenant.policy.allowed_schemas if not (public and name == "public")]
     return {
         "tenant_proxy.schema": tenant.schema,
         "tenant_proxy.space": tenant.space,
-        "tenant_proxy.public": "on" if public else "off",
-        "tenant_proxy.readable": _array(readable),
+        "tenant_proxy.public": "on" if tenant.policy.public_is_own else "off",
+        "tenant_proxy.readable": _array(tenant.policy.allowed_schemas),
     }
 
 

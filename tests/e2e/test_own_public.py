@@ -108,6 +108,25 @@ def test_a_stock_dump_is_restored_as_it_is(server: Server, proxy: Proxy, options
     assert "CREATE TABLE public.customers" in again.stdout
 
 
+def test_types_of_extensions_are_found(server: Server, proxy: Proxy):
+    """They are in the schema that really is public, and drivers ask the catalogs for them."""
+    with server.connect(database="app") as connection:
+        connection.execute("CREATE DOMAIN public.email AS text; CREATE TABLE public.everyones (email email)")
+        connection.commit()
+    with proxy.connect() as connection:
+        assert connection.execute("SELECT 'a@b'::email").fetchone() == ("a@b",)
+        found = psycopg.types.TypeInfo.fetch(connection, "email")
+        assert found is not None
+        # as psycopg2 and asyncpg ask
+        assert connection.execute(
+            "SELECT t.oid, nspname FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace"
+            " WHERE typname = 'email'"
+        ).fetchone() == (found.oid, "pg_public")
+        assert connection.execute(
+            "SELECT count(*) FROM information_schema.tables WHERE table_name = 'everyones'"
+        ).fetchone() == (0,)
+
+
 def test_settings_and_literals_that_say_public(proxy: Proxy):
     with proxy.connect(options="-c search_path=public") as connection:
         connection.execute("CREATE TABLE t (id serial PRIMARY KEY)")

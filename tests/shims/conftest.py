@@ -38,7 +38,7 @@ class Tenants:
             "tenant_proxy.schema": name,
             "tenant_proxy.space": SPACES[name],
             "tenant_proxy.public": "on" if public else "off",
-            "tenant_proxy.readable": "" if public else readable,
+            "tenant_proxy.readable": readable,
             "search_path": name,
         }.items():
             connection.execute("SELECT set_config(%s, %s, false)", (setting, value))

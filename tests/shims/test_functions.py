@@ -341,7 +341,16 @@ def test_public_is_the_tenant_s_schema(tenants: Tenants):
         assert ask(connection, "SELECT tp_catalog.current_schema()") == "public"
         assert ask(connection, "SELECT tp_catalog.current_schemas(false)") == ["public"]
         schemas = [row[0] for row in connection.execute("SELECT nspname FROM tp_catalog.pg_namespace")]
-        assert sorted(schemas) == ["information_schema", "pg_catalog", "pg_toast", "public"]
+        assert sorted(schemas) == ["information_schema", "pg_catalog", "pg_public", "pg_toast", "public"]
+        # of what is really `public` it sees types, which extensions may have made, and no relations
+        assert ask(
+            connection,
+            "SELECT n.nspname FROM tp_catalog.pg_type t JOIN tp_catalog.pg_namespace n"
+            " ON n.oid = t.typnamespace WHERE t.typname = 'shared'",
+        ) == "pg_public"  # fmt: skip
+        for catalog in ("pg_class", "pg_tables", "pg_statio_user_tables"):
+            rows = f"SELECT count(*) FROM tp_catalog.{catalog} o WHERE o::text ~ 'shared'"
+            assert ask(connection, rows) == 0
         assert ask(
             connection, "SELECT schemaname FROM tp_catalog.pg_tables WHERE tablename = %s", f"{OWN}_things"
         ) == "public"  # fmt: skip

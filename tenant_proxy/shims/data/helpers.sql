@@ -15,10 +15,15 @@ RETURN pg_catalog.current_setting('tenant_proxy.schema', true)::name;
 CREATE OR REPLACE FUNCTION tp_catalog.own_is_public() RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
 RETURN COALESCE(pg_catalog.current_setting('tenant_proxy.public', true) = 'on', false);
 
--- Schemas whose objects are shown.
+-- Schemas that the tenant may read beside its own and the system's.
+CREATE OR REPLACE FUNCTION tp_catalog.readable() RETURNS name[] LANGUAGE sql STABLE PARALLEL SAFE
+RETURN NULLIF(pg_catalog.current_setting('tenant_proxy.readable', true), '')::name[];
+
+-- Schemas whose objects are shown.  What is really `public` has no relations for whom its own goes by that name.
 CREATE OR REPLACE FUNCTION tp_catalog.schema_names() RETURNS name[] LANGUAGE sql STABLE PARALLEL SAFE
 RETURN ARRAY['pg_catalog', 'information_schema', tp_catalog.own_schema()]::name[]
-    || NULLIF(pg_catalog.current_setting('tenant_proxy.readable', true), '')::name[];
+    || CASE WHEN tp_catalog.own_is_public() THEN pg_catalog.array_remove(tp_catalog.readable(), 'public'::name)
+       ELSE tp_catalog.readable() END;
 
 -- A schema's name as the tenant sees it.  What is really `public` gets a name that pg_dump and psql take for the
 -- system's.
@@ -60,7 +65,22 @@ BEGIN
         pg_catalog.pg_my_temp_schema());
 END $$;
 
--- The OIDs of the relations in them, but for those that initdb made, whose dependencies are not kept.
+-- The OIDs of the schemas whose types, functions and operators are shown: that which is really `public` too, as
+-- extensions are installed there, and drivers look for their types.
+CREATE OR REPLACE FUNCTION tp_catalog.with_extensions() RETURNS oid[]
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $$
+BEGIN
+    IF NOT tp_catalog.own_is_public() THEN
+        RETURN tp_catalog.schemas();
+    END IF;
+    RETURN pg_catalog.array_cat(
+        tp_catalog.schemas(),
+        ARRAY(SELECT n.oid FROM pg_catalog.pg_namespace n
+              WHERE n.nspname OPERATOR(pg_catalog.=) 'public'::pg_catalog.name
+                AND n.nspname OPERATOR(pg_catalog.=) ANY (tp_catalog.readable())));
+END $$;
+
+-- The OIDs of the relations in the tenant's, but for those that initdb made, whose dependencies are not kept.
 CREATE OR REPLACE FUNCTION tp_catalog.own_relations() RETURNS oid[] LANGUAGE plpgsql STABLE PARALLEL RESTRICTED AS $$
 BEGIN
     RETURN ARRAY(

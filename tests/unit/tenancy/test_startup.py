@@ -179,7 +179,7 @@ def test_what_hides_other_tenants_knows_this_one_by_settings_that_clients_cant_c
     info = tenant(r"""policy: {public_is_own: true, allowed_schemas: [public, 'a "b\']}""")
     got = settings_of(info)
     assert got["tenant_proxy.public"] == "on"
-    assert got["tenant_proxy.readable"] == r"""{"a \"b\\"}"""
+    assert got["tenant_proxy.readable"] == r"""{"public","a \"b\\"}"""
     for name in ("schema", "space", "public", "readable", "anything"):
         assert refusal(info, **{f"tenant_proxy.{name}": "x"}).sqlstate == "42501"
         assert refusal(info, **{f"Tenant_Proxy.{name.upper()}": "x"}).sqlstate == "42501"
