@@ -160,6 +160,9 @@ async def _columns(connection: Connection, schema: str) -> dict[str, list[str]]:
     return {row["name"]: row["columns"] for row in await connection.fetch(_COLUMNS, schema)}
 
 
+#: A row `t` as text.  A cast may be the tenant's own, and would run with our rights.
+AS_TEXT: Final = "pg_catalog.textin(pg_catalog.record_out(t))"
+
 _TABLES: Final = """
 SELECT c.relname::text AS name FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -185,7 +188,7 @@ async def read_tables(connection: Connection, schema: str, progress: Progress = 
         progress("count", number, len(names))
         row = await connection.fetchrow(
             "SELECT count(*) AS rows,"
-            " coalesce(sum(pg_catalog.hashtextextended(t::text, 20)::numeric), 0)::text AS digest"
+            f" coalesce(sum(pg_catalog.hashtextextended({AS_TEXT}, 20)::numeric), 0)::text AS digest"
             f" FROM ONLY {quote_name(schema)}.{quote_name(name)} AS t"
         )
         assert row is not None

@@ -5,7 +5,8 @@ beside it, with the same beginning, may be `….down.sql`, which undoes it, and 
 each give true when it is done.  All of a version is one transaction and one message: what comes first in it
 is the note in the ledger (so that two at once can't both do it), what comes last are the checks.
 
-Statements run as the tenant's owner with the tenant's search_path.  A file whose first line is
+Statements run as the tenant's owner with the tenant's search_path, where the tenant's code can't become
+anybody else (`jail`).  A file whose first line is
 `-- tenant_proxy: no-transaction` (for CREATE INDEX CONCURRENTLY) is sent a statement at a time, and noted
 when all are done; killed on its way it is begun again, so it has to bear that.
 """
@@ -28,6 +29,7 @@ from pglast.parser import ParseError, parse_sql_json
 
 from tenant_proxy.lifecycle import fleet, ledger
 from tenant_proxy.lifecycle.fleet import Member, Options, Report, Worker, WorkFailed
+from tenant_proxy.lifecycle.jail import CanNotRun, jailed
 from tenant_proxy.lifecycle.records import Standing
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import literal
@@ -216,9 +218,7 @@ async def _apply(connection: Connection, member: Member, migration: Migration, l
     try:
         if migration.transactional:
             checks = "".join(_asserted(number, check) for number, check in enumerate(migration.checks, 1))
-            await connection.execute(
-                noted + _as_owner(member, limits, local=True) + migration.up + "\n;" + checks
-            )
+            await _in_jail(connection, member, limits, migration.up + "\n;" + checks, noted)
         else:
             await _one_by_one(connection, member, migration.up, limits, migration.checks)
             await connection.execute(noted)
@@ -238,29 +238,66 @@ async def _revert(connection: Connection, member: Member, migration: Migration, 
     )
     assert migration.down is not None
     if migration.transactional:
-        await connection.execute(gone + _as_owner(member, limits, local=True) + migration.down)
+        await _in_jail(connection, member, limits, migration.down, gone)
     else:
         await _one_by_one(connection, member, migration.down, limits, ())
         await connection.execute(gone)
 
 
+async def _in_jail(connection: Connection, member: Member, limits: Limits, sql: str, noted: str) -> None:
+    """One transaction; what it changes of the session is undone."""
+    try:
+        await connection.execute(noted + _settings(member, limits, local=True) + _jailed(sql, member))
+    finally:
+        await _cleaned(connection)
+
+
+def _jailed(sql: str, member: Member) -> str:
+    try:
+        return jailed(sql, member.estate.schema, member.estate.owner)
+    except CanNotRun as error:
+        raise WorkFailed(str(error)) from None
+
+
 async def _one_by_one(
     connection: Connection, member: Member, text: str, limits: Limits, checks: Sequence[str]
 ) -> None:
+    found = [*split(text, with_parser=True), *(_asserted(*check) for check in enumerate(checks, 1))]
     try:
-        await connection.execute(_as_owner(member, limits, local=False))
-        for statement in split(text, with_parser=True):
+        await connection.execute(_settings(member, limits, local=False))
+        for statement in found:
+            if _is_confined(statement):
+                await connection.execute(_jailed(statement, member))
+                continue
+            await connection.execute(f"SET ROLE {quote_name(member.estate.owner)}")
             await connection.execute(statement)
-        for number, check in enumerate(checks, 1):
-            await connection.execute(_asserted(number, check))
+            await connection.execute("RESET ROLE")
     finally:
-        if not connection.is_closed():
-            await connection.execute("RESET ROLE; RESET ALL")
+        await _cleaned(connection)
 
 
-def _as_owner(member: Member, limits: Limits, *, local: bool) -> str:
+async def _cleaned(connection: Connection) -> None:
+    """What a tenant's code leaves behind would meet the next tenant."""
+    if not connection.is_closed():
+        await connection.execute("DISCARD ALL")
+
+
+_LEADING: Final = re.compile(r"\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)+", re.DOTALL)
+#: What no function can do.  PostgreSQL itself confines the code that it runs (of indexes, in upkeep), but for
+#: what commits.
+_ALONE: Final = re.compile(
+    r"(?:create\s+(?:unique\s+)?index|drop\s+index|reindex|refresh|alter\s+table)\b.*\bconcurrently\b"
+    r"|(?:vacuum|cluster|analyze|analyse|reindex)\b|do\b.*\b(?:commit|rollback)\b",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def _is_confined(statement: str) -> bool:
+    return _ALONE.match(_LEADING.sub("", statement)) is None
+
+
+def _settings(member: Member, limits: Limits, *, local: bool) -> str:
     settings = {
-        "role": member.estate.owner,
         "search_path": f"{quote_name(member.estate.schema)}, public",
         "lock_timeout": str(limits.lock_timeout_ms),
         "statement_timeout": str(limits.statement_timeout_ms),

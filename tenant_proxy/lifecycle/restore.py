@@ -21,6 +21,7 @@ from pglast.parser import parse_sql_json
 from tenant_proxy.lifecycle import archive, ledger, tools
 from tenant_proxy.lifecycle.archive import Manifest, Table
 from tenant_proxy.lifecycle.export import Progress, read_tables, silent
+from tenant_proxy.lifecycle.jail import CHECKS_ROWS, DEFINES_CODE, RUNS_CODE, Confined, written
 from tenant_proxy.lifecycle.rename import Finding, NotRenamed, Renaming, quote_name, statements
 from tenant_proxy.lifecycle.tools import Database
 
@@ -115,6 +116,8 @@ class _Restore:
         self.dump = str(directory / archive.DUMP)
         #: large objects that had to get another number
         self.moved: dict[int, int] = {}
+        #: for what may run code of the tenant's, if it has any
+        self.confined: Confined | None = None
 
     async def run(self) -> Restored:
         before = self._script(await self._section("pre-data"))
@@ -126,19 +129,45 @@ class _Restore:
             if self.make_roles:
                 await self._roles()
             await self._settle()
+            grants = [sql for sql in extras if sql.startswith("GRANT ")]
+            if any(DEFINES_CODE.match(sql) for sql in before):
+                self.confined = await self._confined()
+                # who runs the tenant's code needs them by then
+                await self._extras(grants)
+                extras = [sql for sql in extras if sql not in grants]
             casts = [sql for sql in extras if _CAST.match(sql)]
             await self._definitions(before, casts)
             await self._check_columns()
             await self._data()
             await self._large_objects()
             await self._extras([sql for sql in extras if not _CAST.match(sql)])
-            self.progress("indexes", 0, len(after))
-            for number, sql in enumerate(after):
-                await self._execute(sql)
-                self.progress("indexes", number + 1, len(after))
+            await self._behind(after)
             tables = await self._verify()
             await ledger.note(self.connection, self.renaming.new_schema, self.manifest.migrations)
         return Restored(self.manifest, tables, self.renaming.findings, self.notes)
+
+    async def _confined(self) -> Confined:
+        owner = self.manifest.source["owner"]
+        confined = Confined(
+            self.connection, self.renaming.new_schema, self.renaming.roles.get(owner, owner), _QUIET
+        )
+        await confined.begin()
+        return confined
+
+    async def _behind(self, after: list[str]) -> None:
+        """What comes after the rows; first what may run the tenant's code, while no trigger is there."""
+        self.progress("indexes", 0, len(after))
+        if self.confined is not None:
+            checks = [sql for sql in after if CHECKS_ROWS.match(sql)]
+            after = [*checks, *(sql for sql in after if sql not in checks)]
+            for sql in checks:
+                await self._execute(sql)
+            await self.confined.end()
+            self.confined = None
+            after = after[len(checks) :]
+        for number, sql in enumerate(after):
+            await self._execute(sql)
+            self.progress("indexes", number + 1, len(after))
 
     async def _section(self, section: str) -> str:
         """The part of the dump, as text."""
@@ -172,7 +201,10 @@ class _Restore:
 
     async def _execute(self, sql: str) -> None:
         try:
-            await self.connection.execute(sql)
+            if self.confined is not None and RUNS_CODE.match(sql):
+                await self.confined.run(sql)
+            else:
+                await self.connection.execute(sql)
         except asyncpg.PostgresError as error:
             first = " ".join(sql.split())[:100]
             raise RestoreError(f"{error} (SQLSTATE {error.sqlstate}) at: {first}") from error
@@ -321,6 +353,13 @@ class _Restore:
                 yield b"".join(pieces)
 
         columns = [one["String"]["sval"] for one in body.get("attlist", ())]
+        if self.confined is not None:
+            table = written(body["relation"]["schemaname"], body["relation"]["relname"])
+            try:
+                if await self.confined.copies(table, columns, rows()):
+                    return count
+            except asyncpg.PostgresError as error:
+                raise RestoreError(f"{error} (SQLSTATE {error.sqlstate}) at: {sql}") from error
         if not columns:  # a table without columns
             source = [line async for line in rows()]
             await self.connection.copy_to_table(
@@ -375,19 +414,19 @@ class _Restore:
 
     async def _point_to_moved(self) -> None:
         """Columns that may hold a large object's number (those that vacuumlo looks at) get the new one."""
-        olds, news = list(self.moved), list(self.moved.values())
+        olds, news = (",".join(map(str, numbers)) for numbers in (self.moved, self.moved.values()))
         for row in await self.connection.fetch(_NUMBERS_IN_ROWS, self.renaming.new_schema):
             table = f"{quote_name(self.renaming.new_schema)}.{quote_name(row['relname'])}"
             column = quote_name(row["attname"])
-            changed = await self.connection.execute(
-                f"UPDATE ONLY {table} AS t SET {column} = m.new"
-                f" FROM unnest($1::oid[], $2::oid[]) AS m(old, new) WHERE t.{column} = m.old",
-                olds,
-                news,
+            sql = (
+                f"UPDATE ONLY {table} AS t SET {column} = m.new FROM unnest('{{{olds}}}'::pg_catalog.oid[],"
+                f" '{{{news}}}'::pg_catalog.oid[]) AS m(old, new) WHERE t.{column} = m.old"
             )
-            self.notes.append(
-                f"large objects were numbered anew: {row['relname']}.{row['attname']} ({changed})"
-            )
+            if self.confined is not None:
+                await self.confined.run(sql)
+            else:
+                await self.connection.execute(sql)
+            self.notes.append(f"large objects were numbered anew: {row['relname']}.{row['attname']}")
 
     async def _extras(self, extras: list[str]) -> None:
         for sql in extras:

@@ -29,6 +29,7 @@ from weakref import WeakValueDictionary
 import asyncpg
 
 from tenant_proxy.lifecycle import definitions, export, inventory, ledger, rehearsal, tools
+from tenant_proxy.lifecycle.export import AS_TEXT
 from tenant_proxy.lifecycle.inventory import Estate, Item
 from tenant_proxy.lifecycle.rename import Finding, Renaming, quote_name, statements
 from tenant_proxy.lifecycle.rights import schema_rights
@@ -130,7 +131,7 @@ async def fingerprint(connection: Connection, schema: str) -> str:
     found = f"3 {row['shape']} {','.join(str(one['version']) for one in had)}"
     for name in row["filled"] or ():
         found += " " + await connection.fetchval(
-            "SELECT count(*) || '/' || coalesce(sum(pg_catalog.hashtextextended(t::text, 20)::numeric), 0)"
+            f"SELECT count(*) || '/' || coalesce(sum(pg_catalog.hashtextextended({AS_TEXT}, 20)::numeric), 0)"
             f" FROM ONLY {quote_name(schema)}.{quote_name(name)} AS t"
         )
     return found

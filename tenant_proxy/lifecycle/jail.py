@@ -1,0 +1,153 @@
+"""SQL that may run what a tenant has defined, in a session that has more rights than the tenant.
+
+Triggers, checks, generated columns, defaults and casts are the tenant's, and run as whoever writes its rows.
+SET ROLE does not hold them: what the session's user may do is one RESET ROLE away.  In a function that is
+SECURITY DEFINER and its owner's PostgreSQL refuses that.  Only triggers and exclusion constraints that are
+deferred would run when the function is left: they are fired before, and where the tenant's code could put
+them off once more it is refused (before version 18 they run as whoever ends the transaction).
+
+Such code may also change settings, and shadow names by temporary objects: what follows in the session is sent
+behind `RESTORED`, or names everything with its schema.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from tenant_proxy.lifecycle.rename import quote_name
+from tenant_proxy.lifecycle.rights import membership
+from tenant_proxy.lifecycle.sql import ident, idents, literal
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+#: statements of a dump that may run code of its own: what is folded to constants as well
+RUNS_CODE: Final = re.compile(
+    r"CREATE (?:(?:UNLOGGED |FOREIGN )?TABLE|DOMAIN|AGGREGATE)\b"
+    r"|ALTER (?:FOREIGN )?TABLE\b.*\b(?:ADD|ATTACH|ALTER COLUMN)\b|ALTER DOMAIN\b.*\bADD\b",
+    re.DOTALL,
+)
+#: … behind its rows: for keys and indexes PostgreSQL itself runs it as the table's owner
+CHECKS_ROWS: Final = re.compile(r"ALTER (?:FOREIGN )?TABLE\b.*\bCHECK\b|ALTER DOMAIN\b.*\bADD\b", re.DOTALL)
+DEFINES_CODE: Final = re.compile(r"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE)\b")
+
+_TAG: Final = "$tp_jail$"
+
+#: Settings as the session began, and nothing of the tenant's before PostgreSQL's own names.
+RESTORED: Final = "RESET ALL; DISCARD TEMP;\n"
+
+#: what may run when the transaction ends, as whoever ends it
+_PUT_OFF: Final = """DO $tp_put_off$ BEGIN
+IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 180000
+AND EXISTS (
+    SELECT FROM pg_catalog.pg_constraint AS c
+     WHERE c.connamespace OPERATOR(pg_catalog.=) {schema}::pg_catalog.regnamespace::pg_catalog.oid
+       AND c.condeferrable AND c.contype OPERATOR(pg_catalog.=) ANY ('{{t,x}}'::pg_catalog."char"[]))
+THEN
+    RAISE EXCEPTION 'the tenant has triggers or exclusion constraints that can be deferred'
+        USING ERRCODE = '0A000', DETAIL = 'They would run with more rights than the tenant''s.',
+              HINT = 'Make them NOT DEFERRABLE meanwhile, or use PostgreSQL 18.';
+END IF; END $tp_put_off$;
+"""
+
+
+class CanNotRun(Exception):
+    """A text that can't be put into a literal."""
+
+
+def jailed(sql: str, schema: str, owner: str) -> str:
+    """Statements that run `sql` as the schema's owner; for one transaction, at its end."""
+    if _TAG in sql:
+        raise CanNotRun(f"it has {_TAG} in it")
+    function = f"{quote_name(schema)}.tp_jail"
+    return (
+        f"CREATE FUNCTION {function}(pg_catalog.text) RETURNS pg_catalog.void LANGUAGE plpgsql"
+        " SECURITY DEFINER AS $tp_body$BEGIN EXECUTE $1; SET CONSTRAINTS ALL IMMEDIATE; END$tp_body$;\n"
+        f"REVOKE ALL ON FUNCTION {function}(pg_catalog.text) FROM PUBLIC;\n"
+        f"ALTER FUNCTION {function}(pg_catalog.text) OWNER TO {quote_name(owner)};\n"
+        f"SELECT {function}({_TAG}{sql}{_TAG}::pg_catalog.text);\n"
+        f"{_PUT_OFF.format(schema=literal(quote_name(schema)))}"
+        f"DROP FUNCTION IF EXISTS {function}(pg_catalog.text);\n"
+    )
+
+
+#: Of a table: its columns, as what they are copied first where its code may run; and whether it may.
+_COLUMNS: Final = """
+WITH RECURSIVE k AS (
+    SELECT a.attnum, a.atttypid AS oid FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = $1::pg_catalog.text::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
+    UNION
+    SELECT k.attnum, x.oid FROM k JOIN pg_catalog.pg_type t ON t.oid = k.oid
+      CROSS JOIN LATERAL (
+        SELECT t.typelem UNION ALL SELECT t.typbasetype UNION ALL
+        SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)) AS x(oid)
+     WHERE x.oid <> 0)
+SELECT a.attname::pg_catalog.text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
+       NOT EXISTS (SELECT FROM k JOIN pg_catalog.pg_type t ON t.oid = k.oid
+                    WHERE k.attnum = a.attnum AND t.typtype IN ('c', 'd')) AS plain,
+       c.relispartition OR c.relhastriggers OR c.relhasrules OR c.relrowsecurity
+       OR EXISTS (SELECT FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid AND o.contype = 'c')
+       OR EXISTS (SELECT FROM pg_catalog.pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '')
+          AS code
+  FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+ WHERE a.attrelid = $1::pg_catalog.text::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
+"""
+
+
+class Confined:
+    """For a tenant that is being restored in a transaction, by a role that has no rights but its owner's.
+
+    It is not the owner itself, so that the owner's default privileges give nobody what was not given.
+    """
+
+    def __init__(self, connection: Connection, schema: str, owner: str, settings: str) -> None:
+        """`settings`: statements that are to hold again after each that has run code."""
+        self._connection = connection
+        self._schema = schema
+        self._owner = owner
+        self._settings = settings
+        self._role = f"tp_jail_{secrets.token_hex(6)}"
+
+    async def begin(self) -> None:
+        major = self._connection.get_server_version().major
+        await self._connection.execute(
+            f"CREATE ROLE {self._role} NOLOGIN;\n"
+            + f"{membership(self._owner, self._role, major, inherit=True)};\n"
+            + f"{membership(self._role, 'CURRENT_USER', major, inherit=True)};\n"
+        )
+
+    async def end(self) -> None:
+        await self._connection.execute(f"DROP ROLE {self._role}")
+
+    async def run(self, sql: str) -> None:
+        await self._connection.execute(jailed(sql, self._schema, self._role) + RESTORED + self._settings)
+
+    async def copies(self, table: str, columns: Sequence[str], rows: AsyncIterator[bytes]) -> bool:
+        """Rows of a table, `table` as it is written.
+
+        False: nothing was done, as no code can run when they are copied as they are.
+        """
+        found = {row["name"]: row for row in await self._connection.fetch(_COLUMNS, table)}
+        if not any(row["code"] or not row["plain"] for row in found.values()):
+            return False
+        types = [found[name]["type"] if found[name]["plain"] else "pg_catalog.text" for name in columns]
+        given = ", ".join(f"c{number} {kind}" for number, kind in enumerate(types))
+        await self._connection.execute(
+            f"CREATE TEMPORARY TABLE tp_rows ({given}); GRANT SELECT ON pg_temp.tp_rows TO {self._role}"
+        )
+        await self._connection.copy_to_table("tp_rows", schema_name="pg_temp", source=rows, timeout=None)
+        read = ", ".join(f"c{number}::{found[name]['type']}" for number, name in enumerate(columns))
+        await self.run(
+            f"INSERT INTO {table} ({idents(columns)}) OVERRIDING SYSTEM VALUE"
+            f" SELECT {read} FROM pg_temp.tp_rows"
+        )
+        return True
+
+
+def written(schema: str, name: str) -> str:
+    return f"{ident(schema)}.{ident(name)}"

@@ -1,0 +1,142 @@
+"""Tenants whose own code runs while the operator works on them: it gets no rights but theirs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenant_proxy.lifecycle import export, migrations, restore
+from tenant_proxy.lifecycle.fleet import Member, Options
+from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+from tests.lifecycle.test_migrations import tables
+
+#: {schema}.grab() is called wherever a tenant can have it called, and fails if it is more than the tenant
+HOSTILE = """
+SET ROLE {schema}_owner; SET search_path = {schema};
+CREATE FUNCTION grab() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    BEGIN
+        EXECUTE 'RESET ROLE';
+    EXCEPTION WHEN others THEN
+    END;
+    BEGIN
+        EXECUTE 'SET SESSION AUTHORIZATION DEFAULT';
+    EXCEPTION WHEN others THEN
+    END;
+    IF (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user) THEN
+        RAISE EXCEPTION 'ran as %', current_user;
+    END IF;
+    RETURN true;
+END $$;
+CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM {schema}.grab(); RETURN NEW; END $$;
+"""
+
+TRIGGER = """
+CREATE TABLE t (id int);
+INSERT INTO t VALUES (1);
+CREATE TRIGGER fired BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION fire();
+"""
+DEFERRED = """
+CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON t DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION fire();
+"""
+#: in rows that are written, and in their text
+ROWS = """
+CREATE DOMAIN checked AS int CHECK ({schema}.grab() AND VALUE > 0);
+CREATE TYPE mood AS ENUM ('good', 'it''s "bad"');
+CREATE TYPE pair AS (a checked, b text);
+CREATE TABLE parted (id int, a int CHECK ({schema}.grab())) PARTITION BY RANGE (id);
+CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (10);
+CREATE TABLE t (
+    id int PRIMARY KEY CHECK ({schema}.grab()), d checked, ds checked[], p pair, m mood, b bytea, j jsonb,
+    twice int GENERATED ALWAYS AS (CASE WHEN {schema}.grab() THEN id * 2 END) STORED,
+    "Odd ""name" text DEFAULT 'x' NOT NULL);
+INSERT INTO t (id, d, ds, p, m, b, j) VALUES
+    (1, 1, '{{1,2}}', '(3,"a,\\"b")', 'it''s "bad"', '\\x00ff', '{{"a": "\\\\u00e9"}}'),
+    (2, NULL, NULL, NULL, NULL, '\\x', NULL);
+INSERT INTO parted VALUES (1, 1);
+CREATE TABLE plain (id int, body text);
+INSERT INTO plain VALUES (1, E'a\\tb\\n\\\\N'), (2, NULL);
+CREATE TABLE nothing ();
+CREATE FUNCTION said(t) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN PERFORM {schema}.grab(); RAISE EXCEPTION 'a cast ran'; END $$;
+CREATE CAST (t AS text) WITH FUNCTION said(t);
+"""
+
+
+def member(place, schema: str, made: str) -> Member:
+    estate = place.with_roles(schema)
+    place.sql((HOSTILE + made).format(schema=schema))
+    return Member(schema, place.database_of(), estate)
+
+
+def files(tmp_path, up: str, **more: str):
+    (tmp_path / "1_all.sql").write_text(up)
+    (tmp_path / "1_all.down.sql").write_text("UPDATE t SET id = id")
+    for name, text in more.items():
+        (tmp_path / name).write_text(text)
+    return migrations.read(tmp_path)
+
+
+@pytest.mark.parametrize("begins", ["", "-- tenant_proxy: no-transaction\n"])
+async def test_a_migration(any_place, tmp_path, begins):
+    one = member(any_place, f"grabs{len(begins)}", TRIGGER)
+    found = files(
+        tmp_path, f"{begins}UPDATE t SET id = 2; CREATE TABLE more (id int); UPDATE t SET id = id + 1"
+    )
+    (tmp_path / "1_all.check.sql").write_text("SELECT count(*) = 1 FROM t WHERE id = 3")
+    found = migrations.read(tmp_path)
+    for step in (migrations.up([one], found, Options()), migrations.down([one], found, Options(), to=0)):
+        report = await step
+        assert [(done.state, done.error) for done in report.outcomes] == [("done", "")]
+    assert tables(any_place, one) == f"more {one.estate.owner}, t {one.estate.owner}"
+
+
+async def test_a_migration_whose_triggers_can_be_put_off(any_place, tmp_path):
+    one = member(any_place, "later", TRIGGER + DEFERRED)
+    report = await migrations.up([one], files(tmp_path, "UPDATE t SET id = 2"), Options())
+    (done,) = report.outcomes
+    if any_place.major < 18:
+        assert "can be deferred" in done.error
+    else:
+        assert (done.state, done.error) == ("done", "")
+
+
+async def test_what_a_migration_leaves_in_the_session_meets_no_other_tenant(place, tmp_path):
+    leaves = """
+        CREATE OR REPLACE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM set_config('search_path', 'pg_temp', false); PERFORM pg_advisory_lock(77);
+        CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK ({schema}.grab()); RETURN NEW; END $$;
+    """
+    first, second = member(place, "leaves", TRIGGER + leaves), member(place, "clean", TRIGGER)
+    found = files(tmp_path, "UPDATE t SET id = 2; CREATE TABLE more (body text)")
+    report = await migrations.up([first, second], found, Options(parallel=1))
+    assert [(done.state, done.error) for done in report.outcomes] == [("done", "")] * 2
+    assert "pg_catalog" in place.sql(
+        "SELECT typnamespace::regnamespace FROM pg_type WHERE oid = (SELECT atttypid FROM pg_attribute"
+        " WHERE attrelid = 'clean.more'::regclass AND attname = 'body')"
+    )
+
+
+async def test_an_export_and_what_is_made_of_it(any_place, tmp_path):
+    one = member(any_place, "copied", ROWS)
+    path = tmp_path / "tenant.tar"
+    manifest = await export.export(any_place.database_of(), one.estate, path, tenant="x")
+    any_place.clear()
+    any_place.known("copied")
+    done = await restore.restore(any_place.database_of(), path)
+    assert done.tables == manifest.tables
+
+
+async def test_a_clone_by_an_admin_who_is_no_superuser(verbs, town):
+    await verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="alice"))
+    with town.connect() as conn:
+        conn.execute((HOSTILE + ROWS).format(schema="acme"))
+    await verbs.tenant_clone("acme", "beta", accept=True)
+    with town.connect() as conn:
+        assert conn.execute("SELECT count(*) FROM beta.t").fetchone() == (2,)
+        owners = conn.execute(
+            "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'beta'::regnamespace"
+        )
+        assert owners.fetchall() == [("beta_owner",)]
+        assert not conn.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'tp_jail%'").fetchall()
