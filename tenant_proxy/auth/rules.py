@@ -15,11 +15,22 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Sequence
-from typing import final
+from typing import NamedTuple, final
 
 from tenant_proxy.config.schema import AuthRule
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"
+
+
+class Origin(NamedTuple):
+    """How and from where connections come."""
+
+    #: bits: 1 unix socket, 2 TLS, 4 TCP without
+    connections: int
+    #: an address fits that is as long and has these bits where the mask has any; empty: all
+    network: bytes
+    mask: bytes
+    holds: bool
 
 
 @final
@@ -58,15 +69,17 @@ class RuleSet:
             return compiled.rule
         return None
 
-    def method_for_all(self, kind: str) -> str | None:
-        """The method of every connection of a kind: "local", "tls", or "tcp" for those without TLS; None
-        where that depends on its user, database or address."""
-        connection = {"local": 1, "tls": 2, "tcp": 4}[kind]
+    def origins(self, method: str) -> list[Origin]:
+        """Where connections come from that are all asked for the same, whoever they are: the first that fits
+        says whether that is this method.  False also where it depends on the user or the database."""
+        found = []
         for compiled in self._compiled:
-            if compiled.connections & connection:
-                for_all = compiled.users is None and compiled.databases is None and compiled.any_address
-                return compiled.rule.method if for_all else None
-        return None
+            for_all = compiled.users is None and compiled.databases is None and not compiled.same_host
+            network, mask = compiled.network()
+            found.append(
+                Origin(compiled.connections, network, mask, for_all and compiled.rule.method == method)
+            )
+        return found
 
 
 @final
@@ -110,6 +123,10 @@ class _Compiled:
             self._size = network.max_prefixlen // 8
             self._mask = int(network.netmask)
             self._network = int(network.network_address)
+
+    def network(self) -> tuple[bytes, bytes]:
+        """With its mask; both empty where there is none to compare with (all, samehost)."""
+        return self._network.to_bytes(self._size, "big"), self._mask.to_bytes(self._size, "big")
 
     def fits(self, packed: bytes, local_address: str) -> bool:
         if self.same_host:

@@ -105,6 +105,7 @@ cdef enum:
     MAX_PLACES = 4
     ENTROPY_BYTES = 256             # what getentropy gives at once
     MAX_BINDING = 128
+    MAX_ORIGINS = 32
 
 # Where a startup packet has led before: see relay.entry.
 cdef struct Admitted:
@@ -124,11 +125,19 @@ cdef struct Admitted:
     int32_t limit[MAX_PLACES]
     void *admission                 # what Python knows of it (owned reference)
 
+# How clients come that are all asked for the same, whoever they are.
+cdef struct Origin:
+    uint8_t connections             # bits: 1 unix socket, 2 TLS, 4 TCP without
+    uint8_t scram                   # they are asked for SCRAM; else Python sees to them
+    uint8_t size                    # bytes of their addresses; 0: any
+    uint8_t network[16]
+    uint8_t mask[16]
+
 # What the compiled login knows of the configuration.
 cdef struct Entries:
-    uint8_t tcp                     # all clients without TLS are asked for SCRAM, whoever they are
-    uint8_t tls                     # … all with TLS
-    uint8_t local                   # … all on unix sockets
+    uint8_t open                    # logins may begin here
+    int origin_count
+    Origin origins[MAX_ORIGINS]     # the first that fits decides
     uint8_t suffixes                # user.tenant names a tenant
     uint8_t asks                    # logins that are not in the table may be looked up elsewhere
     uint8_t log_starts

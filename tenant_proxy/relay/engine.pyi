@@ -61,9 +61,7 @@ class Engine(Relay):
     def entry_configure(
         self,
         *,
-        tcp: bool,
-        tls: bool,
-        local: bool,
+        origins: Sequence[tuple[int, bytes, bytes, bool]],
         binding: bytes,
         suffixes: bool,
         asks: bool,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tenant_proxy.auth import scram
+from tenant_proxy.auth.rules import Origin
 from tenant_proxy.auth.scram import Verifier
 from tenant_proxy.auth.secret import Secret, SecretKind
 from tenant_proxy.config.schema import MappingRule
@@ -42,9 +43,9 @@ class Entries:
     def configure(self) -> None:
         """Takes the worker's configuration; what was admitted before is forgotten.
 
-        Logins begin in compiled code only where every connection of the kind (plain, with TLS, on a unix
-        socket) is asked for SCRAM, whoever it is, and the keys of all logins are known: what is done for some
-        only would show, by the time it takes, who they are.
+        Logins begin in compiled code only where every connection that comes as this one (plain, with TLS, on
+        a unix socket, from its address) is asked for SCRAM, whoever it is, and the keys of all logins are
+        known: what is done for some only would show, by the time it takes, who they are.
         """
         worker, state = self._worker, self._worker.state
         config, registry = state.config, state.registry
@@ -53,14 +54,7 @@ class Entries:
         missing = [name for name, verifier in verifiers.items() if verifier is None]
         usable = not missing and all(len(v.challenge) <= MAX_CHALLENGE for v in verifiers.values() if v)
         worker.engine.entry_configure(
-            tcp=usable
-            and config.listen.tls.mode != "require"
-            and state.rules.method_for_all("tcp") == METHOD,
-            tls=usable
-            and state.client_tls is not None
-            and config.listen.tls.client_ca is None
-            and state.rules.method_for_all("tls") == METHOD,
-            local=usable and state.rules.method_for_all("local") == METHOD,
+            origins=self._origins() if usable else [],
             binding=scram.bound_to(state.end_point) if state.end_point is not None else b"",
             suffixes=MappingRule.USER_SUFFIX in config.mapping,
             asks=any(cluster.auth_query.enabled for cluster in config.clusters),
@@ -78,6 +72,13 @@ class Entries:
         elif 0 < len(missing) <= MAX_DERIVATIONS // config.auth.scram_iterations:
             loop = asyncio.get_running_loop()
             self._derivation = loop.create_task(self._derive(state, missing))
+
+    def _origins(self) -> list[Origin]:
+        state = self._worker.state
+        tls = state.config.listen.tls
+        #: refused where TLS is required; known by certificates that Python looks at
+        others = (4 if tls.mode == "require" else 0) | (2 if tls.client_ca is not None else 0)
+        return [Origin(others, b"", b"", holds=False), *state.rules.origins(METHOD)]
 
     def update(self, changed: Changed) -> None:
         """Takes what the catalog has changed."""

@@ -22,6 +22,7 @@ from tenant_proxy.relay.admitted cimport admit, admitted_unref, find_admitted, f
 from tenant_proxy.relay.core cimport (
     ENTROPY_BYTES, MAX_BINDING, Admitted, Entries, Relay, up_entered, up_entry,
 )
+from tenant_proxy.relay.origins cimport asked_for_scram, set_origins
 from tenant_proxy.relay.readings cimport note_readings
 from tenant_proxy.relay.statements cimport hash_bytes
 from tenant_proxy.wire.ptrmap cimport PtrMap, PtrSlot, map_add, map_find, map_free, map_get, map_remove
@@ -181,9 +182,7 @@ cdef bint enter_startup(Relay e, Client *c, const char *p, size_t n) noexcept no
     cdef Admitted *a
     cdef Exchange *x
     cdef bint tls = c.link.tls != NULL
-    if not (t.tls if tls else t.local if c.link.local else t.tcp) or c.exchange != NULL:
-        return False
-    if e.logins_open > e.max_logins:
+    if not t.open or c.exchange != NULL or e.logins_open > e.max_logins or not asked_for_scram(t, c):
         return False
     minor = read_packet(p, n, &user, &size)
     if minor < 0:
@@ -575,11 +574,12 @@ cdef class Entry(Relay):
         self.entries.slot = slot
         self.entries.rows = rows
 
-    def entry_configure(self, *, bint tcp, bint tls, bint local, bytes binding, bint suffixes, bint asks,
-                        bint log_starts, bint log_ends, bytes mock_key, bytes mock_challenge, tenants):
-        """A configuration: all that was known is forgotten.  `mock_challenge` is that of an unknown login,
-        with a salt of any 16 bytes in it; `binding` how final messages begin that are bound to the
-        certificate, b"" where that is not offered."""
+    def entry_configure(self, *, origins, bytes binding, bint suffixes, bint asks, bint log_starts, bint log_ends,
+                        bytes mock_key, bytes mock_challenge, tenants):
+        """A configuration: all that was known is forgotten.  `origins` are (connections, network, mask, whether
+        asked for SCRAM) as auth.rules.Origin; `mock_challenge` is that of an unknown login, with a salt of any 16
+        bytes in it; `binding` how final messages begin that are bound to the certificate, b"" where that is not
+        offered."""
         cdef Entries *t = &self.entries
         cdef Known *k
         self.entry_stop()
@@ -604,13 +604,12 @@ cdef class Entry(Relay):
         assert len(binding) <= MAX_BINDING
         t.binding_size = len(binding)
         memcpy(t.binding, <const char *> binding, t.binding_size)
-        t.tcp = tcp and t.counters != NULL
-        t.tls = tls and t.counters != NULL
-        t.local = local and t.counters != NULL
+        set_origins(t, origins)
+        t.open = t.counters != NULL
 
     def entry_stop(self):
         """From here on all logins begin in Python; those begun go on."""
-        self.entries.tcp = self.entries.tls = self.entries.local = 0
+        self.entries.open = 0
 
     def entry_login(self, bytes name, int home, bytes stored_key, bytes server_key, bytes challenge):
         """A login of the configuration; `home` is the worker of its one tenant, or -1."""

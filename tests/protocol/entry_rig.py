@@ -115,6 +115,23 @@ class OneWorker:
         self.pump()
         return end
 
+    def tcp_client(self, packet: bytes, source: str, *, listen: str = "127.0.0.1") -> End:
+        """One that comes from an address of this machine."""
+        family = socket.AF_INET6 if ":" in listen else socket.AF_INET
+        with socket.create_server(
+            (listen, 0), family=family, dualstack_ipv6=family is socket.AF_INET6
+        ) as listener:
+            port = listener.getsockname()[1]
+            where = source if ":" in source else "127.0.0.1"
+            ours = socket.create_connection((where, port), source_address=(source, 0))
+            theirs, _ = listener.accept()
+        self._sockets.append(ours)
+        theirs.setblocking(False)
+        end = End(self, ours)  # type: ignore[arg-type]
+        end.link = self.worker.engine.adopt_client(theirs.detach(), packet, False)
+        self.pump()
+        return end
+
     def tls_client(self, packet: bytes, *, host: str | None = None) -> TlsEnd:
         """One that asks for TLS first; `host` is the name that it tells."""
         ours, theirs = socket.socketpair()

@@ -330,6 +330,50 @@ def test_rules_that_look_at_names_are_python_s(rules):
     worker.close()
 
 
+HERE = "{type: host, address: 127.0.0.0/30, method: scram-sha-256}"
+
+
+@pytest.mark.parametrize(
+    ("rules", "source", "listen", "compiled"),
+    [
+        (f"[{HERE}, {{type: host, method: md5}}]", "127.0.0.1", "127.0.0.1", True),
+        (f"[{HERE}, {{type: host, method: md5}}]", "127.0.0.5", "127.0.0.1", False),
+        (f"[{HERE}]", "127.0.0.5", "127.0.0.1", False),
+        (f"[{HERE}]", "127.0.0.1", "::", True),
+        (f"[{HERE}]", "::1", "::", False),
+        ("[{type: host, address: '::/64', method: scram-sha-256}]", "::1", "::", True),
+        ("[{type: host, address: '::/64', method: scram-sha-256}]", "127.0.0.1", "::", False),
+        ("[{type: host, address: samehost, method: scram-sha-256}]", "127.0.0.1", "127.0.0.1", False),
+        (f"[{{type: hostssl, method: trust}}, {HERE}]", "127.0.0.1", "127.0.0.1", True),
+        (f"[{{type: host, user: [admin], method: trust}}, {HERE}]", "127.0.0.1", "127.0.0.1", False),
+        (
+            f"[{{type: host, user: [admin], address: 10.0.0.0/8, method: trust}}, {HERE}]",
+            "127.0.0.1",
+            "127.0.0.1",
+            True,
+        ),
+        (
+            "[" + "{type: host, address: 10.0.0.0/8, method: reject}, " * 40 + f"{HERE}]",
+            "127.0.0.1",
+            "127.0.0.1",
+            False,
+        ),
+    ],
+)
+def test_rules_by_address(rules, source, listen, compiled):
+    """Compiled where the first rule for the client's address asks everybody for SCRAM."""
+    worker = OneWorker(compiled=True, text=CONFIG + f"auth: {{rules: {rules}}}\n")
+    for _ in range(4):
+        end = worker.tcp_client(USUAL, source, listen=listen)
+        if end.take()[:5] != b"R\0\0\0\x17":
+            continue
+        end.send(first_message())
+        end.send(final_message(end.take()))
+        worker.worker.engine.client_end(end.link, Reason.KILLED)
+    assert (worker.entered() > 0) == compiled
+    worker.close()
+
+
 def warm_up_quietly(one: OneWorker) -> None:
     for _ in range(3):
         end = one.client(USUAL)

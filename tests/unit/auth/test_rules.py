@@ -1,6 +1,10 @@
 """The first rule that fits decides, as in pg_hba.conf."""
 
+import ipaddress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tenant_proxy.auth.rules import compile_rules, match_rule
 from tenant_proxy.config.schema import Auth, AuthRule
@@ -159,3 +163,53 @@ class TestAddress:
 def test_certificates_need_tls(type_):
     with pytest.raises(ValueError, match=r"auth.rules\[0\]: method cert needs TLS"):
         compile_rules([AuthRule(type=type_, method="cert")])
+
+
+# --- what does not depend on who asks -------------------------------------------------------
+
+
+def packed(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed if address else b""
+
+
+@given(
+    st.lists(
+        st.builds(
+            rule,
+            st.sampled_from(("scram-sha-256", "md5", "reject")),
+            type=st.sampled_from(("local", "host", "hostssl", "hostnossl")),
+            user=st.sampled_from((["all"], ["alice"])),
+            database=st.sampled_from((["all"], ["shop"], ["sameuser"])),
+            address=st.sampled_from(("all", "samehost", "10.0.0.0/8", "10.1.2.3", "fd00::/8", "0.0.0.0/0")),
+        ),
+        max_size=5,
+    ),
+    st.sampled_from((("local", False, ""), ("tcp", True, "10.1.2.3"), ("tcp", False, "10.9.9.9"))),
+    st.sampled_from(("", "fd00::1", "127.0.0.1")),
+)
+def test_where_all_are_asked_for_the_same(rules, where, other):
+    """The first origin that fits holds only where the rules ask anybody for this method."""
+    kind, tls, address = where
+    address = other if other and kind == "tcp" else address
+    connection = 1 if kind == "local" else 2 if tls else 4
+    raw = packed(address)
+    first = next(
+        (
+            one
+            for one in compile_rules([AuthRule(**rule) for rule in rules]).origins("scram-sha-256")
+            if one.connections & connection
+            and (
+                not one.network
+                or (
+                    len(raw) == len(one.network)
+                    and all(a & m == n for a, m, n in zip(raw, one.mask, one.network, strict=True))
+                )
+            )
+        ),
+        None,
+    )
+    if first is not None and first.holds:
+        for user in ("alice", "bob", "shop"):
+            for database in ("shop", "other"):
+                found = decide(*rules, kind=kind, tls=tls, address=address, user=user, database=database)
+                assert found == "scram-sha-256"
