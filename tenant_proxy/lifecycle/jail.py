@@ -15,14 +15,20 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from tenant_proxy.auth.scram import build_verifier
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.rights import membership
 from tenant_proxy.lifecycle.sql import ident, idents, literal
 
 if TYPE_CHECKING:
     import asyncpg
+
+    from tenant_proxy.lifecycle.tools import Database
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -151,3 +157,26 @@ class Confined:
 
 def written(schema: str, name: str) -> str:
     return f"{ident(schema)}.{ident(name)}"
+
+
+@asynccontextmanager
+async def own_login(connection: Connection, database: Database, owner: str) -> AsyncIterator[Database]:
+    """The database for a tool: its login may become the owner, and nobody else; it is gone behind it."""
+    name, password = f"tp_tool_{secrets.token_hex(6)}", secrets.token_urlsafe(24)
+    major = connection.get_server_version().major
+    ends = datetime.now(UTC) + timedelta(days=1)
+    await connection.execute(
+        f"CREATE ROLE {name} LOGIN NOINHERIT PASSWORD {literal(str(build_verifier(password)))}"
+        f" VALID UNTIL '{ends:%Y-%m-%d %H:%M:%S+00}';\n"
+        f"{membership(owner, name, major, inherit=False)};\n"
+        f"{membership(name, 'CURRENT_USER', major, inherit=True)};\n"
+    )
+    try:
+        if not await connection.fetchval(
+            "SELECT pg_catalog.has_database_privilege($1, $2, 'CONNECT')", name, database.name
+        ):
+            await connection.execute(f"GRANT CONNECT ON DATABASE {ident(database.name)} TO {name}")
+        yield replace(database, user=name, password=password)
+    finally:
+        if not connection.is_closed():
+            await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")

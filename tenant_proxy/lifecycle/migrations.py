@@ -17,6 +17,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +30,7 @@ from pglast.parser import ParseError, parse_sql_json
 
 from tenant_proxy.lifecycle import fleet, ledger
 from tenant_proxy.lifecycle.fleet import Member, Options, Report, Worker, WorkFailed
-from tenant_proxy.lifecycle.jail import CanNotRun, jailed
+from tenant_proxy.lifecycle.jail import CanNotRun, jailed, own_login
 from tenant_proxy.lifecycle.records import Standing
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import literal
@@ -262,38 +263,24 @@ def _jailed(sql: str, member: Member) -> str:
 async def _one_by_one(
     connection: Connection, member: Member, text: str, limits: Limits, checks: Sequence[str]
 ) -> None:
-    found = [*split(text, with_parser=True), *(_asserted(*check) for check in enumerate(checks, 1))]
-    try:
-        await connection.execute(_settings(member, limits, local=False))
-        for statement in found:
-            if _is_confined(statement):
-                await connection.execute(_jailed(statement, member))
-                continue
-            await connection.execute(f"SET ROLE {quote_name(member.estate.owner)}")
-            await connection.execute(statement)
-            await connection.execute("RESET ROLE")
-    finally:
-        await _cleaned(connection)
+    """What can be in no transaction can be in no function: it has a login that is the tenant's alone."""
+    owner = member.estate.owner
+    async with AsyncExitStack() as stack:
+        own = connection
+        if member.database.rehearsal is None:
+            database = await stack.enter_async_context(own_login(connection, member.database, owner))
+            own = await stack.enter_async_context(database.connected("tenant-proxy migrate"))
+        await own.execute(f"SET ROLE {quote_name(owner)};\n{_settings(member, limits, local=False)}")
+        for statement in split(text, with_parser=True):
+            await own.execute(statement)
+        for number, check in enumerate(checks, 1):
+            await own.execute(_asserted(number, check))
 
 
 async def _cleaned(connection: Connection) -> None:
     """What a tenant's code leaves behind would meet the next tenant."""
     if not connection.is_closed():
         await connection.execute("DISCARD ALL")
-
-
-_LEADING: Final = re.compile(r"\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)+", re.DOTALL)
-#: What no function can do.  PostgreSQL itself confines the code that it runs (of indexes, in upkeep), but for
-#: what commits.
-_ALONE: Final = re.compile(
-    r"(?:create\s+(?:unique\s+)?index|drop\s+index|reindex|refresh|alter\s+table)\b.*\bconcurrently\b"
-    r"|(?:vacuum|cluster|analyze|analyse|reindex)\b|do\b.*\b(?:commit|rollback)\b",
-    re.DOTALL | re.IGNORECASE,
-)
-
-
-def _is_confined(statement: str) -> bool:
-    return _ALONE.match(_LEADING.sub("", statement)) is None
 
 
 def _settings(member: Member, limits: Limits, *, local: bool) -> str:
@@ -396,7 +383,9 @@ async def execute(
             told = _own(member, replace(member.database, password=""))
             member.database.rehearsal.command(command, told)
             return
-        await run_tool(command, member, timeout_s=timeout_s)
+        connection = await worker.connection(member.database)
+        async with own_login(connection, member.database, member.estate.owner) as database:
+            await run_tool(command, replace(member, database=database), timeout_s=timeout_s)
 
     return await fleet.over(members, work, options, on_done)
 

@@ -251,12 +251,14 @@ async def _at_most(seconds: float) -> AsyncIterator[asyncio.Timeout]:
 
 
 #: Who is at work in the schema, and who is connected as one of the tenant's own logins: proxies have closed
-#: those connections that nobody holds.  Their ears hold nothing.
+#: those connections that nobody holds.  Their ears hold nothing, and are in no transaction; a client may have
+#: their name.
 _AT_WORK: Final = """
 SELECT a.pid, a.application_name, a.state, extract(epoch FROM now() - a.state_change)::int AS since
   FROM pg_catalog.pg_stat_activity a
  WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
-   AND (a.usename = ANY ($2::text[]) AND a.application_name <> 'tenant_proxy'
+   AND (a.usename = ANY ($2::text[])
+        AND (a.application_name <> 'tenant_proxy' OR a.state <> 'idle' OR a.xact_start IS NOT NULL)
         OR a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
                        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                       WHERE n.nspname = $1 AND l.locktype = 'relation'

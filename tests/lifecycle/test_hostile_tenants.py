@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from tenant_proxy.lifecycle import export, migrations, restore
+from tenant_proxy.lifecycle import export, ledger, migrations, restore
 from tenant_proxy.lifecycle.fleet import Member, Options
+from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+from tenant_proxy.lifecycle.tools import Database
 from tests.lifecycle.test_migrations import tables
 
 #: {schema}.grab() is called wherever a tenant can have it called, and fails if it is more than the tenant
@@ -118,6 +122,21 @@ async def test_what_a_migration_leaves_in_the_session_meets_no_other_tenant(plac
     )
 
 
+async def test_a_tool(any_place):
+    one = member(any_place, "tooled", TRIGGER)
+    code = (
+        "import os, psycopg\n"
+        "with psycopg.connect(os.environ['DATABASE_URL'], autocommit=True) as conn:\n"
+        "    conn.execute('UPDATE t SET id = 2')\n"
+        "    conn.execute('SET ROLE NONE')\n"
+        "    conn.execute('SELECT rolname FROM pg_authid')\n"
+    )
+    report = await migrations.execute([one], [sys.executable, "-c", code], Options())
+    assert "permission denied for table pg_authid" in report.outcomes[0].error
+    assert any_place.sql(f"SELECT id FROM {one.estate.schema}.t").strip() == "2"
+    assert not any_place.sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^tp_'").strip()
+
+
 async def test_an_export_and_what_is_made_of_it(any_place, tmp_path):
     one = member(any_place, "copied", ROWS)
     path = tmp_path / "tenant.tar"
@@ -128,7 +147,7 @@ async def test_an_export_and_what_is_made_of_it(any_place, tmp_path):
     assert done.tables == manifest.tables
 
 
-async def test_a_clone_by_an_admin_who_is_no_superuser(verbs, town):
+async def test_by_an_admin_who_is_no_superuser(verbs, town, tmp_path):
     await verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="alice"))
     with town.connect() as conn:
         conn.execute((HOSTILE + ROWS).format(schema="acme"))
@@ -139,4 +158,12 @@ async def test_a_clone_by_an_admin_who_is_no_superuser(verbs, town):
             "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'beta'::regnamespace"
         )
         assert owners.fetchall() == [("beta_owner",)]
-        assert not conn.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'tp_jail%'").fetchall()
+    one = Member("acme", Database.of(verbs.context.config.clusters[0]), Estate("acme", "acme_owner"))
+    for begins in ("", "-- tenant_proxy: no-transaction\n"):
+        found = files(tmp_path, f"{begins}UPDATE t SET m = 'good'; CREATE TABLE more{len(begins)} ()")
+        report = await migrations.up([one], found, Options())
+        assert [(done.state, done.error) for done in report.outcomes] == [("done", "")]
+        with town.connect() as conn:
+            conn.execute(f"DELETE FROM {ledger.SCHEMA}.migration")
+    with town.connect() as conn:
+        assert not conn.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'tp_%'").fetchall()
