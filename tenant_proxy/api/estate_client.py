@@ -12,9 +12,8 @@ from typing import Any, Final
 from tenant_proxy.api.asking import Asking, of_tenant, parsed, part
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Job
-from tenant_proxy.lifecycle.adopting import Problem
 from tenant_proxy.lifecycle.private import created, partial_of
-from tenant_proxy.lifecycle.records import Standing, Version
+from tenant_proxy.lifecycle.records import Problem, Standing, Version
 
 _CHUNK: Final = 1 << 18
 

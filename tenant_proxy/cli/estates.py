@@ -31,8 +31,8 @@ from tenant_proxy.lifecycle.private import opener
 
 if TYPE_CHECKING:
     from tenant_proxy.catalog.records import Job
-    from tenant_proxy.lifecycle.adopting import Problem
     from tenant_proxy.lifecycle.door import Door
+    from tenant_proxy.lifecycle.records import Problem
 
 ArchiveArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The archive.", show_default=False)]
 PassPhraseOption = Annotated[

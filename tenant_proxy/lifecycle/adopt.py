@@ -15,11 +15,11 @@ from tenant_proxy.catalog.records import Spec, Tenant
 from tenant_proxy.catalog.store import Change
 from tenant_proxy.config.schema import merged
 from tenant_proxy.lifecycle import adopting, provision, rights
-from tenant_proxy.lifecycle.adopting import Problem
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.facts import read_facts
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
+from tenant_proxy.lifecycle.records import Problem
 from tenant_proxy.lifecycle.sql import ident, literal, script
 
 

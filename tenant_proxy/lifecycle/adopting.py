@@ -11,8 +11,7 @@ the tenant sent them through the proxy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 from pglast.parser import ParseError
@@ -23,33 +22,12 @@ from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.lifecycle import erasing, inventory
 from tenant_proxy.lifecycle.inventory import Estate
+from tenant_proxy.lifecycle.records import Problem
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.model import Action
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    #: breaks, doubt or note
-    weight: str
-    #: what kind of thing it is, a stable word
-    kind: str
-    #: as SQL names it
-    object: str
-    what: str
-    #: SQL that mends it; "" where somebody has to decide
-    mend: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "weight": self.weight,
-            "kind": self.kind,
-            "object": self.object,
-            "what": self.what,
-            "mend": self.mend,
-        }
 
 
 async def scan(connection: Connection, estate: Estate, *, policy: Policy | None = None) -> list[Problem]:

@@ -32,7 +32,6 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Access, Level, Login, Name, Plan, Record, Spec, Tenant, parse
 from tenant_proxy.catalog.states import State
 from tenant_proxy.config.schema import PgName
-from tenant_proxy.lifecycle.granting import networks
 from tenant_proxy.lifecycle.records import Granted, NewAccess, NewTenant
 
 if TYPE_CHECKING:
@@ -290,6 +289,8 @@ async def _places(verbs: Door, wanted: DeclaredAccess, has: Mapping[str, Access]
     """Where a login that is there may come from, where that is declared."""
     if not wanted.addresses or wanted.login not in has:
         return
+    from tenant_proxy.lifecycle.granting import networks
+
     declared = networks(wanted.addresses)
     now = (await verbs.login_get(wanted.login)).addresses
     if sorted(now) != sorted(declared):

@@ -20,7 +20,6 @@ from tenant_proxy.catalog.records import (
     WebhookDelivery,
 )
 from tenant_proxy.catalog.states import State
-from tenant_proxy.lifecycle.adopting import Problem
 from tenant_proxy.lifecycle.records import (
     Every,
     Granted,
@@ -29,6 +28,7 @@ from tenant_proxy.lifecycle.records import (
     NewAccess,
     NewTenant,
     Onboarded,
+    Problem,
     Rotated,
     Standing,
     TenantDetails,

@@ -17,11 +17,10 @@ from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import Job, JobState, Spec, Tenant
 from tenant_proxy.catalog.states import State, conflict
 from tenant_proxy.lifecycle import jobs, placement
-from tenant_proxy.lifecycle.records import NewTenant, Standing, Version
+from tenant_proxy.lifecycle.records import NewTenant, Problem, Standing, Version
 from tenant_proxy.lifecycle.tenants import WAIT_S, TenantVerbs
 
 if TYPE_CHECKING:
-    from tenant_proxy.lifecycle.adopting import Problem
     from tenant_proxy.lifecycle.archive import Manifest
 
 

@@ -1,5 +1,6 @@
 """What verbs take and return beside the catalog's own.  Annotations are objects, as in `config.schema`."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -160,3 +161,27 @@ class Every(StrEnum):
     DAY = "day"
     MONTH = "month"
     ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """What a scan has found."""
+
+    #: breaks, doubt or note
+    weight: str
+    #: what kind of thing it is, a stable word
+    kind: str
+    #: as SQL names it
+    object: str
+    what: str
+    #: SQL that mends it; "" where somebody has to decide
+    mend: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "weight": self.weight,
+            "kind": self.kind,
+            "object": self.object,
+            "what": self.what,
+            "mend": self.mend,
+        }

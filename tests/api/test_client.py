@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -35,6 +37,13 @@ def test_it_has_the_methods_of_the_verbs():
         if not name.startswith("_") and name not in names
     }
     assert missing == NOT_BY_THE_API
+
+
+def test_it_takes_little_to_begin():
+    """Commands by the API have no use for what works on servers, and takes longest to import."""
+    heavy = "{'asyncpg', 'pglast', 'cryptography', 'fastapi', 'tenant_proxy.guard'}"
+    script = f"import sys, tenant_proxy.api.client; sys.exit(str({heavy} & set(sys.modules) or ''))"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 async def test_a_life_by_the_client(api, town):
