@@ -62,18 +62,24 @@ async def _estate(run: Run) -> Estate:
 async def _look(run: Run) -> None:
     if "items" in run.data:
         return  # a job before this one looked, and took some of it away
+    run.data |= await _found(run)
+
+
+async def _found(run: Run) -> dict[str, Any]:
+    """What there is; all of it, or the next look is for nothing."""
     tenant = await run.tenant()
     estate = await estate_of(run.context, tenant)
     database = database_of(run.context, tenant)
     async with run.context.store.read() as connection:
         granted = [one.login for one in await logins.accesses(connection, tenant=tenant.name)]
-    run.data["logins"] = granted
-    run.data["estate"] = {"schema": estate.schema, "owner": estate.owner, "roles": list(estate.roles)}
+    found: dict[str, Any] = {
+        "logins": granted,
+        "estate": {"schema": estate.schema, "owner": estate.owner, "roles": list(estate.roles)},
+    }
     if tenant.database is not None:
         async with run.context.admin(tenant.cluster) as connection:
             if not await database_exists(connection, tenant.database):
-                run.data |= {"oids": Oids((), ()).as_dict(), "items": [], "tables": []}
-                return
+                return found | {"oids": Oids((), ()).as_dict(), "items": [], "tables": []}
     async with failing(tenant.cluster), database.connected() as connection:
         others = await erasing.dependents(connection, estate.schema)
         if others and not run.params.get("cascade"):
@@ -83,16 +89,14 @@ async def _look(run: Run) -> None:
                 detail=f"{len(others)} in all; they would go with them",
                 hint="drop them first, or erase with --cascade",
             )
-        run.data["oids"] = (await inventory.oids(connection, estate)).as_dict()
-        run.data["items"] = (await inventory.take(connection, estate)).as_list()
+        found["oids"] = (await inventory.oids(connection, estate)).as_dict()
+        found["items"] = (await inventory.take(connection, estate)).as_list()
         if run.context.rehearsal is not None:  # its rows are counted for the record alone
-            run.data["tables"] = []
-            return
+            return found | {"tables": []}
         async with connection.transaction(readonly=True):
             await connection.execute("SET LOCAL row_security = off")
-            run.data["tables"] = [
-                [table.name, table.rows] for table in await read_tables(connection, estate.schema)
-            ]
+            tables = await read_tables(connection, estate.schema)
+    return found | {"tables": [[table.name, table.rows] for table in tables]}
 
 
 async def _unserve(name: str, run: Run) -> None:

@@ -160,8 +160,9 @@ async def _columns(connection: Connection, schema: str) -> dict[str, list[str]]:
     return {row["name"]: row["columns"] for row in await connection.fetch(_COLUMNS, schema)}
 
 
-#: A row `t` as text.  A cast may be the tenant's own, and would run with our rights.
-AS_TEXT: Final = "pg_catalog.textin(pg_catalog.record_out(t))"
+#: A row of `t` as text.  A cast may be the tenant's own, and would run with our rights; `t` alone would be a
+#: column of that name.
+AS_TEXT: Final = "pg_catalog.textin(pg_catalog.record_out(t.*))"
 
 _TABLES: Final = """
 SELECT c.relname::text AS name FROM pg_catalog.pg_class c

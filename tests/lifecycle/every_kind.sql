@@ -31,7 +31,8 @@ CREATE TABLE "Odd ""names" ("the column" int PRIMARY KEY, "select" text, serial_
 CREATE TABLE lines (
     id bigserial PRIMARY KEY,
     order_id int NOT NULL REFERENCES orders ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
-    note text
+    note text,
+    t tsvector -- as an alias in our statements
 ) WITH (fillfactor = 80);
 ALTER TABLE lines ALTER COLUMN note SET STORAGE EXTERNAL;
 ALTER TABLE lines ALTER COLUMN note SET STATISTICS 50;

@@ -13,7 +13,7 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import JobState, Plan, Spec
 from tenant_proxy.catalog.states import State
 from tenant_proxy.config.schema import Config
-from tenant_proxy.lifecycle import certificate, erasing
+from tenant_proxy.lifecycle import certificate, erase, erasing
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.upkeep import upkeep
@@ -239,6 +239,25 @@ async def test_a_second_try_to_erase_still_knows_what_there_was(verbs, town, mon
     assert job.result["record"]["rows"] == {"orders": 2}
     assert job.result["record"]["logins"] == ["alice"]
     assert town.roles() == set()
+
+
+async def test_a_look_that_failed_is_taken_anew(verbs, town, monkeypatch):
+    await onboarded(verbs, town)
+    await verbs.tenant_delete("acme", grace_s=0)
+
+    async def refuse(*_: object) -> None:
+        raise Failure("refused", "not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erase, "read_tables", refuse)
+        with pytest.raises(Failure, match="not now"):
+            await verbs.tenant_erase("acme")
+    await verbs.tenant_restore("acme")
+    with town.connect() as conn:
+        conn.execute("INSERT INTO acme.orders (item) VALUES ('third')")
+    await verbs.tenant_delete("acme", grace_s=0)
+    job = await verbs.tenant_erase("acme")
+    assert job.result["record"]["rows"] == {"orders": 3}
 
 
 class Killed(BaseException):
