@@ -18,6 +18,9 @@ from tests.protocol.wire import (
     startup,
 )
 
+#: pool/fair.pxd: who waits for longer gets any server
+PATIENCE_S = 0.01
+
 
 def busy(stage, pool, number=1):
     """Servers that are all in somebody's transaction; [(client, server)]."""
@@ -324,12 +327,17 @@ def test_in_a_full_pool_a_server_that_comes_free_makes_room(stage: Stage):
 
 
 def test_while_the_first_has_patience_a_server_goes_to_whom_it_fits(stage: Stage):
-    pool = stage.pool(max=1)
-    ((owner, server),) = busy(stage, pool)
-    other, fitting = stage.client(pool=pool, TimeZone="CET"), stage.client(pool=pool)
-    other >> query("SELECT 1")
-    fitting >> query("SELECT 2")
-    commit(owner, server)
+    """Tried again where the machine let the test wait for longer than that."""
+    for _ in range(20):
+        pool = stage.pool(max=1)
+        ((owner, server),) = busy(stage, pool)
+        other, fitting = stage.client(pool=pool, TimeZone="CET"), stage.client(pool=pool)
+        began = time.monotonic()
+        other >> query("SELECT 1")
+        fitting >> query("SELECT 2")
+        commit(owner, server)
+        if time.monotonic() - began < PATIENCE_S:
+            break
     server << query("SELECT 2")
 
 
