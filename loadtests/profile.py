@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from loadtests import bench, pgbench, procfs
-from loadtests.postgres import TENANTS, Postgres
+from loadtests.postgres import Postgres
 from loadtests.scenarios import choose
 from loadtests.targets import TARGETS
 from loadtests.work import Effort, Pgbench
@@ -51,7 +51,7 @@ def profile(name: str, target_name: str, effort: Effort, top: int, *, callers: b
                         connect=scenario.connect,
                         log=False,
                     )
-                    [run] = pgbench.run([(job, target.endpoint(TENANTS[0]))])
+                    [run] = pgbench.run([(job, scenario.endpoint(target))])
                 finally:
                     recorder.terminate()
                     _, errors = recorder.communicate(timeout=60)

@@ -157,16 +157,17 @@ class Pgbench(Scenario):
         settings = ["PGSSLMODE=require"] if self.tls else []
         return " ".join([*settings, *self._job(effort.seconds).arguments()])
 
-    def _endpoint(self, target: Target) -> Endpoint:
+    def endpoint(self, target: Target) -> Endpoint:
+        """Where its clients connect."""
         return replace(target.endpoint(TENANTS[0]), tls=self.tls)
 
     def warm_up(self, target: Target, effort: Effort) -> None:
-        pgbench.run([(self._job(1), self._endpoint(target))])
+        pgbench.run([(self._job(1), self.endpoint(target))])
 
     def measure(self, target: Target, postgres: Postgres, effort: Effort) -> Findings:
         meter = CpuMeter(target)
         server = procfs.tree_cpu(postgres.pid)
-        [run] = pgbench.run([(self._job(effort.seconds), self._endpoint(target))], meter.read)
+        [run] = pgbench.run([(self._job(effort.seconds), self.endpoint(target))], meter.read)
         server_used = procfs.tree_cpu(postgres.pid).cpu_s - server.cpu_s
         meter.used()  # notices a crash
         if run.summary.failed:
