@@ -376,6 +376,23 @@ def test_a_thousand_listeners_on_few_backends(proxies, pg):
         assert len(servers) <= 2 + 2
         assert sum(row["state"] == "listening" for row in servers) <= 2
 
+        # one of what listens is killed: each client is told that, or hears what comes behind
+        with pg.connect() as conn:
+            ear = int(proxy.admin("SHOW LISTENERS")[0]["listener_pid"])
+            conn.execute("SELECT pg_terminate_backend(%s, 5000)", [ear])
+        with proxy.wire() as other:
+            assert sqlstates(other.query("LISTEN news")) == []
+            assert told(other.query("NOTIFY news, 'behind'")) == [("news", "behind")]
+        lost = 0
+        for client in clients:
+            reply = client.receive()
+            if reply.type == "E":
+                assert sqlstates([reply]) == ["57P01"]
+                lost += 1
+            else:
+                assert notice(reply)[1:] == ("news", "behind")
+        assert lost > 0
+
 
 # --- drivers -----------------------------------------------------------------------------
 
