@@ -29,6 +29,7 @@ from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.entries import METHOD
 from tenant_proxy.relay.moving import Moving
 from tenant_proxy.relay.session import ServerInfo, Session
+from tenant_proxy.settings_policy import MAX_IDENTIFIER_BYTES
 from tenant_proxy.tenancy.registry import Login, Route, TenantInfo
 from tenant_proxy.tenancy.startup import request_settings, startup_settings, wants_replication
 from tenant_proxy.wire import messages
@@ -503,7 +504,8 @@ class Logins:
             route=route,
             startup_id=worker.settings.intern(settings),
             settings_id=worker.settings.intern(own),
-            application_name=request.settings.get("application_name", ""),
+            # no more of it is looked at, and each SHOW CLIENTS has it of all
+            application_name=request.settings.get("application_name", "")[:MAX_IDENTIFIER_BYTES],
             database=request.database,
             user=request.user,
             replication=replication,

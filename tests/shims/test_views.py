@@ -142,6 +142,14 @@ def test_rows_are_those_of_the_originals(tenants: Tenants):
         assert f"{OWN}_things" in {row[0] for row in toasted}
 
 
+def test_what_the_operator_has_a_mapping_log_in_with_is_not_shown(tenants: Tenants):
+    with tenants.tenant() as connection:
+        query = "SELECT umoptions FROM {}.pg_user_mappings WHERE srvname = %s"
+        for schema, shown in (("pg_catalog", [f"user={OWN} user"]), ("tp_catalog", None)):
+            found = connection.execute(query.format(schema), (f"{OWN}_server",)).fetchall()
+            assert found == [(shown,)]
+
+
 def test_system_columns(tenants: Tenants):
     with tenants.tenant() as connection:
         row = connection.execute(
