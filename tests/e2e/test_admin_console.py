@@ -52,6 +52,8 @@ def test_clients_and_servers_show_who_is_there(proxy):
         assert int(shown["port"]) == client.sock.getsockname()[1]
         servers = [s for s in proxy.admin("SHOW SERVERS") if str(s["remote_pid"]) == str(client.pid)]
         assert len(servers) == 1
+    with proxy.wire(application_name="long " * 1000):
+        assert max(len(one["application_name"]) for one in proxy.admin("SHOW CLIENTS")) <= 63
 
 
 def test_tenants(proxy):
