@@ -21,11 +21,16 @@ MAX_DEPTH: Final = 32
 
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 _TAG = "tag:yaml.org,2002:"
+#: what begins like a word and is none of those that mean something
+_WORD = re.compile(r"(?!(?:null|Null|NULL|true|True|TRUE|false|False|FALSE)\Z)[A-Za-z_/]")
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
+
+_STR, _MAP = f"{_TAG}str", f"{_TAG}map"
+_TAGS: Final = {yaml.ScalarNode: _STR, yaml.SequenceNode: f"{_TAG}seq", yaml.MappingNode: _MAP}
 
 #: libyaml's is ten times faster, but not in every build of PyYAML
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -39,8 +44,7 @@ class _Loader(_SafeLoader):  # type: ignore[misc]
         self._depth = 0
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
-        names = {yaml.ScalarNode: "str", yaml.SequenceNode: "seq", yaml.MappingNode: "map"}
-        return _TAG + names[kind]
+        return _TAGS[kind]
 
     # called around each node; libyaml's composer recurses in C, where nothing else would stop it
     def descend_resolver(self, parent: yaml.Node | None, index: Any) -> None:
@@ -165,7 +169,8 @@ class _Reader:
         return self._scalar(node, path)
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        self._check_tag(node, path, "map")
+        if node.tag != _MAP:
+            self._check_tag(node, path, "map")
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if self.full:
@@ -207,10 +212,13 @@ class _Reader:
 
     def _scalar(self, node: yaml.Node, path: Path) -> Any:
         text = str(node.value)
-        self._check_tag(node, path, "str")
+        if node.tag != _STR:
+            self._check_tag(node, path, "str")
         if getattr(node, "style", None):  # quoted or block: text as it is
             return text
         self.document.texts[path] = text
+        if _WORD.match(text):
+            return text
         if _NULL.fullmatch(text):
             return None
         if _BOOL.fullmatch(text):
