@@ -380,7 +380,7 @@ class WireClient:
         self.send(*messages)
         return self.until_ready()
 
-    def query(self, sql: str) -> list[Message]:
+    def query(self, sql: str | bytes) -> list[Message]:
         return self.ask(query(sql))
 
     def told(self, *messages: bytes, times: int = 1) -> list[str]:

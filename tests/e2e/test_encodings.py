@@ -90,4 +90,4 @@ def test_letters_that_the_server_folds_to_ascii(turkish: Server, own_proxy: Call
                 (row,) = [m for m in client.query(sql.encode(codec)) if m.type == "D"]
                 assert row.body[6:].decode(codec) == value
             assert client.value("SELECT item FROM orders WHERE id = 1") == "anvil"
-            assert client.value("SHOW search_path").startswith("acme")
+            assert str(client.value("SHOW search_path")).startswith("acme")
