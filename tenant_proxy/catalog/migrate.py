@@ -71,7 +71,13 @@ def migrations() -> tuple[Migration, ...]:
 
 
 async def is_missing(connection: Connection) -> bool:
-    return bool(await connection.fetchval("SELECT pg_catalog.to_regclass($1) IS NULL", f"{SCHEMA}.migration"))
+    # in tables, as to_regclass goes by what the backend remembers, even behind a lock that was waited for
+    return not await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c"
+        " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = $1 AND c.relname = 'migration')",
+        SCHEMA,
+    )
 
 
 async def status(connection: Connection) -> Status:

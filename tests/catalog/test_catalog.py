@@ -52,6 +52,29 @@ async def test_migrating_twice_changes_nothing_and_at_once_waits(pg):
     await two.close()
 
 
+async def test_what_another_makes_while_a_lock_is_waited_for_is_seen(pg):
+    """A backend that has looked for it in vain remembers that."""
+    with pg.connect(database="postgres") as conn:
+        conn.execute("DROP DATABASE IF EXISTS waited WITH (FORCE)")
+        conn.execute("CREATE DATABASE waited")
+    one = await asyncpg.connect(pg.dsn(database="waited"))
+    two = await asyncpg.connect(pg.dsn(database="waited"))
+    assert await migrate.is_missing(two)
+    transaction = one.transaction()
+    await transaction.start()
+    await one.execute("SELECT pg_advisory_xact_lock(1)")
+    await one.execute("CREATE SCHEMA tenant_proxy CREATE TABLE migration ()")
+    async with two.transaction():
+        waits = asyncio.create_task(two.execute("SELECT pg_advisory_xact_lock(1)"))
+        while not await one.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            await asyncio.sleep(0.01)
+        await transaction.commit()
+        await waits
+        assert not await migrate.is_missing(two)
+    await one.close()
+    await two.close()
+
+
 async def test_a_changed_or_unknown_migration_is_found(store):
     async with store.read() as connection:
         await connection.execute("UPDATE migration SET checksum = 'x' WHERE version = 1")
