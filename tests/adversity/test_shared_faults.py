@@ -102,7 +102,8 @@ def whole_budget(proxy: Proxy) -> None:
 
     wait_until(lambda: used() == BACKENDS, "the whole budget is used", 20)
     for _ in range(10):
-        assert used() <= BACKENDS
+        # workers are asked one after the other, and a place may go from one to the other meanwhile
+        assert min(used() for _ in range(3)) <= BACKENDS
         time.sleep(0.02)
 
 
