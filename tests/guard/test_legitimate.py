@@ -154,8 +154,15 @@ def differences(talk: Talk, direct: Session, through: Session, database: Databas
 
 
 def masked(line: Said) -> Said:
-    """Without what a transaction's number or a sequence's step makes different each time."""
-    return tuple(re.sub(r"\b\d{4,}\b", "#", part) if isinstance(part, str) else part for part in line)
+    """Without what a transaction's number, a sequence's step or EXPLAIN's clock makes different each time."""
+    return tuple(
+        re.sub(r"\b\d{4,}\b", "#", part)
+        if isinstance(part, str)
+        else re.sub(rb"(?<=Time: )[\d.]+(?= ms)|(?<=actual time=)[\d.]+", b"#", part)
+        if isinstance(part, bytes)
+        else part
+        for part in line
+    )
 
 
 @each_group
