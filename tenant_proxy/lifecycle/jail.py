@@ -155,10 +155,6 @@ class Confined:
         return True
 
 
-def written(schema: str, name: str) -> str:
-    return f"{ident(schema)}.{ident(name)}"
-
-
 @asynccontextmanager
 async def own_login(connection: Connection, database: Database, owner: str) -> AsyncIterator[Database]:
     """The database for a tool: its login may become the owner, and nobody else; it is gone behind it."""

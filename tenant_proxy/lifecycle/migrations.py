@@ -248,16 +248,15 @@ async def _revert(connection: Connection, member: Member, migration: Migration, 
 async def _in_jail(connection: Connection, member: Member, limits: Limits, sql: str, noted: str) -> None:
     """One transaction; what it changes of the session is undone."""
     try:
-        await connection.execute(noted + _settings(member, limits, local=True) + _jailed(sql, member))
-    finally:
-        await _cleaned(connection)
-
-
-def _jailed(sql: str, member: Member) -> str:
-    try:
-        return jailed(sql, member.estate.schema, member.estate.owner)
+        confined = jailed(sql, member.estate.schema, member.estate.owner)
     except CanNotRun as error:
         raise WorkFailed(str(error)) from None
+    try:
+        await connection.execute(noted + _settings(member, limits, local=True) + confined)
+    finally:
+        # what a tenant's code leaves behind would meet the next tenant
+        if not connection.is_closed():
+            await connection.execute("DISCARD ALL")
 
 
 async def _one_by_one(
@@ -275,12 +274,6 @@ async def _one_by_one(
             await own.execute(statement)
         for number, check in enumerate(checks, 1):
             await own.execute(_asserted(number, check))
-
-
-async def _cleaned(connection: Connection) -> None:
-    """What a tenant's code leaves behind would meet the next tenant."""
-    if not connection.is_closed():
-        await connection.execute("DISCARD ALL")
 
 
 def _settings(member: Member, limits: Limits, *, local: bool) -> str:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from tenant_proxy.lifecycle.sql import ident, idents, literal
+from tenant_proxy.lifecycle.sql import idents, literal, qualified
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +91,7 @@ class Rehearsed:
         **_: object,
     ) -> str:
         given = f"({idents(columns)})" if columns else ""
-        self._told(f"COPY {ident(schema_name)}.{ident(table)}{given} FROM STDIN")
+        self._told(f"COPY {qualified(schema_name, table)}{given} FROM STDIN")
         async for _part in source:
             pass
         return ""

@@ -21,8 +21,9 @@ from pglast.parser import parse_sql_json
 from tenant_proxy.lifecycle import archive, ledger, tools
 from tenant_proxy.lifecycle.archive import Manifest, Table
 from tenant_proxy.lifecycle.export import Progress, read_tables, silent
-from tenant_proxy.lifecycle.jail import CHECKS_ROWS, DEFINES_CODE, RUNS_CODE, Confined, written
+from tenant_proxy.lifecycle.jail import CHECKS_ROWS, DEFINES_CODE, RUNS_CODE, Confined
 from tenant_proxy.lifecycle.rename import Finding, NotRenamed, Renaming, quote_name, statements
+from tenant_proxy.lifecycle.sql import qualified
 from tenant_proxy.lifecycle.tools import Database
 
 if TYPE_CHECKING:
@@ -129,12 +130,11 @@ class _Restore:
             if self.make_roles:
                 await self._roles()
             await self._settle()
-            grants = [sql for sql in extras if sql.startswith("GRANT ")]
             if any(DEFINES_CODE.match(sql) for sql in before):
                 self.confined = await self._confined()
                 # who runs the tenant's code needs them by then
-                await self._extras(grants)
-                extras = [sql for sql in extras if sql not in grants]
+                await self._extras([sql for sql in extras if sql.startswith("GRANT ")])
+                extras = [sql for sql in extras if not sql.startswith("GRANT ")]
             casts = [sql for sql in extras if _CAST.match(sql)]
             await self._definitions(before, casts)
             await self._check_columns()
@@ -156,15 +156,14 @@ class _Restore:
 
     async def _behind(self, after: list[str]) -> None:
         """What comes after the rows; first what may run the tenant's code, while no trigger is there."""
-        self.progress("indexes", 0, len(after))
         if self.confined is not None:
-            checks = [sql for sql in after if CHECKS_ROWS.match(sql)]
-            after = [*checks, *(sql for sql in after if sql not in checks)]
-            for sql in checks:
-                await self._execute(sql)
+            for sql in after:
+                if CHECKS_ROWS.match(sql):
+                    await self._execute(sql)
             await self.confined.end()
             self.confined = None
-            after = after[len(checks) :]
+            after = [sql for sql in after if not CHECKS_ROWS.match(sql)]
+        self.progress("indexes", 0, len(after))
         for number, sql in enumerate(after):
             await self._execute(sql)
             self.progress("indexes", number + 1, len(after))
@@ -354,7 +353,7 @@ class _Restore:
 
         columns = [one["String"]["sval"] for one in body.get("attlist", ())]
         if self.confined is not None:
-            table = written(body["relation"]["schemaname"], body["relation"]["relname"])
+            table = qualified(body["relation"]["schemaname"], body["relation"]["relname"])
             try:
                 if await self.confined.copies(table, columns, rows()):
                     return count

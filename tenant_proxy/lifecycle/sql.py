@@ -14,6 +14,10 @@ def ident(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def qualified(schema: str, name: str) -> str:
+    return f"{ident(schema)}.{ident(name)}"
+
+
 def idents(names: Iterable[str]) -> str:
     return ", ".join(ident(name) for name in names)
 

@@ -76,7 +76,7 @@ class Entries:
     def _origins(self) -> list[Origin]:
         state = self._worker.state
         tls = state.config.listen.tls
-        #: refused where TLS is required; known by certificates that Python looks at
+        # refused where TLS is required; known by certificates that Python looks at
         others = (4 if tls.mode == "require" else 0) | (2 if tls.client_ca is not None else 0)
         return [Origin(others, b"", b"", holds=False), *state.rules.origins(METHOD)]
 

@@ -71,8 +71,8 @@ class Admission:
     database: str
     user: str
     replication: bool
-    #: it leads there with TLS too, whatever host name and certificate come with it
-    by_packet: bool
+    #: the bytes lead there again; with TLS only where neither host name nor certificate had a say
+    recurs: bool
     #: limits that it counts against, see Logins._limits_of
     places: dict[str, int]
 
@@ -420,7 +420,7 @@ class Logins:
         admission = self._admissions.get((tls, attempt.raw))
         if admission is None:
             admission = self._admit(attempt, request)
-            if admission.by_packet or not tls:
+            if admission.recurs:
                 if len(self._admissions) >= MAX_ADMISSIONS:
                     self.forget()
                 self._admissions[tls, attempt.raw] = admission
@@ -458,7 +458,7 @@ class Logins:
         )
         welcome = pool.welcomes.get(admission.startup_id)
         if welcome is not None and not pool.session_mode:
-            if (admission.by_packet or not tls) and not auth.by_previous:
+            if admission.recurs and not auth.by_previous:
                 shown = _with_name(welcome, admission.application_name)
                 worker.entries.admitted(attempt.raw, admission, pool, shown, tls=tls)
             self._greet(client, session, welcome, 0)
@@ -509,7 +509,7 @@ class Logins:
             database=request.database,
             user=request.user,
             replication=replication,
-            by_packet=route.by_packet and worker.state.config.listen.tls.client_ca is None,
+            recurs=attempt.tls is None or (route.by_packet and not worker.state.config.listen.tls.client_ca),
             places=self._limits_of(tenant, attempt.login),
         )
 

@@ -38,27 +38,29 @@ async def add(store: Store, name: str, **more: Any) -> Tenant:
 # --- migrations
 
 
-async def test_migrating_twice_changes_nothing_and_at_once_waits(pg):
+@pytest.fixture
+async def two_connections(pg):
+    """To a database without a catalog."""
     with pg.connect(database="postgres") as conn:
         conn.execute("DROP DATABASE IF EXISTS migrated WITH (FORCE)")
         conn.execute("CREATE DATABASE migrated")
-    one = await asyncpg.connect(pg.dsn(database="migrated"))
-    two = await asyncpg.connect(pg.dsn(database="migrated"))
+    pair = [await asyncpg.connect(pg.dsn(database="migrated")) for _ in range(2)]
+    yield pair
+    for one in pair:
+        await one.close()
+
+
+async def test_migrating_twice_changes_nothing_and_at_once_waits(two_connections):
+    one, two = two_connections
     assert (await migrate.status(one)).version == 0
     applied = await asyncio.gather(migrate.migrate(one), migrate.migrate(two))
     assert sorted(map(len, applied)) == [0, len(migrate.migrations())]
     assert (await migrate.status(two)).is_current
-    await one.close()
-    await two.close()
 
 
-async def test_what_another_makes_while_a_lock_is_waited_for_is_seen(pg):
+async def test_what_another_makes_while_a_lock_is_waited_for_is_seen(two_connections):
     """A backend that has looked for it in vain remembers that."""
-    with pg.connect(database="postgres") as conn:
-        conn.execute("DROP DATABASE IF EXISTS waited WITH (FORCE)")
-        conn.execute("CREATE DATABASE waited")
-    one = await asyncpg.connect(pg.dsn(database="waited"))
-    two = await asyncpg.connect(pg.dsn(database="waited"))
+    one, two = two_connections
     assert await migrate.is_missing(two)
     transaction = one.transaction()
     await transaction.start()
@@ -71,8 +73,6 @@ async def test_what_another_makes_while_a_lock_is_waited_for_is_seen(pg):
         await transaction.commit()
         await waits
         assert not await migrate.is_missing(two)
-    await one.close()
-    await two.close()
 
 
 async def test_a_changed_or_unknown_migration_is_found(store):
