@@ -372,8 +372,7 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
         if session is None:
             worker.logins.on_gone(client)
             return
-        worker.judging.judges.forget(client)
-        worker.judging.executed_names.forget(client)
+        worker.judging.forget(client)
         worker.budget.give_back_client(session.places)
         worker.code.on_client_gone(client)
         worker.pins.drop(client)
@@ -492,7 +491,7 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
         result = self._worker.judging.judge(session, scope, sql, client)
         self._worker.parse_us += (time.perf_counter_ns() - start) // 1000
         if isinstance(result, bytes):
-            self._count_refusal(session, result)
+            self.count_refusal(session, result)
         return result
 
     def on_judged(self, client: int) -> None:
@@ -505,7 +504,7 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
     def bind(self, session: Session, scope: int, sql: bytes, values: bytes) -> tuple[bool, bytes] | None:
         result = self._worker.judging.bind(session, scope, sql, values)
         if result is not None and result[0]:
-            self._count_refusal(session, result[1])
+            self.count_refusal(session, result[1])
         return result
 
     def executed(
@@ -523,14 +522,14 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
             session, scope, sql, effects, client, name=name, tracked=tracked
         )
         if result is not None:
-            self._count_refusal(session, result)
+            self.count_refusal(session, result)
         return result
 
     def parameter_types(
         self, session: Session, scope: int, sql: bytes, types: bytes, client: int
     ) -> bytes | None:
         if (result := self._worker.judging.parameter_types(session, scope, sql, types, client)) is not None:
-            self._count_refusal(session, result)
+            self.count_refusal(session, result)
         return result
 
     def edits(self, scope: int, sql: bytes, client: int) -> list[tuple[int, int, bytes]]:
@@ -539,12 +538,8 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
     def judge_function(self, session: Session, scope: int, oid: int) -> int | bytes:
         result = self._worker.judging.judge_function(session, scope, oid)
         if isinstance(result, bytes):
-            self._count_refusal(session, result)
+            self.count_refusal(session, result)
         return result
-
-    def _count_refusal(self, session: Session, message: bytes) -> None:
-        sqlstate = messages.error_fields(message[5:]).get("C", "XX000")
-        self._worker.error_counts[session.tenant, sqlstate[:2], Source.CLIENT.value] += 1
 
     # --- servers ---
 

@@ -243,6 +243,26 @@ class Guard:
                 )
         return _ALLOWED_VALUES
 
+    def foreign_type(self) -> Verdict:
+        """The verdict of a Parse that declares a parameter to be of a type of another schema."""
+        return _refused(
+            "parameter_type",
+            "42501",
+            "permission denied for the type of a parameter",
+            detail="The number that it is declared by is that of a type outside the tenant.",
+            hint="Declare types of the tenant's own, or none.",
+        )
+
+    def unknown_type(self) -> Verdict:
+        """… of which the server has not said whose it is."""
+        return _refused(
+            "parameter_type",
+            "55000",
+            "the type of a parameter can't be checked",
+            detail="The server was asked whose it is, and has not answered.",
+            hint="Try again; statement_timeout may be too short.",
+        )
+
     def unreadable_value(self, number: int) -> Verdict:
         """The verdict of a value whose text would have to be judged and that the scope's codec can't read."""
         return _refused(

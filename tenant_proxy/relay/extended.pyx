@@ -20,6 +20,7 @@ from tenant_proxy.relay.core cimport (
     up_refuse_size,
 )
 from tenant_proxy.relay.begins cimport batch_without_server
+from tenant_proxy.relay.declared cimport DECLARED_GOES, DECLARED_HELD, declared_check
 from tenant_proxy.relay.hearing cimport (
     LISTEN_GOES, LISTEN_HELD, for_ear, heard_before, listen_check, listens_still,
 )
@@ -119,6 +120,10 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     s = server_of(e, c)
     if s == NULL:
         return no_server(c)
+    if end - tail > 3:
+        lane = declared_check(e, c, b, s, tail + 3, end - tail - 3, name_len == 0)
+        if lane != DECLARED_GOES:
+            return no_server(c) if lane == DECLARED_HELD else refuse_extended(e, c, b, total)
     if effects & TOLD_HERE:
         r = for_ear(e, c, s, effects, sql, size, tail, end - tail)
         if r == NULL:

@@ -23,6 +23,7 @@ from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES
 from tenant_proxy.guard.policy import Ear, GuardScope, OwnSession
 from tenant_proxy.model import Action, Edit, Effect, Verdict
 from tenant_proxy.obs.log import get_logger
+from tenant_proxy.relay.declared_types import DeclaredTypes, question
 from tenant_proxy.relay.executed import ExecutedNames
 from tenant_proxy.relay.judges import Judges
 from tenant_proxy.relay.session import Session
@@ -69,6 +70,7 @@ class Judging:
         self._guard = Guard()
         self.judges = Judges(wake)
         self.executed_names = ExecutedNames()
+        self.declared_types = DeclaredTypes()
         #: by their numbers; those of other client encodings have the codec's number in the upper byte
         self._scopes: dict[int, GuardScope] = {}
         self._codecs: list[str] = [UTF8]
@@ -239,6 +241,29 @@ class Judging:
         assert isinstance(verdict, Verdict)
         judged = self._guard.judge_types(verdict.bound, [oid for (oid,) in struct.iter_unpack("!I", types)])
         return None if judged.action is not Action.REJECT else self._refused(session, scope, judged, sql)
+
+    def declared(
+        self, session: Session, scope_id: int, types: bytes, client: int
+    ) -> tuple[bool, bytes] | None:
+        """None: a Parse may declare these types; (True, ErrorResponse); (False, what its server is asked)."""
+        known = self.declared_types
+        oids = known.unknown(scope_id, types)
+        if not oids:
+            return None
+        scope = self._scope(scope_id)
+        if known.is_refused(client):
+            judged = self._guard.foreign_type()
+        elif known.is_hopeless(client):
+            judged = self._guard.unknown_type()
+        else:
+            known.asked(client, scope_id, oids)
+            return False, question(scope, oids).encode(scope.codec)
+        return True, self._refused(session, scope, judged, b"") or b""
+
+    def forget(self, client: int) -> None:
+        self.judges.forget(client)
+        self.executed_names.forget(client)
+        self.declared_types.forget(client)
 
     def executed(
         self,

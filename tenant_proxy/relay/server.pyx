@@ -21,6 +21,7 @@ from tenant_proxy.relay.core cimport (
     send_refusal, up_ask_done, up_ask_row, up_error, up_notice, up_server_connected,
     up_server_message, up_switch_failed, up_unlisten,
 )
+from tenant_proxy.relay.declared cimport ACT_DECLARED, up_declared_answer
 from tenant_proxy.relay.hearing cimport hears_first, tell_notes, tell_renamed, tell_tag
 from tenant_proxy.relay.lanes cimport moved
 from tenant_proxy.relay.marks cimport define
@@ -359,6 +360,8 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
         s.completed = 1
         if action & ACT_REWRITTEN and o.rewrite.tags_size and tell_tag(e, s, o.rewrite, data, pos, total, sent):
             action |= ACT_SKIP
+        if action & ACT_DECLARED:
+            up_declared_answer(e, s, data + pos + 5, total - 5)
         if o.request == R_EXECUTE:
             if action & ACT_AHEAD:
                 turn_made(s)
@@ -532,6 +535,8 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         s.failed = 1
     elif action & ACT_SKIP and (head.request == R_QUERY or action & ACT_AHEAD):
         # the proxy's own statement failed, which is nothing to tell a client
+        if action & ACT_DECLARED:
+            up_declared_answer(e, s, NULL, 0)
         s.failed = 1
         # a turn that is refused takes all that is behind it along
         s.refused = action & ACT_AHEAD and (s.told_fatal or s.turn)
@@ -560,7 +565,7 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
                 break
             if o.request == R_SYNC:
                 break
-            drop_request(s, o)
+            drop_request(e, s, o)
             ring_pop(&s.ring)
     if refusal != NULL:
         forward(e, s, data, sent[0], pos)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from tenant_proxy import errors
+from tenant_proxy.errors import Source
 from tenant_proxy.model import Effect
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.judging import deallocate_tag
@@ -92,6 +93,18 @@ class SessionHooks:
         body = _STATEMENT.sub(lambda found: b'"%s"' % own.get(found[1], found[1]), message[5:])
         return messages.message(message[:1], body)
 
+    def declared(self, client: int, session: Session, scope: int, types: bytes) -> tuple[bool, bytes] | None:
+        """Whose the types of a Parse's parameters are: `Judging.declared`."""
+        found = self._worker.judging.declared(session, scope, types, client)
+        if found is not None and found[0]:
+            self.count_refusal(session, found[1])
+        return found
+
+    def declared_answer(self, client: int, tag: bytes | None) -> None:
+        """The CommandComplete of what was asked, as `SELECT 0`; None: it has failed."""
+        count = None if tag is None else int(tag.rstrip(b"\0").rpartition(b" ")[2])
+        self._worker.judging.declared_types.answered(client, count)
+
     def execute(
         self, client: int, scope: int, sql: bytes
     ) -> tuple[list[tuple[int, int, bytes]], list[bytes]] | None:
@@ -124,3 +137,9 @@ class SessionHooks:
             # made by SQL PREPARE on the client's own server, or not at all
             return False
         return deallocate_tag(names)
+
+    # --- refusals of all kinds ---
+
+    def count_refusal(self, session: Session, message: bytes) -> None:
+        sqlstate = messages.error_fields(message[5:]).get("C", "XX000")
+        self._worker.error_counts[session.tenant, sqlstate[:2], Source.CLIENT.value] += 1

@@ -6,14 +6,17 @@ from tenant_proxy.pool.pool cimport (
     ACT_DISCARD, ACT_FAKE, ACT_REFUSED, ACT_SKIP, R_CLOSE, R_DESCRIBE, R_PARSE, R_QUERY, Client, ClientStmt,
     Outstanding, Server, Stmt, ring_at,
 )
-from tenant_proxy.relay.core cimport drop_object
+from tenant_proxy.relay.core cimport Relay, drop_object
+from tenant_proxy.relay.declared cimport ACT_DECLARED, up_declared_answer
 from tenant_proxy.relay.statements cimport (
     client_drop_unnamed, client_put_back, client_stmt_free, client_undo, server_forget, stmt_unref,
 )
 from tenant_proxy.relay.told cimport not_described
 
 
-cdef void drop_request(Server *s, Outstanding *o) noexcept nogil:
+cdef void drop_request(Relay e, Server *s, Outstanding *o) noexcept nogil:
+    if o.action & ACT_DECLARED:
+        up_declared_answer(e, s, NULL, 0)
     if o.action & ACT_DISCARD or (o.request == R_CLOSE and o.action & ACT_SKIP):
         # it still has what was to go, perhaps another client's last values too
         s.close_needed = 1
