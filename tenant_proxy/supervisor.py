@@ -35,7 +35,7 @@ from tenant_proxy.config.load import load as load_config
 from tenant_proxy.config.problems import ConfigError, Problem
 from tenant_proxy.config.reload import keep_fixed
 from tenant_proxy.config.schema import Config
-from tenant_proxy.config.transport import to_transport
+from tenant_proxy.config.transport import packed
 from tenant_proxy.listeners import Listener, ListenError, open_listeners
 from tenant_proxy.nursery import Nursery
 from tenant_proxy.obs import log as obs_log
@@ -128,7 +128,7 @@ class Supervisor:
         self._indexes = Indexes()
         self._served = ServedStore()
         #: a configuration on its way to the children
-        self._transport: tuple[Config, dict[str, Any]] | None = None
+        self._transport: tuple[Config, Any] | None = None
         #: worker's name -> generation of the configuration that it was given
         self._given: dict[str, int] = {}
         self._workers: list[Child] = []
@@ -436,10 +436,10 @@ class Supervisor:
         except hub.HubError as error:
             log.error("worker did not reload", child=worker.name, error=error)
 
-    def _transport_of(self, config: Config) -> dict[str, Any]:
+    def _transport_of(self, config: Config) -> Any:
         """Made once for all children: with many tenants that takes a while."""
         if self._transport is None or self._transport[0] is not config:
-            self._transport = config, to_transport(config)
+            self._transport = config, packed(config)
         return self._transport[1]
 
     async def _give(self, worker: Child, config: Config, generation: int) -> None:

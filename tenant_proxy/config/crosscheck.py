@@ -89,7 +89,7 @@ def _quoted_name(item: object) -> str:
 
 def _identifier(document: Document, path: Path, name: str | None) -> None:
     """Names that PostgreSQL would cut, or that the protocol can't carry."""
-    if name is None:
+    if name is None or (len(name) <= MAX_IDENTIFIER_BYTES and name.isascii() and "\0" not in name):
         return
     if len(name.encode()) > MAX_IDENTIFIER_BYTES:
         document.problem(
@@ -390,7 +390,7 @@ def _pool(document: Document, path: Path, pool: Pool) -> None:
     for low, high in (("min", "max"), ("retry_min_s", "retry_max_s")):
         if getattr(pool, low) > getattr(pool, high):
             text = f"{low} ({getattr(pool, low):g}) is more than {high} ({getattr(pool, high):g})"
-            where: Path = (*path, low) if (*path, low) in document.places else (*path, high)
+            where: Path = (*path, low) if document.has((*path, low)) else (*path, high)
             document.problem(where, text)
 
 
@@ -413,6 +413,9 @@ def _users(document: Document, config: Config) -> None:
     _repeated(document, ("users",), config.users, lambda u: u.name, "user", _quoted_name, "name")
     names = tuple(tenant.name for tenant in config.tenants)
     tenants = frozenset(names)
+    rules = config.auth.rules
+    #: of all, where no rule names any
+    methods = None if any("all" not in rule.user for rule in rules) else _methods_of("", rules)
     for index, user in enumerate(config.users):
         here: Path = ("users", index)
         _identifier(document, (*here, "name"), user.name)
@@ -439,23 +442,22 @@ def _users(document: Document, config: Config) -> None:
         if not named and not user.admin and not user.stats:
             text = f'login "{user.name}" belongs to no tenant and is neither admin nor stats'
             document.problem(here, text, severity="warning")
-        _user_secrets(document, here, user, config)
+        _user_secrets(document, here, user, _methods_of(user.name, rules) if methods is None else methods)
 
 
 def _few(names: tuple[str, ...], most: int = 20) -> tuple[str, ...]:
     return names if len(names) <= most else (*names[:most], f"… {len(names) - most} more")
 
 
-def _user_secrets(document: Document, here: Path, user: User, config: Config) -> None:
+def _user_secrets(document: Document, here: Path, user: User, methods: list[tuple[int, AuthRule]]) -> None:
     if user.password is not None and user.verifier is not None:
         document.problem((*here, "verifier"), "give password or verifier, not both")
         return
-    methods = _methods_of(user.name, config.auth.rules)
     needs = [(index, rule) for index, rule in methods if rule.method in SECRET_METHODS]
     if user.password is None and user.verifier is None:
         if needs:
             rule, line = needs[0][1], document.place(("auth", "rules", needs[0][0]))[0]
-            written = ("auth", "rules") in document.places
+            written = document.has(("auth", "rules"))
             where = f"the rule in line {line}" if written else "the default rule"
             text = f'login "{user.name}" has neither password nor verifier, but {where} asks for one '
             text += f"({rule.method})"

@@ -29,6 +29,10 @@ from tenant_proxy.config.yaml_nodes import Document
 MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
+#: keys of a tenant that are not left as they are given
+_REWRITTEN = frozenset(("pool", "policy", "policy_file"))
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     config: Config
@@ -112,19 +116,36 @@ def _build(document: Document, base: FilePath, environ: Mapping[str, str]) -> Co
     data: dict[str, Any] = document.data
     failed: set[Path] = set()
     merge_policy_files(document, data, base, failed)
-    valid = validate(Config, document, data, failed=failed) is not None
+    first = validate(Config, document, data, failed=failed)
     # to Config the overrides of tenants are any dictionaries
     _validate_overrides(document, data, failed)
     config: Config | None = None
-    if valid or stand_in(Config, data) is not None:
-        _resolve_secrets(document, data, base, environ, failed)
+    if first is not None or stand_in(Config, data) is not None:
+        resolved = _resolve_secrets(document, data, base, environ, failed)
         _resolve_paths(data, base)
-        config = opaque.named(document, Config.model_validate(data))
+        config = opaque.named(document, _validated(data, None if failed else first, resolved))
         if failed:
             _check_the_rest(document, config, failed)
         else:
             crosscheck.check(document, config)
     return None if config is None or failed else _with_defaults(config)
+
+
+def _validated(data: dict[str, Any], first: Config | None, resolved: set[Path]) -> Config:
+    """`first` was of the same data, less what has been merged, resolved and made absolute: what that has
+    not changed, nearly all where there are many, is taken from it.
+    """
+    if first is None:
+        return Config.model_validate(data)
+    tenants = [
+        given if given.keys() & _REWRITTEN else was
+        for given, was in zip(data.get("tenants", ()), first.tenants, strict=True)
+    ]
+    users = [
+        given if ("users", index) in resolved else was
+        for index, (given, was) in enumerate(zip(data.get("users", ()), first.users, strict=True))
+    ]
+    return Config.model_validate({**data, "tenants": tenants, "users": users})
 
 
 def _check_the_rest(document: Document, config: Config, failed: set[Path]) -> None:
@@ -182,12 +203,17 @@ def _secret_places(data: dict[str, Any]) -> list[tuple[Path, dict[str, Any], str
 
 def _resolve_secrets(
     document: Document, data: dict[str, Any], base: FilePath, environ: Mapping[str, str], failed: set[Path]
-) -> None:
+) -> set[Path]:
+    """Where something is other than it was: the first two parts of the path."""
+    changed: set[Path] = set()
     for path, section, key in _secret_places(data):
         resolved = resolve_secret(document, path, section[key], base, environ)
         if resolved is None:
             failed.add(path)
+        if resolved != section[key]:
+            changed.add(path[:2])
         section[key] = resolved or {"value": STAND_IN}
+    return changed
 
 
 def _resolve_paths(data: dict[str, Any], base: FilePath) -> None:
@@ -220,9 +246,8 @@ def _with_defaults(config: Config) -> Config:
 
 
 def _warn_of_readable_secrets(document: Document) -> None:
-    lines = [
-        place for path, place in document.key_places.items() if path[-1] == "value" and path[0] != "tenants"
-    ]
+    given = [(*path, "value") for path, _, _ in _secret_places(document.data)]
+    lines = [document.place(path, key=True) for path in given if document.has(path)]
     if lines:
         line, column = min(lines)
         text = "a secret is in this file, which everybody can read"

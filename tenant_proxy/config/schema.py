@@ -16,7 +16,17 @@ from enum import StrEnum
 from ipaddress import ip_network
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    SecretStr,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -25,6 +35,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 PgName = Annotated[str, Field(min_length=1, max_length=63)]
 NAME_PATTERN: Final = r"^[a-z0-9_][a-z0-9_-]{0,62}$"
 TenantName = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+#: the context of a dump that has secrets in it (`config.transport`)
+REVEALED: Final = object()
 
 #: database names that mean the admin console
 ADMIN_DATABASES: Final = ("tenant_proxy", "pgbouncer")
@@ -92,9 +105,15 @@ class SecretRef(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if sum(given is not None for given in (self.env, self.file, self.value)) != 1:
+        if (self.env is not None) + (self.file is not None) + (self.value is not None) != 1:
             raise ValueError("give exactly one of env, file, value")
         return self
+
+    @field_serializer("value", when_used="unless-none")
+    def _value(self, value: SecretStr, info: FieldSerializationInfo) -> Any:
+        if info.context is REVEALED:
+            return value.get_secret_value()
+        return value if info.mode == "python" else str(value)
 
     def reveal(self) -> str:
         """The secret; only of a reference that `config.load` has resolved (then it is a value)."""

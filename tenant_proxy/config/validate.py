@@ -157,7 +157,7 @@ def validate(
     not given, and a number or boolean where text belongs (a tenant named 2024, a password 0042) is taken
     as it is written.  `failed` gets the paths of all that is wrong.
     """
-    _spell_booleans(Shape(model), data)
+    _spell_booleans(model, data)
     while True:
         try:
             return model.model_validate(data)
@@ -173,18 +173,38 @@ def validate(
     return None
 
 
-def _spell_booleans(shape: Shape | None, data: Any) -> None:
+def _spell_booleans(kind: Any, data: Any) -> None:
     """Makes true and false words where a number belongs: pydantic would take them for 1 and 0."""
-    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    for part, value in list(entries):
-        kind = type(value)
-        if kind is str:
-            continue
-        inner = shape.child(part) if shape is not None else None
-        if kind is bool and inner is not None and inner.type in (int, float):
-            data[part] = str(value).lower()
-        elif kind is dict or kind is list:
+    inside = _with_numbers(kind)
+    if isinstance(data, dict):
+        parts = list(inside.items()) if isinstance(inside, dict) else [(part, inside) for part in data]
+        values = [(part, inner, data[part]) for part, inner in parts if part in data]
+    elif isinstance(data, list) and not isinstance(inside, dict):
+        values = [(index, inside, value) for index, value in enumerate(data)]
+    else:
+        return
+    for part, inner, value in values:
+        if inner in (int, float):
+            if value is True or value is False:
+                data[part] = str(value).lower()
+        elif inner is not None:
             _spell_booleans(inner, value)
+
+
+@functools.cache
+def _with_numbers(kind: Any) -> dict[str | int, Any] | Any:
+    """What in it may be a number or have some in it, which is little where there is much: a section's keys,
+    or of a list or dictionary what its entries are, None if these have none.
+    """
+    shape = Shape(kind)
+    if shape.model is not None:
+        return {part: one.type for part, one in _children(shape.model).items() if _has_numbers(one.type)}
+    entry = _entry(kind)
+    return entry.type if entry is not None and _has_numbers(entry.type) else None
+
+
+def _has_numbers(kind: Any) -> bool:
+    return kind in (int, float) or bool(_with_numbers(kind))
 
 
 def _mend(document: Document, data: Any, prefix: Path, detail: ErrorDetails) -> bool:
@@ -204,7 +224,7 @@ def _mend(document: Document, data: Any, prefix: Path, detail: ErrorDetails) -> 
     if detail["type"] in _SECTION_ERRORS and value is None and isinstance(parent, dict):
         del parent[last]
         return True
-    text = document.texts.get((*prefix, *path))
+    text = document.text((*prefix, *path))
     if detail["type"] == "string_type" and isinstance(value, int | float) and text is not None:
         parent[last] = text  # type: ignore[index]
         return True

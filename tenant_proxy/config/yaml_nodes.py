@@ -33,11 +33,13 @@ _STR, _MAP = f"{_TAG}str", f"{_TAG}map"
 _TAGS: Final = {yaml.ScalarNode: _STR, yaml.SequenceNode: f"{_TAG}seq", yaml.MappingNode: _MAP}
 
 #: libyaml's is ten times faster, but not in every build of PyYAML
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Parser: Any = yaml.cyaml.CParser if yaml.__with_libyaml__ else yaml.SafeLoader  # type: ignore[attr-defined]
 
 
-class _Loader(_SafeLoader):  # type: ignore[misc]
-    """SafeLoader without implicit types: `_scalar` reads plain scalars."""
+class _Loader(_Parser):  # type: ignore[misc]
+    """Gives nodes without implicit types: `_scalar` reads plain scalars."""
+
+    __slots__ = ("_depth",)
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -59,30 +61,38 @@ class _Loader(_SafeLoader):  # type: ignore[misc]
 
 @dataclass(slots=True)
 class Document:
-    """The values of a file and where they stand."""
+    """The values of a file, and where they stand: that is looked up in what YAML has made of the text, as
+    most files have no problems.
+    """
 
     file: str
     data: Any = None
-    #: path -> (line, column) of the value, 1-based
-    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    #: path -> (line, column) of the key that the value belongs to
-    key_places: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    #: path -> text of a scalar as it is written (numbers and booleans that turn out to be meant as text)
-    texts: dict[Path, str] = field(default_factory=dict)
+    root: yaml.Node | None = None
     problems: list[Problem] = field(default_factory=list)
     #: path -> where in another file that stands which was merged in here
     adopted: dict[Path, tuple[Document, Path]] = field(default_factory=dict)
+
+    def has(self, path: Path) -> bool:
+        """Whether the file has something there."""
+        return self.root is not None and len(_way(self.root, path)) == len(path) + 1
 
     def place(self, path: Path, *, key: bool = False) -> tuple[int, int]:
         """Line and column of a value (or its key); of the nearest thing around it when it isn't in the
         file.
         """
-        while True:
-            found = self.key_places.get(path) if key else None
-            found = found or self.places.get(path)
-            if found or not path:
-                return found or (1, 1)
-            path = path[:-1]
+        if self.root is None:
+            return (1, 1)
+        key_node, value_node = _way(self.root, path)[-1]
+        node = value_node if key_node is None or not key else key_node
+        return node.start_mark.line + 1, node.start_mark.column + 1
+
+    def text(self, path: Path) -> str | None:
+        """A scalar without quotes as it is written, for numbers and booleans that are meant as text."""
+        if not self.has(path):
+            return None
+        assert self.root is not None
+        node = _way(self.root, path)[-1][1]
+        return str(node.value) if isinstance(node, yaml.ScalarNode) and not node.style else None
 
     def _origin(self, path: Path) -> tuple[Document, Path]:
         for length in range(len(path), 0, -1) if self.adopted else ():
@@ -139,6 +149,30 @@ def _syntax_message(error: yaml.MarkedYAMLError) -> tuple[str, str]:
     return what + (f" {error.context}" if error.context else ""), hint
 
 
+def _way(root: yaml.Node, path: Path) -> list[tuple[yaml.Node | None, yaml.Node]]:
+    """The nodes on the way to `path`, each with that of its key if it has one; ends early where there are no
+    more.
+    """
+    way: list[tuple[yaml.Node | None, yaml.Node]] = [(None, root)]
+    node = root
+    for part in path:
+        found: tuple[yaml.Node | None, yaml.Node] | None = None
+        if isinstance(node, yaml.MappingNode):
+            # of a key that is given twice the first counts
+            found = next((pair for pair in node.value if _is_key(pair[0], part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            found = None, node.value[part]
+        if found is None:
+            break
+        way.append(found)
+        node = found[1]
+    return way
+
+
+def _is_key(node: yaml.Node, part: str | int) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.value == part
+
+
 class _Reader:
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -146,12 +180,17 @@ class _Reader:
         self.full = False
 
     def read(self, root: yaml.Node) -> None:
-        self.document.data = self._value(root, ())
+        self.document.root = root
+        self.document.data = self._value(root, (), ())
 
-    def _value(self, node: yaml.Node, path: Path) -> Any:
-        mark = node.start_mark
-        self.document.places[path] = (mark.line + 1, mark.column + 1)
-        self.values += 1
+    def _value(self, node: yaml.Node, around: Path, parts: Path) -> Any:
+        """`parts` is the last of its path, if it has one: the paths of scalars, most of all, are seldom
+        needed.
+        """
+        if type(node) is yaml.ScalarNode:
+            return self._scalar(node, around, parts)
+        path = (*around, *parts)
+        self.values += 1 + len(node.value)
         if self.values > MAX_VALUES or len(path) > MAX_DEPTH:
             if not self.full:
                 self.full = True
@@ -161,12 +200,8 @@ class _Reader:
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            self._check_tag(node, path, "seq")
-            return [
-                self._value(item, (*path, index)) for index, item in enumerate(node.value) if not self.full
-            ]
-        return self._scalar(node, path)
+        self._check_tag(node, path, "seq")
+        return [self._value(item, path, (index,)) for index, item in enumerate(node.value) if not self.full]
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         if node.tag != _MAP:
@@ -175,31 +210,25 @@ class _Reader:
         for key_node, value_node in node.value:
             if self.full:
                 break
-            line, column = key_node.start_mark.line + 1, key_node.start_mark.column + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._problem_at(line, column, path, "a key must be a plain word")
+            if type(key_node) is not yaml.ScalarNode:
+                self._problem_at(key_node, path, "a key must be a plain word")
                 continue
-            key = str(key_node.value)
-            inner = (*path, key)
+            key = key_node.value
             if key == "<<":
                 text = "merge keys (<<) are not supported"
-                self._problem_at(
-                    line,
-                    column,
-                    inner,
-                    text,
-                    "defaults of all tenants belong into the sections pool and policy",
-                )
+                hint = "defaults of all tenants belong into the sections pool and policy"
+                self._problem_at(key_node, (*path, key), text, hint)
                 continue
             if key in result:
-                first = self.document.key_places[inner]
-                self._problem_at(line, column, inner, f"this key is given twice (first in line {first[0]})")
+                first = self.document.place((*path, key), key=True)
+                text = f"this key is given twice (first in line {first[0]})"
+                self._problem_at(key_node, (*path, key), text)
                 continue
-            self.document.key_places[inner] = (line, column)
-            result[key] = self._value(value_node, inner)
+            result[key] = self._value(value_node, path, (key,))
         return result
 
-    def _problem_at(self, line: int, column: int, path: Path, message: str, hint: str = "") -> None:
+    def _problem_at(self, node: yaml.Node, path: Path, message: str, hint: str = "") -> None:
+        line, column = node.start_mark.line + 1, node.start_mark.column + 1
         self.document.problems.append(
             Problem(self.document.file, line, column, dotted(path), message, hint=hint)
         )
@@ -210,13 +239,12 @@ class _Reader:
                 path, "YAML tags (!…) are not supported", hint="put text that begins with ! into quotes"
             )
 
-    def _scalar(self, node: yaml.Node, path: Path) -> Any:
-        text = str(node.value)
+    def _scalar(self, node: yaml.ScalarNode, around: Path, parts: Path) -> Any:
+        text = node.value
         if node.tag != _STR:
-            self._check_tag(node, path, "str")
-        if getattr(node, "style", None):  # quoted or block: text as it is
+            self._check_tag(node, (*around, *parts), "str")
+        if node.style:  # quoted or block: text as it is
             return text
-        self.document.texts[path] = text
         if _WORD.match(text):
             return text
         if _NULL.fullmatch(text):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -15,6 +15,7 @@ from tenant_proxy.control.meter import LAST_S, PERIOD_S, Meter
 from tenant_proxy.control.storage import Storage, save
 from tenant_proxy.hub import HubClient, HubError
 from tenant_proxy.obs.log import get_logger
+from tenant_proxy.tenancy.records import TenantInfo
 from tenant_proxy.tenancy.registry import Registry
 from tenant_proxy.usage_shm import UsageReader
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 log = get_logger("accounts")
+
+#: before anything is measured: others have to start meanwhile
+FIRST_S: Final = 1.0
 
 
 class Accounts:
@@ -33,7 +37,7 @@ class Accounts:
         self._hub = hub
         self._config = config
         self._follower = follower
-        self._own = Registry.build(config)
+        self._own_tenants: list[TenantInfo] | None = None
         self._storage = Storage()
         self._full: list[str] | None = None
         self._reader = UsageReader(boot["usage_fd"], config.workers)
@@ -47,7 +51,7 @@ class Accounts:
 
     def reload(self, config: Config) -> None:
         self._config = config
-        self._own = Registry.build(config)
+        self._own_tenants = None
         self._full = None
 
     async def run(self) -> None:
@@ -66,6 +70,7 @@ class Accounts:
             await self.meter.write(LAST_S)
 
     async def _measure_forever(self) -> None:
+        await asyncio.sleep(FIRST_S)
         while True:
             try:
                 await self.measure()
@@ -76,9 +81,7 @@ class Accounts:
             await asyncio.sleep(PERIOD_S)
 
     async def measure(self) -> None:
-        follower = self._follower
-        registry = follower.registry if follower is not None and follower.registry is not None else self._own
-        tenants = list(registry.tenants.values())
+        tenants = self._tenants()
         places = await self._hub.call("supervisor", "places")
         used = self._reader.read(places, 0)
         statements = {name: one.statements for name, one in used.items()}
@@ -94,9 +97,18 @@ class Accounts:
             self._full = full
         if self.meter is not None:
             self.meter.storage = {name: size for name, size in self._storage.bytes.items() if size}
-            sizes = {name: size for name, size in found.items() if name not in self._own.tenants}
+            own = {tenant.name for tenant in self._config.tenants}
+            sizes = {name: size for name, size in found.items() if name not in own}
             if sizes:
                 await save(self._connect, sizes)
+
+    def _tenants(self) -> list[TenantInfo]:
+        follower = self._follower
+        if follower is not None and follower.registry is not None:
+            return list(follower.registry.tenants.values())
+        if self._own_tenants is None:
+            self._own_tenants = list(Registry.build(self._config).tenants.values())
+        return self._own_tenants
 
     async def _connect(self) -> Connection:
         return await catalog.connect(self._config, "tenant_proxy usage", statement_cache_size=0)

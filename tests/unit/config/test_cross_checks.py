@@ -544,3 +544,29 @@ def test_the_catalogs_secrets_are_resolved():
     assert found.catalog.dsn is not None
     assert found.catalog.dsn.reveal() == "postgresql://u:p@db/tenants"
     assert "p@db" not in repr(found)
+
+
+def test_what_is_resolved_replaces_what_was_given_and_nothing_else(tmp_path):
+    (tmp_path / "pw").write_text("from a file\n")
+    (tmp_path / "pw").chmod(0o600)
+    (tmp_path / "p.yaml").write_text("mode: observe\n")
+    built = config(
+        """
+tenants:
+  - {name: a, pool: {max: 3}}
+  - {name: b, policy_file: p.yaml}
+  - {name: c}
+users:
+  - {name: ua, tenant: a, password: {file: pw}}
+  - {name: ub, tenant: b, password: {env: PW}}
+  - {name: uc, tenant: c, password: {value: as it stands}}
+""",
+        base=tmp_path,
+        environ={"PW": "of the environment"},
+    )
+    assert [user.password and user.password.reveal() for user in built.users] == [
+        "from a file", "of the environment", "as it stands",
+    ]  # fmt: skip
+    assert [dict(tenant.pool) for tenant in built.tenants] == [{"max": 3}, {}, {}]
+    assert built.tenants[1].policy == {"mode": "observe"}
+    assert built.tenants[1].policy_file == str(tmp_path / "p.yaml")

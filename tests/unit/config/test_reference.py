@@ -51,8 +51,8 @@ def test_the_reference_has_every_key_with_its_default_and_a_comment(key: Key):
     text = REFERENCE.read_text()
     document = yaml_nodes.parse(text, str(REFERENCE))
     path = tuple(part for word in key.name.split(".") for part in _steps(word))
-    assert path in document.key_places, "the key is missing"
-    line = document.key_places[path][0]
+    assert document.has(path), "the key is missing"
+    line = document.place(path, key=True)[0]
     lines = text.splitlines()
     assert lines[line - 2].lstrip(" -").startswith("# "), "no comment above it"
     value: Any = document.data

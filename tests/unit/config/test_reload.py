@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tenant_proxy.config.reference import keys
 from tenant_proxy.config.reload import FIXED_KEYS, When, changes, keep_fixed, when_of
-from tenant_proxy.config.transport import from_transport, to_transport
+from tenant_proxy.config.transport import from_transport, packed, to_transport
 from tests.unit.config.files import config
 
 OLD = """
@@ -95,3 +96,19 @@ def test_every_key_has_its_time():
 def test_a_configuration_survives_its_way_to_a_worker(text):
     built = config(text)
     assert from_transport(json.loads(json.dumps(to_transport(built)))) == built
+    assert from_transport(orjson.loads(orjson.dumps({"config": packed(built)}))["config"]) == built
+
+
+def test_a_password_that_is_no_utf8_survives_its_way_too():
+    built = config("secret: {env: SECRET}\n", environ={"SECRET": "caf\udce9"})
+    frame = json.loads(json.dumps({"config": packed(built)}))
+    assert from_transport(frame["config"]) == built
+
+
+def test_what_is_dumped_otherwise_has_no_secrets():
+    built = config("secret: {value: hunter2}\n")
+    assert "hunter2" not in built.model_dump_json() + str(built.model_dump()) + str(
+        built.model_dump(mode="json")
+    )
+    assert built.secret is not None
+    assert built.secret.reveal() == "hunter2"

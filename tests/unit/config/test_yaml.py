@@ -187,3 +187,18 @@ def test_any_structure_is_loaded_or_refused(data):
 def test_any_text_is_loaded_or_refused(text):
     with pytest.raises(ConfigError):
         load_text(text)
+
+
+def test_where_things_stand():
+    document = yaml_nodes.parse("a: &x\n  - {b: 1, c: '2'}\n  - 03\nd: *x\na: again\n", "f")
+    assert document.place(("a", 0, "c")) == (2, 15)
+    assert document.place(("a", 0, "c"), key=True) == (2, 12)
+    # of what is not there, the nearest thing around it
+    assert document.place(("a", 0, "z", "y")) == (2, 5)
+    assert document.place(("d", 0, "c"), key=True) == (2, 12), "an alias stands where its anchor is"
+    assert document.has(("d", 1))
+    assert not document.has(("a", 2))
+    assert not document.has(("a", 0, "b", "c"))
+    assert document.text(("a", 1)) == "03", "as it is written"
+    assert document.text(("a", 0, "c")) is None, "in quotes it is text anyway"
+    assert yaml_nodes.parse("", "f").place(("a",)) == (1, 1)
