@@ -11,7 +11,7 @@ from typing import Any
 
 from tenant_proxy.config.schema import Config, Isolation
 from tenant_proxy.obs.log import get_logger
-from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, GROWING, PINS
+from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, GROWING, PINS, TURNS, WAITS
 from tenant_proxy.shm import MAX_TENANTS
 from tenant_proxy.tenancy.records import code_name
 from tenant_proxy.tenancy.registry import group_name
@@ -134,7 +134,8 @@ class Indexes:
 
 
 def _of_tenant(name: str, code: str, isolation: Isolation | str) -> list[str]:
-    names = [f"tenant:{name}", f"clients of tenant:{name}", f"{PINS}:{name}", f"{DEFINED}:{code}"]
+    names = [f"tenant:{name}", f"clients of tenant:{name}", f"{PINS}:{name}", f"{WAITS}:{name}"]
+    names.append(f"{DEFINED}:{code}")
     if isolation == Isolation.SHARED:
-        names += [f"{what}:{code}" for what in CODE_COUNTERS]
+        names += [f"{TURNS}:{name}", *(f"{what}:{code}" for what in CODE_COUNTERS)]
     return names

@@ -250,11 +250,12 @@ class Pool(Section):
     min: Count = 0
     """Backends kept open once there was a first client."""
     weight: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Share of the shared backends when there are too few for all who wait (isolation shared)."""
+    """Share of the shared backends that all logins of the tenant have together when there are too few for all
+    who wait (isolation shared)."""
     reserved: Count = 0
     """Shared backends that no other tenant may take, in each worker (isolation shared)."""
     queue_limit: Count = 1000
-    """Clients that may wait for a backend; the next one gets 53300."""
+    """Clients of the tenant that may wait for a backend; the next one gets 53300."""
     queue_timeout_s: Seconds = 30
     """A client waits at most this long for a backend, then gets 57P03."""
     statements_per_s: Annotated[float, Field(ge=0, le=1_000_000)] = 0
@@ -294,6 +295,9 @@ class Pool(Section):
     times count from there."""
     max_prepared_statements: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Protocol-level prepared statements kept per backend (LRU) in transaction mode."""
+    max_prepared_bytes: Annotated[int, Field(ge=1024 * 1024, le=1_000_000_000_000)] = 256 * 1024 * 1024
+    """What the texts and names of prepared statements of all clients of a tenant take of a worker's memory at
+    most; what would be more gets 53200."""
     reset_query: str = "DISCARD ALL"
     """Resets a backend at the end of a session that used it."""
 
@@ -473,7 +477,7 @@ class Limits(Section):
     max_statement_bytes: Annotated[int, Field(ge=1024, le=1_000_000_000)] = 64 * 1024 * 1024
     """Query and Parse messages above this get 54000."""
     max_gathered_bytes: Annotated[int, Field(ge=1024 * 1024, le=1_000_000_000_000)] = 256 * 1024 * 1024
-    """Statements above a megabyte that clients of a login send at once have so many bytes together at most,
+    """Statements above a megabyte that clients of a tenant send at once have so many bytes together at most,
     in a worker; others get 53400.  One alone may be of any size."""
     send_buffer_bytes: Annotated[int, Field(ge=4096, le=1_073_741_824)] = 256 * 1024
     """A peer that does not read holds its writer back above this much waiting."""

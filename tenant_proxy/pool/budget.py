@@ -25,6 +25,10 @@ _INT = struct.Struct("=i")
 CODE_COUNTERS = ("code", "sharing", "coding")
 #: of each tenant: clients that keep a backend between transactions
 PINS = "pins"
+#: … that wait for a backend
+WAITS = "waits"
+#: … with shared backends: of these so many run for it
+TURNS = "turns"
 #: of each schema: times that its definitions have changed
 DEFINED = "defined"
 #: counters that only grow: what is compared with an earlier sum

@@ -1,12 +1,12 @@
-"""Start-time fair queueing over the pools that share a group's servers: pure decisions."""
+"""Start-time fair queueing over the tenants that share a group's servers, and their logins: pure decisions."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, realloc
 from libc.string cimport memset
 
 from tenant_proxy.pool.pool cimport HOMES, SV_IDLE, Client, Pool, Server, Share
 from tenant_proxy.pool.width cimport width_allows, width_enter, width_leave
-from tenant_proxy.wire.ptrmap cimport map_get
+from tenant_proxy.wire.ptrmap cimport map_add, map_get
 
 cdef enum:
     SCALE = 65536               # of virtual time: microseconds × SCALE / weight
@@ -20,78 +20,79 @@ cdef enum:
     GAPS = 4                    # whom a server ran for last is expected back for so many of his usual gaps
 
 
-cdef uint64_t virtual(Share *s, uint64_t us) noexcept nogil:
-    return (us if us < LONGEST_US else <uint64_t> LONGEST_US) * SCALE // s.weight
+cdef inline uint64_t virtual(uint32_t weight, uint64_t us) noexcept nogil:
+    return (us if us < LONGEST_US else <uint64_t> LONGEST_US) * SCALE // (weight if weight else 1)
 
 
-# --- two heaps of members in need: those below their reserve go first ------------
+# --- two heaps of those in need below a share: those below their reserve go first -----------
 
 
-cdef inline void put(Pool *g, int which, int32_t at, Share *s) noexcept nogil:
-    g.heap[which][at - 1] = s
+cdef inline void put(Share *s, int32_t at) noexcept nogil:
+    s.above.heap[s.urgent][at - 1] = s
     s.at = at
 
 
-cdef void rise(Pool *g, Share *s) noexcept nogil:
-    cdef int which = s.urgent
+cdef void rise(Share *s) noexcept nogil:
+    cdef Share **heap = s.above.heap[s.urgent]
     cdef int32_t at = s.at
-    cdef Share *above
+    cdef Share *over
     while at > 1:
-        above = g.heap[which][(at >> 1) - 1]
-        if above.tag <= s.tag:
+        over = heap[(at >> 1) - 1]
+        if over.tag <= s.tag:
             break
-        put(g, which, at, above)
+        put(over, at)
         at >>= 1
-    put(g, which, at, s)
+    put(s, at)
 
 
-cdef void sink(Pool *g, Share *s) noexcept nogil:
-    cdef int which = s.urgent
+cdef void sink(Share *s) noexcept nogil:
+    cdef Share **heap = s.above.heap[s.urgent]
     cdef int32_t at = s.at
-    cdef int32_t size = g.heap_size[which]
+    cdef int32_t size = s.above.heap_size[s.urgent]
     cdef int32_t below
     while 2 * at <= size:
         below = 2 * at
-        if below < size and g.heap[which][below].tag < g.heap[which][below - 1].tag:
+        if below < size and heap[below].tag < heap[below - 1].tag:
             below += 1
-        if s.tag <= g.heap[which][below - 1].tag:
+        if s.tag <= heap[below - 1].tag:
             break
-        put(g, which, at, g.heap[which][below - 1])
+        put(heap[below - 1], at)
         at = below
-    put(g, which, at, s)
+    put(s, at)
 
 
-cdef void leave(Pool *g, Share *s) noexcept nogil:
+cdef void leave(Share *s) noexcept nogil:
     cdef int which = s.urgent
     cdef Share *last
     if s.at == 0:
         return
-    last = g.heap[which][g.heap_size[which] - 1]
-    g.heap_size[which] -= 1
+    last = s.above.heap[which][s.above.heap_size[which] - 1]
+    s.above.heap_size[which] -= 1
     if last != s:
-        put(g, which, s.at, last)
-        rise(g, last)
-        sink(g, last)
+        put(last, s.at)
+        rise(last)
+        sink(last)
     s.at = 0
 
 
-cdef void enter(Pool *g, Share *s) noexcept nogil:
+cdef void enter(Share *s) noexcept nogil:
     # to where it belongs, if it is in need and may have one more
     cdef int which = 1 if s.active < s.reserved else 0
+    cdef Share *above = s.above
     cdef Share **heap
-    leave(g, s)
+    leave(s)
     if s.waiting == 0 or s.active >= s.max:
         return
-    if g.heap_size[which] == g.heap_cap[which]:
-        heap = <Share **> realloc(g.heap[which], (g.heap_cap[which] * 2 + 16) * sizeof(Share *))
+    if above.heap_size[which] == above.heap_cap[which]:
+        heap = <Share **> realloc(above.heap[which], (above.heap_cap[which] * 2 + 4) * sizeof(Share *))
         if heap == NULL:
             return
-        g.heap[which] = heap
-        g.heap_cap[which] = g.heap_cap[which] * 2 + 16
-    g.heap_size[which] += 1
+        above.heap[which] = heap
+        above.heap_cap[which] = above.heap_cap[which] * 2 + 4
+    above.heap_size[which] += 1
     s.urgent = which
-    put(g, which, g.heap_size[which], s)
-    rise(g, s)
+    put(s, above.heap_size[which])
+    rise(s)
 
 
 # --- members ------------------------------------------------------------------
@@ -101,37 +102,118 @@ cdef inline int32_t unfilled(Share *s) noexcept nogil:
     return s.reserved - s.active if s.active < s.reserved else 0
 
 
-cdef inline void note_wants(Pool *g, Share *s) noexcept nogil:
+cdef inline void note_wants(Share *s) noexcept nogil:
     cdef uint8_t wants = s.active > 0 or s.waiting > 0
     if wants != s.wants:
         s.wants = wants
-        g.wanting += 1 if wants else -1
-        g.share.weight += s.weight if wants else 0 - s.weight
+        s.above.wanting += 1 if wants else -1
+        s.above.weights += s.weight if wants else 0 - s.weight
 
 
-cdef void share_join(Pool *p, Pool *g, uint32_t weight, int reserved, int most) noexcept nogil:
-    # A pool becomes a member, or its limits change.  A group's own share has the sums: `active` servers, places that
-    # are `reserved` and not taken, and the `weight` of those in need.
-    cdef Share *s = &p.share
-    if p.group != NULL:
-        g.share.reserved -= unfilled(s)
-    p.group = g
-    s.pool = p
+cdef inline void weigh(Share *s, uint32_t weight) noexcept nogil:
     if s.wants:
-        g.share.weight -= s.weight
-    s.weight = weight if weight else 1
-    if s.wants:
-        g.share.weight += s.weight
+        s.above.weights += weight - s.weight
+    s.weight = weight
+
+
+cdef void set_limits(Share *s, uint32_t weight, int reserved, int most) noexcept nogil:
+    s.above.unfilled -= unfilled(s)
     s.reserved = reserved
+    s.above.unfilled += unfilled(s)
     s.max = most
-    g.share.reserved += unfilled(s)
-    if not s.hold_us:
-        s.hold_us = FIRST_GUESS_US
-    enter(g, s)
+    s.given = weight if weight else 1
+    weigh(s, s.given)
+    enter(s)
+
+
+cdef Share *share_of(Pool *g, uint32_t tenant) noexcept nogil:
+    # a tenant's in a group, made when it is first asked for and kept; NULL: out of memory
+    cdef Share *s = <Share *> map_get(&g.shares, tenant)
+    if s == NULL:
+        s = <Share *> calloc(1, sizeof(Share))
+        if s != NULL:
+            s.above = &g.share
+            map_add(&g.shares, tenant, s)
+    return s
+
+
+cdef void share_count(Share *s, int32_t *turns, size_t apart, int32_t rows, int32_t row) noexcept nogil:
+    # where the turns that run for it are counted, by each worker in its row; the places are for good
+    s.turns = turns
+    s.turns_apart = apart
+    s.turns_rows = rows
+    s.turns_row = row
+
+
+cdef void share_join(Pool *p, Pool *g, Share *s, uint32_t weight, int reserved, int most) noexcept nogil:
+    # A pool becomes one of its tenant's in a group, with those of its clients that wait, or the tenant's limits change.
+    cdef Share *leaf = &p.share
+    cdef Client *waiting = NULL
+    cdef Client *c
+    if leaf.above != NULL and leaf.above != s:
+        while leaf.last != NULL:
+            c = leaf.last
+            share_remove(p, c)
+            c.wait_next = waiting
+            waiting = c
+        share_part(p)
+        if leaf.wants:
+            leaf.above.wanting -= 1
+            leaf.above.weights -= leaf.weight
+            leaf.wants = 0
+    if leaf.above != s:
+        leaf.tag = s.time
+    leaf.pool = p
+    leaf.above = s
+    leaf.weight = leaf.given = USUAL_WEIGHT
+    leaf.max = INT32_MAX
+    p.group = g
+    if not leaf.hold_us:
+        leaf.hold_us = FIRST_GUESS_US
+    note_wants(leaf)
+    if not p.joined:
+        p.joined = 1
+        s.members += 1
+    set_limits(s, weight, reserved, most)
+    while waiting != NULL:
+        c = waiting
+        waiting = c.wait_next
+        share_push(p, c)
+
+
+cdef void share_part(Pool *p) noexcept nogil:
+    # It will have no new clients: what is reserved for its tenant is free when it was the last.
+    cdef Share *s = p.share.above
+    if not p.joined:
+        return
+    p.joined = 0
+    s.members -= 1
+    if s.members == 0:
+        set_limits(s, s.given, 0, s.max)
+
+
+cdef inline void catch_up(Share *s) noexcept nogil:
+    # who comes back begins where the others are
+    if s.active == 0 and s.tag < s.above.time:
+        s.tag = s.above.time
+
+
+cdef void wait_for(Share *s) noexcept nogil:
+    s.waiting += 1
+    note_wants(s)
+    if s.waiting == 1:
+        catch_up(s)
+        enter(s)
+
+
+cdef void wait_no_more(Share *s) noexcept nogil:
+    s.waiting -= 1
+    note_wants(s)
+    if s.waiting == 0:
+        leave(s)
 
 
 cdef void share_push(Pool *p, Client *c) noexcept nogil:
-    cdef Pool *g = p.group
     cdef Share *s = &p.share
     c.wait_next = NULL
     c.wait_prev = s.last
@@ -141,17 +223,12 @@ cdef void share_push(Pool *p, Client *c) noexcept nogil:
         s.first = c
     s.last = c
     c.queued = 1
-    s.waiting += 1
-    g.waiting += 1
-    note_wants(g, s)
-    if s.waiting == 1:
-        if s.active == 0 and s.tag < g.share.tag:
-            s.tag = g.share.tag
-        enter(g, s)
+    p.group.waiting += 1
+    wait_for(s)
+    wait_for(s.above)
 
 
 cdef void share_remove(Pool *p, Client *c) noexcept nogil:
-    cdef Pool *g = p.group
     cdef Share *s = &p.share
     if c.wait_prev != NULL:
         c.wait_prev.wait_next = c.wait_next
@@ -163,28 +240,63 @@ cdef void share_remove(Pool *p, Client *c) noexcept nogil:
         s.last = c.wait_prev
     c.wait_prev = c.wait_next = NULL
     c.queued = 0
-    s.waiting -= 1
-    g.waiting -= 1
-    note_wants(g, s)
-    if s.waiting == 0:
-        leave(g, s)
+    p.group.waiting -= 1
+    wait_no_more(s)
+    wait_no_more(s.above)
+
+
+cdef int32_t elsewhere(Share *s, int32_t *workers) noexcept nogil:
+    # turns that run for a tenant in other workers, and in how many of these
+    cdef int32_t i, n
+    cdef int32_t all = 0
+    workers[0] = 0
+    if s.turns == NULL:
+        return 0
+    for i in range(s.turns_rows):
+        n = s.turns[i * s.turns_apart]
+        if i != s.turns_row and n > 0:
+            all += n
+            workers[0] += 1
+    return all
+
+
+cdef inline bint has_most(Share *s) noexcept nogil:
+    # over all workers; two that begin a turn at once may be one above it, for that turn
+    cdef int32_t workers
+    return s.active >= s.max or (s.turns_rows > 1 and s.active + elsewhere(s, &workers) >= s.max)
+
+
+cdef inline void count_turn(Share *s, int n) noexcept nogil:
+    if s.turns != NULL:
+        s.turns[s.turns_row * s.turns_apart] += n
 
 
 cdef bint open_to(Pool *g, Share *s) noexcept nogil:
     # whether places that others have reserved leave one for it
-    return s.active < s.reserved or g.max - g.share.active > g.share.reserved
+    return s.active < s.reserved or g.max - g.share.active > g.share.unfilled
 
 
 cdef bint share_may_start(Pool *p, uint64_t now_us) noexcept nogil:
     # whether a client may take an idle server at once, without a place in the queue
-    cdef Share *s = &p.share
-    if s.waiting or s.active >= s.max or not open_to(p.group, s):
+    cdef Share *s = p.share.above
+    if s.waiting or has_most(s) or not open_to(p.group, s):
         return False
     if s.active >= s.reserved and not width_allows(p.group, s, now_us):
         return False
-    if s.active == 0 and s.tag < p.group.share.tag:
-        s.tag = p.group.share.tag
+    catch_up(s)
+    catch_up(&p.share)
     return True
+
+
+cdef Pool *login_next(Share *s, Server *server) noexcept nogil:
+    # Of a tenant's logins that wait the one whose turn it is; within the credit that which `server` ran for last.
+    cdef Share *least = s.heap[0][0]
+    cdef Share *own
+    if server.last != NULL and server.last.share.above == s:
+        own = &server.last.share
+        if own.at and own.tag <= least.tag + <uint64_t> CREDIT_US * SCALE // USUAL_WEIGHT:
+            return server.last
+    return least.pool
 
 
 cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) noexcept nogil:
@@ -192,52 +304,62 @@ cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) 
     # `found` becomes one that suits the pool, or stays NULL if it may be any.  Within the credit, the pool that
     # `server` ran for last goes first, then who has waited long, then those that find a server that suits them.
     # One that has served many already waits for one that it suits, while nobody has waited for long.
+    cdef Share *root = &g.share
     cdef Share *s
     cdef Share *own
     cdef Share *late = NULL
     cdef Share *fits = NULL
     cdef Share *least = NULL
+    cdef Pool *p
     cdef Server *place
     cdef Server *free_place
     cdef uint64_t limit
     cdef int32_t i
+    cdef int32_t looked = 0
     found[0] = NULL
-    if g.heap_size[1]:
-        return g.heap[1][0].pool
-    if g.heap_size[0] == 0:
+    if root.heap_size[1]:
+        return login_next(root.heap[1][0], server)
+    if root.heap_size[0] == 0:
         return NULL
-    s = g.heap[0][0]
+    s = root.heap[0][0]
     if not open_to(g, s):
         return NULL
     limit = s.tag + <uint64_t> CREDIT_US * SCALE // USUAL_WEIGHT
     if server.last != NULL and server.last.group == g:
-        own = &server.last.share
-        if own.at and own.tag <= limit and width_allows(g, own, now_us):
+        own = server.last.share.above
+        if (own.at and own.tag <= limit and not has_most(own) and login_next(own, server) == server.last
+                and width_allows(g, own, now_us)):
             found[0] = server
             return server.last
     free_place = vacant(g, now_us)
-    for i in range(g.heap_size[0] if g.heap_size[0] < LOOK else LOOK):
-        own = g.heap[0][i]
+    for i in range(root.heap_size[0]):
+        own = root.heap[0][i]
+        if has_most(own):
+            continue
+        looked += 1
+        if looked > LOOK:
+            break
         if not width_allows(g, own, now_us):
             continue
         if least == NULL or own.tag < least.tag:
             least = own
         if own.tag > limit:
             continue
-        if now_us - own.first.request_us > PATIENCE_US:
+        p = login_next(own, server)
+        if now_us - p.share.first.request_us > PATIENCE_US:
             if late == NULL or own.tag < late.tag:
                 late = own
         elif late == NULL and (fits == NULL or own.tag < fits.tag):
-            place = place_of(g, own.pool, server, free_place)
+            place = place_of(g, p, server, free_place)
             if place != NULL:
                 fits = own
                 found[0] = place
     if late != NULL:
         found[0] = NULL
-        return late.pool
+        return login_next(late, server)
     if fits != NULL:
-        return fits.pool
-    return least.pool if least != NULL and not all_choosy(g, server) else NULL
+        return login_next(fits, server)
+    return login_next(least, server) if least != NULL and not all_choosy(g, server) else NULL
 
 
 cdef Server *place_of(Pool *g, Pool *p, Server *server, Server *free_place) noexcept nogil:
@@ -262,44 +384,68 @@ cdef Server *place_of(Pool *g, Pool *p, Server *server, Server *free_place) noex
     return NULL
 
 
-cdef void share_begin(Pool *p, Server *server, uint64_t now_us) noexcept nogil:
-    # A server begins to run for it, and is charged what that usually takes until `share_end`.
-    cdef Pool *g = p.group
-    cdef Share *s = &p.share
-    if g.share.tag < s.tag:
+cdef void begin_in(Share *s, uint64_t charge, uint64_t now_us) noexcept nogil:
+    # one level of `share_begin`
+    cdef Share *above = s.above
+    if above.time < s.tag:
         # the time of who is being served is everybody's
-        g.share.tag = s.tag
-    g.share.reserved -= unfilled(s)
+        above.time = s.tag
+    above.unfilled -= unfilled(s)
     s.active += 1
-    g.share.reserved += unfilled(s)
-    g.share.active += 1
-    s.tag += virtual(s, s.hold_us)
-    note_wants(g, s)
-    enter(g, s)
+    above.unfilled += unfilled(s)
+    s.tag += charge
+    note_wants(s)
+    enter(s)
     note_gap(s, now_us, 3)
-    note_gap(&g.share, now_us, 6)
-    server.guessed_us = s.hold_us
+
+
+cdef void end_in(Share *s, uint64_t took_us, uint64_t guessed) noexcept nogil:
+    cdef Share *above = s.above
+    s.tag += virtual(s.weight, took_us)
+    s.tag -= guessed
+    # what all in need have had on average: who has had his turn is not behind all who come anew
+    above.time += virtual(above.weights, took_us)
+    above.unfilled -= unfilled(s)
+    s.active -= 1
+    above.unfilled += unfilled(s)
+    note_wants(s)
+    enter(s)
+
+
+cdef void share_begin(Pool *p, Server *server, uint64_t now_us) noexcept nogil:
+    # A server begins to run for it, and it and its tenant are charged what that usually takes until `share_end`.
+    cdef Pool *g = p.group
+    cdef Share *leaf = &p.share
+    cdef Share *s = leaf.above
+    cdef int32_t workers
+    count_turn(s, 1)
+    if s.turns_rows > 1:
+        # who has turns in several workers has a part of its weight in each
+        elsewhere(s, &workers)
+        weigh(s, s.given // (workers + 1) if s.given > <uint32_t> workers else 1)
+    server.share = s
+    server.guessed_us = leaf.hold_us
+    server.guessed = virtual(s.weight, leaf.hold_us)
     server.assigned_us = now_us
+    g.share.active += 1
+    note_gap(&g.share, now_us, 6)
+    begin_in(s, server.guessed, now_us)
+    begin_in(leaf, virtual(leaf.weight, leaf.hold_us), now_us)
     p.last_place = server.slot + 1
-    width_enter(g, p, server, now_us)
+    width_enter(g, s, server, now_us)
 
 
 cdef void share_end(Pool *p, Server *server, uint64_t now_us) noexcept nogil:
-    cdef Pool *g = p.group
-    cdef Share *s = &p.share
+    # the group and the tenant's share are those of the beginning, wherever the pool is now
+    cdef Share *leaf = &p.share
+    cdef Share *s = server.share
     cdef uint64_t took_us = now_us - server.assigned_us if now_us > server.assigned_us else 0
-    s.tag += virtual(s, took_us)
-    s.tag -= virtual(s, server.guessed_us)
-    # what all in need have had on average: who has had his turn is not behind all who come anew
-    g.share.tag += virtual(&g.share, took_us)
-    s.hold_us = (7 * s.hold_us + took_us) >> 3
-    g.share.reserved -= unfilled(s)
-    s.active -= 1
-    g.share.reserved += unfilled(s)
-    g.share.active -= 1
-    note_wants(g, s)
-    enter(g, s)
-    width_leave(g, s, server, now_us)
+    end_in(s, took_us, server.guessed)
+    end_in(leaf, took_us, virtual(leaf.weight, server.guessed_us))
+    leaf.hold_us = (7 * leaf.hold_us + took_us) >> 3
+    s.above.active -= 1
+    count_turn(s, -1)
+    width_leave(server.pool, s, server, now_us)
 
 
 # --- idle servers ---------------------------------------------------------------
@@ -478,80 +624,3 @@ cdef void slot_leave(Pool *g, Server *s) noexcept nogil:
     if s.slot >= 0:
         g.slots[s.slot] = NULL
         g.slots_changed += 1
-
-
-# --- for simulations --------------------------------------------------------------
-
-
-cdef class Model:
-    """A group and its members without servers and sockets: what the tests' simulations decide by."""
-
-    cdef Pool *group
-    cdef Pool **members
-    cdef int count
-
-    def __cinit__(self, int servers, members):
-        cdef int i = 0
-        self.group = <Pool *> calloc(1, sizeof(Pool))
-        self.members = <Pool **> calloc(len(members), sizeof(Pool *))
-        self.group.max = servers
-        self.count = len(members)
-        for weight, reserved, most in members:
-            self.members[i] = <Pool *> calloc(1, sizeof(Pool))
-            self.members[i].id = i
-            share_join(self.members[i], self.group, weight, reserved, most)
-            i += 1
-
-    def __dealloc__(self):
-        cdef int i
-        cdef Client *c
-        for i in range(self.count):
-            while self.members[i].share.first != NULL:
-                c = self.members[i].share.first
-                share_remove(self.members[i], c)
-                free(c)
-            free(self.members[i])
-        free(self.members)
-        free(self.group.heap[0])
-        free(self.group.heap[1])
-        free(self.group)
-
-    @property
-    def width(self):
-        """How many turns may run at once, 0: any."""
-        return self.group.width.limit
-
-    def may_start(self, int member, uint64_t now_us=0):
-        return share_may_start(self.members[member], now_us)
-
-    def wait(self, int member, uint64_t now_us=0):
-        cdef Client *c = <Client *> calloc(1, sizeof(Client))
-        c.request_us = now_us
-        share_push(self.members[member], c)
-
-    def next(self, int last=-1, uint64_t now_us=0):
-        """The member whose turn it is on a server that ran for `last`, None if nobody may."""
-        cdef Server s
-        cdef Server *found
-        cdef Pool *p
-        memset(&s, 0, sizeof(s))
-        s.slot = -2
-        s.last = self.members[last] if last >= 0 else NULL
-        p = share_next(self.group, &s, now_us, &found)
-        return p.id if p != NULL else None
-
-    def take_waiting(self, int member):
-        cdef Client *c = self.members[member].share.first
-        share_remove(self.members[member], c)
-        free(c)
-
-    def begin(self, int member, uint64_t now_us=0):
-        """A turn, for `end`."""
-        cdef Server *s = <Server *> calloc(1, sizeof(Server))
-        share_begin(self.members[member], s, now_us)
-        return <size_t> s
-
-    def end(self, int member, size_t turn, uint64_t now_us=0):
-        cdef Server *s = <Server *> turn
-        share_end(self.members[member], s, now_us)
-        free(s)

@@ -181,16 +181,20 @@ cdef struct Replay:
     size_t start                # the client's begin here
     size_t size
 
-# What a pool has in its group: who waits for a shared server, and how much it has had (pool.fair).
+# What is had of a group's servers, and by whom (pool.fair).  There are three levels: the group's own share has those of
+# its tenants below it, and a tenant's those of its logins.
 cdef struct Share:
-    Pool *pool
-    Client *first               # waits longest
+    Share *above                # a login's: its tenant's; a tenant's: its group's
+    Pool *pool                  # a login's: whose it is
+    Client *first               # … waits longest
     Client *last
     int32_t waiting
     int32_t active              # shared servers that run for it
     int32_t max
     int32_t reserved
-    uint32_t weight
+    uint32_t weight             # of a tenant's here: less than `given` where other workers run turns for it too
+    uint32_t given              # … as configured
+    int32_t members             # … logins of it that have a pool
     int32_t at                  # place in the heap it is in, from 1; 0: in none
     uint8_t urgent              # which heap
     uint8_t wants               # has a server or waits for one
@@ -198,6 +202,17 @@ cdef struct Share:
     uint64_t hold_us            # how long it keeps a server, a moving mean
     uint64_t begun_us           # when a turn of it last began
     uint64_t gap_ns             # from one turn's beginning to the next's, a moving mean
+    int32_t *turns              # a tenant's: of it in all workers, one counter each, this far apart; NULL: not counted
+    size_t turns_apart
+    int32_t turns_rows
+    int32_t turns_row           # … this worker's
+    Share **heap[2]             # those below it that are in need; those below their reserve apart
+    int32_t heap_size[2]
+    int32_t heap_cap[2]
+    int32_t wanting             # … that have a server or wait for one
+    uint32_t weights            # … of these the sum
+    int32_t unfilled            # … places that are reserved and not taken
+    uint64_t time               # … the virtual time of those who are being served
 
 # How many turns run at once on a group's servers (pool.width).
 cdef struct Width:
@@ -207,8 +222,8 @@ cdef struct Width:
     int32_t peak                # in this while: the least width that would have been enough
     Server *first               # of the young turns' servers, in the order in which they began
     Server *last
-    Pool *newest                # whose turn began last; only compared, never followed
-    uint64_t mixed_us           # when a turn last began that was not of the same pool as the one before
+    Share *newest               # whose turn began last; only compared, never followed
+    uint64_t mixed_us           # when a turn last began that was not of the same tenant as the one before
     uint64_t hold_us            # how long turns take, a moving mean
     uint64_t since_us           # when this while began
     uint64_t ended              # turns that have ended in it
@@ -239,8 +254,16 @@ cdef struct Usage:
     uint64_t peak               # most clients in the hour
     uint64_t peak_hour          # … since 1970
 
+# What the clients of one tenant hold together in this worker, whichever login's they are.
+cdef struct Tenant:
+    uint32_t id                 # Python's number of it
+    size_t gathered             # of large messages that are not whole yet
+    size_t stmt_bytes           # texts of named statements
+    size_t max_stmt_bytes
+
 cdef struct Pool:
     uint32_t id
+    Tenant *owner               # whose it is
     uint32_t scope              # the guard's scope; 0: not known before a server is open
     uint8_t guard_mode          # 0 enforce, 1 observe, 2 off
     uint8_t session_mode
@@ -284,7 +307,7 @@ cdef struct Pool:
     Server **slots              # of a group: its servers by their numbers, with gaps
     int32_t slots_size
     uint32_t slots_changed      # counts changes of `slots`
-    int32_t wanting             # … pools of it that have a server or wait for one
+    PtrMap shares               # … Tenant.id -> Share*
     uint8_t patient             # … somebody waits for a home though others are idle, and is looked after soon
     int32_t yielding            # … servers that other workers are to have when they are at rest
     int32_t tenants_limit       # … a server that has served more tenants than this is closed; 0: none is
@@ -294,19 +317,17 @@ cdef struct Pool:
     Width width                 # … how many turns run at once
     int32_t last_place          # of a member: 1 + the number of the server that it had last; 0: none
     Pool *group                 # where shared servers come from; NULL: it has only its own
-    Share share                 # what it has in its group
-    Share **heap[2]             # of a group: members in need, those below their reserve apart
-    int32_t heap_size[2]
-    int32_t heap_cap[2]
+    Share share                 # what it has in its tenant's share of that; of a group: all that there is
+    uint8_t joined              # … and is counted there
     int32_t max
     int32_t min
     int32_t total               # servers of every phase
     int32_t opening             # … of SV_CONNECT and SV_LOGIN
     int32_t idle_count
     int32_t clients
-    size_t gathered             # its clients' together
     int32_t waiting
     int32_t queue_limit
+    int32_t waits_index         # shared counter: waiting clients of the tenant
     int32_t pinned
     int32_t max_pins            # 0: none
     int32_t pins_index          # shared counter: pinned clients of the tenant
@@ -465,6 +486,8 @@ cdef struct Server:
     uint32_t asked_cap
     uint64_t asked_stmt         # … of which statement it is
     uint64_t guessed_us         # what share_begin took this turn to last
+    uint64_t guessed            # … as virtual time of its tenant's share
+    Share *share                # … which has it
     Server *before              # of a group's young turns (pool.width): began before it
     Server *behind
     uint8_t young               # it is in that list

@@ -20,7 +20,7 @@ from tenant_proxy.pool.pool cimport Pool, Server, Share
 cdef enum:
     OLD_US = 10000
 
-cdef void width_enter(Pool *g, Pool *p, Server *s, uint64_t now_us) noexcept nogil
+cdef void width_enter(Pool *g, Share *member, Server *s, uint64_t now_us) noexcept nogil
 cdef void width_leave(Pool *g, Share *member, Server *s, uint64_t now_us) noexcept nogil
 cdef void width_narrows(Pool *g, bint narrows) noexcept nogil
 cdef bint width_allows(Pool *g, Share *s, uint64_t now_us) noexcept nogil

@@ -48,14 +48,14 @@ cdef inline void forget_old(Pool *g, uint64_t now_us) noexcept nogil:
         forget(g, g.width.first)
 
 
-cdef void width_enter(Pool *g, Pool *p, Server *s, uint64_t now_us) noexcept nogil:
-    # The server's turn for the pool begins; `assigned_us` is now.
+cdef void width_enter(Pool *g, Share *member, Server *s, uint64_t now_us) noexcept nogil:
+    # The server's turn for the tenant begins; `assigned_us` is now.
     cdef Width *w = &g.width
     cdef int32_t needed
-    if w.newest != p:
+    if w.newest != member:
         if w.newest != NULL:
             w.mixed_us = now_us
-        w.newest = p
+        w.newest = member
     forget_old(g, now_us)
     s.behind = NULL
     s.before = w.last
@@ -67,7 +67,7 @@ cdef void width_enter(Pool *g, Pool *p, Server *s, uint64_t now_us) noexcept nog
     s.young = 1
     w.running += 1
     # the least width with which it could go
-    needed = w.running if p.share.active > 1 else (w.running + 1) // 2
+    needed = w.running if member.active > 1 else (w.running + 1) // 2
     if needed > w.peak:
         w.peak = needed
 
@@ -98,7 +98,7 @@ cdef bint width_allows(Pool *g, Share *s, uint64_t now_us) noexcept nogil:
     cdef int32_t most
     if not is_in_force(w, now_us):
         return True
-    if s.active == 0 and g.wanting <= g.total:
+    if s.active == 0 and g.share.wanting <= g.total:
         # There is one for each: what is held back are others of the same tenant.
         return True
     forget_old(g, now_us)

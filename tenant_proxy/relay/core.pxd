@@ -161,6 +161,7 @@ cdef struct Entries:
 
 cdef class Relay(Reactor):
     cdef PtrMap pools               # id -> Pool*
+    cdef PtrMap owners              # id -> Tenant*, of pools
     cdef PtrMap keys                # cancel key's first bytes -> Client*
     cdef VerdictCache verdicts
     cdef object hooks
@@ -226,6 +227,7 @@ cdef int up_bind(
     Relay e, Client *c, const char *sql, size_t n, const char *values, size_t size
 ) noexcept nogil
 cdef uint32_t up_judge_function(Relay e, Client *c, uint32_t oid) noexcept nogil
+cdef void up_refuse_prepared(Relay e, Client *c) noexcept nogil
 cdef void up_refuse_growth(Relay e, Client *c) noexcept nogil
 cdef void up_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil
 cdef void up_refuse_pace(Relay e, Client *c, uint64_t wait_us) noexcept nogil

@@ -266,6 +266,11 @@ cdef void up_refuse_gathered(Relay e, Client *c) noexcept nogil:
         e.refusal = e.hooks.refuse_gathered(session_of(e, c))
 
 
+cdef void up_refuse_prepared(Relay e, Client *c) noexcept nogil:
+    with gil:
+        e.refusal = e.hooks.refuse_prepared(session_of(e, c))
+
+
 cdef void up_refuse_growth(Relay e, Client *c) noexcept nogil:
     with gil:
         e.refusal = e.hooks.refuse_growth(session_of(e, c))

@@ -128,7 +128,9 @@ class Engine(Relay):
         mark_index: int,
         active_index: int,
         coded_index: int,
+        turns_index: int,
     ) -> None: ...
+    def pool_part(self, id: int) -> None: ...
     def pool_proven(self, id: int, known: int, mark: int) -> None: ...
     def pool_begins_own(self, id: int) -> None: ...
     def client_retry(self, id: int) -> None: ...
@@ -145,7 +147,7 @@ class Engine(Relay):
     def notify_one(self, id: int, pid: int, notifier: int, message: bytes) -> None: ...
 
     # pools
-    def pool_open(self, **settings: Any) -> int: ...
+    def pool_open(self, tenant: int, **settings: Any) -> int: ...
     def pool_update(
         self,
         id: int,
@@ -165,8 +167,10 @@ class Engine(Relay):
         client_idle_timeout_s: float,
         server_idle_timeout_s: float,
         connect_timeout_s: float,
+        max_prepared_bytes: int,
         max_pins: int = 0,
         pins_index: int = -1,
+        waits_index: int = -1,
         defined_index: int = -1,
         defers: bool = False,
         translates: bool = False,

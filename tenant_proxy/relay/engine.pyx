@@ -17,7 +17,7 @@ from tenant_proxy.pool.pool cimport (
     ACT_SKIP, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN, CL_LOGIN_WAITING, CL_STARTUP, CL_WAITING,
     LANE_OWN, LANE_SHARED, PACE_GOES, PACE_WAITS, PREFIX_BYTES, R_COPY_END, R_QUERY, SV_ACTIVE, SV_CANCELING, SV_CLEANING, SV_CLOSING,
     SV_CONNECT, SV_IDLE, SV_LOGIN, Client,
-    ClientStmt, Pool, Server, ring_at, usage_bill, usage_enter, usage_tell,
+    ClientStmt, Pool, Server, Tenant, ring_at, usage_bill, usage_enter, usage_tell,
 )
 from tenant_proxy.relay.client cimport client_bytes, client_drained, client_eof, client_free
 from tenant_proxy.relay.core cimport (
@@ -347,11 +347,19 @@ cdef class Engine(Sessions):
     cdef Pool *pool(self, uint32_t id) noexcept:
         return <Pool *> map_get(&self.pools, id)
 
-    def pool_open(self, **settings):
-        """Makes a pool; `settings` as in `pool_update`; returns its id."""
+    def pool_open(self, uint32_t tenant, **settings):
+        """Makes a pool; `tenant` is Python's number of whose it is, `settings` as in `pool_update`; returns its id."""
         cdef Pool *p = <Pool *> calloc(1, sizeof(Pool))
         if p == NULL:
             raise MemoryError
+        p.owner = <Tenant *> map_get(&self.owners, tenant)
+        if p.owner == NULL:
+            p.owner = <Tenant *> calloc(1, sizeof(Tenant))
+            if p.owner == NULL:
+                free(p)
+                raise MemoryError
+            p.owner.id = tenant
+            map_add(&self.owners, tenant, p.owner)
         self.next_pool += 1
         p.id = self.next_pool
         p.usage = &self.usage_of_none
@@ -362,10 +370,12 @@ cdef class Engine(Sessions):
     def pool_update(self, uint32_t id, *, uint32_t scope, int guard_mode, bint session_mode, int max, int min,
                     int queue_limit, bint fail_when_down, uint32_t max_prepared, bytes reset_query,
                     queue_timeout_s, query_timeout_s, idle_in_transaction_timeout_s, client_idle_timeout_s,
-                    server_idle_timeout_s, connect_timeout_s, int max_pins=0, int pins_index=-1, int defined_index=-1, bint defers=False, bint translates=False, bytes prefix=b"", bytes own=b""):
+                    server_idle_timeout_s, connect_timeout_s, size_t max_prepared_bytes, int max_pins=0, int pins_index=-1,
+                    int waits_index=-1, int defined_index=-1, bint defers=False, bint translates=False, bytes prefix=b"", bytes own=b""):
         """Sets a pool's limits.  `reset_query` is a complete Query message or empty; `guard_mode` 0 enforce,
         1 observe, 2 off.  The pool mode of clients that are already in does not change.  `pins_index` is the
-        shared counter of the tenant's pinned clients, of whom there may be `max_pins`.  `defers`: BEGIN takes no server.
+        shared counter of the tenant's pinned clients, of whom there may be `max_pins`, `waits_index` that of those that
+        wait, and its clients' named statements hold `max_prepared_bytes` at most.  `defers`: BEGIN takes no server.
         `defined_index` is that of changes of its schema's definitions.
 
         `translates`: servers' messages may need names turned back.  `prefix` is what channels begin with on the
@@ -382,6 +392,8 @@ cdef class Engine(Sessions):
         p.max_pins = max_pins
         p.defers = defers
         p.pins_index = pins_index
+        p.waits_index = waits_index
+        p.owner.max_stmt_bytes = max_prepared_bytes
         p.defined_index = defined_index
         self.pool_names(id, scope, translates, prefix, own)
         p.retired = 0

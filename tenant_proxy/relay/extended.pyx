@@ -17,7 +17,7 @@ from tenant_proxy.relay.core cimport (
     BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BEGINS, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
     EFF_ESCALATES, EFF_EXECUTES, EFF_LAST, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_STARTS, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
     up_deallocate, up_executed, up_own_edits, up_existing_statement, up_missing_statement, up_parameter_types,
-    up_refuse_size,
+    up_refuse_prepared, up_refuse_size,
 )
 from tenant_proxy.relay.begins cimport batch_without_server
 from tenant_proxy.relay.declared cimport DECLARED_GOES, DECLARED_HELD, declared_check
@@ -25,6 +25,7 @@ from tenant_proxy.relay.hearing cimport (
     LISTEN_GOES, LISTEN_HELD, for_ear, heard_before, listen_check, listens_still,
 )
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check, leads_elsewhere
+from tenant_proxy.relay.holdings cimport SMALL_BYTES, may_prepare
 from tenant_proxy.relay.portals cimport PORTAL_GOES, PORTAL_HELD, portal_check
 from tenant_proxy.relay.preparing cimport ensure_known, executed, make_room, write_close, write_named, write_parse
 from tenant_proxy.relay.requests cimport (
@@ -38,8 +39,8 @@ from tenant_proxy.relay.sequences cimport own_values, prefer_own
 from tenant_proxy.relay.stale cimport is_first
 from tenant_proxy.relay.statements cimport (
     NAME_BYTES, client_add, client_drop_unnamed, client_find, client_replace, client_take, client_take_unnamed,
-    hash_bytes, may_name, server_find, server_forget_all, server_knows, server_learn, server_name, statement_bytes,
-    stmt_intern, stmt_new, stmt_unref,
+    hash_bytes, may_keep, may_name, server_find, server_forget_all, server_knows, server_learn, server_name, stmt_intern,
+    stmt_new, stmt_unref,
 )
 from tenant_proxy.relay.told cimport ACT_TOLD, TOLD_GOES, TOLD_HELD, may_be_other, tell, tell_portal, told_check
 from tenant_proxy.wire.consts cimport F_CLOSE, XACT_FAILED, put_u32
@@ -95,7 +96,7 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     ):
         c.pool.rejected += 1
         return refuse_extended(e, c, b, total)
-    if name_len == 0 and end - tail == 3:
+    if name_len == 0 and end - tail == 3 and end - sql <= SMALL_BYTES:
         k = batch_without_server(e, c, effects, sql, size, end, n - total)
         if k:
             # a Bind may still come for it
@@ -154,7 +155,8 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
             ring_push(&s.ring, R_CLOSE, ACT_SKIP, NULL, 0)
         if note_statement(e, c, name, name_len, r, replaces) != 0:
             rewrite_unref(r)
-            return violation(e, c, V_MEMORY, 0)
+            up_refuse_prepared(e, c)
+            return refuse_extended(e, c, b, total)
         apply_effects(e, c, s, effects, sql, size)
         # the unnamed statement is no one else's either
         s.dirty = 1
@@ -192,6 +194,12 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, siz
         if client_find(c, hash, name, name_len) != NULL:
             up_existing_statement(e, name, name_len)
             return refuse_extended(e, c, b, total)
+        if not may_keep(e, c, name_len + body_size + (r.size if r != NULL else 0)):
+            up_refuse_prepared(e, c)
+            return refuse_extended(e, c, b, total)
+    if (name_len or body_size > SMALL_BYTES) and not may_prepare(e, c, b, s, body_size):
+        up_refuse_prepared(e, c)
+        return refuse_extended(e, c, b, total)
     c.pool.client_parses += 1
     s.batch_open = 1
     if not name_len:
@@ -216,7 +224,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, siz
     t = stmt_intern(e, c.pool, body, body_size, effects, c.reading)
     if t == NULL:
         return violation(e, c, V_MEMORY, 0)
-    if client_add(c, hash, name, name_len, t, scope, r, statement_bytes(e), e.now_us) != 0:
+    if client_add(c, hash, name, name_len, t, scope, r, e.now_us) != 0:
         stmt_unref(t)
         return violation(e, c, V_MEMORY, 0)
     known = server_knows(s, t)

@@ -4,13 +4,13 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from tenant_proxy.net.reactor cimport KIND_CLIENT, KIND_SERVER, Link
-from tenant_proxy.pool.fair cimport home_key, share_join
-from tenant_proxy.pool.pool cimport Client, Pool, Server, Usage
+from tenant_proxy.pool.fair cimport home_key, share_count, share_join, share_of, share_part
+from tenant_proxy.pool.pool cimport Client, Pool, Server, Share, Usage
 from tenant_proxy.pool.width cimport width_narrows
 from tenant_proxy.relay.core cimport SERVER_UNAVAILABLE, YIELDED, Relay
 from tenant_proxy.relay.figures cimport Figures
 from tenant_proxy.relay.marks cimport counted
-from tenant_proxy.relay.pairing cimport UNKNOWN_SETTINGS, client_fail, serve_waiting, server_end, wait_patiently
+from tenant_proxy.relay.pairing cimport UNKNOWN_SETTINGS, client_fail, demand, serve_waiting, server_end, wait_patiently
 from tenant_proxy.wire.ptrmap cimport map_get
 
 
@@ -99,9 +99,9 @@ cdef class Groups(Figures):
         wait_patiently(self, p)
 
     def group_needs(self, uint32_t id):
-        """(servers of every phase, pools of the group that have one or wait for one)"""
+        """(servers of every phase, the weights of tenants that have one or wait for one)"""
         cdef Pool *p = find_pool(self, id)
-        return p.total - p.yielding, p.wanting
+        return p.total - p.yielding, p.share.weights
 
     def group_yield(self, uint32_t id):
         """Closes one of the group's servers, for another worker: an idle one, or the next that is at rest."""
@@ -131,15 +131,30 @@ cdef class Groups(Figures):
                 p.ahead = NULL
 
     def pool_join(self, uint32_t id, uint32_t group_id, *, uint32_t weight, int reserved, int max,
-                  int32_t mark_index, int32_t active_index, int32_t coded_index):
-        """A pool's clients get servers of a group; called again when its limits change."""
+                  int32_t mark_index, int32_t active_index, int32_t coded_index, int32_t turns_index):
+        """A pool's clients get servers of a group; called again when its tenant's limits change, which all pools of
+        the tenant have together."""
         cdef Pool *p = find_pool(self, id)
+        cdef Pool *g = find_pool(self, group_id)
+        cdef Share *s = share_of(g, p.owner.id)
+        if s == NULL:
+            raise MemoryError
         p.mark_index = mark_index
         p.active_index = active_index
         p.coded_index = coded_index
         # all logins of a tenant use the same entries of the catalogs
         p.home_key = home_key(<uint64_t> mark_index if mark_index >= 0 else (<uint64_t> 1 << 32) + id)
-        share_join(p, find_pool(self, group_id), weight, reserved, max)
+        if turns_index >= 0 and self.counters != NULL:
+            share_count(s, self.counters + turns_index, self.row_places, self.rows, self.row)
+        share_join(p, g, s, weight, reserved, max)
+        if p.share.waiting:
+            # they may have come from another group
+            demand(self, g)
+
+    def pool_part(self, uint32_t id):
+        """What was reserved for the pool's tenant is, unless it has other pools there; clients that have or wait for
+        a shared server go on."""
+        share_part(find_pool(self, id))
 
     def pool_proven(self, uint32_t id, int known, int32_t mark):
         """Whether all code of the pool's tenant is proven (1), or not (0), or not read yet (2), as of the shared

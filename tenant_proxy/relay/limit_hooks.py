@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tenant_proxy import errors
 from tenant_proxy.errors import ProxyError
@@ -11,6 +11,10 @@ from tenant_proxy.relay.session import Session
 
 if TYPE_CHECKING:
     from tenant_proxy.worker import Worker
+
+
+#: named statements of one client (relay.statements)
+MAX_STATEMENTS: Final = 10_000
 
 
 class LimitHooks:
@@ -27,10 +31,23 @@ class LimitHooks:
         error = ProxyError(
             "53400",
             "too many large statements at once",
-            detail=f"Those above a megabyte that clients of one login send at once may have {most} bytes.",
+            detail=f"Those above a megabyte that clients of one tenant send at once may have {most} bytes.",
             hint="Try again, use COPY or bound parameters for bulk data, or ask the operator to raise "
             "limits.max_gathered_bytes.",
             reason="too_much_gathered",
+        )
+        return self._counted(session, error)
+
+    def refuse_prepared(self, session: Session) -> bytes:
+        assert session.pool is not None
+        most = session.pool.tenant.pool.max_prepared_bytes
+        error = ProxyError(
+            "53200",
+            "prepared statements take too much memory",
+            detail=f"A client may have {MAX_STATEMENTS}, all clients of the tenant {most} bytes of them.",
+            hint="Close statements that are not needed, or ask the operator to raise the tenant's"
+            " pool.max_prepared_bytes.",
+            reason="too_much_prepared",
         )
         return self._counted(session, error)
 

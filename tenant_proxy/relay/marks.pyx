@@ -30,6 +30,18 @@ cdef int32_t counted(Relay e, int32_t index) noexcept nogil:
     return n
 
 
+cdef void count_pin(Relay e, Pool *p, int n) noexcept nogil:
+    p.pinned += n
+    count_shared(e, p.pins_index, n)
+
+
+cdef int32_t tenant_waits(Relay e, Pool *p) noexcept nogil:
+    # clients of its tenant that wait, for shared servers or their own, at all workers
+    if p.waits_index < 0:
+        return p.waiting + (p.share.above.waiting if p.group != NULL else 0)
+    return counted(e, p.waits_index)
+
+
 cdef void define(Relay e, Pool *p) noexcept nogil:
     # definitions in the schema of the pool's tenant change, or have changed
     if p.defined_index < 0:

@@ -23,7 +23,7 @@ cdef void switch_undone(Relay e, Server *s) noexcept nogil
 cdef bint others_next(Relay e, Server *s) noexcept nogil
 cdef size_t rest_message(Server *s, char *m) noexcept nogil
 cdef void forget_tenant(Relay e, Server *s) noexcept nogil
-cdef void count_pin(Relay e, Pool *p, int n) noexcept nogil
+cdef void come_to_rest(Relay e, Server *s) noexcept nogil
 cdef void give_up(Relay e, Server *s) noexcept nogil
 cdef void maybe_release(Relay e, Server *s) noexcept nogil
 

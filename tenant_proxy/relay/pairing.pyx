@@ -27,7 +27,7 @@ from tenant_proxy.relay.core cimport (
 )
 from tenant_proxy.relay.entry cimport entry_gone
 from tenant_proxy.relay.hearing cimport NOTIFIED, tell_notes
-from tenant_proxy.relay.marks cimport count_shared
+from tenant_proxy.relay.marks cimport count_pin, count_shared, tenant_waits
 from tenant_proxy.relay.replay cimport clear_ring, replay_drop, replay_take
 from tenant_proxy.relay.rewriting cimport forget_rewrites
 from tenant_proxy.relay.switching cimport up_ahead, up_switch
@@ -176,11 +176,6 @@ cdef void note_tenant(Server *s, Pool *p) noexcept nogil:
         map_add(&s.served, p.home_key, s)
 
 
-cdef void count_pin(Relay e, Pool *p, int n) noexcept nogil:
-    p.pinned += n
-    count_shared(e, p.pins_index, n)
-
-
 cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil:
     s.client = NULL
     c.server = NULL
@@ -227,8 +222,7 @@ cdef void settled(Relay e, Server *s) noexcept nogil:
 
 cdef void queue_up(Relay e, Client *c) noexcept nogil:
     cdef Pool *p = c.pool
-    cdef int waiting = p.waiting if c.lane != LANE_SHARED else p.share.waiting
-    if p.queue_limit > 0 and waiting >= p.queue_limit:
+    if p.queue_limit > 0 and tenant_waits(e, p) >= p.queue_limit:
         client_fail(e, c, QUEUE_FULL, p.queue_limit)
         return
     if c.lane == LANE_SHARED:
@@ -239,6 +233,7 @@ cdef void queue_up(Relay e, Client *c) noexcept nogil:
         return
     if c.phase != CL_LOGIN_WAITING:
         c.phase = CL_WAITING
+    count_shared(e, c.pool.waits_index, 1)
     if p.is_group:
         share_push(c.pool, c)
         wait_patiently(e, p)
@@ -250,7 +245,7 @@ cdef void queue_up(Relay e, Client *c) noexcept nogil:
 
 cdef void wait_patiently(Relay e, Pool *g) noexcept nogil:
     # who waits though servers are idle is looked after when it has waited long
-    if not g.patient and g.idle_last != NULL and g.heap_size[0]:
+    if not g.patient and g.idle_last != NULL and g.share.heap_size[0]:
         g.patient = 1
         up_patience(e, g)
 
@@ -317,9 +312,17 @@ cdef void make_available(Relay e, Server *s) noexcept nogil:
         if c.startup_id != s.startup_id:
             server_end(e, s, EVICTED)
             return
-        wait_remove(p, c)
+        wait_ends(e, c)
         if not serve(e, c, s):
             return
+
+
+cdef void wait_ends(Relay e, Client *c) noexcept nogil:
+    count_shared(e, c.pool.waits_index, -1)
+    if c.lane == LANE_SHARED:
+        share_remove(c.pool, c)
+    else:
+        wait_remove(c.pool, c)
 
 
 cdef bint serve(Relay e, Client *c, Server *s) noexcept nogil:
@@ -390,7 +393,7 @@ cdef void serve_waiting(Relay e, Pool *g, Server *s) noexcept nogil:
                 found.phase = SV_ACTIVE
                 server_end(e, found, GONE)
             else:
-                share_remove(p, c)
+                wait_ends(e, c)
                 # who is greeted by a shared server waits for its switch first (`settled`)
                 serve(e, c, found)
         s = g.idle_first
@@ -562,10 +565,8 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
     e.clients_open -= 1
     if not c.proved:
         e.logins_open -= 1
-    if c.queued and c.lane == LANE_SHARED:
-        share_remove(c.pool, c)
-    elif c.queued:
-        wait_remove(c.pool, c)
+    if c.queued:
+        wait_ends(e, c)
     client_forget_all_of(c)
     forget_begun(c)
     buf_free(&c.notes)
@@ -575,7 +576,7 @@ cdef void client_end(Relay e, Client *c, int reason) noexcept nogil:
         c.pool.bytes_in += c.link.bytes_in
         c.pool.bytes_out += c.link.bytes_out
         usage_leave(c)
-        c.pool.gathered -= c.gathered
+        c.pool.owner.gathered -= c.gathered
         c.gathered = 0
         if c.pinned and not c.pool.session_mode:
             count_pin(e, c.pool, -1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenant_proxy.auth.scram import ScramKeys
 from tenant_proxy.config.schema import Catalogs, Cluster, GuardMode, Isolation, Policy, PoolMode
-from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, PINS
+from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, PINS, TURNS, WAITS
 from tenant_proxy.relay.facts import key_of
 from tenant_proxy.relay.session import PoolRecord
 from tenant_proxy.relay.switch import BASE
@@ -35,6 +35,8 @@ class Pools:
         #: the pool whose servers it listens beside -> an ear's
         self._ears: dict[int, PoolRecord] = {}
         self._ears_by_id: dict[int, PoolRecord] = {}
+        #: the engine's numbers of tenants, by name
+        self._tenants: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[PoolRecord]:
         return iter(self._by_id.values())
@@ -86,17 +88,23 @@ class Pools:
         return record
 
     def _open(self, key: Key, record: PoolRecord) -> None:
-        record.id = self._worker.engine.pool_open(**self._limits(record))
+        self._make(record)
         self._meter(record)
         self._by_key[key] = record
         self._by_id[record.id] = record
         self._worker.stopped.apply(record)
 
+    def _make(self, record: PoolRecord) -> None:
+        number = self._tenants.setdefault(record.tenant.name, len(self._tenants) + 1)
+        record.id = self._worker.engine.pool_open(number, **self._limits(record))
+
     def _join(self, record: PoolRecord) -> None:
-        """Gives a pool a share of its cluster's shared backends, or takes it away, as configured."""
+        """Gives a pool a part in its tenant's share of the cluster's shared backends, or takes it away, as
+        configured."""
         tenant, worker = record.tenant, self._worker
         record.shared = tenant.isolation is Isolation.SHARED and not record.replication
         if not record.shared:
+            worker.engine.pool_part(record.id)
             worker.engine.pool_proven(record.id, 0, 0)
             return
         indexes = {name: worker.budget.index(f"{name}:{tenant.code}") for name in CODE_COUNTERS}
@@ -109,6 +117,7 @@ class Pools:
             mark_index=indexes["code"],
             active_index=indexes["sharing"],
             coded_index=indexes["coding"],
+            turns_index=worker.budget.index(f"{TURNS}:{tenant.name}"),
         )
         worker.code.tell(record.id, worker.code.of(tenant.name))
 
@@ -145,7 +154,7 @@ class Pools:
                 is_ear=True,
                 base=base.id,
             )
-            ear.id = self._worker.engine.pool_open(**self._limits(ear))
+            self._make(ear)
             self._ears[base.id] = self._ears_by_id[ear.id] = ear
         ear.keys, ear.password = base.keys, base.password
         return ear
@@ -192,10 +201,12 @@ class Pools:
             "queue_limit": pool.queue_limit,
             "fail_when_down": pool.when_down == "fail",
             "max_prepared": pool.max_prepared_statements,
+            "max_prepared_bytes": pool.max_prepared_bytes,
             "max_pins": pool.max_pins,
             "defers": pool.defer_begin,
             "defined_index": self._worker.budget.index(f"{DEFINED}:{tenant.code}"),
             "pins_index": self._worker.budget.index(f"{PINS}:{tenant.name}"),
+            "waits_index": self._worker.budget.index(f"{WAITS}:{tenant.name}"),
             # Where a role was set by the startup packet, some minor releases (16.2 was seen to) let
             # DISCARD ALL fall back to the login: such a backend is closed when it is dirty.
             "reset_query": messages.query(pool.reset_query) if pool.reset_query and not tenant.role else b"",
@@ -306,6 +317,7 @@ class Pools:
         tenant = self._tenant(registry, record)
         if tenant is None:
             engine.pool_retire(record.id)
+            engine.pool_part(record.id)
             return
         before = record.tenant
         record.tenant = tenant

@@ -17,8 +17,8 @@ from tenant_proxy.relay.core cimport (
 from tenant_proxy.relay.begins cimport begin_on, status_without
 from tenant_proxy.relay.hearing cimport NOTIFIED
 from tenant_proxy.relay.lanes cimport LANE_GOES, lane_check
-from tenant_proxy.relay.marks cimport counted, define
-from tenant_proxy.relay.pairing cimport client_end, count_pin, obtain
+from tenant_proxy.relay.marks cimport count_pin, counted, define
+from tenant_proxy.relay.pairing cimport client_end, obtain
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
 from tenant_proxy.wire.consts cimport F_QUERY, XACT_IDLE, put_u32
 
@@ -178,16 +178,16 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
 
 cdef bint gather(Relay e, Client *c, size_t size) noexcept nogil:
     # whether there is room for a message that has to be kept until it is whole
-    cdef size_t others = c.pool.gathered - c.gathered
+    cdef size_t others = c.pool.owner.gathered - c.gathered
     if others and others + size > e.max_gathered:
         return False
-    c.pool.gathered = others + size
+    c.pool.owner.gathered = others + size
     c.gathered = size
     return True
 
 
 cdef void let_go(Client *c) noexcept nogil:
-    c.pool.gathered -= c.gathered
+    c.pool.owner.gathered -= c.gathered
     c.gathered = 0
 
 

@@ -79,7 +79,7 @@ cdef inline uint64_t hash_name(Relay e, const char *name, size_t n) noexcept nog
 cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite *r, bint replaces) noexcept nogil:
     # Of a Parse, or with NULL of a Close.  `replaces`: the server is sure to take it, and has no other by this name
     # then.  Otherwise a statement whose values are judged stays known, as the server may still have it.
-    # -1: too many.
+    # -1: too many, or too large together.
     cdef uint64_t hash
     cdef PtrSlot *slot
     cdef Rewrite *known
@@ -92,6 +92,7 @@ cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite 
         if replaces or not known.bound:
             map_remove(&c.rewrites, slot)
             c.noted_bytes -= known.size + known.result_size
+            c.pool.owner.stmt_bytes -= known.size + known.result_size
             rewrite_unref(known)
             slot = map_find(&c.rewrites, hash, NULL)
         elif r != NULL and r.size == known.size and memcmp(r.text, known.text, r.size) == 0:
@@ -100,7 +101,8 @@ cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite 
             slot = map_find(&c.rewrites, hash, slot)
     if r == NULL:
         return 0
-    if c.rewrites.count >= NOTED_LIMIT or c.noted_bytes + r.size + r.result_size > 2 * statement_bytes(e):
+    if (c.rewrites.count >= NOTED_LIMIT or c.noted_bytes + r.size + r.result_size > 2 * statement_bytes(e)
+            or c.pool.owner.stmt_bytes + r.size + r.result_size > c.pool.owner.max_stmt_bytes):
         if r.bound:
             return -1
         # a position that is not turned back is no great loss
@@ -109,6 +111,7 @@ cdef int note_statement(Relay e, Client *c, const char *name, size_t n, Rewrite 
         return -1
     r.refs += 1
     c.noted_bytes += r.size + r.result_size
+    c.pool.owner.stmt_bytes += r.size + r.result_size
     return 0
 
 
@@ -185,6 +188,7 @@ cdef void forget_rewrites(Client *c) noexcept nogil:
             if c.rewrites.slots[i].value != NULL:
                 rewrite_unref(<Rewrite *> c.rewrites.slots[i].value)
     map_free(&c.rewrites)
+    c.pool.owner.stmt_bytes -= c.noted_bytes
     c.noted_bytes = 0
     if c.portal_rewrite != NULL:
         rewrite_unref(c.portal_rewrite)

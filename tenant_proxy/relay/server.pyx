@@ -24,9 +24,9 @@ from tenant_proxy.relay.core cimport (
 from tenant_proxy.relay.declared cimport ACT_DECLARED, up_declared_answer
 from tenant_proxy.relay.hearing cimport hears_first, tell_notes, tell_renamed, tell_tag
 from tenant_proxy.relay.lanes cimport moved
-from tenant_proxy.relay.marks cimport define
+from tenant_proxy.relay.marks cimport count_pin, define
 from tenant_proxy.relay.pairing cimport (
-    count_pin, keep_together, make_available, maybe_release, server_end, settled, switch_undone,
+    keep_together, make_available, maybe_release, server_end, settled, switch_undone,
 )
 from tenant_proxy.relay.readings cimport note_reading
 from tenant_proxy.relay.rewriting cimport names_own, prefix_of_channel

@@ -13,6 +13,7 @@ cdef enum:
 
 cdef uint64_t hash_bytes(uint64_t seed, const char *data, size_t n) noexcept nogil
 cdef size_t statement_bytes(Relay e) noexcept nogil
+cdef bint may_keep(Relay e, Client *c, size_t size) noexcept nogil
 cdef size_t server_name(Stmt *t, char *out) noexcept nogil
 cdef bint may_name(const char *name, size_t n) noexcept nogil
 
@@ -25,7 +26,7 @@ cdef void stmt_unref(Stmt *t) noexcept nogil
 
 cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t n) noexcept nogil
 cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, uint32_t scope,
-                    Rewrite *rewrite, size_t limit, uint64_t now_us) noexcept nogil
+                    Rewrite *rewrite, uint64_t now_us) noexcept nogil
 cdef void client_replace(Client *c, ClientStmt *cs, Stmt *t, uint32_t scope, Rewrite *rewrite) noexcept nogil
 cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil
 cdef void client_take(Client *c, ClientStmt *cs) noexcept nogil

@@ -89,6 +89,7 @@ cdef Stmt *stmt_new(Relay e, Pool *p, const char *body, size_t n, uint32_t effec
     if t == NULL:
         return NULL
     e.next_stmt += 1
+    p.owner.stmt_bytes += sizeof(Stmt) + n
     t.pool = p
     t.id = e.next_stmt
     t.hash = 0
@@ -157,6 +158,7 @@ cdef void stmt_unref(Stmt *t) noexcept nogil:
     t.refs -= 1
     if t.refs == 0:
         stmt_retire(t)
+        t.pool.owner.stmt_bytes -= sizeof(Stmt) + t.size
         if t.rewrite != NULL:
             rewrite_unref(t.rewrite)
         free(t)
@@ -173,6 +175,16 @@ cdef size_t statement_bytes(Relay e) noexcept nogil:
     return e.max_statement if e.max_statement > LEAST_BYTES else LEAST_BYTES
 
 
+cdef inline size_t name_bytes(size_t n) noexcept nogil:
+    # that a client's name for a statement takes, with its place in the table
+    return sizeof(ClientStmt) + n + 2 * sizeof(PtrSlot)
+
+
+cdef bint may_keep(Relay e, Client *c, size_t size) noexcept nogil:
+    # whether a client may have one more named statement, so large with its name
+    return c.stmts.count < MAX_CLIENT_STATEMENTS and c.stmt_bytes + size <= statement_bytes(e)
+
+
 cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t n) noexcept nogil:
     cdef PtrSlot *slot = map_find(&c.stmts, hash, NULL)
     cdef ClientStmt *cs
@@ -185,12 +197,10 @@ cdef ClientStmt *client_find(Client *c, uint64_t hash, const char *name, size_t 
 
 
 cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *t, uint32_t scope,
-                    Rewrite *rewrite, size_t limit, uint64_t now_us) noexcept nogil:
-    # -1: too many, or too large together
+                    Rewrite *rewrite, uint64_t now_us) noexcept nogil:
+    # -1: no memory
     cdef ClientStmt *cs
     cdef size_t size = n + t.size + (rewrite.size if rewrite != NULL else 0)
-    if c.stmts.count >= MAX_CLIENT_STATEMENTS or c.stmt_bytes + size > limit:
-        return -1
     cs = <ClientStmt *> malloc(sizeof(ClientStmt) + n)
     if cs == NULL:
         return -1
@@ -211,6 +221,7 @@ cdef int client_add(Client *c, uint64_t hash, const char *name, size_t n, Stmt *
     if rewrite != NULL:
         rewrite.refs += 1
     c.stmt_bytes += size
+    c.pool.owner.stmt_bytes += name_bytes(n)
     return 0
 
 
@@ -232,6 +243,8 @@ cdef inline size_t _own_size(ClientStmt *cs) noexcept nogil:
 
 
 cdef void client_stmt_free(ClientStmt *cs) noexcept nogil:
+    if cs.name_len:
+        cs.stmt.pool.owner.stmt_bytes -= name_bytes(cs.name_len)
     if cs.rewrite != NULL:
         rewrite_unref(cs.rewrite)
     stmt_unref(cs.stmt)

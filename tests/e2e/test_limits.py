@@ -10,10 +10,13 @@ import pytest
 
 from tests.fix_proxy import Proxy
 from tests.wire_client import (
+    SYNC,
     ConnectionEnded,
     LoginFailed,
+    close_statement,
     columns,
     errors,
+    parse,
     query,
     rows,
     sqlstates,
@@ -99,6 +102,20 @@ def test_queue_limit(proxies):
         for waiter in waiters:
             assert rows(waiter.until_ready()) == [("1",)]
             waiter.terminate()
+
+
+def test_prepared_statements_of_all_clients(proxies):
+    proxy = proxies(pool={"mode": "transaction", "max_prepared_bytes": 1 << 20})
+    with proxy.wire() as one, proxy.wire() as other:
+        for client, name in ((one, "a"), (one, "b"), (other, "a")):
+            client.ask(parse(f"SELECT '{name}{client.pid}{'x' * 300_000}'", name), SYNC)
+        large = parse(f"SELECT '{'y' * 300_000}'", "b")
+        (said,) = errors(other.ask(large, SYNC))
+        assert said["C"] == "53200"
+        assert "pool.max_prepared_bytes" in said["H"]
+        assert other.value("SELECT 1") == "1"
+        one.ask(close_statement("a"), SYNC)
+        assert not errors(other.ask(large, SYNC))
 
 
 def test_a_client_that_leaves_the_queue(proxies, superuser):

@@ -151,13 +151,14 @@ class Rig:
         self.engine.start(self, get_logger("rig"))
         self._session_mode = session_mode
         self.pool = self.engine.pool_open(
+            1,
             **{
                 # off: every text is asked of `judge`
                 "scope": 1, "guard_mode": 2, "session_mode": session_mode, "max": servers, "min": 0,
                 "queue_limit": 0, "fail_when_down": True, "max_prepared": 100,
                 "reset_query": messages.query("DISCARD ALL"), "queue_timeout_s": 0, "query_timeout_s": 0,
                 "idle_in_transaction_timeout_s": 0, "client_idle_timeout_s": 0, "server_idle_timeout_s": 0,
-                "connect_timeout_s": 10,
+                "connect_timeout_s": 10, "max_prepared_bytes": 1 << 28,
             }
             | limits
         )  # fmt: skip
@@ -246,6 +247,9 @@ class Rig:
 
     def refuse_size(self, session: object, size: int) -> bytes:
         return error("54000", "too large")
+
+    def refuse_prepared(self, session: object) -> bytes:
+        return error("53200", "too much")
 
     def missing_statement(self, name: bytes) -> bytes:
         return error("26000", "missing")

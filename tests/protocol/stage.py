@@ -50,6 +50,7 @@ POOL_DEFAULTS: dict[str, Any] = {
     "client_idle_timeout_s": 0,
     "server_idle_timeout_s": 0,
     "connect_timeout_s": 60,
+    "max_prepared_bytes": 1 << 28,
 }
 ENGINE_DEFAULTS: dict[str, Any] = {
     "max_statement_bytes": 1 << 20,
@@ -276,6 +277,9 @@ class Hooks:
 
     def refuse_gathered(self, session: Session) -> bytes:
         return wire.error("53400")
+
+    def refuse_prepared(self, session: Session) -> bytes:
+        return wire.error("53200")
 
     def missing_statement(self, name: bytes) -> bytes:
         return errors.prepared_statement_missing(name.decode("utf-8", "replace")).to_message()
@@ -525,9 +529,9 @@ class Stage:
 
     # --- who is there
 
-    def pool(self, **limits: Any) -> int:
-        """A pool that differs from POOL_DEFAULTS in `limits`."""
-        self._pools.append(self.engine.pool_open(**(POOL_DEFAULTS | limits)))
+    def pool(self, tenant: int = 1, **limits: Any) -> int:
+        """A pool of a tenant that differs from POOL_DEFAULTS in `limits`."""
+        self._pools.append(self.engine.pool_open(tenant, **(POOL_DEFAULTS | limits)))
         return self._pools[-1]
 
     def first_pool(self) -> int:

@@ -1,4 +1,4 @@
-"""Large statements of a login's clients together: only so much is kept until they are whole."""
+"""Large statements of a tenant's clients together: only so much is kept until they are whole."""
 
 from collections.abc import Iterator
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tenant_proxy.pool.fair import Model
+from tenant_proxy.pool.model import Model
 
 MS = 1000
 S = 1000 * MS
