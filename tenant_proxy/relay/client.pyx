@@ -41,7 +41,7 @@ from tenant_proxy.relay.requests cimport (
 )
 from tenant_proxy.relay.resets cimport discarded, reset_effects
 from tenant_proxy.relay.rewriting cimport rewritten, write_query
-from tenant_proxy.relay.sequences cimport own_values, prefer_own
+from tenant_proxy.relay.sequences cimport VALUES_GO, VALUES_HELD, own_values, prefer_own, values_check
 from tenant_proxy.relay.server cimport drain_fakes
 from tenant_proxy.relay.stale cimport remember
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
@@ -362,6 +362,9 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         return no_server(c)
     s.batch_runs &= ~<int> RUNS_UNNAMED
     if effects & EFF_LAST:
+        how = values_check(e, c, s, effects)
+        if how != VALUES_GO:
+            return no_server(c) if how == VALUES_HELD else refuse_query(e, c, b, total)
         own_values(e, c, b, s, not s.batch_open)
     if effects & TOLD_HERE:
         r = for_ear(e, c, s, effects, p + 5, size, b"", 1)
@@ -379,7 +382,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
         r = rewritten(e, c, p + 5, size, b"", 1)
         if r == NULL:
             return refuse_query(e, c, b, total)
-    if effects & EFF_DEALLOCATES and c.tracks and (s.xact_status != XACT_FAILED or effects & EFF_MULTI):
+    if effects & EFF_DEALLOCATES and c.tracks and (s.xact_status != XACT_FAILED or s.ring.count or effects & EFF_MULTI):
         how = up_deallocate(e, c, p + 5, size, True)
         if how == 1:
             keep_refusal(e, &answer)

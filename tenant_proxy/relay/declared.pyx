@@ -45,8 +45,10 @@ cdef int declared_check(Relay e, Client *c, Burst *b, Server *s, const char *typ
         if read_u32(types + at) >= FIRST_OWN:
             how = ASK
             break
-    if how == DECLARED_GOES or c.pool.guard_mode != 0 or s.xact_status == XACT_FAILED:
-        # in a transaction that has failed nothing but its end is parsed
+    if how == DECLARED_GOES or c.pool.guard_mode != 0:
+        return DECLARED_GOES
+    if s.xact_status == XACT_FAILED and not s.batch_open and s.ring.count == 0:
+        # nothing but its end is parsed, and no end of it is on its way
         return DECLARED_GOES
     for i in range(s.ring.count):
         if ring_at(&s.ring, i).action & ACT_DECLARED:

@@ -9,6 +9,7 @@ from tenant_proxy.net.reactor cimport KIND_SERVER, Link
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, R_BIND, R_CLOSE, R_EXECUTE, R_PARSE, R_QUERY, SV_IDLE, idle_push, idle_remove, ring_push,
 )
+from tenant_proxy.relay.core cimport EFF_MULTI, EFF_XACT_CONTROL, up_failed_transaction
 from tenant_proxy.relay.requests cimport burst_write
 from tenant_proxy.wire.consts cimport XACT_FAILED
 
@@ -25,10 +26,29 @@ cdef const char *FORGET = (
 )
 
 
+cdef inline bint has_own(Client *c, Server *s) noexcept nogil:
+    return not c.tracks or (s.touched_by == c.link.id and c.touched == s.link.id)
+
+
+cdef int values_check(Relay e, Client *c, Server *s, uint32_t effects) noexcept nogil:
+    # Before a simple query with currval() or lastval().  In a transaction that has failed the server can't forget, and
+    # a text that ends it asks in the same breath.
+    if not effects & EFF_MULTI or not effects & EFF_XACT_CONTROL or has_own(c, s):
+        return VALUES_GO
+    if s.ring.count and not s.batch_open:
+        e.pause(&c.link)
+        return VALUES_HELD
+    if s.ring.count == 0 and s.xact_status != XACT_FAILED:
+        return VALUES_GO
+    # as the server says to all but its end
+    up_failed_transaction(e)
+    return VALUES_REFUSED
+
+
 cdef void own_values(Relay e, Client *c, Burst *b, Server *s, bint alone) noexcept nogil:
-    # also where nobody is known to have used any, as a view may have, and where what it knows is the client's, but old
-    if (not c.tracks or (s.touched_by == c.link.id and c.touched == s.link.id)
-            or s.xact_status == XACT_FAILED):
+    # Also where nobody is known to have used any, as a view may have, and where what it knows is the client's, but old.
+    # Also in a transaction that has failed, as its end may be on its way; if it is not, the server says so.
+    if has_own(c, s):
         return
     s.touched_by = c.link.id
     c.touched = s.link.id

@@ -538,6 +538,8 @@ cdef int on_error(Relay e, Server *s, char *data, size_t pos, size_t total, size
         if action & ACT_DECLARED:
             up_declared_answer(e, s, NULL, 0)
         s.failed = 1
+        # what was to make it forget the values of sequences, perhaps
+        s.touched_by = 0
         # a turn that is refused takes all that is behind it along
         s.refused = action & ACT_AHEAD and (s.told_fatal or s.turn)
         s.told_fatal = 0

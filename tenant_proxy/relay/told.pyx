@@ -39,8 +39,8 @@ cdef enum:
 cdef int told_check(Relay e, Client *c, Burst *b, Server *s, ClientStmt *cs, Stmt *t, ServerStmt *ss) noexcept nogil:
     # Of a statement that its server lacks (`ss` NULL), or has by other definitions than its client.
     cdef uint32_t now
-    if s.xact_status == XACT_FAILED:
-        # nothing but its end may run
+    if s.xact_status == XACT_FAILED and s.ring.count == 0 and not s.batch_open:
+        # nothing but its end may run, and none is on its way
         return TOLD_GOES
     if cs == NULL:
         return unnamed_check(e, c, b, s, t)

@@ -18,6 +18,7 @@ from tests.wire_client import (
     errors,
     execute,
     parse,
+    query,
     rows,
     sqlstates,
     types,
@@ -134,7 +135,14 @@ def test_a_failed_transaction(client, numbers):
     client.query("SELECT 1/0")
     assert sqlstates(client.ask(parse("SELECT $1", types=[numbers("acme.scratch")]), SYNC)) == ["25P02"]
     assert sqlstates(client.ask(parse("ROLLBACK", types=[numbers("beta.mood")]), SYNC)) == []
-    client.query("ROLLBACK")
+    # its end is on its way
+    foreign = parse("SELECT $1", types=[numbers("beta.mood")])
+    client.send(query("ROLLBACK"), foreign, bind(None), execute(), SYNC)
+    assert sqlstates(client.until_ready(2)) == ["42501"]
+    client.query("BEGIN")
+    client.query("SELECT 1/0")
+    end = parse("ROLLBACK"), bind(), execute()
+    assert sqlstates(client.ask(*end, foreign, bind(None), execute(), SYNC)) == ["42501"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from tests.wire_client import (
     errors,
     execute,
     parse,
+    query,
     rows,
     sqlstates,
     types,
@@ -256,6 +257,55 @@ def test_last_values_of_sequences_are_the_clients_own(
         assert len(rows(one.ask(bind(name="last"), execute(), SYNC))) == 1
         other.query("SELECT nextval('numbers')")
         assert sqlstates(one.ask(bind(name="last"), execute(), SYNC)) == ["55000"]
+
+
+@pytest.mark.parametrize("isolation", ["shared", "dedicated"])
+def test_last_values_behind_a_failed_transaction(isolation: str, proxies: Callable[..., Proxy], pg: Server):
+    """Where the backend can only forget those of others once the transaction has ended."""
+    run = bind(), execute()
+    ask, end = "SELECT lastval()", (parse("ROLLBACK"), *run)
+    proxy = either_isolation(isolation, proxies, pg, 1)
+    with proxy.wire() as one, proxy.wire() as other:
+
+        def failed() -> None:
+            other.query("SELECT nextval('numbers')")
+            one.query("BEGIN")
+            assert sqlstates(one.query("SELECT 1/0")) == ["22012"]
+
+        failed()
+        one.send(query("ROLLBACK"), query(ask))
+        assert sqlstates(one.until_ready(2)) == ["55000"]
+        failed()
+        assert sqlstates(one.ask(*end, parse(ask), *run, SYNC)) == ["55000"]
+        failed()
+        assert sqlstates(one.ask(parse(ask), *run, SYNC)) == ["25P02"]
+        assert sqlstates(one.query(f"ROLLBACK; {ask}")) == ["25P02"]
+        one.query("ROLLBACK")
+        assert sqlstates(one.query(ask)) == ["55000"]
+        # all at once: that it has failed is not known yet
+        other.query("SELECT nextval('numbers')")
+        one.send(query("BEGIN"), query("SELECT 1/0"), query(f"ROLLBACK; {ask}"), query("ROLLBACK"))
+        assert sqlstates(one.until_ready(4)) == ["22012", "25P02"]
+        # one's own are there
+        mine = one.value("SELECT nextval('numbers')")
+        one.query("BEGIN")
+        one.query("SELECT 1/0")
+        assert rows(one.query(f"ROLLBACK; {ask}")) == [(mine,)]
+
+
+@pytest.mark.parametrize("name", ["ALL", "mine"])
+def test_deallocate_behind_a_failed_transaction(name: str, proxies: Callable[..., Proxy], pg: Server):
+    """It takes away the client's own statements, and none of another's that the backend has."""
+    proxy = either_isolation("dedicated", proxies, pg, 1)
+    with proxy.wire() as one, proxy.wire() as other:
+        other.ask(parse("SELECT 'kept'", "kept"), SYNC)
+        one.ask(parse("SELECT 'mine'", "mine"), SYNC)
+        one.query("BEGIN")
+        one.query("SELECT 1/0")
+        one.send(query("ROLLBACK"), query(f"DEALLOCATE {name}"))
+        assert sqlstates(one.until_ready(2)) == []
+        assert sqlstates(one.ask(bind(name="mine"), execute(), SYNC)) == ["26000"]
+        assert rows(other.ask(bind(name="kept"), execute(), SYNC)) == [("kept",)]
 
 
 @pytest.mark.parametrize("isolation", ["shared", "dedicated"])
