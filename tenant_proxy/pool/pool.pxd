@@ -455,6 +455,7 @@ cdef struct Server:
     uint8_t relaying            # of the stream in hand: 1 forward, 0 drop
     uint8_t batch_open          # extended-protocol messages sent since the last Sync
     uint8_t batch_runs          # … a Bind among them: BatchRuns
+    uint8_t unsettled           # what is outstanding may change how its client's literals are read (relay.readings)
     uint8_t query_failed        # in its transaction, which has failed, a simple Query did so (relay.portals)
     uint8_t told_fatal          # a FATAL error went to the client: nothing more need be said at the end; TOLD_TO_END
     uint8_t failed              # a request of the proxy's own got an error

@@ -32,6 +32,7 @@ from tenant_proxy.relay.requests cimport (
     HOLD, apply_effects, burst_forward, burst_write, judge, may_pin, no_server, refuse_extended, server_of, stream,
     unless_it_grows, violation,
 )
+from tenant_proxy.relay.readings cimport is_unsettled, reading_of
 from tenant_proxy.relay.rewriting cimport (
     is_noted_bound, judge_noted, note_portal, note_statement, noted_portal, noted_statement, rewritten,
 )
@@ -221,7 +222,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, siz
         else:
             burst_forward(e, b, p, total)
         return total
-    t = stmt_intern(e, c.pool, body, body_size, effects, c.reading)
+    t = stmt_intern(e, c.pool, body, body_size, effects, reading_of(e, c))
     if t == NULL:
         return violation(e, c, V_MEMORY, 0)
     if client_add(c, hash, name, name_len, t, scope, r, e.now_us) != 0:
@@ -488,8 +489,8 @@ cdef void write_bind(Relay e, Burst *b, const char *portal, size_t portal_size, 
 cdef inline Stmt *read_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
     # The client's statement, as its literals are read by now.
     cdef Stmt *fresh
-    if cs.stmt.reading != c.reading:
-        fresh = stmt_intern(e, c.pool, cs.stmt.body, cs.stmt.size, cs.stmt.effects, c.reading)
+    if (not server_knows(c.server, cs.stmt)) if is_unsettled(c.server) else cs.stmt.reading != c.reading:
+        fresh = stmt_intern(e, c.pool, cs.stmt.body, cs.stmt.size, cs.stmt.effects, reading_of(e, c))
         if fresh != NULL:
             if cs.rewrite != NULL:
                 cs.rewrite.refs += 1
@@ -541,7 +542,7 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
     if r != NULL or plain != NULL:
         sql = r.result if r != NULL else plain.result
         size = r.result_size if r != NULL else plain.result_size
-        fresh = (stmt_intern(e, c.pool, sql, size + tail, effects, c.reading) if cs != NULL
+        fresh = (stmt_intern(e, c.pool, sql, size + tail, effects, reading_of(e, c)) if cs != NULL
                  else stmt_new(e, c.pool, sql, size + tail, effects))
         if plain != NULL:
             rewrite_unref(plain)

@@ -4,6 +4,9 @@ PostgreSQL turns `'01/02/2020'::date` to a value when the statement is parsed.  
 under one client's settings is no other client's whose settings differ.  The server reports all four, and a
 client is always told what its own are.  Those that are not reported (transform_null_equals, array_nulls,
 xmloption, lc_monetary) are not looked at.
+
+What a server reports comes late for what is sent in one go (SET, and a Parse behind it): such a statement is read in
+a way of its own, so that it is no other client's, and anew when it is used later.
 """
 
 from libc.stdint cimport uint64_t
@@ -29,6 +32,14 @@ cdef int _which(const char *name, size_t n) noexcept nogil:
     if n == 15 and memcmp(name, b"client_encoding", 15) == 0:
         return ENCODING
     return -1
+
+
+cdef uint64_t reading_of(Relay e, Client *c) noexcept nogil:
+    # of a statement that is parsed now
+    if not is_unsettled(c.server):
+        return c.reading
+    e.next_stmt += 1
+    return hash_bytes(e.seed + ENCODING + 1, <const char *> &e.next_stmt, sizeof(e.next_stmt))
 
 
 cdef void note_reading(Relay e, Client *c, const char *data, size_t n) noexcept nogil:

@@ -11,7 +11,8 @@ from tenant_proxy.pool.pool cimport (
     ACT_REFUSED, CL_CLOSING, CL_SKIP_TO_SYNC, R_PARSE, R_QUERY, RUNS_UNNAMED, Client, Server, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_DDL, EFF_DISCARDS_ALL, EFF_GROWS, EFF_PINS, EFF_SETTINGS, JUDGING, NO_NEWS, PROTOCOL, Burst, Relay,
+    EFF_ALLOWED, EFF_BEGINS, EFF_DDL, EFF_DISCARDS_ALL, EFF_GROWS, EFF_KEEPS, EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_RESETS,
+    EFF_SETTINGS, EFF_STARTS, EFF_WRITES, EFF_XACT_CONTROL, JUDGING, NO_NEWS, PROTOCOL, Burst, Relay,
     keep_refusal, send_refusal, up_judge, up_pinned, up_refuse_gathered, up_refuse_growth, up_too_many_pins, up_violation,
 )
 from tenant_proxy.relay.begins cimport begin_on, status_without
@@ -146,8 +147,19 @@ cdef bint may_pin(Relay e, Client *c, uint32_t effects) noexcept nogil:
     return False
 
 
+cdef inline bint may_set(uint32_t effects) noexcept nogil:
+    # SET LOCAL does nothing that is known; the end of a transaction takes back what was set in it
+    if effects & (EFF_SETTINGS | EFF_OPAQUE | EFF_RESETS | EFF_KEEPS):
+        return True
+    if effects & EFF_XACT_CONTROL:
+        return not effects & (EFF_BEGINS | EFF_STARTS)
+    return not effects & (EFF_READS | EFF_WRITES)
+
+
 cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const char *sql, size_t n) noexcept nogil:
     # what the statement will leave on the server, if it succeeds
+    if may_set(effects):
+        s.unsettled = 1
     if effects & (EFF_SETTINGS | EFF_PINS | EFF_DISCARDS_ALL):
         if effects & EFF_SETTINGS:
             s.settings_changed = 1

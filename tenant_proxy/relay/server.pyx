@@ -325,7 +325,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             answered(s)
         if s.ring.count == 0:
             # so all of the last batch was read, whether or not its Sync has come
-            s.batch_open = s.batch_runs = 0
+            s.batch_open = s.batch_runs = s.unsettled = 0
             s.skipping = 0
         if action & ACT_SKIP:
             keep = 0

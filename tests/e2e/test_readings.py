@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.test_shared import either_isolation
 from tests.fix_proxy import Proxy
-from tests.wire_client import SYNC, WireClient, bind, execute, parse, rows, sqlstates
+from tests.wire_client import SYNC, WireClient, bind, close_statement, execute, parse, query, rows, sqlstates
 
 DATE = "SELECT '01/02/2020'::date::text = '2020-02-01'"
 TIME = "SELECT extract(epoch FROM '2020-01-01 00:00'::timestamptz) = 1577836800"
@@ -62,3 +62,47 @@ def test_it_follows_what_a_client_sets(proxy: Proxy):
         assert (said(other, "s"), said(one, "s")) == ("t", "f")
         one.query("RESET TimeZone")
         assert (said(one, "s"), said(other, "s")) == ("t", "t")
+
+
+SET = "SET DateStyle = ISO, DMY"
+
+
+def in_a_batch(sql: str) -> list[bytes]:
+    return [parse(sql), bind(), execute()]
+
+
+@pytest.mark.parametrize(
+    ("before", "ahead", "its_own"),
+    [
+        ([], [query(SET)], "t"),
+        ([], in_a_batch(SET), "t"),
+        ([], [query("SELECT set_config('DateStyle', 'ISO, DMY', false)")], "t"),
+        (["BEGIN"], [query("SET LOCAL DateStyle = ISO, DMY")], "t"),
+        (["BEGIN", "SET LOCAL DateStyle = ISO, DMY"], [query("COMMIT")], "f"),
+        (["BEGIN", SET, "SELECT 1/0"], [query("ROLLBACK")], "f"),
+        (["BEGIN", "SAVEPOINT s", SET], [query("ROLLBACK TO s")], "f"),
+        ([SET], [query("RESET ALL")], "f"),
+        ([], [query(f"DO $$ BEGIN {SET}; END $$")], "t"),
+    ],
+)
+def test_what_is_set_in_the_same_write(proxy: Proxy, before: list[str], ahead: list[bytes], its_own: str):
+    """A statement that is read by what the proxy does not know yet is no other client's."""
+    with proxy.wire() as one, proxy.wire() as other, proxy.wire(DateStyle="ISO, DMY") as third:
+        for _ in range(2):
+            for sql in before:
+                one.query(sql)
+            one.send(*ahead, parse(DATE, "s"), bind(name="s"), execute(), SYNC)
+            replies = one.until_ready(1 + ahead[-1].startswith(b"Q"))
+            assert rows(replies)[-1] == (its_own,)
+            one.query("ROLLBACK")
+            for client, answer in ((other, "f"), (third, "t")):
+                client.ask(close_statement("s"), SYNC)
+                assert not sqlstates(client.ask(parse(DATE, "s"), SYNC))
+                assert said(client, "s") == answer
+            # in the same write as another change
+            one.query("RESET ALL")
+            one.send(query(SET), bind(name="s"), execute(), SYNC)
+            one.until_ready(2)
+            assert (said(one, "s"), said(other, "s"), said(third, "s")) == ("t", "f", "t")
+            one.query("RESET ALL")
+            one.ask(close_statement("s"), SYNC)
