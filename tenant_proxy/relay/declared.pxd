@@ -1,5 +1,7 @@
 # Types that a Parse declares its parameters to be of: whose they are.
 
+from libc.stdint cimport uint32_t
+
 from tenant_proxy.pool.pool cimport Client, Server
 from tenant_proxy.relay.core cimport Burst, Relay
 
@@ -16,4 +18,6 @@ cdef enum:
 cdef int declared_check(
     Relay e, Client *c, Burst *b, Server *s, const char *types, size_t size, bint unnamed
 ) noexcept nogil
+# whether types that a statement was let through with, in a scope of before, may be others now
+cdef bint declared_elsewhere(Relay e, Client *c, uint32_t scope, const char *types, size_t size) noexcept nogil
 cdef void up_declared_answer(Relay e, Server *s, const char *tag, size_t n) noexcept nogil

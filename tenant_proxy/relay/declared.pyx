@@ -5,6 +5,9 @@ tenant's a client would learn columns and labels; and what belongs to a type wou
 domain checks values by and those of casts, with their owner's rights if they are so made.  So whose a type is has to
 be known before the Parse goes.  What comes with PostgreSQL is everybody's; of others the client's server is asked
 once for each worker and scope, ahead of the message, which waits for the answer.
+
+On another cluster, where a tenant has been moved to, a number is another type's: statements that were let through
+before with such types are refused as those whose plan has changed, so that drivers prepare them anew.
 """
 
 from libc.stdint cimport uint32_t
@@ -36,16 +39,20 @@ cdef const char *BEHIND = (
 )
 
 
-cdef int declared_check(Relay e, Client *c, Burst *b, Server *s, const char *types, size_t size,
-                        bint unnamed) noexcept nogil:
+cdef bint has_own(const char *types, size_t size) noexcept nogil:
+    # any that does not come with PostgreSQL
     cdef size_t at
-    cdef uint32_t i
-    cdef int how = DECLARED_GOES
     for at in range(0, size, 4):
         if read_u32(types + at) >= FIRST_OWN:
-            how = ASK
-            break
-    if how == DECLARED_GOES or c.pool.guard_mode != 0:
+            return True
+    return False
+
+
+cdef int declared_check(Relay e, Client *c, Burst *b, Server *s, const char *types, size_t size,
+                        bint unnamed) noexcept nogil:
+    cdef uint32_t i
+    cdef int how
+    if not has_own(types, size) or c.pool.guard_mode != 0:
         return DECLARED_GOES
     if s.xact_status == XACT_FAILED and not s.batch_open and s.ring.count == 0:
         # nothing but its end is parsed, and no end of it is on its way
@@ -64,6 +71,18 @@ cdef int declared_check(Relay e, Client *c, Burst *b, Server *s, const char *typ
         ask_in_batch(e, b, s)
     e.pause(&c.link)
     return DECLARED_HELD
+
+
+cdef bint declared_elsewhere(Relay e, Client *c, uint32_t scope, const char *types, size_t size) noexcept nogil:
+    if not has_own(types, size) or c.pool.guard_mode != 0 or c.pool.scope == 0:
+        # 0: nothing is judged before it is known what a server has installed
+        return False
+    with gil:
+        try:
+            return e.hooks.declared_elsewhere(scope, c.pool.scope)
+        except Exception:
+            e.log.exception("where the types of parameters are")
+            return True
 
 
 cdef void ask_alone(Relay e, Burst *b, Server *s) noexcept nogil:

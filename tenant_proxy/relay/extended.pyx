@@ -16,11 +16,11 @@ from tenant_proxy.relay.begins cimport forget_began
 from tenant_proxy.relay.core cimport (
     BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BEGINS, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
     EFF_ESCALATES, EFF_EXECUTES, EFF_LAST, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_STARTS, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
-    up_deallocate, up_executed, up_own_edits, up_existing_statement, up_missing_statement, up_parameter_types,
+    up_deallocate, up_executed, up_own_edits, up_existing_statement, up_missing_statement, up_other_rows, up_parameter_types,
     up_refuse_prepared, up_refuse_size,
 )
 from tenant_proxy.relay.begins cimport batch_without_server
-from tenant_proxy.relay.declared cimport DECLARED_GOES, DECLARED_HELD, declared_check
+from tenant_proxy.relay.declared cimport DECLARED_GOES, DECLARED_HELD, declared_check, declared_elsewhere
 from tenant_proxy.relay.hearing cimport (
     LISTEN_GOES, LISTEN_HELD, for_ear, heard_before, listen_check, listens_still,
 )
@@ -522,7 +522,11 @@ cdef int judge_anew(Relay e, Client *c, ClientStmt *cs) noexcept nogil:
     cdef size_t size = changed if before == NULL else before.size
     cdef Stmt *fresh = NULL
     cdef Rewrite *plain = NULL
-    cdef uint32_t effects = judge(e, c, sql, size)
+    cdef uint32_t effects
+    if tail > 3 and declared_elsewhere(e, c, cs.scope if cs != NULL else t.scope, types + 3, tail - 3):
+        up_other_rows(e)
+        return 0
+    effects = judge(e, c, sql, size)
     if not effects & EFF_ALLOWED:
         return -1 if effects else 0
     t.effects |= effects

@@ -73,6 +73,8 @@ class Judging:
         self.declared_types = DeclaredTypes()
         #: by their numbers; those of other client encodings have the codec's number in the upper byte
         self._scopes: dict[int, GuardScope] = {}
+        #: by the same: the database that they are for
+        self._places: dict[int, object] = {}
         self._codecs: list[str] = [UTF8]
         #: the last verdict with edits: asked for once more where the text is too long for the cache
         self._last: tuple[int, bytes, list[PlaceEdit]] | None = None
@@ -106,11 +108,14 @@ class Judging:
         hides = installed and policy.catalogs is not Catalogs.SHOW
         missing = not installed and policy.catalogs is Catalogs.HIDE
         rules = (policy.model_dump_json(), hides, missing, tenant.space, folding)
-        key = (tenant.name, tenant.schema, tenant.role, login, roles, locked, rules)
+        cluster = tenant.cluster
+        place = (cluster.name, cluster.host, cluster.port, cluster.database)
+        key = (tenant.name, tenant.schema, tenant.role, login, roles, locked, rules, place)
         number = self._ids.get(key)
         if number is None:
             number = len(self._ids) + 1
             self._ids[key] = number
+            self._places[number] = place
             self._scopes[number] = GuardScope.build(
                 id=number,
                 tenant=tenant.name,
@@ -133,6 +138,11 @@ class Judging:
         if codec not in self._codecs:
             self._codecs.append(codec)
         return self._codecs.index(codec) << CODEC_SHIFT
+
+    def is_elsewhere(self, before: int, now: int) -> bool:
+        """Whether a scope is of another database than one before it."""
+        base = (1 << CODEC_SHIFT) - 1
+        return self._places.get(before & base) != self._places.get(now & base)
 
     def codec(self, scope_id: int) -> str:
         return self._codecs[scope_id >> CODEC_SHIFT]

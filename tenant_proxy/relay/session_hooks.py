@@ -100,6 +100,10 @@ class SessionHooks:
             self.count_refusal(session, found[1])
         return found
 
+    def declared_elsewhere(self, before: int, now: int) -> bool:
+        """Whether two scopes are of different databases, of which each has types of its own."""
+        return self._worker.judging.is_elsewhere(before, now)
+
     def declared_answer(self, client: int, tag: bytes | None) -> None:
         """The CommandComplete of what was asked, as `SELECT 0`; None: it has failed."""
         count = None if tag is None else int(tag.rstrip(b"\0").rpartition(b" ")[2])

@@ -177,6 +177,33 @@ async def test_running_clients_do_not_notice_a_move(new_move, connected, isolati
         assert await asyncio.to_thread(_is_told, one, "after")
 
 
+@pytest.mark.parametrize("isolation", ["dedicated", "shared"])
+async def test_types_by_number_are_of_one_cluster(new_move, connected, isolation):
+    """Where the tenant has been moved to, a number is another's type, or nobody's."""
+    _, verbs, dsns, there, _ = await new_move(1, isolation)
+    (conn,) = connected(dsns[0], 1)
+    conn.execute("CREATE TYPE mood AS ENUM ('good')")
+
+    def number() -> int:
+        found = conn.execute("SELECT 'mood'::regtype::oid::int").fetchone()
+        assert found is not None
+        return int(found[0])
+
+    def given(name: bytes) -> tuple[bytes | None, bytes | None]:
+        result = conn.pgconn.exec_prepared(name, [b"good"])
+        error = result.error_field(psycopg.pq.DiagnosticField.SQLSTATE)
+        return error, None if error else result.get_value(0, 0)
+
+    conn.pgconn.prepare(b"typed", b"SELECT $1::text", [number()])
+    conn.pgconn.prepare(b"plain", b"SELECT $1::text", [])
+    assert given(b"typed") == given(b"plain") == (None, b"good")
+    assert (await verbs.tenant_move("acme", there)).state is JobState.DONE
+    await asyncio.to_thread(wait_until, lambda: given(b"plain") == (None, b"good"), "it goes on", FOLLOWED_S)
+    assert given(b"typed") == (b"0A000", None)
+    conn.pgconn.prepare(b"again", b"SELECT $1::text", [number()])
+    assert given(b"again") == (None, b"good")
+
+
 def _is_told(conn: psycopg.Connection, payload: str) -> bool:
     return any(notice.payload == payload for notice in conn.notifies(timeout=FOLLOWED_S))
 
