@@ -53,7 +53,7 @@ def free_port() -> int:
     return next(port for port in _own_ports if port_is_free(port))
 
 
-#: of the usual 4,096 a login takes some 3 ms of a processor on each side, and the tests log in thousands of times
+#: with the usual 4,096 a login takes some 3 ms of a processor, and the tests log in thousands of times
 SCRAM_ITERATIONS = 64
 
 #: roles, and what all tenants share
