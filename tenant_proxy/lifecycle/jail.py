@@ -1,6 +1,7 @@
 """SQL that may run what a tenant has defined, in a session that has more rights than the tenant.
 
-Triggers, checks, generated columns, defaults and casts are the tenant's, and run as whoever writes its rows.
+Triggers, checks, generated columns, defaults and casts are the tenant's, and run as whoever writes its rows
+or makes a definition in which they are needed (`harmless`).
 SET ROLE does not hold them: what the session's user may do is one RESET ROLE away.  In a function that is
 SECURITY DEFINER and its owner's PostgreSQL refuses that.  Only triggers and exclusion constraints that are
 deferred would run when the function is left: they are fired before, and where the tenant's code could put
@@ -12,7 +13,7 @@ behind `RESTORED`, or names everything with its schema.
 
 from __future__ import annotations
 
-import re
+import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -32,16 +33,6 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
-#: statements of a dump that may run code of its own: what is folded to constants as well
-RUNS_CODE: Final = re.compile(
-    r"CREATE (?:(?:UNLOGGED |FOREIGN )?TABLE|DOMAIN|AGGREGATE)\b"
-    r"|ALTER (?:FOREIGN )?TABLE\b.*\b(?:ADD|ATTACH|ALTER COLUMN)\b|ALTER DOMAIN\b.*\bADD\b",
-    re.DOTALL,
-)
-#: … behind its rows: for keys and indexes PostgreSQL itself runs it as the table's owner
-CHECKS_ROWS: Final = re.compile(r"ALTER (?:FOREIGN )?TABLE\b.*\bCHECK\b|ALTER DOMAIN\b.*\bADD\b", re.DOTALL)
-DEFINES_CODE: Final = re.compile(r"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE)\b")
-
 _TAG: Final = "$tp_jail$"
 
 #: Settings as the session began, and nothing of the tenant's before PostgreSQL's own names.
@@ -52,7 +43,8 @@ _PUT_OFF: Final = """DO $tp_put_off$ BEGIN
 IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 180000
 AND EXISTS (
     SELECT FROM pg_catalog.pg_constraint AS c
-     WHERE c.connamespace OPERATOR(pg_catalog.=) {schema}::pg_catalog.regnamespace::pg_catalog.oid
+     WHERE c.connamespace OPERATOR(pg_catalog.=) (
+            SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname OPERATOR(pg_catalog.=) {schema})
        AND c.condeferrable AND c.contype OPERATOR(pg_catalog.=) ANY ('{{t,x}}'::pg_catalog."char"[]))
 THEN
     RAISE EXCEPTION 'the tenant has triggers or exclusion constraints that can be deferred'
@@ -77,7 +69,7 @@ def jailed(sql: str, schema: str, owner: str) -> str:
         f"REVOKE ALL ON FUNCTION {function}(pg_catalog.text) FROM PUBLIC;\n"
         f"ALTER FUNCTION {function}(pg_catalog.text) OWNER TO {quote_name(owner)};\n"
         f"SELECT {function}({_TAG}{sql}{_TAG}::pg_catalog.text);\n"
-        f"{_PUT_OFF.format(schema=literal(quote_name(schema)))}"
+        f"{_PUT_OFF.format(schema=literal(schema))}"
         f"DROP FUNCTION IF EXISTS {function}(pg_catalog.text);\n"
     )
 
@@ -111,13 +103,14 @@ class Confined:
     It is not the owner itself, so that the owner's default privileges give nobody what was not given.
     """
 
-    def __init__(self, connection: Connection, schema: str, owner: str, settings: str) -> None:
+    def __init__(self, connection: Connection, database: str, schema: str, owner: str, settings: str) -> None:
         """`settings`: statements that are to hold again after each that has run code."""
         self._connection = connection
         self._schema = schema
         self._owner = owner
         self._settings = settings
-        self._role = f"tp_jail_{secrets.token_hex(6)}"
+        # seen by nobody else, as it is gone when the transaction ends; a rehearsal shows the same
+        self._role = f"tp_jail_{hashlib.sha256(f'{database} {schema}'.encode()).hexdigest()[:12]}"
 
     async def begin(self) -> None:
         major = self._connection.get_server_version().major

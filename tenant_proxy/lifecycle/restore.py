@@ -21,7 +21,8 @@ from pglast.parser import parse_sql_json
 from tenant_proxy.lifecycle import archive, ledger, tools
 from tenant_proxy.lifecycle.archive import Manifest, Table
 from tenant_proxy.lifecycle.export import Progress, read_tables, silent
-from tenant_proxy.lifecycle.jail import CHECKS_ROWS, DEFINES_CODE, RUNS_CODE, Confined
+from tenant_proxy.lifecycle.harmless import late_last, runs_code
+from tenant_proxy.lifecycle.jail import Confined
 from tenant_proxy.lifecycle.rename import Finding, NotRenamed, Renaming, quote_name, statements
 from tenant_proxy.lifecycle.sql import qualified
 from tenant_proxy.lifecycle.tools import Database
@@ -117,7 +118,7 @@ class _Restore:
         self.dump = str(directory / archive.DUMP)
         #: large objects that had to get another number
         self.moved: dict[int, int] = {}
-        #: for what may run code of the tenant's, if it has any
+        #: for what may run code of the tenant's, while there is something of the kind
         self.confined: Confined | None = None
 
     async def run(self) -> Restored:
@@ -130,11 +131,10 @@ class _Restore:
             if self.make_roles:
                 await self._roles()
             await self._settle()
-            if any(DEFINES_CODE.match(sql) for sql in before):
-                self.confined = await self._confined()
-                # who runs the tenant's code needs them by then
-                await self._extras([sql for sql in extras if sql.startswith("GRANT ")])
-                extras = [sql for sql in extras if not sql.startswith("GRANT ")]
+            self.confined = await self._confined()
+            # who runs the tenant's code needs them by then
+            await self._extras([sql for sql in extras if sql.startswith("GRANT ")])
+            extras = [sql for sql in extras if not sql.startswith("GRANT ")]
             casts = [sql for sql in extras if _CAST.match(sql)]
             await self._definitions(before, casts)
             await self._check_columns()
@@ -148,25 +148,21 @@ class _Restore:
 
     async def _confined(self) -> Confined:
         owner = self.manifest.source["owner"]
-        confined = Confined(
-            self.connection, self.renaming.new_schema, self.renaming.roles.get(owner, owner), _QUIET
-        )
+        schema, owner = self.renaming.new_schema, self.renaming.roles.get(owner, owner)
+        confined = Confined(self.connection, self.database.name, schema, owner, _QUIET)
         await confined.begin()
         return confined
 
     async def _behind(self, after: list[str]) -> None:
-        """What comes after the rows; first what may run the tenant's code, while no trigger is there."""
-        if self.confined is not None:
-            for sql in after:
-                if CHECKS_ROWS.match(sql):
-                    await self._execute(sql)
-            await self.confined.end()
-            self.confined = None
-            after = [sql for sql in after if not CHECKS_ROWS.match(sql)]
+        """What comes after the rows; last what could put code off, when none is left that would be."""
+        rest, late = late_last(after)
         self.progress("indexes", 0, len(after))
-        for number, sql in enumerate(after):
+        for number, sql in enumerate([*rest, *late]):
             await self._execute(sql)
             self.progress("indexes", number + 1, len(after))
+        assert self.confined is not None
+        await self.confined.end()
+        self.confined = None
 
     async def _section(self, section: str) -> str:
         """The part of the dump, as text."""
@@ -200,7 +196,7 @@ class _Restore:
 
     async def _execute(self, sql: str) -> None:
         try:
-            if self.confined is not None and RUNS_CODE.match(sql):
+            if self.confined is not None and runs_code(sql):
                 await self.confined.run(sql)
             else:
                 await self.connection.execute(sql)
@@ -352,7 +348,8 @@ class _Restore:
                 yield b"".join(pieces)
 
         columns = [one["String"]["sval"] for one in body.get("attlist", ())]
-        if self.confined is not None:
+        # of a rehearsal no table is there to look at
+        if self.confined is not None and self.database.rehearsal is None:
             table = qualified(body["relation"]["schemaname"], body["relation"]["relname"])
             try:
                 if await self.confined.copies(table, columns, rows()):

@@ -20,8 +20,9 @@ import secrets
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -30,7 +31,9 @@ import asyncpg
 
 from tenant_proxy.lifecycle import definitions, export, inventory, ledger, rehearsal, tools
 from tenant_proxy.lifecycle.export import AS_TEXT
+from tenant_proxy.lifecycle.harmless import late_last, runs_code
 from tenant_proxy.lifecycle.inventory import Estate, Item
+from tenant_proxy.lifecycle.jail import RESTORED, CanNotRun, jailed
 from tenant_proxy.lifecycle.rename import Finding, Renaming, quote_name, statements
 from tenant_proxy.lifecycle.rights import schema_rights
 from tenant_proxy.lifecycle.sql import literal
@@ -128,7 +131,7 @@ async def fingerprint(connection: Connection, schema: str) -> str:
             f'the rows of template "{schema}" take {row["bytes"]} bytes, more than {_MAX_ROWS_BYTES}'
         )
     had = await ledger.as_list(connection, schema)
-    found = f"3 {row['shape']} {','.join(str(one['version']) for one in had)}"
+    found = f"4 {row['shape']} {','.join(str(one['version']) for one in had)}"
     for name in row["filled"] or ():
         found += " " + await connection.fetchval(
             f"SELECT count(*) || '/' || coalesce(sum(pg_catalog.hashtextextended({AS_TEXT}, 20)::numeric), 0)"
@@ -381,13 +384,38 @@ _QUIET: Final = (
 
 
 def _script(found: list[str]) -> str:
-    """Made as the owner where anybody can, so that no object has to be given away."""
+    """Made as the owner, as whom alone its code may run, and so that no object has to be given away; but for
+    what only a superuser makes.
+    """
     kept = [sql for sql in found if sql and not _LEFT_OUT.match(sql)]
-    as_owner = [sql for sql in kept if not _OWNER.match(sql)]
-    if any(_PRIVILEGED.match(sql) for sql in as_owner):
-        return _QUIET + "".join(f"{sql};\n" for sql in kept)
-    begin = f"SET LOCAL ROLE {PLACES.owner};\n"
-    return _QUIET + begin + "".join(f"{sql};\n" for sql in as_owner) + "SET LOCAL ROLE NONE;\n"
+    by_admin: Callable[[str], bool] = _is_by_admin
+    if not any(_PRIVILEGED.match(sql) for sql in kept if not _OWNER.match(sql)):
+        kept = [sql for sql in kept if not _OWNER.match(sql)]
+        by_admin = _never
+    rest, late = late_last(kept)
+    script = _QUIET
+    for is_by_admin, some in groupby(rest, by_admin):
+        text = "".join(f"{sql};\n" for sql in some)
+        script += text if is_by_admin else _jailed(text)
+    for runs, some in groupby(late, runs_code):
+        text = "".join(f"{sql};\n" for sql in some)
+        script += _jailed(text) if runs else f"SET LOCAL ROLE {PLACES.owner};\n{text}SET LOCAL ROLE NONE;\n"
+    return script
+
+
+def _is_by_admin(sql: str) -> bool:
+    return not runs_code(sql)
+
+
+def _never(sql: str) -> bool:
+    return False
+
+
+def _jailed(text: str) -> str:
+    try:
+        return jailed(text, PLACES.schema, PLACES.owner) + RESTORED + _QUIET
+    except CanNotRun as problem:
+        raise TemplateError(str(problem)) from None
 
 
 async def _tried(connection: Connection, template: Roles, script: str) -> str:
@@ -477,7 +505,10 @@ def _revoked(extra: set[tuple[str, str, str]]) -> str:
                 name = f"{PLACES.schema}.{thing.removeprefix(kind).strip()}"
                 lines.append(f"REVOKE {right} ON {_GRANTED_ON[kind]} {name} FROM {role};\n")
                 break
-    return "".join(lines)
+    if not lines:
+        return ""
+    # its own types stand without a schema in the arguments of functions
+    return "".join([f"SET LOCAL search_path = {PLACES.schema};\n", *lines, "SET LOCAL search_path = '';\n"])
 
 
 async def _is_superuser(connection: Connection) -> bool:

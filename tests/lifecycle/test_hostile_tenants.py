@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tenant_proxy.lifecycle import export, ledger, migrations, restore
+from tenant_proxy.lifecycle import export, ledger, migrations, restore, templates
 from tenant_proxy.lifecycle.fleet import Member, Options
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
@@ -73,6 +73,32 @@ CREATE FUNCTION said(t) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN PERFORM {schema}.grab(); RAISE EXCEPTION 'a cast ran'; END $$;
 CREATE CAST (t AS text) WITH FUNCTION said(t);
 """
+
+
+#: in texts that are read as values of a domain when a definition is made, and in what keys are compared by
+READ = """
+CREATE DOMAIN checked AS int CHECK ({schema}.a_taken() AND VALUE > 0);
+CREATE TYPE pair AS (a checked, b text);
+CREATE TABLE t (id int PRIMARY KEY, p pair);
+INSERT INTO t VALUES (1, '(3,x)');
+"""
+DEFINITIONS = {
+    "view": "CREATE VIEW v AS SELECT '(3,x)'::pair AS p",
+    "default": "CREATE FUNCTION f(p pair DEFAULT '(3,x)') RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "body": "CREATE FUNCTION f() RETURNS pair LANGUAGE sql BEGIN ATOMIC SELECT '(3,x)'::pair; END",
+    "index": "CREATE INDEX i ON t (id) WHERE p = '(3,x)'::pair",
+    "policy": "CREATE POLICY y ON t USING (p = '(3,x)'::pair)",
+    "rule": "CREATE RULE r AS ON DELETE TO t WHERE OLD.p = '(3,x)'::pair DO INSTEAD NOTHING",
+    "trigger": "CREATE TRIGGER w AFTER UPDATE ON t FOR EACH ROW WHEN (NEW.p = '(3,x)'::pair)"
+    " EXECUTE FUNCTION fire()",
+    "statistics": "CREATE STATISTICS s ON (p = '(3,x)'::pair), id FROM t",
+    "key": """
+        CREATE TYPE ref AS (i int);
+        CREATE FUNCTION seen(r ref) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+            $$ BEGIN PERFORM {schema}.a_taken(); RETURN r.i; END $$;
+        CREATE CAST (ref AS int) WITH FUNCTION seen(ref) AS IMPLICIT;
+        CREATE TABLE child (r ref REFERENCES t (id)); INSERT INTO child VALUES ('(1)')""",
+}
 
 
 def member(place, schema: str, made: str) -> Member:
@@ -158,6 +184,83 @@ async def test_an_export_and_what_is_made_of_it(any_place, tmp_path):
     any_place.known("copied")
     done = await restore.restore(any_place.database_of(), path)
     assert done.tables == manifest.tables
+
+
+@pytest.mark.parametrize("kind", DEFINITIONS)
+async def test_definitions_in_an_export(place, tmp_path, kind):
+    one = member(place, f"reads_{kind}", READ + DEFINITIONS[kind] + ";")
+    path = tmp_path / "tenant.tar"
+    await export.export(place.database_of(), one.estate, path, tenant="x")
+    place.clear()
+    place.known(f"reads_{kind}")
+    await restore.restore(place.database_of(), path)
+    made = inventory_of(place, one.estate.schema)
+    owners = {line.split("|")[-1] for line in made.splitlines()}
+    assert owners == {one.estate.owner}, "nothing is left that is the restoring role's"
+
+
+def inventory_of(place, schema: str) -> str:
+    """name|owner, of relations and functions"""
+    return str(
+        place.sql(
+            "SELECT relname || '|' || relowner::regrole FROM pg_class"
+            f" WHERE relnamespace = '{schema}'::regnamespace"
+            " UNION ALL SELECT proname || '|' || proowner::regrole FROM pg_proc"
+            f" WHERE pronamespace = '{schema}'::regnamespace"
+        )
+    )
+
+
+@pytest.mark.parametrize("kind", ["rows", *DEFINITIONS])
+async def test_a_template(any_place, kind):
+    made = ROWS.replace("INSERT INTO parted", "-- INSERT INTO parted") if kind == "rows" else READ
+    one = member(any_place, f"golden_{kind}", made + DEFINITIONS.get(kind, "") + ";")
+    target = any_place.with_roles(f"from_{kind}")
+    connection = await any_place.connect()
+    try:
+        await templates.fill(connection, any_place.database_of(), roles_of(one.estate), roles_of(target))
+        left = await connection.fetch("SELECT proname FROM pg_proc WHERE proname = 'tp_jail'")
+    finally:
+        await connection.close()
+    assert not left
+    assert {line.split("|")[-1] for line in inventory_of(any_place, target.schema).splitlines()} == {
+        target.owner
+    }
+
+
+async def test_a_template_whose_triggers_can_be_put_off(any_place):
+    one = member(any_place, "golden_late", TRIGGER + DEFERRED + "COMMENT ON TRIGGER late ON t IS 'late';")
+    target = any_place.with_roles("from_late")
+    connection = await any_place.connect()
+    try:
+        await templates.fill(connection, any_place.database_of(), roles_of(one.estate), roles_of(target))
+    finally:
+        await connection.close()
+    assert (
+        any_place.sql(
+            "SELECT obj_description(oid) FROM pg_trigger"
+            " WHERE tgrelid = 'from_late.t'::regclass AND tgdeferrable"
+        ).strip()
+        == "late"
+    )
+
+
+def roles_of(estate: Estate) -> templates.Roles:
+    return templates.Roles(estate.schema, estate.owner, *estate.roles[:2])
+
+
+async def test_no_function_of_their_own_is_needed(place, tmp_path):
+    as_admin = "pg_has_role(current_user, 'pg_read_server_files', 'USAGE')"
+    place.with_roles("builtin")
+    place.sql(
+        "SET ROLE builtin_owner; SET search_path = builtin;"
+        f"CREATE TABLE t (id int CHECK (NOT {as_admin})); INSERT INTO t VALUES (1)"
+    )
+    path = tmp_path / "tenant.tar"
+    await export.export(place.database_of(), place.estate("builtin"), path, tenant="x")
+    place.clear()
+    place.known("builtin")
+    assert (await restore.restore(place.database_of(), path)).tables[0].rows == 1
 
 
 async def test_by_an_admin_who_is_no_superuser(verbs, town, tmp_path):

@@ -1,0 +1,142 @@
+"""Which statements of a dump run no code of a tenant's; all others may, also those that nobody thought of.
+
+PostgreSQL runs a tenant's code not only for rows.  A text in an expression is read as the type that it is of
+when the statement is parsed: `'(3,x)'::pair` in a view, a policy, a WHEN or a DEFAULT calls the checks of
+the domains in `pair`.  Bounds of partitions are computed; keys are compared through casts.  So what has an
+expression in it is never harmless, whatever it defines, and what the parser does not know isn't either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import orjson
+from pglast.parser import ParseError, parse_sql_json
+
+Json = dict[str, Any]
+
+#: kinds that have names and words in them, and no expressions
+_PLAIN: Final = frozenset(
+    {
+        "AlterDefaultPrivilegesStmt", "AlterOpFamilyStmt", "AlterOwnerStmt", "AlterRoleSetStmt",
+        "AlterRoleStmt", "AlterSeqStmt", "AlterTSConfigurationStmt", "CommentStmt", "CompositeTypeStmt",
+        "CreateCastStmt", "CreateConversionStmt", "CreateEnumStmt", "CreateOpClassStmt",
+        "CreateOpFamilyStmt", "CreateRangeStmt", "CreateRoleStmt", "CreateSeqStmt", "GrantRoleStmt",
+        "GrantStmt", "RefreshMatViewStmt", "SecLabelStmt", "VariableSetStmt",
+    }
+)  # fmt: skip
+_PLAIN_COMMANDS: Final = frozenset(
+    {
+        "AT_AlterColumnGenericOptions", "AT_ChangeOwner", "AT_ClusterOn", "AT_DisableRowSecurity",
+        "AT_DisableRule", "AT_DisableTrig", "AT_DisableTrigAll", "AT_DisableTrigUser",
+        "AT_EnableAlwaysRule", "AT_EnableAlwaysTrig", "AT_EnableReplicaRule", "AT_EnableReplicaTrig",
+        "AT_EnableRowSecurity", "AT_EnableRule", "AT_EnableTrig", "AT_EnableTrigAll", "AT_EnableTrigUser",
+        "AT_ForceRowSecurity", "AT_GenericOptions", "AT_NoForceRowSecurity", "AT_ReplicaIdentity",
+        "AT_ResetOptions", "AT_SetCompression", "AT_SetOptions", "AT_SetStatistics", "AT_SetStorage",
+    }
+)  # fmt: skip
+_PLAIN_CALLS: Final = (["pg_catalog", "setval"], ["pg_catalog", "lo_create"], ["pg_catalog", "lo_put"])
+#: languages of which only a superuser makes functions, who has made these
+_TRUSTED_BY: Final = ("c", "internal")
+
+
+def runs_code(sql: str) -> bool:
+    """Whether a statement may run what its objects' owner has defined."""
+    kind, body = _parsed(sql)
+    match kind:
+        case "AlterTableStmt":
+            return any(one["AlterTableCmd"]["subtype"] not in _PLAIN_COMMANDS for one in body["cmds"])
+        case "CreateFunctionStmt":
+            return _language(body) not in _TRUSTED_BY and (
+                "sql_body" in body
+                or any("defexpr" in one["FunctionParameter"] for one in body.get("parameters", ()))
+            )
+        case "CreateForeignTableStmt":
+            base = body["base"]
+            return "partbound" in base or not all(map(_is_bare_column, base.get("tableElts", ())))
+        case "CreateTrigStmt":
+            return "whenClause" in body
+        case "DefineStmt":
+            # the first state of an aggregate is a text that is read as the state's type
+            return bool(body["kind"] == "OBJECT_AGGREGATE")
+        case "IndexStmt":
+            # it is built as the table's owner
+            return "whereClause" in body or any("expr" in one["IndexElem"] for one in body["indexParams"])
+        case "CreateStatsStmt":
+            return any("expr" in one["StatsElem"] for one in body["exprs"])
+        case "CreateSchemaStmt":
+            return "schemaElts" in body
+        case "SelectStmt":
+            return not _is_plain_call(body)
+    return kind not in _PLAIN
+
+
+def late_last(found: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Apart: what could put code of the tenant's off to the end of a transaction, with what is said of it
+    directly behind.
+    """
+    rest: list[str] = []
+    late: list[str] = []
+    follows = False
+    for sql in found:
+        follows = _fires_later(sql) or (follows and _is_of_triggers(sql))
+        (late if follows else rest).append(sql)
+    return rest, late
+
+
+def _fires_later(sql: str) -> bool:
+    kind, body = _parsed(sql)
+    if kind == "CreateTrigStmt":
+        return "deferrable" in body
+    return kind == "AlterTableStmt" and any(
+        one["AlterTableCmd"].get("def", {}).get("Constraint", {}).get("contype") == "CONSTR_EXCLUSION"
+        and "deferrable" in one["AlterTableCmd"]["def"]["Constraint"]
+        for one in body["cmds"]
+    )
+
+
+def _is_of_triggers(sql: str) -> bool:
+    kind, body = _parsed(sql)
+    if kind == "CommentStmt":
+        return body["objtype"] in ("OBJECT_TRIGGER", "OBJECT_TABCONSTRAINT")
+    return kind == "AlterTableStmt" and all(
+        one["AlterTableCmd"]["subtype"].endswith("Trig") for one in body["cmds"]
+    )
+
+
+def _parsed(sql: str) -> tuple[str, Json]:
+    """The kind of a statement and what is in it; "" of what is none, several, or newer than the parser."""
+    try:
+        found = orjson.loads(parse_sql_json(sql)).get("stmts", ())
+    except (ParseError, orjson.JSONDecodeError):
+        return "", {}
+    if len(found) != 1:
+        return "", {}
+    ((kind, body),) = found[0]["stmt"].items()
+    return kind, body
+
+
+def _language(function: Json) -> str:
+    for one in function.get("options", ()):
+        if one["DefElem"]["defname"] == "language":
+            return str(one["DefElem"]["arg"]["String"]["sval"]).lower()
+    return ""
+
+
+def _is_bare_column(element: Json) -> bool:
+    """Its name and type, and whether it may be null."""
+    column = element.get("ColumnDef")
+    return column is not None and all(
+        one["Constraint"]["contype"] in ("CONSTR_NOTNULL", "CONSTR_NULL")
+        for one in column.get("constraints", ())
+    )
+
+
+def _is_plain_call(select: Json) -> bool:
+    """`SELECT pg_catalog.setval('name', 1, true)` and the like, and nothing else."""
+    if set(select) - {"targetList", "limitOption", "op"} or len(select["targetList"]) != 1:
+        return False
+    call = select["targetList"][0]["ResTarget"]["val"].get("FuncCall", {})
+    names = [one["String"]["sval"] for one in call.get("funcname", ())]
+    return names in _PLAIN_CALLS and all("A_Const" in one for one in call["args"])
