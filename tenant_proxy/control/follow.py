@@ -99,10 +99,10 @@ class Follower:
         self.noticed: Callable[[], None] = lambda: None
         self._woken = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
-        #: the workers had the catalog's from a process before this one
-        self._restarted = bool(self._marks["tenants"])
-        #: set when all was read for the first time
+        #: set when all was read for the first time, by this process or one before it
         self.synced = asyncio.Event()
+        if self._marks["tenants"]:
+            self.synced.set()
 
     def reload(self, config: Config) -> None:
         """Another configuration may have room for what could not be used, or clash with what could."""
@@ -283,7 +283,7 @@ class Follower:
             await self._tell_part(all_rows, marks, gone)
             return count
         parts: list[tuple[Kind, list[str], list[str]]] = []
-        size = CHUNK if self.synced.is_set() or self._restarted else FIRST_CHUNK
+        size = CHUNK if self.synced.is_set() else FIRST_CHUNK
         for kind in ("logins", "tenants"):
             parts += [(kind, [], some) for some in _chunks(gone[kind], size)]
         for kind in ("tenants", "logins"):

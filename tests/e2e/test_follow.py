@@ -193,7 +193,7 @@ def test_a_change_is_seen_within_a_second(own_proxy: OwnProxy, town: Town):
 
 def test_what_is_known_is_served_while_the_catalog_is_away(own_proxy: OwnProxy, town: Town, pg: Server):
     name = town.add("away")
-    proxy = own_proxy(workers=2, **catalog(town.dsn))
+    proxy = own_proxy(workers=2, metrics={"enabled": True}, **catalog(town.dsn))
     database = psycopg.conninfo.conninfo_to_dict(town.dsn)["dbname"]
     with pg.connect(database="postgres") as conn:
         conn.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
@@ -209,6 +209,7 @@ def test_what_is_known_is_served_while_the_catalog_is_away(own_proxy: OwnProxy, 
         for pid in proxy.process_tree()[1:]:
             os.kill(pid, signal.SIGKILL)
         soon(lambda: len(proxy.worker_pids()) == 2 and connects(proxy, name), "restarted workers serve it")
+        soon(lambda: proxy.get("/readyz")[0] == 200, "it is ready, as it serves all that it did")
         # what is done meanwhile is read when it is back, though nobody is told of it
         town.state(name, "suspended", "unpaid")
         conn.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
