@@ -662,8 +662,8 @@ async def serve(hub_fd: int) -> None:
     if late:
         worker.serve(_served(late), late["tenant_indexes"])
     worker.start(boot["listeners"])
-    # what start-up made is here to stay; cycles are few, and a full collection stops the data plane
-    gc.collect()
+    # What start-up made is here to stay.  Its cycles are few, and not looked for: a full collection would
+    # keep the first clients waiting.
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
     gc.enable()

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.states import State
+from tenant_proxy.config.problems import did_you_mean
 from tenant_proxy.config.schema import (
     NAME_PATTERN,
     Count,
@@ -310,7 +311,7 @@ def parse(model: type[RecordT], value: Mapping[str, Any]) -> RecordT:
     try:
         return model.model_validate(dict(value))
     except ValidationError as error:
-        raise invalid(error) from None
+        raise _invalid(model, error) from None
 
 
 #: pydantic's words for what people get wrong most -> ours
@@ -321,11 +322,21 @@ _SAID = {
 }
 
 
-def invalid(error: ValidationError) -> Failure:
-    problems = []
+def _invalid(model: type[Record], error: ValidationError) -> Failure:
+    problems, hint = [], ""
     for problem in error.errors(include_url=False, include_input=False):
         kind, said = problem["type"], problem["msg"]
         if kind != "string_pattern_mismatch" or problem["ctx"]["pattern"] == NAME_PATTERN:
             said = _SAID.get(kind, said)
+        if kind == "extra_forbidden" and not hint:
+            hint = _keys_for(model, *map(str, problem["loc"]))
         problems.append(f"{'.'.join(map(str, problem['loc']))}: {said}")
-    return Failure("invalid", problems[0], detail="; ".join(problems[1:]))
+    return Failure("invalid", problems[0], detail="; ".join(problems[1:]), hint=hint)
+
+
+def _keys_for(model: type[BaseModel], *unknown: str) -> str:
+    """What may have been meant by a key that there is not."""
+    sections: dict[str, type[BaseModel]] = {"pool": Pool, "policy": Policy}
+    section = sections.get(unknown[0], model)
+    keys = [one.alias or name for name, one in section.model_fields.items()]
+    return did_you_mean(unknown[-1], keys) or f"there are: {', '.join(keys)}"

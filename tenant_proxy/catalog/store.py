@@ -252,7 +252,8 @@ async def find_tenant(connection: Connection, name: str) -> Tenant:
 
 async def find_plan(connection: Connection, name: str, *, lock: bool = False) -> Plan:
     row = await connection.fetchrow("SELECT * FROM plan WHERE name = $1" + (" FOR UPDATE" * lock), name)
-    return Plan.of(row) if row is not None else not_found("plan", name)
+    hint = "see those there are: tenant-proxy plan list"
+    return Plan.of(row) if row is not None else not_found("plan", name, hint=hint)
 
 
 class Change:

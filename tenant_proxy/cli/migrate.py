@@ -52,7 +52,12 @@ CanaryOption = Annotated[
     typer.Option("--canary", metavar="TENANT", help="Goes first, as do those labelled canary=true."),
 ]
 StopOption = Annotated[
-    str, typer.Option("--stop-at", metavar="SHARE", help="Begins nobody else once so many failed: 5%.")
+    str,
+    typer.Option(
+        "--stop-at",
+        metavar="SHARE",
+        help="Begins nobody else once more failed: 5%, of those tried, or of 20 while they are fewer.",
+    ),
 ]
 LockOption = Annotated[
     str, typer.Option("--lock-timeout", metavar="TIME", help="Waits for locks, then tries again later.")
@@ -235,7 +240,8 @@ def _run(config: Path, what: str, as_json: bool, dry_run: bool, **params: Any) -
         return
     took = result.get("took_s") or 0
     rate = f", {result['done'] / took:,.0f} a second" if took and result.get("done") else ""
-    say(f"{result.get('done', 0)} tenants done in {took:.1f} s{rate}")
+    done = result.get("done", 0)
+    say(f"{done} tenant{'' if done == 1 else 's'} done in {took:.1f} s{rate}")
     if result.get("busy"):
         say(f"passed over, as other jobs are at work on them: {', '.join(result['busy'])}")
 

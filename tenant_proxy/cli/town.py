@@ -177,8 +177,8 @@ def fail(failure: Failure, *, as_json: bool = False) -> NoReturn:
 
         error(failure.message)
         out = console(stderr=True)
-        if failure.detail:
-            out.print(Text(f"  {failure.detail}"), soft_wrap=True)
+        for line in failure.detail.splitlines() if failure.detail else ():
+            out.print(Text(f"  {line}"), soft_wrap=True)
         if failure.hint:
             out.print(Text.assemble(("  hint: ", "cyan"), failure.hint), soft_wrap=True)
     raise typer.Exit(1)

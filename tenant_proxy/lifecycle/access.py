@@ -202,7 +202,8 @@ async def _custom_role(change: Change, tenant: Tenant, name: str) -> CustomRole:
     for role in await logins.custom_roles(change.connection, tenant.id):
         if role.name == name:
             return role
-    return not_found("role", name, hint=f"see those there are: tenant-proxy access list {tenant.name}")
+    hint = f"there are owner, readwrite, readonly, and what this shows: tenant-proxy access role {tenant.name}"
+    return not_found("role", name, hint=hint)
 
 
 async def _granted(run: Run, change: Change) -> None:

@@ -25,6 +25,8 @@ from tenant_proxy.lifecycle.records import Standing
 
 #: the label of tenants that go first
 CANARY: Final = "canary"
+#: failed tenants that are named at once
+_SHOWN: Final = 5
 _BUSY: Final = "SELECT DISTINCT tenant FROM job WHERE state IN ('running', 'undoing') AND tenant IS NOT NULL"
 
 
@@ -140,13 +142,27 @@ async def _migrate(run: Run) -> None:
     if params["what"] != "exec":
         await _copy_to_catalog(run.context, chosen, params["directory"])
     if report.of("failed") or report.stopped:
-        worst = report.of("failed")[0]
-        raise Failure(
-            "refused",
-            f"{len(report.of('failed'))} tenants failed, {len(report.left)} were not tried",
-            detail=f"{worst.tenant}: {worst.error}",
-            hint="mend it and run it again: those that have it already are passed over",
-        )
+        raise _failure(report, run.job.id)
+
+
+def _failure(report: Report, job: int) -> Failure:
+    failed, left = report.of("failed"), len(report.left)
+    message = f"{_tenants(len(failed))} failed"
+    if left:
+        message += f" and {_tenants(left)} {'were' if left > 1 else 'was'} not tried: {report.stopped}"
+    shown = [f"{one.tenant}: {one.error}" for one in failed[:_SHOWN]]
+    if len(failed) > _SHOWN:
+        shown.append(f"and {len(failed) - _SHOWN} more, in what `tenant-proxy job show {job}` shows")
+    return Failure(
+        "refused",
+        message,
+        detail="\n".join(shown),
+        hint="mend it and run it again: those that have it already are passed over",
+    )
+
+
+def _tenants(count: int) -> str:
+    return f"{count} tenant{'' if count == 1 else 's'}"
 
 
 async def _run(run: Run, chosen: list[Member], options: Options, limits: Limits, done: Any) -> Report:

@@ -145,6 +145,9 @@ def test_errors_are_lines_with_a_hint(run):
     assert "no job" in run("job show 99", 1)
     assert "name: takes lower-case letters, digits" in run("tenant create Beta", 1)
     assert "nonsense: there is no such key" in run("tenant create beta --set nonsense=1", 1)
+    assert 'did you mean "max"?' in run("tenant create beta --set pool.maxx=1", 1)
+    assert 'did you mean "max_clients"?' in run("tenant create beta --set max_client=1", 1)
+    assert "tenant-proxy plan list" in run("tenant create beta --plan golden", 1)
     assert "clusters[].labels.region" in run("tenant create beta --label region=mars", 1)
 
 

@@ -42,7 +42,7 @@ def test_a_whole_life(run, town, tmp_path):
     assert "none" in run("migrate status -d sql", 1)
     assert "2 tenants done" in run("migrate up -d sql --stop-at 10% --canary acme")
     assert json.loads(run("migrate status -d sql --json"))["tenants"][0]["version"] == 1
-    assert "1 tenants done" in run("migrate down -d sql --to 0 --tenant beta --yes")
+    assert "1 tenant done" in run("migrate down -d sql --to 0 --tenant beta --yes")
     assert "beta" in run("migrate status -d sql", 1)
     run("migrate up -d sql --stop-at 110%", 2)
 
@@ -92,6 +92,6 @@ def test_any_tool_for_each_tenant(run, town, tmp_path):
     tool = tmp_path / "tool"
     tool.write_text("#!/bin/sh\ntest $TENANT_OWNER = acme_owner && echo $TENANT >> made\n")
     tool.chmod(0o755)
-    assert "1 tenants done" in run("migrate exec --parallel 2 -- ./tool up --now")
+    assert "1 tenant done" in run("migrate exec --parallel 2 -- ./tool up --now")
     assert (tmp_path / "made").read_text() == "acme\n"
-    assert "1 tenants failed" in run("migrate exec -- false", 1)
+    assert "1 tenant failed" in run("migrate exec -- false", 1)

@@ -474,5 +474,12 @@ async def test_migrations_of_all_tenants(verbs, town, tmp_path):
     standings, _ = await verbs.migrate_status(str(tmp_path), ["delta"])
     assert [one.version for one in standings] == [1]
     (tmp_path / "2_bad.sql").write_text("SELECT 1 / 0")
-    with pytest.raises(Failure, match="tenants failed"):
-        await verbs.migrate("up", directory=str(tmp_path))
+    with pytest.raises(Failure) as caught:
+        await verbs.migrate("up", directory=str(tmp_path), canaries=["beta"])
+    assert caught.value.message == "1 tenant failed and 3 tenants were not tried: a canary failed"
+    with pytest.raises(Failure) as caught:
+        await verbs.migrate("up", directory=str(tmp_path), stop_at=1.0)
+    assert caught.value.message == "4 tenants failed"
+    assert sorted(line.partition(":")[0] for line in caught.value.detail.splitlines()) == [
+        "acme", "beta", "delta", "gamma",
+    ]  # fmt: skip
