@@ -202,7 +202,7 @@ async def _custom_role(change: Change, tenant: Tenant, name: str) -> CustomRole:
     for role in await logins.custom_roles(change.connection, tenant.id):
         if role.name == name:
             return role
-    hint = f"there are owner, readwrite, readonly, and what this shows: tenant-proxy access role {tenant.name}"
+    hint = f"it is owner, readwrite, readonly or one of these: tenant-proxy access role {tenant.name}"
     return not_found("role", name, hint=hint)
 
 
