@@ -77,14 +77,18 @@ class DeclaredTypes:
 
 
 def question(scope: GuardScope, oids: frozenset[int]) -> str:
-    """A query whose rows are the types that statements of the scope may not name."""
+    """A query whose rows are the types that statements of the scope may not use.
+
+    Those of schemas that they may name; and those that they find without a schema, as by the path that the
+    operator has given the role: types of extensions stand in what really is `public`, too.
+    """
     numbers = ", ".join(map(str, sorted(oids)))
     schemas = ", ".join(quoted_string(name) for name in sorted(scope.readable - {TEMP_SCHEMA}))
     return (
         "SELECT FROM pg_catalog.pg_type t"
         f" WHERE t.oid OPERATOR(pg_catalog.=) ANY (ARRAY[{numbers}]::pg_catalog.oid[])"
-        " AND t.typnamespace OPERATOR(pg_catalog.<>) pg_catalog.pg_my_temp_schema()"
         " AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n"
-        " WHERE n.oid OPERATOR(pg_catalog.=) t.typnamespace"
-        f" AND n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY[{schemas}]::pg_catalog.name[]))"
+        " WHERE n.oid OPERATOR(pg_catalog.=) t.typnamespace AND n.nspname OPERATOR(pg_catalog.=) ANY"
+        f" (ARRAY[{schemas}]::pg_catalog.name[] OPERATOR(pg_catalog.||) pg_catalog.current_schemas(true)))"
+        " AND t.typnamespace OPERATOR(pg_catalog.<>) pg_catalog.pg_my_temp_schema()"
     )

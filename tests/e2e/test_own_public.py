@@ -117,6 +117,9 @@ def test_types_of_extensions_are_found(server: Server, proxy: Proxy):
         assert connection.execute("SELECT 'a@b'::email").fetchone() == ("a@b",)
         found = psycopg.types.TypeInfo.fetch(connection, "email")
         assert found is not None
+        # as drivers declare parameters that they know the type of
+        given = connection.pgconn.exec_params(b"SELECT $1", [b"c@d"], [found.oid])
+        assert given.get_value(0, 0) == b"c@d"
         # as psycopg2 and asyncpg ask
         assert connection.execute(
             "SELECT t.oid, nspname FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace"
