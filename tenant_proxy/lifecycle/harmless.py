@@ -46,7 +46,7 @@ def runs_code(sql: str) -> bool:
     kind, body = _parsed(sql)
     match kind:
         case "AlterTableStmt":
-            return any(one["AlterTableCmd"]["subtype"] not in _PLAIN_COMMANDS for one in body["cmds"])
+            return not all(_is_plain_command(one["AlterTableCmd"]) for one in body["cmds"])
         case "CreateFunctionStmt":
             return _language(body) not in _TRUSTED_BY and (
                 "sql_body" in body
@@ -122,6 +122,19 @@ def _language(function: Json) -> str:
         if one["DefElem"]["defname"] == "language":
             return str(one["DefElem"]["arg"]["String"]["sval"]).lower()
     return ""
+
+
+def _is_plain_command(command: Json) -> bool:
+    """Keys of columns are as their indexes, which are built as the table's owner."""
+    if command["subtype"] != "AT_AddConstraint":
+        return command["subtype"] in _PLAIN_COMMANDS
+    constraint = command["def"]["Constraint"]
+    columns = [one["List"]["items"][0]["IndexElem"] for one in constraint.get("exclusions", ())]
+    return (
+        constraint["contype"] in ("CONSTR_PRIMARY", "CONSTR_UNIQUE", "CONSTR_EXCLUSION")
+        and "where_clause" not in constraint
+        and not any("expr" in one for one in columns)
+    )
 
 
 def _is_bare_column(element: Json) -> bool:

@@ -249,6 +249,22 @@ def roles_of(estate: Estate) -> templates.Roles:
     return templates.Roles(estate.schema, estate.owner, *estate.roles[:2])
 
 
+async def test_an_export_of_what_can_be_put_off(any_place, tmp_path):
+    late = TRIGGER + DEFERRED + (
+        "CREATE TABLE busy (room int, at int4range,"
+        " CONSTRAINT once EXCLUDE USING gist (at WITH &&) DEFERRABLE INITIALLY DEFERRED);"
+        "COMMENT ON CONSTRAINT once ON busy IS 'not twice'; INSERT INTO busy VALUES (1, '[1,2)');"
+    )  # fmt: skip
+    one = member(any_place, "put_off", late)
+    path = tmp_path / "tenant.tar"
+    await export.export(any_place.database_of(), one.estate, path, tenant="x")
+    any_place.clear()
+    any_place.known("put_off")
+    await restore.restore(any_place.database_of(), path)
+    found = "SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE condeferrable"
+    assert any_place.sql(f"{found} AND connamespace = 'put_off'::regnamespace").strip() == "late once"
+
+
 async def test_no_function_of_their_own_is_needed(place, tmp_path):
     as_admin = "pg_has_role(current_user, 'pg_read_server_files', 'USAGE')"
     place.with_roles("builtin")
