@@ -402,7 +402,8 @@ cdef void begin_in(Share *s, uint64_t charge, uint64_t now_us) noexcept nogil:
 cdef void end_in(Share *s, uint64_t took_us, uint64_t guessed) noexcept nogil:
     cdef Share *above = s.above
     s.tag += virtual(s.weight, took_us)
-    s.tag -= guessed
+    # less where the login has come to another tenant's share meanwhile, whose time is another
+    s.tag = s.tag - guessed if s.tag > guessed else 0
     # what all in need have had on average: who has had his turn is not behind all who come anew
     above.time += virtual(above.weights, took_us)
     above.unfilled -= unfilled(s)

@@ -84,6 +84,12 @@ cdef class Model:
         cdef Share *s = self.members[member].share.above
         s.turns[worker * s.turns_apart] = turns
 
+    def move(self, int member, int tenant):
+        """The member becomes one of a tenant that had none."""
+        cdef Share *before = self.members[member].share.above
+        cdef Share *s = share_of(self.group, tenant + 1)
+        share_join(self.members[member], self.group, s, before.given, before.reserved, before.max)
+
     def part(self, int member):
         """The member will have no new clients."""
         share_part(self.members[member])

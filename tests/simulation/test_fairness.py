@@ -257,6 +257,26 @@ def test_turns_of_one_login_follow_each_other():
     assert outcome.evenness(members, list(range(10))) > 0.98
 
 
+def test_a_turn_that_ends_elsewhere():
+    """Its login has come to a share of which nothing has run yet, with those of its clients that wait."""
+    model = model_of(2, [Member(clients=1, work_us=MS, tenant=name) for name in ("acme", "beta")])
+    turn = model.begin(0)
+    model.wait(0)
+    model.wait(1)
+    model.move(0, 7)
+    model.end(0, turn, 1)
+    served = []
+    for now in range(2, 6):
+        chosen = model.next(now_us=now)
+        assert chosen is not None
+        model.take_waiting(chosen)
+        model.end(chosen, model.begin(chosen, now), now + MS)
+        served.append(chosen)
+        if now < 4:
+            model.wait(chosen, now)
+    assert sorted(served) == [0, 0, 1, 1]
+
+
 # --- tenants that several workers serve ----------------------------------------------
 
 
