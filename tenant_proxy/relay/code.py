@@ -359,11 +359,12 @@ class Code:
         return [one for one in visits if one.tenant.name not in doubts]
 
     def _done(self, visits: list[_Visit], doubts: Mapping[str, str]) -> None:
+        registry = self._worker.state.registry
         told: dict[str, Knowledge] = {}
         for visit in visits:
             tenant, known, doubt = visit.tenant, visit.known, doubts[visit.tenant.name]
             changed = visit.mark != self._worker.budget.used(f"{CODE}:{tenant.code}")
-            if changed or self._worker.state.registry.tenants.get(tenant.name) != tenant:
+            if changed or registry.tenant_as(tenant.name, tenant.role) != tenant:
                 doubt = "changed while it was read"
             if doubt != known.doubt:
                 log.info("code of a tenant was read", tenant=tenant.name, doubt=doubt or None)

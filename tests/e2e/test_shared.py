@@ -85,6 +85,20 @@ def test_two_tenants_on_one_backend(shared):
         assert beta.value("SELECT current_user") == "beta_app"
 
 
+def test_logins_with_a_role_for_the_tenant_share_from_their_first_statement_on(proxies, pg: Server):
+    """As all logins of the catalog have one."""
+    provide(pg)
+    users = [
+        {"name": f"{name}_app", "tenant": name, "roles": {name: f"{name}_app"}}
+        | {"password": {"value": f"{name}-secret"}}
+        for name in ("acme", "beta")
+    ]
+    proxy = proxies(**shared_config(pg, users=users))
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        assert [is_shared(pg, backend_of(client)) for client in (acme, beta)] == [True, True]
+        assert acme.value("SELECT current_user") == "acme_app"
+
+
 #: a backend's process id where pg_backend_pid() alone is the session's (decision 18)
 BACKEND = "SELECT pid FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 
