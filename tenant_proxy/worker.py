@@ -106,6 +106,8 @@ class Worker:
         self.signals = Signals(self)
         self.users = Users()
         self.budget = Budget(boot["shm_fd"], self.slot, self.workers, boot["tenant_indexes"])
+        #: what a client has sent behind the startup packet that is looked at
+        self.behind = b""
         self.mailbox = Mailbox(self, self.slot, boot["mailboxes"])
         self.engine = Engine(Hooks(self), self.judging.cache, **_engine_limits(config))
         self.entries = Entries(self)
@@ -286,7 +288,7 @@ class Worker:
         if home == self.slot:
             return False
         if not self.mailbox.send_connection(
-            home, self.engine.fileno(client), data, local=attempt.kind == "local"
+            home, self.engine.fileno(client), data + self.behind, local=attempt.kind == "local"
         ):
             return False
         self.handovers += 1
@@ -347,7 +349,10 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
     # --- clients ---
 
     def on_startup(self, client: int, data: bytes) -> None:
-        self._worker.logins.on_startup(client, data)
+        # records of TLS are passed on as they come
+        size = len(data) if data[0] == 0x16 else int.from_bytes(data[:4])
+        self._worker.behind = data[size:]
+        self._worker.logins.on_startup(client, data[:size])
 
     def on_login_message(self, client: int, body: bytes) -> None:
         self._worker.logins.on_message(client, body)

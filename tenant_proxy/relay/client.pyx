@@ -173,7 +173,8 @@ cdef ssize_t login_message(Relay e, Client *c, char *p, size_t n) noexcept nogil
             e.send(&c.link, b"N", 1)
             return length
         if not enter_startup(e, c, p, length):
-            up_startup(e, c, p, length)
+            # with what has come behind it, as the connection may go to another worker
+            up_startup(e, c, p, n)
         return <ssize_t> length if c.phase != CL_CLOSING and not c.link.dead else ENDED
     if n < 5:
         return 0

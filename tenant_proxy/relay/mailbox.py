@@ -48,7 +48,9 @@ class Mailbox:
         return self._receiver.fileno()
 
     def send_connection(self, slot: int, fd: int, data: bytes, *, local: bool) -> bool:
-        """Passes a connection on; False when that worker's box is full, and it stays here."""
+        """Passes a connection on; False when it stays: too much, or that worker's box is full."""
+        if len(data) + 2 > MAX_PACKET:
+            return False
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
         try:
             self._senders[slot].sendmsg([CONNECTION + (b"\1" if local else b"\0") + data], rights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,17 @@ import pytest
 
 from tenant_proxy.config.schema import Config
 from tests.fix_proxy import PASSWORDS, Proxy, base_config
-from tests.wire_client import LoginFailed, Message, WireClient, errors, message, startup, types, wait_until
+from tests.wire_client import (
+    LoginFailed,
+    Message,
+    WireClient,
+    cstr,
+    errors,
+    message,
+    startup,
+    types,
+    wait_until,
+)
 
 METHODS = ["scram-sha-256", "md5", "password", "trust"]
 #: `acme-secret` and `beta-secret` as PostgreSQL stores them; made by the tests, used nowhere else
@@ -395,3 +406,15 @@ def test_secrets_are_in_no_log(proxies, superuser):
 def test_base_config_is_valid(pg):
     """What the tests start from holds no key that the proxy would not know."""
     Config.model_validate(base_config(pg))
+
+
+def test_what_comes_in_one_packet_with_the_startup(proxies):
+    """Whichever worker reads it, and whichever serves the tenant."""
+    proxy = proxies(workers=2)
+    first = b"n,,n=,r=abcdefghijklmnopqrstuvwx"
+    initial = message("p", cstr("SCRAM-SHA-256") + struct.pack("!i", len(first)) + first)
+    for user in ["acme_app", "beta_app"] * 6:
+        with WireClient(proxy.host, proxy.port) as client:
+            client.send(startup({"user": user, "database": "app"}), initial)
+            asked, challenge = client.receive(), client.receive()
+            assert (asked.body[:4], challenge.body[:4]) == (b"\0\0\0\x0a", b"\0\0\0\x0b")
