@@ -253,6 +253,15 @@ class Guard:
             hint="Declare types of the tenant's own, or none.",
         )
 
+    def too_many_types(self, most: int) -> Verdict:
+        return _refused(
+            "parameter_type",
+            "54000",
+            f"parameters of more than {most} types that do not come with PostgreSQL",
+            detail="The proxy asks the server whose each of them is.",
+            hint="Leave the types of some open, and cast them in the statement.",
+        )
+
     def unknown_type(self) -> Verdict:
         """… of which the server has not said whose it is."""
         return _refused(

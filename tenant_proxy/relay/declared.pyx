@@ -25,6 +25,7 @@ cdef enum:
     FIRST_OWN = 16384               # FirstNormalObjectId (src/include/access/transam.h)
     NAME_SIZE = 9
     BEHIND_SIZE = 67
+    MOST_TYPES = 64                 # of a Parse that are not PostgreSQL's own
     ASK = 3                         # of up_declared(): `refusal` holds the question
 
 cdef const char *NAME = b"tp_types"
@@ -48,11 +49,36 @@ cdef bint has_own(const char *types, size_t size) noexcept nogil:
     return False
 
 
+cdef size_t distinct_own(const char *types, size_t size, char *found) noexcept nogil:
+    # each of them once; one more than MOST_TYPES: more
+    cdef size_t at, i, count = 0
+    cdef uint32_t oid, last = 0
+    for at in range(0, size, 4):
+        oid = read_u32(types + at)
+        if oid < FIRST_OWN or oid == last:
+            continue
+        last = oid
+        i = 0
+        while i < count and read_u32(found + 4 * i) != oid:
+            i += 1
+        if i == count:
+            put_u32(found + 4 * count, oid)
+            count += 1
+            if count > MOST_TYPES:
+                break
+    return count
+
+
 cdef int declared_check(Relay e, Client *c, Burst *b, Server *s, const char *types, size_t size,
                         bint unnamed) noexcept nogil:
     cdef uint32_t i
     cdef int how
-    if not has_own(types, size) or c.pool.guard_mode != 0:
+    cdef char own[4 * (MOST_TYPES + 1)]
+    cdef size_t count
+    if c.pool.guard_mode != 0:
+        return DECLARED_GOES
+    count = distinct_own(types, size, own)
+    if count == 0:
         return DECLARED_GOES
     if s.xact_status == XACT_FAILED and not s.batch_open and s.ring.count == 0:
         # nothing but its end is parsed, and no end of it is on its way
@@ -61,7 +87,7 @@ cdef int declared_check(Relay e, Client *c, Burst *b, Server *s, const char *typ
         if ring_at(&s.ring, i).action & ACT_DECLARED:
             e.pause(&c.link)
             return DECLARED_HELD
-    how = up_declared(e, c, types, size)
+    how = up_declared(e, c, own, 4 * count)
     if how != ASK:
         return how
     if s.xact_status == XACT_IDLE and not s.batch_open and s.ring.count == 0 and (c.tracks or unnamed):

@@ -13,10 +13,10 @@ from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.source import quoted_string
 from tenant_proxy.settings_policy import TEMP_SCHEMA
 
-#: what comes with PostgreSQL is numbered below (FirstNormalObjectId in src/include/access/transam.h)
-FIRST_OWN: Final = 16384
 #: of one scope; when there are more, all are asked for again
 MAX_KNOWN: Final = 10_000
+#: of one Parse, as many as the engine gives at most; it gives one more if there are more
+MAX_TYPES: Final = 64
 #: questions that fail one after the other, as by a time-out, before a client is told
 MAX_FAILURES: Final = 3
 
@@ -35,9 +35,8 @@ class DeclaredTypes:
         self._refused: set[int] = set()
 
     def unknown(self, scope: int, types: bytes) -> frozenset[int]:
-        """Those of a Parse that nobody has asked for yet."""
-        own = frozenset(oid for (oid,) in struct.iter_unpack("!I", types) if oid >= FIRST_OWN)
-        return own - self._known.get(scope, set())
+        """Those of a Parse, of which each is given once, that nobody has asked for yet."""
+        return frozenset(oid for (oid,) in struct.iter_unpack("!I", types)) - self._known.get(scope, set())
 
     def asked(self, client: int, scope: int, oids: frozenset[int]) -> None:
         self._asked[client] = scope, oids

@@ -23,7 +23,7 @@ from tenant_proxy.guard.parse import ALLOWED_TEXT_BYTES
 from tenant_proxy.guard.policy import Ear, GuardScope, OwnSession
 from tenant_proxy.model import Action, Edit, Effect, Verdict
 from tenant_proxy.obs.log import get_logger
-from tenant_proxy.relay.declared_types import DeclaredTypes, question
+from tenant_proxy.relay.declared_types import MAX_TYPES, DeclaredTypes, question
 from tenant_proxy.relay.executed import ExecutedNames
 from tenant_proxy.relay.judges import Judges
 from tenant_proxy.relay.session import Session
@@ -261,7 +261,9 @@ class Judging:
         if not oids:
             return None
         scope = self._scope(scope_id)
-        if known.is_refused(client):
+        if len(types) > 4 * MAX_TYPES:
+            judged = self._guard.too_many_types(MAX_TYPES)
+        elif known.is_refused(client):
             judged = self._guard.foreign_type()
         elif known.is_hopeless(client):
             judged = self._guard.unknown_type()

@@ -156,3 +156,17 @@ def test_a_failed_transaction(client, numbers):
 def test_values_by_the_number_of_their_type(client, numbers, sql):
     found = {name: numbers(f"beta.{name}") for name in ("orders", "mood", "known")}
     assert sqlstates(client.query(sql.format(**found))) == ["42501"]
+
+
+def test_parameters_without_end(client, numbers):
+    """Many of one type; and of more types than anybody has."""
+    mood, foreign = numbers("acme.mood"), numbers("beta.mood")
+    many = [mood, 23] * 30_000
+    assert sqlstates(client.ask(parse("SELECT $1, $2", types=many), SYNC)) == []
+    assert sqlstates(client.ask(parse("SELECT $1", types=[*many, foreign]), SYNC)) == ["42501"]
+    for _ in range(2):
+        assert sqlstates(client.ask(parse("SELECT 1", types=range(3_000_000, 3_060_000)), SYNC)) == ["54000"]
+    assert sqlstates(client.ask(parse("SELECT 1", types=[*range(3_000_000, 3_000_063), foreign]), SYNC)) == [
+        "42501"
+    ]
+    assert client.value("SELECT 1") == "1"
