@@ -61,6 +61,8 @@ QUIET_POLL_S: Final = 0.02
 #: transactions that were open before it is read are waited for
 OLD_S: Final = 1.0
 OLD_POLL_S: Final = 0.02
+#: until what a reload has read again begins: where there are many tenants it takes the processors for seconds
+AFTER_RELOAD_S: Final = 0.5
 
 CODE, SHARING, CODING = CODE_COUNTERS
 
@@ -195,9 +197,15 @@ class Code:
         visits = self._visits([tenants[name] for name in self._known if name in tenants])
         same = {one.tenant.name: one for one in visits if one.known.read and one.basis == one.known.basis}
         self.doubt([name for name in self._known if name not in same])
-        for one in same.values():
-            if one.tenant.isolation is Isolation.SHARED:
-                self._begin(one.tenant, one.known)
+        # logins that come with a new configuration, and the other workers, which are given it next, go first
+        asyncio.get_running_loop().call_later(AFTER_RELOAD_S, self._read_again, list(same))
+
+    def _read_again(self, names: list[str]) -> None:
+        tenants = self._worker.state.registry.tenants
+        for name in names:
+            tenant, known = tenants.get(name), self._known.get(name)
+            if tenant is not None and known is not None and tenant.isolation is Isolation.SHARED:
+                self._begin(tenant, known)
 
     # --- clients that wait ---------------------------------------------------------
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import ssl
@@ -141,4 +142,9 @@ def _mock_key(config: Config, registry: Registry) -> bytes:
     for ref in (config.secret, config.catalog.dsn):
         if ref is not None:
             digest.update(ref.reveal().encode("utf-8", "surrogateescape"))
-    return hashlib.scrypt(digest.digest(), salt=b"salts of unknown users", n=1 << 14, r=8, p=1, dklen=32)
+    return _slowly(digest.digest())
+
+
+@functools.lru_cache(maxsize=2)
+def _slowly(digest: bytes) -> bytes:
+    return hashlib.scrypt(digest, salt=b"salts of unknown users", n=1 << 14, r=8, p=1, dklen=32)
