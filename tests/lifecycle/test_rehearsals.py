@@ -51,7 +51,7 @@ def _copied(sql: str) -> str:
     """Rows of a table that may run code come by way of another.  Which do is known when the table is there,
     so a rehearsal shows that they are copied.
     """
-    found = re.search(r"\$tp_jail\$INSERT INTO (\S+) (\([^)]*\)) OVERRIDING .* pg_temp\.tp_rows\$", sql)
+    found = re.search(r"\$tp_jail\$INSERT INTO (\S+) (\([^)]*\)) OVERRIDING .* pg_temp\.tp_rows\b", sql)
     return sql if found is None else f"COPY {found[1]}{found[2]} FROM STDIN"
 
 
