@@ -265,6 +265,7 @@ cdef struct Pool:
     uint32_t id
     Tenant *owner               # whose it is
     uint32_t scope              # the guard's scope; 0: not known before a server is open
+    uint8_t asks_last           # a client has asked for what it has last had of a sequence (relay.sequences)
     uint8_t guard_mode          # 0 enforce, 1 observe, 2 off
     uint8_t session_mode
     uint8_t down                # the last connect failed

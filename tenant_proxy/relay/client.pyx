@@ -41,7 +41,7 @@ from tenant_proxy.relay.requests cimport (
 )
 from tenant_proxy.relay.resets cimport discarded, reset_effects
 from tenant_proxy.relay.rewriting cimport rewritten, write_query
-from tenant_proxy.relay.sequences cimport VALUES_GO, VALUES_HELD, own_values, prefer_own, values_check
+from tenant_proxy.relay.sequences cimport VALUES_GO, VALUES_HELD, before_touch, own_values, prefer_own, values_check
 from tenant_proxy.relay.server cimport drain_fakes
 from tenant_proxy.relay.stale cimport remember
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
@@ -362,7 +362,10 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if s == NULL or (c.listens and not heard_before(e, c, s, effects)):
         return no_server(c)
     s.batch_runs &= ~<int> RUNS_UNNAMED
-    if effects & EFF_LAST:
+    if not effects & EFF_LAST:
+        before_touch(e, c, b, s, effects, True)
+    else:
+        c.pool.asks_last = 1
         how = values_check(e, c, s, effects)
         if how != VALUES_GO:
             return no_server(c) if how == VALUES_HELD else refuse_query(e, c, b, total)

@@ -15,9 +15,8 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.begins cimport forget_began
 from tenant_proxy.relay.core cimport (
     BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BEGINS, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
-    EFF_ESCALATES, EFF_EXECUTES, EFF_LAST, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_STARTS, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind,
-    up_deallocate, up_executed, up_own_edits, up_existing_statement, up_missing_statement, up_other_rows, up_parameter_types,
-    up_refuse_prepared, up_refuse_size,
+    EFF_ESCALATES, EFF_EXECUTES, EFF_LAST, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_STARTS, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind, up_deallocate,
+    up_executed, up_own_edits, up_existing_statement, up_missing_statement, up_other_rows, up_parameter_types, up_refuse_prepared, up_refuse_size,
 )
 from tenant_proxy.relay.begins cimport batch_without_server
 from tenant_proxy.relay.declared cimport DECLARED_GOES, DECLARED_HELD, declared_check, declared_elsewhere
@@ -36,7 +35,7 @@ from tenant_proxy.relay.readings cimport is_unsettled, reading_of
 from tenant_proxy.relay.rewriting cimport (
     is_noted_bound, judge_noted, note_portal, note_statement, noted_portal, noted_statement, rewritten,
 )
-from tenant_proxy.relay.sequences cimport own_values, prefer_own
+from tenant_proxy.relay.sequences cimport before_touch, own_values, prefer_own
 from tenant_proxy.relay.stale cimport is_first
 from tenant_proxy.relay.statements cimport (
     NAME_BYTES, client_add, client_drop_unnamed, client_find, client_replace, client_take, client_take_unnamed,
@@ -202,6 +201,7 @@ cdef ssize_t parse_tracked(Relay e, Client *c, Burst *b, Server *s, char *p, siz
         up_refuse_prepared(e, c)
         return refuse_extended(e, c, b, total)
     c.pool.client_parses += 1
+    before_touch(e, c, b, s, effects, False)
     s.batch_open = 1
     if not name_len:
         # kept, since the next batch may meet another server
@@ -383,7 +383,10 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
             c.pool.rejected += 1
             return refuse_extended(e, c, b, total)
     c.pool.binds += 1
-    if t != NULL and t.effects & EFF_LAST:
+    if t != NULL and not t.effects & EFF_LAST:
+        before_touch(e, c, b, s, t.effects, False)
+    elif t != NULL:
+        c.pool.asks_last = 1
         own_values(e, c, b, s, False)
     first = cs != NULL and not cs.told and is_first(e, b, s)
     s.batch_open = 1

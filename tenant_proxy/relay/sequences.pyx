@@ -2,16 +2,20 @@
 
 A server remembers it for whoever asks, so it is noted who may have used sequences there last.  A statement with
 currval() or lastval() of that client goes there if it can; on a server where it was another, the server forgets first,
-and says that the session has no such value yet.
+and says that the session has no such value yet.  Once any client of a pool has asked, the server forgets as well
+ahead of what may use sequences, where another client was last: it may use none, and what it then asks for would be
+that client's.
 """
 
 from tenant_proxy.net.reactor cimport KIND_SERVER, Link
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, R_BIND, R_CLOSE, R_EXECUTE, R_PARSE, R_QUERY, SV_IDLE, idle_push, idle_remove, ring_push,
 )
-from tenant_proxy.relay.core cimport EFF_MULTI, EFF_XACT_CONTROL, up_failed_transaction
+from tenant_proxy.relay.core cimport (
+    EFF_ALLOWED, EFF_DDL, EFF_ESCALATES, EFF_MULTI, EFF_OPAQUE, EFF_XACT_CONTROL, NO_NEWS, up_failed_transaction,
+)
 from tenant_proxy.relay.requests cimport burst_write
-from tenant_proxy.wire.consts cimport XACT_FAILED
+from tenant_proxy.wire.consts cimport XACT_FAILED, XACT_IDLE
 
 cdef enum:
     FORGET_BYTES = 105
@@ -43,6 +47,17 @@ cdef int values_check(Relay e, Client *c, Server *s, uint32_t effects) noexcept 
     # as the server says to all but its end
     up_failed_transaction(e)
     return VALUES_REFUSED
+
+
+cdef void before_touch(Relay e, Client *c, Burst *b, Server *s, uint32_t effects, bint simple) noexcept nogil:
+    # A text of which it is not known whether it uses sequences: if it does not, what is there must not be another's.
+    if not c.pool.asks_last or not effects & ~<uint32_t> (NO_NEWS | EFF_ALLOWED) or has_own(c, s):
+        return
+    if not s.batch_open and (simple or s.xact_status == XACT_IDLE):
+        own_values(e, c, b, s, True)
+    elif s.xact_status != XACT_IDLE or not effects & (EFF_OPAQUE | EFF_DDL | EFF_ESCALATES):
+        # outside of a block others may have to be the first of their transaction
+        own_values(e, c, b, s, False)
 
 
 cdef void own_values(Relay e, Client *c, Burst *b, Server *s, bint alone) noexcept nogil:

@@ -260,6 +260,47 @@ def test_last_values_of_sequences_are_the_clients_own(
 
 
 @pytest.mark.parametrize("isolation", ["shared", "dedicated"])
+def test_last_values_where_a_statement_may_have_used_a_sequence(
+    isolation: str, proxies: Callable[..., Proxy], pg: Server
+):
+    """It has not, and what is there is another client's."""
+    run = bind(), execute()
+    other_s, ask = parse("SELECT nextval('numbers')"), parse("SELECT lastval()")
+    touches = "DELETE FROM scratch"
+    proxy = either_isolation(isolation, proxies, pg, 1)
+    with proxy.wire() as one, proxy.wire() as other:
+        one.query("SELECT lastval()")
+        for sql in (touches, "SET TimeZone = 'CET'", f"BEGIN; {touches}; COMMIT"):
+            other.ask(other_s, *run, SYNC)
+            assert sqlstates(one.query(sql)) == []
+            assert sqlstates(one.query("SELECT lastval()")) == ["55000"], sql
+        for before in ([], [parse("SELECT 1"), *run]):
+            other.ask(other_s, *run, SYNC)
+            assert sqlstates(one.ask(*before, parse(touches), *run, SYNC)) == []
+            assert sqlstates(one.ask(ask, *run, SYNC)) == ["55000"]
+        one.ask(parse(touches, "touches"), SYNC)
+        other.ask(other_s, *run, SYNC)
+        assert sqlstates(one.ask(bind(name="touches"), execute(), SYNC)) == []
+        assert sqlstates(one.ask(ask, *run, SYNC)) == ["55000"]
+        # in a transaction, whose unnamed portal is read on
+        other.ask(other_s, *run, SYNC)
+        one.query("BEGIN")
+        one.ask(parse("SELECT generate_series(1, 3)"), bind(), execute("", 1), SYNC)
+        assert (
+            sqlstates(one.ask(parse(touches, "more"), bind(name="more", portal="p"), execute("p"), SYNC))
+            == []
+        )
+        assert rows(one.ask(execute(), SYNC)) == [("2",), ("3",)]
+        one.query("COMMIT")
+        assert sqlstates(one.query("SELECT lastval()")) == ["55000"]
+        # one's own is there
+        other.ask(other_s, *run, SYNC)
+        mine = one.value("SELECT nextval('numbers')")
+        one.query(touches)
+        assert one.value("SELECT lastval()") == mine
+
+
+@pytest.mark.parametrize("isolation", ["shared", "dedicated"])
 def test_last_values_behind_a_failed_transaction(isolation: str, proxies: Callable[..., Proxy], pg: Server):
     """Where the backend can only forget those of others once the transaction has ended."""
     run = bind(), execute()
