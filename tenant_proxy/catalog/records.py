@@ -5,6 +5,7 @@ Annotations are objects, as in `config.schema`.
 
 from collections.abc import Mapping
 from datetime import datetime
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
@@ -12,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.states import State
-from tenant_proxy.config.problems import did_you_mean
 from tenant_proxy.config.schema import (
     NAME_PATTERN,
     Count,
@@ -339,4 +339,5 @@ def _keys_for(model: type[BaseModel], *unknown: str) -> str:
     sections: dict[str, type[BaseModel]] = {"pool": Pool, "policy": Policy}
     section = sections.get(unknown[0], model)
     keys = [one.alias or name for name, one in section.model_fields.items()]
-    return did_you_mean(unknown[-1], keys) or f"there are: {', '.join(keys)}"
+    near = get_close_matches(unknown[-1], keys, n=1)
+    return f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(keys)}"
