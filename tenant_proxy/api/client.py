@@ -163,6 +163,7 @@ class Client(EstateClient):
         max_clients: int | None = None,
         disabled: bool | None = None,
         expires_at: datetime | Literal["never"] | None = None,
+        version: int | None = None,
     ) -> Login:
         body = {
             "addresses": None if addresses is None else list(addresses),
@@ -170,7 +171,8 @@ class Client(EstateClient):
             "disabled": disabled,
             "expires_at": expires_at.isoformat() if isinstance(expires_at, datetime) else expires_at,
         }
-        return await self._record(Login, "PATCH", f"/logins/{part(name)}", body)
+        headers = {} if version is None else {"If-Match": f'"{version}"'}
+        return await self._record(Login, "PATCH", f"/logins/{part(name)}", body, headers=headers)
 
     # --- roles
 

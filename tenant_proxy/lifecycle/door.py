@@ -129,6 +129,7 @@ class Door(Protocol):
         max_clients: int | None = None,
         disabled: bool | None = None,
         expires_at: datetime | Literal["never"] | None = None,
+        version: int | None = None,
     ) -> Login: ...
 
     async def role_list(self, tenant: str) -> list[CustomRole]: ...

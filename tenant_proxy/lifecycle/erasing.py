@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from tenant_proxy.lifecycle import inventory
+from tenant_proxy.lifecycle import inventory, rights
 from tenant_proxy.lifecycle.export import Progress, silent
 from tenant_proxy.lifecycle.inventory import Estate, Item
 from tenant_proxy.lifecycle.rename import quote_name
@@ -134,7 +134,8 @@ async def drop_owned(connection: Connection, roles: Sequence[str]) -> None:
     await _become_able(connection, known)
     async with connection.transaction():
         await _quietly(connection)
-        await connection.execute(f"DROP OWNED BY {', '.join(map(quote_name, known))} CASCADE")
+        for statement in rights.drop_owned(known, cascade=True):
+            await connection.execute(statement)
 
 
 async def drop_roles(connection: Connection, database: Database, roles: Sequence[str]) -> None:

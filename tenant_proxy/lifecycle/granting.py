@@ -17,6 +17,7 @@ from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Access, CustomRole, Level, Login, LoginKind, Tenant
 from tenant_proxy.catalog.states import PROVISIONED, conflict
+from tenant_proxy.catalog.store import check_version
 from tenant_proxy.config.opaque import server_password
 from tenant_proxy.lifecycle import jobs
 from tenant_proxy.lifecycle.records import Granted, NewAccess, NewTenant, Onboarded, Rotated
@@ -147,6 +148,7 @@ class AccessVerbs(TenantVerbs):
         max_clients: int | None = None,
         disabled: bool | None = None,
         expires_at: datetime | Literal["never"] | None = None,
+        version: int | None = None,
     ) -> Login:
         """What proxies hold it to; what is None stays as it is."""
         columns: dict[str, Any] = {}
@@ -160,6 +162,7 @@ class AccessVerbs(TenantVerbs):
             columns["expires_at"] = None if expires_at == "never" else expires_at
         async with self._change() as change:
             login = await logins.need_login(change.connection, name, lock=True)
+            check_version("login", name, login.version, version)
             return logins.login_of(await change.update("login", login.id, "login.set", name, columns))
 
     # --- custom roles

@@ -19,8 +19,9 @@ Json = dict[str, Any]
 #: kinds that have names and words in them, and no expressions
 _PLAIN: Final = frozenset(
     {
-        "AlterDefaultPrivilegesStmt", "AlterOpFamilyStmt", "AlterOwnerStmt", "AlterRoleSetStmt",
-        "AlterRoleStmt", "AlterSeqStmt", "AlterTSConfigurationStmt", "CommentStmt", "CompositeTypeStmt",
+        "AlterDefaultPrivilegesStmt", "AlterObjectDependsStmt", "AlterOpFamilyStmt", "AlterOwnerStmt",
+        "AlterRoleSetStmt", "AlterRoleStmt", "AlterSeqStmt", "AlterStatsStmt", "AlterTSConfigurationStmt",
+        "CommentStmt", "CompositeTypeStmt",
         "CreateCastStmt", "CreateConversionStmt", "CreateEnumStmt", "CreateOpClassStmt",
         "CreateOpFamilyStmt", "CreateRangeStmt", "CreateRoleStmt", "CreateSeqStmt", "GrantRoleStmt",
         "GrantStmt", "RefreshMatViewStmt", "SecLabelStmt", "VariableSetStmt",

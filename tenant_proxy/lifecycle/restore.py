@@ -136,12 +136,12 @@ class _Restore:
             await self._extras([sql for sql in extras if sql.startswith("GRANT ")])
             extras = [sql for sql in extras if not sql.startswith("GRANT ")]
             casts = [sql for sql in extras if _CAST.match(sql)]
-            await self._definitions(before, casts)
+            await self._definitions([sql for sql in before if not _RIGHTS.match(sql)], casts)
             await self._check_columns()
             await self._data()
             await self._large_objects()
             await self._extras([sql for sql in extras if not _CAST.match(sql)])
-            await self._behind(after)
+            await self._behind(after, [sql for sql in before if _RIGHTS.match(sql)])
             tables = await self._verify()
             await ledger.note(self.connection, self.renaming.new_schema, self.manifest.migrations)
         return Restored(self.manifest, tables, self.renaming.findings, self.notes)
@@ -153,13 +153,20 @@ class _Restore:
         await confined.begin()
         return confined
 
-    async def _behind(self, after: list[str]) -> None:
-        """What comes after the rows; last what could put code off, when none is left that would be."""
+    async def _behind(self, after: list[str], rights: list[str]) -> None:
+        """What comes after the rows; last what could put code off, when none is left that would be.
+
+        Rights are given when all is made, as an owner may have kept itself from writing, or from making a
+        trigger; materialized views read with them.
+        """
         rest, late = late_last(after)
-        self.progress("indexes", 0, len(after))
-        for number, sql in enumerate([*rest, *late]):
+        made = [sql for sql in rest if not sql.startswith(_REFRESH)]
+        read = [sql for sql in rest if sql.startswith(_REFRESH)]
+        ordered = [*made, *rights, *read, *late]
+        self.progress("indexes", 0, len(ordered))
+        for number, sql in enumerate(ordered):
             await self._execute(sql)
-            self.progress("indexes", number + 1, len(after))
+            self.progress("indexes", number + 1, len(ordered))
         assert self.confined is not None
         await self.confined.end()
         self.confined = None
@@ -466,6 +473,8 @@ _SETTING: Final = re.compile(
     # what some minor versions keep for themselves, and only their own pg_dump leaves out
     r"|ALTER TABLE ONLY \S+ ALTER COLUMN \S+ SET \(pg_attver=\d+\)$)"
 )
+_RIGHTS: Final = re.compile(r"(?:GRANT|REVOKE) ")
+_REFRESH: Final = "REFRESH MATERIALIZED VIEW "
 _MARK: Final = re.compile(r"COMMENT ON (?:SCHEMA|ROLE) \S+ IS 'tenant_proxy:")
 _QUIET: Final = """
 SET LOCAL search_path = ''; SET LOCAL check_function_bodies = false; SET LOCAL statement_timeout = 0;

@@ -150,9 +150,16 @@ def unprovision(tenant: Tenant, facts: Facts) -> list[str]:
     if facts.schema == mark(tenant):
         statements.append(f"DROP SCHEMA {ident(tenant.schema_)} CASCADE")
     if ours:
-        statements.append(f"DROP OWNED BY {idents(ours)} CASCADE")
+        statements += drop_owned(ours, cascade=True)
         statements += [f"DROP ROLE {ident(role)}" for role in ours]
     return statements
+
+
+def drop_owned(roles: Sequence[str], *, cascade: bool = False) -> list[str]:
+    """One after the other: PostgreSQL fails ("could not find tuple for default ACL") where two are named of
+    which one has default privileges for the other alone.
+    """
+    return [f"DROP OWNED BY {ident(role)}{' CASCADE' if cascade else ''}" for role in roles]
 
 
 # --- logins ---------------------------------------------------------------------------------------
@@ -283,7 +290,7 @@ def drop_logins(server_users: Sequence[str]) -> list[str]:
     """Rights on databases and memberships go with them; they own next to nothing, as they run as others."""
     if not server_users:
         return []
-    return [f"DROP OWNED BY {idents(server_users)}", f"DROP ROLE {idents(server_users)}"]
+    return [*drop_owned(server_users), f"DROP ROLE {idents(server_users)}"]
 
 
 # --- custom roles ---------------------------------------------------------------------------------

@@ -26,6 +26,18 @@ async def test_tags(api):
     assert (await api.ask("PUT", "/v1/plans/p", {"description": "x"}, If_Match='"99"')).status == 412
 
 
+async def test_tags_of_logins(api):
+    """Where a login may come from is not what somebody has read who comes too late."""
+    await api.verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="alice"))
+    tag = (await api.ask("GET", "/v1/logins/alice")).headers["etag"]
+    first = await api.ask("PATCH", "/v1/logins/alice", {"addresses": ["10.0.0.0/8"]}, If_Match=tag)
+    assert first.status == 200
+    late = await api.ask("PATCH", "/v1/logins/alice", {"addresses": []}, If_Match=tag)
+    assert (late.status, late.json["code"]) == (412, "stale")
+    changed = await api.client().login_set("alice", max_clients=3, version=first.json["version"])
+    assert changed.addresses == ["10.0.0.0/8"]
+
+
 async def test_the_same_key_is_the_same_request(api):
     await api.verbs.tenant_create(NewTenant(name="acme"))
     await api.verbs.tenant_provision("acme")

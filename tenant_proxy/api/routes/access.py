@@ -9,9 +9,17 @@ from fastapi import Path, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from tenant_proxy.api.guarded import Rehearsed, answer_of, answered, principal_of, tagged, verbs_of
+from tenant_proxy.api.guarded import (
+    Rehearsed,
+    answer_of,
+    answered,
+    principal_of,
+    tagged,
+    verbs_of,
+    version_of,
+)
 from tenant_proxy.api.permissions import other_tenant
-from tenant_proxy.api.routes.common import DryRun, Key, LoginPath, TenantPath, router
+from tenant_proxy.api.routes.common import DryRun, IfMatch, Key, LoginPath, TenantPath, router
 from tenant_proxy.catalog.records import Access, CustomRole, Login, Record
 from tenant_proxy.config.schema import Count
 from tenant_proxy.lifecycle.granting import OVERLAP_S
@@ -113,10 +121,11 @@ async def login_get(request: Request, login: LoginPath) -> Response:
 
 @routes.patch("/logins/{login}", response_model=Login | Rehearsed, summary="What proxies hold a login to")
 async def login_set(
-    request: Request, login: LoginPath, body: LoginPatch, dry_run: DryRun = False
+    request: Request, login: LoginPath, body: LoginPatch, if_match: IfMatch = None, dry_run: DryRun = False
 ) -> Response:
     await _check_login(request, login)
-    given = {name: getattr(body, name) for name in LoginPatch.model_fields}
+    given: dict[str, Any] = {name: getattr(body, name) for name in LoginPatch.model_fields}
+    given["version"] = version_of(request)
     return await answered(
         request,
         lambda verbs: verbs.login_set(login, **given),
