@@ -22,18 +22,29 @@ from tenant_proxy.lifecycle.jobs import Kind, Run, Step
 from tenant_proxy.lifecycle.records import Problem
 from tenant_proxy.lifecycle.sql import ident, literal, script
 
+#: what it was granted by the catalog: its logins' roles on the server, and custom roles
+_GRANTED: Final = """
+SELECT s.server_user::text AS name, false AS own FROM login_secret s JOIN access a ON a.login = s.login
+ WHERE a.tenant = $1
+UNION ALL SELECT server_role::text, true FROM custom_role WHERE tenant = $1
+"""
+
 
 async def scan(context: Context, tenant: Tenant, logins: Sequence[str] = ()) -> list[Problem]:
     """`logins` are roles of the server that are the tenant's already."""
     owner, readwrite, readonly = rights.roles_of(tenant)
-    estate = Estate(tenant.schema_, owner, (readwrite, readonly, *logins))
+    async with context.store.read() as catalog:
+        granted = await catalog.fetch(_GRANTED, tenant.id)
+    custom = [row["name"] for row in granted if row["own"]]
+    members = {str(row["name"]) for row in granted} | {context.cluster(tenant.cluster).service.user or ""}
+    estate = Estate(tenant.schema_, owner, (readwrite, readonly, *custom, *logins))
     policy = merged(context.config.policy, tenant.spec.policy or {})
     async with context.admin(tenant.cluster, tenant.database) as connection:
         if not await connection.fetchval(
             "SELECT true FROM pg_catalog.pg_namespace WHERE nspname = $1", tenant.schema_
         ):
             raise Failure("not_found", f'there is no schema "{tenant.schema_}" on cluster "{tenant.cluster}"')
-        return await adopting.scan(connection, estate, policy=policy)
+        return await adopting.scan(connection, estate, policy=policy, members=members)
 
 
 async def _steps(run: Run) -> Sequence[Step]:

@@ -10,7 +10,7 @@ the tenant sent them through the proxy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -30,16 +30,22 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 
-async def scan(connection: Connection, estate: Estate, *, policy: Policy | None = None) -> list[Problem]:
+async def scan(
+    connection: Connection,
+    estate: Estate,
+    *,
+    policy: Policy | None = None,
+    members: Collection[str] = (),
+) -> list[Problem]:
     """The worst first.  `estate` has the roles that are to be the tenant's, logins that it has already too;
-    its owner may not be there yet.
+    its owner may not be there yet.  `members` may be members of these, whatever else they are.
     """
     found = [
         *await _grants(connection, estate),
         *await _owners(connection, estate),
         *await _functions(connection, estate, policy or Policy()),
         *await _references(connection, estate, policy or Policy()),
-        *await _roles(connection, estate),
+        *await _roles(connection, estate, members),
         *await _elsewhere(connection, estate),
     ]
     weights = ("breaks", "doubt", "note")
@@ -324,7 +330,7 @@ SELECT r.rolname::text AS name, p.power FROM pg_catalog.pg_roles r
 """
 
 
-async def _roles(connection: Connection, estate: Estate) -> list[Problem]:
+async def _roles(connection: Connection, estate: Estate, members: Collection[str]) -> list[Problem]:
     roles = estate.all_roles()
     found = [
         Problem(
@@ -337,6 +343,8 @@ async def _roles(connection: Connection, estate: Estate) -> list[Problem]:
         for row in await connection.fetch(_POWERS, roles)
     ]
     for row in await connection.fetch(_MEMBERSHIPS, roles):
+        if row["member"] in members:
+            continue
         role, member = quote_name(row["role"]), quote_name(row["member"])
         found.append(
             Problem(

@@ -87,6 +87,22 @@ def test_a_schema_is_scanned_and_adopted(run, town):
             conn.execute("ALTER ROLE town_admin NOSUPERUSER")
 
 
+def test_a_scan_knows_what_was_granted(run, town):
+    run("tenant onboard acme --login alice")
+    run("tenant onboard beta")
+    run("access rotate alice")
+    run("access grant beta alice --role readonly")
+    with town.connect() as conn:
+        conn.execute("SET ROLE acme_owner; CREATE TABLE acme.orders (id int)")
+    run("access role acme clerk --table orders=select")
+    run("access grant acme carl --role clerk")
+    run("tenant scan acme")
+    run("tenant scan beta")
+    with town.connect() as conn:
+        conn.execute("GRANT acme_owner TO beta")
+    assert "REVOKE acme_owner FROM beta;" in run("tenant scan acme --sql", 1)
+
+
 def test_any_tool_for_each_tenant(run, town, tmp_path):
     run("tenant onboard acme")
     tool = tmp_path / "tool"
