@@ -73,6 +73,8 @@ def check(name: str, now: State, then: State, failed_from: State | None = None) 
         raise conflict(name, now, f"it can't become {then.value}")
 
 
-def conflict(name: str, now: State, detail: str = "") -> Failure:
-    hint = _HINTS.get(now, "").format(name=name)
+def conflict(name: str, now: State, detail: str = "", *, hint: str | None = None) -> Failure:
+    """`hint`: where what the state lets one do next does not lead to what is wanted."""
+    if hint is None:
+        hint = _HINTS.get(now, "").format(name=name)
     return Failure("conflict", f'tenant "{name}" is {now.value}', detail=detail, hint=hint)

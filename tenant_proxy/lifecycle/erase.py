@@ -186,7 +186,8 @@ def _now() -> str:
 async def _begin(run: Run, change: Change) -> None:
     tenant = await change.tenant(run.job.tenant_name)
     if tenant.state is not State.DELETING and tenant.failed_from is not State.DELETING:
-        raise conflict(tenant.name, tenant.state, "only a deleted tenant is erased")
+        hint = f"delete it first: tenant-proxy tenant delete {tenant.name}"
+        raise conflict(tenant.name, tenant.state, "only a deleted tenant is erased", hint=hint)
     now = await change.now()
     if tenant.erase_after is not None and tenant.erase_after > now and not run.params.get("at_once"):
         raise Failure(

@@ -82,7 +82,7 @@ class EstateVerbs(TenantVerbs):
             done = await self._done("import", tenant)
             if done is not None and done.params.get("archive") == archive:
                 return done
-            raise conflict(tenant.name, tenant.state, "an archive is imported into a new tenant")
+            raise conflict(tenant.name, tenant.state, "an archive is imported into a new tenant", hint="")
         params = {
             "path": _whole(path),
             "archive": archive,
@@ -135,7 +135,7 @@ class EstateVerbs(TenantVerbs):
             done = await self._done("clone", tenant)
             if done is not None and done.params.get("source") == source.id:
                 return done
-            raise conflict(tenant.name, tenant.state, "a clone is a new tenant")
+            raise conflict(tenant.name, tenant.state, "a clone is a new tenant", hint="")
         params = {"source": source.id, "accept": accept, "spec": await self._bare_spec(tenant)}
         job = await jobs.start(self.context, "clone", tenant, params, wait_s=wait_s)
         return await jobs.run(self.context, job)
@@ -226,7 +226,7 @@ class EstateVerbs(TenantVerbs):
             done = await self._done("adopt", tenant)
             if done is not None:
                 return done
-            raise conflict(name, tenant.state, "a draft adopts a schema")
+            raise conflict(name, tenant.state, "a draft adopts a schema", hint="")
         params = {"spec": await self._bare_spec(tenant), "logins": list(logins), "accept": accept}
         job = await jobs.start(self.context, "adopt", tenant, params, wait_s=wait_s)
         return await jobs.run(self.context, job)

@@ -260,7 +260,7 @@ class TenantVerbs:
             if tenant.state is State.SUSPENDED:
                 return tenant
             if tenant.state is not State.DELETING:
-                raise conflict(name, tenant.state, "a tenant that is being deleted is restored")
+                raise conflict(name, tenant.state, "a tenant that is being deleted is restored", hint="")
             if await self._is_being_erased(change, tenant):
                 raise Failure("busy", f'tenant "{name}" is being erased, it is too late')
             if tenant.provisioned_at is None:

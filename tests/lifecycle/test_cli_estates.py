@@ -87,6 +87,16 @@ def test_a_schema_is_scanned_and_adopted(run, town):
             conn.execute("ALTER ROLE town_admin NOSUPERUSER")
 
 
+def test_hints_lead_to_what_is_wanted(run):
+    """ "activate it first" was said to who restored or erased what is ready."""
+    run("tenant onboard acme")
+    run("tenant create beta")
+    run("tenant provision beta")
+    for command in ("tenant restore beta", "tenant clone acme beta", "tenant adopt beta --yes"):
+        assert "activate" not in run(command, 1)
+    assert "hint: delete it first: tenant-proxy tenant delete beta" in run("tenant erase beta --now --yes", 1)
+
+
 def test_a_scan_knows_what_was_granted(run, town):
     run("tenant onboard acme --login alice")
     run("tenant onboard beta")

@@ -24,9 +24,7 @@ SELECT convert_from(lo_get(m.oid), 'UTF8'), m.lomowner::regrole, m.lomacl,
 
 def with_more(place: Place, schema: str) -> Estate:
     estate = place.with_roles(schema)
-    for name, since in (("more_kinds", 15), ("more_kinds_18", 18)):
-        if place.major >= since:
-            place.sql(fill((HERE / f"{name}.sql").read_text(), place.names(schema)))
+    place.sql(fill((HERE / "more_kinds.sql").read_text(), place.names(schema)))
     return estate
 
 
