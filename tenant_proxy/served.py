@@ -11,7 +11,7 @@ from typing import Any
 
 from tenant_proxy.config.schema import Config, Isolation
 from tenant_proxy.obs.log import get_logger
-from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, GROWING, PINS, TURNS, WAITS
+from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, GROWING, PINS, RESERVED, TURNS, WAITS
 from tenant_proxy.shm import MAX_TENANTS
 from tenant_proxy.tenancy.records import code_name
 from tenant_proxy.tenancy.registry import group_name
@@ -85,7 +85,9 @@ class Indexes:
 
     def of_config(self, config: Config) -> None:
         names = [f"cluster:{cluster.name}" for cluster in config.clusters]
-        names += [f"tenant:{group_name(cluster.name)}" for cluster in config.clusters if cluster.service.user]
+        for cluster in config.clusters:
+            if cluster.service.user:
+                names += [f"tenant:{group_name(cluster.name)}", f"{RESERVED}:{cluster.name}"]
         names.append("clients")
         for tenant in config.tenants:
             isolation = tenant.isolation or config.isolation

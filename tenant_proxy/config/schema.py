@@ -253,8 +253,8 @@ class Pool(Section):
     """Share of the shared backends that all logins of the tenant have together when there are too few for all
     who wait (isolation shared)."""
     reserved: Count = 0
-    """Shared backends of a worker's own that none of its other tenants may take (isolation shared); other
-    workers may have all that the cluster has."""
+    """Shared backends that no other tenant may take, at any worker (isolation shared), from this tenant's
+    first client on."""
     queue_limit: Count = 1000
     """Clients of the tenant that may wait for a backend; the next one gets 53300."""
     queue_timeout_s: Seconds = 30

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tenant_proxy.shm import COUNTER_BYTES, MAX_SLOTS, ROW_BYTES, SIZE_BYTES, offset
-from tenant_proxy.tenancy.registry import TenantInfo
+from tenant_proxy.tenancy.registry import TenantInfo, group_name
 
 if TYPE_CHECKING:
     from tenant_proxy.relay.engine import Engine
@@ -29,6 +29,8 @@ PINS = "pins"
 WAITS = "waits"
 #: … with shared backends: of these so many run for it
 TURNS = "turns"
+#: of each cluster: shared backends that tenants with pools at a worker have reserved
+RESERVED = "reserved"
 #: of each schema: times that its definitions have changed
 DEFINED = "defined"
 #: counters that only grow: what is compared with an earlier sum
@@ -51,15 +53,39 @@ class Budget:
     def take(self, tenant: TenantInfo, *, ear: bool = False) -> bool:
         """A place for one more backend, of the tenant and of its cluster; False if there is none.
 
-        One that listens for others (`ear`) is of the cluster alone.
+        One that listens for others (`ear`) is of the cluster alone.  What tenants of other workers have
+        reserved is left to them.
         """
         cluster = tenant.cluster
-        if not self._take("cluster:" + cluster.name, cluster.max_backends):
+        group = group_name(cluster.name)
+        kept = self._kept(cluster.name, group)
+        if not self._take("cluster:" + cluster.name, cluster.max_backends - kept):
             return False
-        if not ear and not self._take("tenant:" + tenant.name, tenant.pool.max):
+        most = tenant.pool.max - kept if tenant.name == group else tenant.pool.max
+        if not ear and not self._take("tenant:" + tenant.name, most):
             self._add("cluster:" + cluster.name, -1)
             return False
         return True
+
+    def reserve(self, cluster: str, count: int) -> None:
+        """So many shared backends of the cluster are reserved by tenants of this worker."""
+        index = self.indexes.get(f"{RESERVED}:{cluster}")
+        if index is not None:
+            _INT.pack_into(self._map, offset(self._slot, index), count)
+
+    def unopened(self, cluster: str) -> int:
+        """Of those that this worker has not opened; less than 0: it has so many more."""
+        return self._unopened(self._slot, cluster, group_name(cluster))
+
+    def _unopened(self, row: int, cluster: str, group: str) -> int:
+        return self._at(row, f"{RESERVED}:{cluster}") - self._at(row, "tenant:" + group)
+
+    def _kept(self, cluster: str, group: str) -> int:
+        # for other workers; who has not had what is reserved here comes as the others do
+        if self._unopened(self._slot, cluster, group) > 0:
+            return 0
+        rows = (row for row in range(self._rows) if row != self._slot)
+        return sum(max(0, self._unopened(row, cluster, group)) for row in rows)
 
     def give_back(self, tenant: TenantInfo, *, ear: bool = False) -> None:
         """Returns what one `take` took."""
@@ -99,10 +125,11 @@ class Budget:
 
     def used(self, name: str) -> int:
         """Backends of all workers under this name ("tenant:acme", "cluster:main")."""
+        return sum(self._at(row, name) for row in range(self._rows))
+
+    def _at(self, row: int, name: str) -> int:
         index = self.indexes.get(name)
-        if index is None:
-            return 0
-        return sum(_INT.unpack_from(self._map, offset(row, index))[0] for row in range(self._rows))
+        return 0 if index is None else int(_INT.unpack_from(self._map, offset(row, index))[0])
 
     def _take(self, name: str, limit: int) -> bool:
         self._add(name, 1)

@@ -2,8 +2,9 @@
 
 A worker that may open no more asks the others.  They give up an idle backend of the cluster, if there is one.
 Else, where backends that tenants share are asked for, a worker gives up one of its own, as soon as it is at
-rest, if it has more for each of its tenants in need than the other would have with it.  So all tenants get
-alike, whichever worker they are at, and none waits for good beside a busy neighbour.
+rest, if it has more for each of its tenants in need than the other would have with it, or if tenants of
+the other have reserved it.  So all tenants get alike, whichever worker they are at, and none waits for good
+beside a busy neighbour.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Peers:
             "slot": self._worker.slot,
             "total": total,
             "wanting": wanting,
+            "unopened": self._worker.budget.unopened(pool.tenant.cluster.name) if pool.is_group else 0,
         }
         self._worker.mailbox.broadcast_release(json.dumps(wish).encode())
 
@@ -48,11 +50,19 @@ class Peers:
         cluster, slot = wish["cluster"], int(wish["slot"])
         engine = self._worker.engine
         group = self._worker.pools.group_of(cluster)
-        if engine.evict_idle(self._worker.pools.of_cluster(cluster)) or self._worker.ears.release(cluster):
+        unopened = self._worker.budget.unopened(cluster)
+        pools = [
+            one
+            for one in self._worker.pools.of_cluster(cluster)
+            # what is reserved here is not given up
+            if unopened < 0 or group is None or one != group.id
+        ]
+        if engine.evict_idle(pools) or self._worker.ears.release(cluster):
             self._worker.mailbox.send_released(slot, cluster)
         elif group is not None and wish["wanting"]:
             total, wanting = engine.group_needs(group.id)
-            if is_due(total, wanting, wish["total"], wish["wanting"]):
+            reserved = wish["unopened"] > 0 > unopened
+            if reserved or (unopened < 0 and is_due(total, wanting, wish["total"], wish["wanting"])):
                 self._promised.setdefault(cluster, deque()).append(slot)
                 engine.group_yield(group.id)
         engine.poke()

@@ -37,6 +37,8 @@ class Pools:
         self._ears_by_id: dict[int, PoolRecord] = {}
         #: the engine's numbers of tenants, by name
         self._tenants: dict[str, int] = {}
+        #: cluster -> tenants with pools on it -> shared backends that they have reserved
+        self._reserved: dict[str, dict[str, int]] = {}
 
     def __iter__(self) -> Iterator[PoolRecord]:
         return iter(self._by_id.values())
@@ -104,9 +106,10 @@ class Pools:
         tenant, worker = record.tenant, self._worker
         record.shared = tenant.isolation is Isolation.SHARED and not record.replication
         if not record.shared:
-            worker.engine.pool_part(record.id)
+            self._part(record)
             worker.engine.pool_proven(record.id, 0, 0)
             return
+        self._reserve(tenant.name, tenant.cluster.name, tenant.pool.reserved)
         indexes = {name: worker.budget.index(f"{name}:{tenant.code}") for name in CODE_COUNTERS}
         worker.engine.pool_join(
             record.id,
@@ -120,6 +123,23 @@ class Pools:
             turns_index=worker.budget.index(f"{TURNS}:{tenant.name}"),
         )
         worker.code.tell(record.id, worker.code.of(tenant.name))
+
+    def _part(self, record: PoolRecord) -> None:
+        self._worker.engine.pool_part(record.id)
+        name = record.tenant.name
+        if not any(one.tenant.name == name and one.shared and one is not record for one in self):
+            self._reserve(name, "", 0)
+
+    def _reserve(self, tenant: str, cluster: str, count: int) -> None:
+        """Has other workers leave a tenant so many shared backends of its cluster, and none of another."""
+        if count:
+            self._reserved.setdefault(cluster, {})
+        for name, counts in self._reserved.items():
+            before = counts.pop(tenant, 0)
+            if count and name == cluster:
+                counts[tenant] = count
+            if before or counts.get(tenant):
+                self._worker.budget.reserve(name, sum(counts.values()))
 
     def _group(self, cluster: Cluster) -> PoolRecord:
         """The pool of the backends that a cluster's tenants share."""
@@ -317,7 +337,8 @@ class Pools:
         tenant = self._tenant(registry, record)
         if tenant is None:
             engine.pool_retire(record.id)
-            engine.pool_part(record.id)
+            record.shared = False
+            self._part(record)
             return
         before = record.tenant
         record.tenant = tenant

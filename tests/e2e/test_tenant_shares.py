@@ -187,3 +187,27 @@ def test_the_queue_is_one_over_all_workers(at_both):
     first.execute("COMMIT")
     waiter.join(10)
     assert first.execute("SELECT 1").fetchall() == [(1,)]
+
+
+def test_what_a_tenant_has_reserved_no_other_worker_takes(with_logins):
+    """Another tenant's transactions may hold all shared backends of the cluster but that."""
+    tenants = [
+        {"name": "acme", "pool": {"queue_timeout_s": 20}},
+        {"name": "beta", "pool": {"queue_timeout_s": 20, "reserved": 1}},
+    ]
+    proxy = with_logins(3, workers=2, tenants=tenants)
+    with login(proxy, "beta_app") as beta, contextlib.ExitStack() as stack:
+        acme = [stack.enter_context(login(proxy, name)) for name in LOGINS[:3]]
+        at = {str(row["tenant"]): row["worker"] for row in proxy.admin("SHOW CLIENTS") if row["tenant"]}
+        assert at["acme"] != at["beta"], "each tenant has another home"
+        for client in acme[:2]:
+            client.query("BEGIN; SELECT 1")
+        acme[2].send(query("BEGIN; SELECT 1"))
+        wait_until(lambda: waiting(proxy, "acme") == 1, "the third waits")
+        # workers out of budget ask each other more than once meanwhile
+        time.sleep(0.5)
+        assert active(proxy, "acme") == 2
+        assert beta.value("SELECT current_user") == "beta_app"
+        assert waiting(proxy, "acme") == 1
+        acme[0].query("COMMIT")
+        acme[2].until_ready()

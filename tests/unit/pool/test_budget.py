@@ -22,6 +22,12 @@ tenants:
   - {name: acme, cluster: main, pool: {max: 3}}
   - {name: beta, cluster: main, pool: {max: 4}}
 """
+SHARED_FILE = """
+clusters:
+  - {name: main, host: localhost, database: app, max_backends: 5, service: {user: shared, max_backends: 3}}
+tenants:
+  - {name: acme, cluster: main, isolation: shared, pool: {mode: transaction}}
+"""
 TENANTS = Registry.build(load_text(FILE, environ={}).config).tenants
 ACME, BETA = TENANTS["acme"], TENANTS["beta"]
 INDEXES = {"cluster:main": 0, "tenant:acme": 1, "tenant:beta": 2, "login:app": 3}
@@ -54,6 +60,47 @@ def test_a_tenant_has_its_maximum_over_all_workers(workers):
     assert two.used("tenant:acme") == 3
     one.give_back(ACME)
     assert two.take(ACME)
+
+
+@pytest.fixture
+def sharing(counters):
+    """Workers of a cluster with three shared backends of five in all."""
+    config = load_text(SHARED_FILE, environ={}).config
+    indexes = {"cluster:main": 0, "tenant:*main": 1, "reserved:main": 2, "tenant:acme": 3}
+    workers = [Budget(counters.fd, slot, 3, indexes) for slot in range(3)]
+    return workers, Registry.build(config).group_of(config.clusters[0])
+
+
+def test_what_tenants_of_a_worker_have_reserved_no_other_worker_opens(sharing):
+    (one, two, _), group = sharing
+    two.reserve("main", 1)
+    assert [one.take(group) for _ in range(3)] == [True, True, False]
+    assert two.unopened("main") == 1
+    assert two.take(group)
+    assert not two.take(group)
+    assert two.unopened("main") == 0
+
+
+def test_what_was_reserved_and_is_no_more_is_anybodys(sharing):
+    (one, two, _), group = sharing
+    two.reserve("main", 2)
+    assert [one.take(group) for _ in range(2)] == [True, False]
+    two.reserve("main", 0)
+    assert [one.take(group) for _ in range(3)] == [True, True, False]
+
+
+def test_backends_of_a_tenants_own_leave_what_is_reserved(sharing):
+    (one, two, _), _ = sharing
+    two.reserve("main", 3)
+    assert [one.take(ACME) for _ in range(3)] == [True, True, False]
+
+
+def test_more_than_there_is_may_be_reserved(sharing):
+    """Then who comes first has it."""
+    (one, two, _), group = sharing
+    one.reserve("main", 3)
+    two.reserve("main", 3)
+    assert [one.take(group), two.take(group), one.take(group), two.take(group)] == [True, True, True, False]
 
 
 def test_a_cluster_has_its_maximum_over_all_tenants(workers):
