@@ -29,7 +29,13 @@ async def webhook_list(request: Request) -> Any:
     return Webhooks(items=await verbs_of(request).webhook_list())
 
 
-@routes.post("/webhooks", response_model=IssuedWebhook | Rehearsed, status_code=201, summary="Adds a webhook")
+@routes.post(
+    "/webhooks",
+    response_model=IssuedWebhook,
+    status_code=201,
+    responses={200: {"model": Rehearsed}},
+    summary="Adds a webhook",
+)
 async def webhook_add(
     request: Request, body: NewWebhook, key: Key = None, dry_run: DryRun = False
 ) -> Response:

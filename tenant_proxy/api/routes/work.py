@@ -248,7 +248,13 @@ async def token_list(request: Request) -> Any:
     return Tokens(items=await verbs_of(request).token_list())
 
 
-@routes.post("/tokens", response_model=IssuedToken | Rehearsed, status_code=201, summary="Makes a token")
+@routes.post(
+    "/tokens",
+    response_model=IssuedToken,
+    status_code=201,
+    responses={200: {"model": Rehearsed}},
+    summary="Makes a token",
+)
 async def token_create(
     request: Request, body: NewToken, key: Key = None, dry_run: DryRun = False
 ) -> Response:
