@@ -219,6 +219,7 @@ cdef struct Width:
     int32_t limit               # 0: none yet; -1: none, as configured
     int32_t smaller             # what it is compared with
     int32_t running             # turns that are young
+    int32_t light               # … of these, of tenants that ask now and then
     int32_t peak                # in this while: the least width that would have been enough
     Server *first               # of the young turns' servers, in the order in which they began
     Server *last
@@ -492,7 +493,7 @@ cdef struct Server:
     Share *share                # … which has it
     Server *before              # of a group's young turns (pool.width): began before it
     Server *behind
-    uint8_t young               # it is in that list
+    uint8_t young               # it is in that list: pool.width's YOUNG or LIGHT
     uint32_t startup_id
     uint32_t settings_id
     int32_t pid

@@ -11,7 +11,9 @@
 # Only turns that are young count.  One that has run for OLD_US has left its place: it waits for something, or
 # is long, and then the server's kernel sees to it that the short ones get through.  So long turns never stop
 # the others.  Who has no turn yet may go when all places are taken, up to twice the width: the quiet ones do
-# not wait for a flood at all.  And one tenant alone has no limit: nobody would gain.
+# not wait for a flood at all.  While a turn of one that asks now and then runs, it takes LIGHT_PLACES more from
+# tenants that have several: it came for one short statement, and they have others all the time.  And one tenant
+# alone has no limit: nobody would gain.
 
 from libc.stdint cimport uint64_t
 

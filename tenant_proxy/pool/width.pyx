@@ -5,7 +5,14 @@ from libc.stdint cimport int32_t, uint8_t, uint64_t
 from tenant_proxy.pool.pool cimport Pool, Server, Share, Width
 
 cdef enum:
+    # Server.young
+    YOUNG = 1
+    LIGHT = 2
+
+cdef enum:
     LEAST = 2                   # the width is never less
+    LIGHT_PART = 4              # a tenant that keeps a server for less than this part of the time asks now and then
+    LIGHT_PLACES = 3            # … and its turn takes so many places from those that have more than one
     ALONE_US = 10000000         # after so long without a turn of a second tenant there is no limit
     WHILE_US = 25000            # at least so long each width is tried at a time …
     WHILE_ENDS = 32             # … and until so many turns have ended …
@@ -39,6 +46,8 @@ cdef inline void forget(Pool *g, Server *s) noexcept nogil:
     else:
         w.last = s.before
     s.before = s.behind = NULL
+    if s.young == LIGHT:
+        w.light -= 1
     s.young = 0
     w.running -= 1
 
@@ -46,6 +55,11 @@ cdef inline void forget(Pool *g, Server *s) noexcept nogil:
 cdef inline void forget_old(Pool *g, uint64_t now_us) noexcept nogil:
     while g.width.first != NULL and now_us - g.width.first.assigned_us > OLD_US:
         forget(g, g.width.first)
+
+
+cdef inline bint is_light(Share *member, Server *s) noexcept nogil:
+    # Its turn is its only one, nothing waits behind, and it keeps a server for a small part of the time.
+    return member.active == 1 and member.waiting == 0 and member.gap_ns > LIGHT_PART * 1000 * s.guessed_us
 
 
 cdef void width_enter(Pool *g, Share *member, Server *s, uint64_t now_us) noexcept nogil:
@@ -64,7 +78,8 @@ cdef void width_enter(Pool *g, Share *member, Server *s, uint64_t now_us) noexce
     else:
         w.first = s
     w.last = s
-    s.young = 1
+    s.young = LIGHT if is_light(member, s) else YOUNG
+    w.light += s.young == LIGHT
     w.running += 1
     # the least width with which it could go
     needed = w.running if member.active > 1 else (w.running + 1) // 2
@@ -105,6 +120,8 @@ cdef bint width_allows(Pool *g, Share *s, uint64_t now_us) noexcept nogil:
     most = w.smaller if w.trying else w.limit
     if s.active == 0:
         most *= 2
+    elif w.light and w.limit < g.max and w.running - w.light >= max(1, most - LIGHT_PLACES * w.light):
+        return False
     if w.running < most:
         return True
     w.bound = 1

@@ -151,7 +151,7 @@ FLOOD = Member(clients=100, cpu_us=150)
 def test_a_flood_takes_the_processors_from_nobody():
     alone = run(50, 2, QUIET, S).p99_us(range(50))
     outcome = run(50, 2, [*QUIET, FLOOD], 3 * S, since_us=S)
-    assert outcome.p99_us(range(50)) < 3 * alone, "with 50 at once it is 25 times as long"
+    assert outcome.p99_us(range(50)) < 1.75 * alone, "with 50 at once it is 25 times as long"
     possible = 2 * S * 2 / 150 - sum(outcome.turns[:50])
     assert outcome.turns[50] > 0.85 * possible
     assert max(outcome.widths[len(outcome.widths) // 2 :]) <= 12
