@@ -19,10 +19,10 @@ from typing import Final, Literal
 
 import asyncpg
 
-from tenant_proxy.cli import service, set_user
+from tenant_proxy.cli import service, set_user, shared_code
 from tenant_proxy.cli.catalogs import Catalogs, read_catalogs
 from tenant_proxy.config.schema import Catalogs as CatalogPolicy
-from tenant_proxy.config.schema import Cluster, Config
+from tenant_proxy.config.schema import Cluster, Config, Isolation
 from tenant_proxy.lifecycle.sql import ident
 from tenant_proxy.net.tls import asyncpg_ssl
 from tenant_proxy.settings_policy import CLIENT_ENCODINGS, client_encoding_codec
@@ -95,6 +95,8 @@ class _Check:
     has_secret: bool
     #: of tenants that say nothing else; those of the catalog are not looked at one by one
     catalogs: CatalogPolicy
+    #: stands for the tenants of the catalog that say nothing else, if these have shared backends
+    of_catalog: TenantInfo | None
     findings: list[Finding] = field(default_factory=list)
     observer: asyncpg.Connection[asyncpg.Record] | None = None
 
@@ -124,7 +126,16 @@ def _check_of(cluster: Cluster, config: Config, registry: Registry) -> _Check:
     ]
     here = (cluster.host, cluster.port)
     wanted = sum(other.max_backends for other in config.clusters if (other.host, other.port) == here)
-    return _Check(cluster, tenants, attempts, wanted, config.secret is not None, config.policy.catalogs)
+    in_catalog = config.catalog.dsn is not None and config.isolation is Isolation.SHARED
+    return _Check(
+        cluster,
+        tenants,
+        attempts,
+        wanted,
+        config.secret is not None,
+        config.policy.catalogs,
+        registry.group_of(cluster) if in_catalog else None,
+    )
 
 
 async def _run(check: _Check) -> None:
@@ -154,6 +165,9 @@ async def _run(check: _Check) -> None:
             if check.observer is not None and service.is_wanted(check.tenants):
                 await _judge_service(check, check.observer, catalogs)
             if check.observer is not None:
+                await shared_code.judge(
+                    check.observer, check.tenants, check.of_catalog, _runs_as(check), check.found
+                )
                 await set_user.judge(check.observer, catalogs, _runs_as(check), check.found)
         elif reachable:
             check.found(

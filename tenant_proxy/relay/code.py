@@ -407,14 +407,14 @@ class Code:
         if visit.known.basis is not None and defaults != visit.known.defaults:
             self._worker.forget_switches()
         visit.known.defaults = defaults
-        scope = self._scope(visit)
+        scope = scope_of(visit.tenant, visit.logins)
         own: set[int] = set()
         called: set[int] = set()
         for schema in visit.schemas:
             called |= found.called.get(schema, set())
             for row in found.functions.get(schema, ()):
                 own.add(row["oid"])
-                doubt = self._judge(scope, row)
+                doubt = function_doubt(self._guard, scope, row)
                 if doubt:
                     return doubt
         if SESSION_USER in called:
@@ -426,39 +426,6 @@ class Code:
         if strange:
             return f"an expression calls function {min(strange)} of another schema"
         return ""
-
-    def _scope(self, visit: _Visit) -> GuardScope:
-        """As the tenant's, but functions of the schemas that it may read are judged too."""
-        tenant = visit.tenant
-        scope = GuardScope.build(
-            id=0,
-            tenant=tenant.name,
-            schema=tenant.schema,
-            policy=tenant.policy,
-            role=tenant.role,
-            roles=sorted(visit.logins),
-        )
-        # and what the proxy has turned names to
-        readable = scope.readable | {CATALOG, INFORMATION, LISTING, SYSTEM}
-        return dataclasses.replace(scope, writable=readable, readable=readable)
-
-    def _judge(self, scope: GuardScope, row: asyncpg.Record) -> str:
-        name = row["name"]
-        if row["prokind"] == "a":
-            return ""  # what it calls is looked at
-        if row["language"] == "internal" and row["source"] in _OF_RANGES:
-            return ""
-        if row["language"] in ("c", "internal"):
-            fact = extension_fact(name.rpartition(".")[2])
-            if row["extension"] in EXTENSIONS and (fact is None or not fact.refused):
-                return ""
-            return f"function {name} is in language {row['language']}"
-        if row["definition"] is None:
-            return f"function {name} is in language {row['language']}"
-        verdict = self._guard.judge(scope, row["definition"])
-        if verdict.action is Action.REJECT:
-            return f"function {name} is refused: {verdict.reason}"
-        return "" if is_proven(verdict.effects) else f"function {name} is not proven"
 
     async def _connection(self, cluster: Cluster) -> Connection:
         opened = self._connections.get(cluster.name)
@@ -490,3 +457,38 @@ class Code:
 def _go_on(limit: asyncio.Timeout) -> None:
     """The next step has as much time again."""
     limit.reschedule(asyncio.get_running_loop().time() + STEP_S)
+
+
+def scope_of(tenant: TenantInfo, logins: Iterable[str]) -> GuardScope:
+    """As the tenant's, but functions of the schemas that it may read are judged too."""
+    scope = GuardScope.build(
+        id=0,
+        tenant=tenant.name,
+        schema=tenant.schema,
+        policy=tenant.policy,
+        role=tenant.role,
+        roles=sorted(logins),
+    )
+    # and what the proxy has turned names to
+    readable = scope.readable | {CATALOG, INFORMATION, LISTING, SYSTEM}
+    return dataclasses.replace(scope, writable=readable, readable=readable)
+
+
+def function_doubt(guard: Guard, scope: GuardScope, row: asyncpg.Record) -> str:
+    """What is not proven of a function (a row of `read_functions`), "" if all is."""
+    name = row["name"]
+    if row["prokind"] == "a":
+        return ""  # what it calls is looked at
+    if row["language"] == "internal" and row["source"] in _OF_RANGES:
+        return ""
+    if row["language"] in ("c", "internal"):
+        fact = extension_fact(name.rpartition(".")[2])
+        if row["extension"] in EXTENSIONS and (fact is None or not fact.refused):
+            return ""
+        return f"function {name} is in language {row['language']}"
+    if row["definition"] is None:
+        return f"function {name} is in language {row['language']}"
+    verdict = guard.judge(scope, row["definition"])
+    if verdict.action is Action.REJECT:
+        return f"function {name} is refused: {verdict.reason}"
+    return "" if is_proven(verdict.effects) else f"function {name} is not proven"

@@ -197,6 +197,11 @@ async def open_transactions(
     return found
 
 
+async def read_functions(connection: Connection, schemas: Iterable[str]) -> list[asyncpg.Record]:
+    """The functions of these schemas, with what is needed to judge them."""
+    return await connection.fetch(_FUNCTIONS, sorted(schemas))
+
+
 async def read_catalogs(connection: Connection, schemas: Iterable[str], roles: Iterable[str]) -> Catalogs:
     """All that `relay.code` judges of these schemas and roles."""
     found = Catalogs("", defaultdict(list), defaultdict(set), defaultdict(dict))
@@ -205,7 +210,7 @@ async def read_catalogs(connection: Connection, schemas: Iterable[str], roles: I
         found.unfit = await connection.fetchval(_UNFIT) or ""
         if found.unfit:
             return found
-        for row in await connection.fetch(_FUNCTIONS, wanted):
+        for row in await read_functions(connection, wanted):
             found.functions[row["schema"]].append(row)
         standing = {row[0]: row[1] for row in await connection.fetch(_STANDING, CATALOG)}
         for schema, function in await connection.fetch(_CALLED, wanted):

@@ -295,6 +295,12 @@ def shared(server: Server) -> Config:
     )
 
 
+FIT = (
+    "CREATE ROLE service LOGIN NOINHERIT PASSWORD 'service';"
+    "GRANT acme_app, beta_rw TO service WITH INHERIT FALSE, SET TRUE;"
+)
+
+
 async def test_the_service_login_step_by_step(server, database, alter):
     """Each finding's SQL leads on, until all is well."""
     codes = []
@@ -322,15 +328,57 @@ async def test_the_service_login_step_by_step(server, database, alter):
     ],
 )
 async def test_a_service_login_that_is_not_fit(server, database, alter, mistake, code):
-    alter(
-        "CREATE ROLE service LOGIN NOINHERIT PASSWORD 'service';"
-        "GRANT acme_app, beta_rw TO service WITH INHERIT FALSE, SET TRUE"
-    )
+    alter(FIT)
     alter(mistake)
     findings = await found(shared(server))
     assert code in findings
     alter(findings[code].sql.replace("…", "service"))
     assert code not in await found(shared(server))
+
+
+async def test_an_extension_that_takes_all_tenants_off_shared_backends(server, database, alter):
+    if alter("SELECT count(*) FROM pg_available_extensions WHERE name IN ('amcheck', 'tablefunc')") != "2":
+        pytest.skip("this PostgreSQL is without its contrib extensions")
+    alter(f"{FIT} CREATE EXTENSION citext SCHEMA public")
+    assert await found(shared(server)) == {}
+    alter("CREATE EXTENSION amcheck SCHEMA public; CREATE EXTENSION tablefunc SCHEMA public")
+    findings = await examine(shared(server))
+    assert [(one.severity, one.tenant, one.code) for one in findings] == 2 * [
+        ("warning", "", "no_shared_backends")
+    ]
+    for one in findings:
+        assert "in language c (extension " in one.message
+        assert 'each of 2 tenants (acme …), which may read schema "public", gets no shared' in one.message
+    assert await found(config(server)) == {}  # with backends of their own it changes nothing
+    built = config(
+        server,
+        cluster={
+            "service": {"user": "service", "password": {"value": "service"}},
+            "admin": {"user": server.superuser, "password": {"value": server.password}},
+        },
+        isolation="shared",
+        pool={"mode": "transaction"},
+        tenants=[],
+        users=[],
+        catalog={"dsn": {"value": server.dsn(database="app")}},
+    )
+    (first, _) = await examine(built)
+    assert "so every tenant of the catalog, which may read" in first.message
+    for one in findings:
+        alter(one.sql)
+    assert await found(shared(server)) == {}
+
+
+async def test_a_function_that_takes_all_tenants_off_shared_backends(server, database, alter):
+    alter(
+        f"{FIT} CREATE FUNCTION public.run(t text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE t; END';"
+        "CREATE FUNCTION public.one() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    )
+    findings = await examine(shared(server))
+    assert [one.code for one in findings] == ["no_shared_backends"]
+    assert "function public.run is not proven, so" in findings[0].message
+    alter("ALTER FUNCTION public.run SET SCHEMA acme")
+    assert await found(shared(server)) == {}
 
 
 def of_the_catalog(server: Server, dsn: str, **changes: Any) -> Config:
