@@ -15,7 +15,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import ValidationError
 
-from tenant_proxy.api.cursors import cursor_of
 from tenant_proxy.catalog.failures import CODES, Failure
 from tenant_proxy.catalog.records import Job, JobState, Record
 
@@ -93,10 +92,9 @@ class Asking:
         path: str,
         query: Mapping[str, Any],
         limit: int | None,
-        before: int | None = None,
+        cursor: str | None = None,
     ) -> list[RecordT]:
         found: list[RecordT] = []
-        cursor = None if before is None else cursor_of(before)
         while limit is None or len(found) < limit:
             size = _PAGE if limit is None else min(_PAGE, limit - len(found))
             answer = await self._ask("GET", path, query={**query, "cursor": cursor, "limit": size})

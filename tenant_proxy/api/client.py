@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tenant_proxy.api.asking import given_of, of_tenant, parsed, part
+from tenant_proxy.api.cursors import cursor_of, cursor_of_two
 from tenant_proxy.api.estate_client import EstateClient
 from tenant_proxy.catalog.records import (
     Access,
@@ -136,9 +137,17 @@ class Client(EstateClient):
 
     # --- access
 
-    async def access_list(self, *, tenant: str | None = None, login: str | None = None) -> list[Access]:
+    async def access_list(
+        self,
+        *,
+        tenant: str | None = None,
+        login: str | None = None,
+        after: tuple[str, str] = ("", ""),
+        limit: int | None = None,
+    ) -> list[Access]:
         path = "/access" if tenant is None else of_tenant(tenant, "access")
-        return await self._all(Access, path, {"login": login})
+        start = None if after == ("", "") else cursor_of_two(*after)
+        return await self._pages(Access, path, {"login": login}, limit, start)
 
     async def access_grant(self, tenant: str, new: NewAccess) -> Granted:
         return await self._record(Granted, "POST", of_tenant(tenant, "access"), given_of(new))
@@ -197,7 +206,7 @@ class Client(EstateClient):
         limit: int = 50,
     ) -> list[Job]:
         query = {"tenant": tenant, "state": None if state is None else state.value}
-        return await self._pages(Job, "/jobs", query, limit, before)
+        return await self._pages(Job, "/jobs", query, limit, _cursor(before))
 
     async def job_show(self, number: int) -> Job:
         return await self._record(Job, "GET", f"/jobs/{number}")
@@ -213,7 +222,7 @@ class Client(EstateClient):
     async def audit_log(
         self, *, kind: str | None = None, name: str | None = None, before: int | None = None, limit: int = 100
     ) -> list[AuditEntry]:
-        return await self._pages(AuditEntry, "/audit", {"kind": kind, "name": name}, limit, before)
+        return await self._pages(AuditEntry, "/audit", {"kind": kind, "name": name}, limit, _cursor(before))
 
     async def audit_verify(self, expected: str | None = None) -> Verification:
         return await self._record(Verification, "GET", "/audit/verify", query={"head": expected})
@@ -227,6 +236,8 @@ class Client(EstateClient):
         *,
         tenants: Sequence[str] | None = None,
         every: Every = Every.ALL,
+        after: tuple[datetime, str] | None = None,
+        limit: int | None = None,
     ) -> list[Used]:
         query = {
             "since": since.isoformat(),
@@ -234,7 +245,8 @@ class Client(EstateClient):
             "tenant": None if tenants is None else list(tenants),
             "every": every.value,
         }
-        return [] if tenants == [] else await self._all(Used, "/usage", query)
+        start = None if after is None else cursor_of_two(after[0].isoformat(), after[1])
+        return [] if tenants == [] else await self._pages(Used, "/usage", query, limit, start)
 
     async def usage_invoices(self, month: str, tenants: Sequence[str] | None = None) -> list[Invoice]:
         query = {"month": month, "tenant": None if tenants is None else list(tenants)}
@@ -275,6 +287,12 @@ class Client(EstateClient):
     async def webhook_test(self, name: str) -> WebhookDelivery:
         return await self._record(WebhookDelivery, "POST", f"/webhooks/{part(name)}/test")
 
-    async def webhook_deliveries(self, name: str, *, limit: int = 50) -> list[WebhookDelivery]:
+    async def webhook_deliveries(
+        self, name: str, *, before: int | None = None, limit: int = 50
+    ) -> list[WebhookDelivery]:
         path = f"/webhooks/{part(name)}/deliveries"
-        return await self._all(WebhookDelivery, path, {"limit": limit})
+        return await self._pages(WebhookDelivery, path, {}, limit, _cursor(before))
+
+
+def _cursor(before: int | None) -> str | None:
+    return None if before is None else cursor_of(before)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
+from datetime import datetime
 
 from tenant_proxy.catalog.failures import Failure
 
@@ -19,6 +21,37 @@ def after(cursor: str | None) -> str:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise Failure("invalid", "the cursor is none that this API gave") from None
+
+
+def cursor_of_two(first: str, second: str) -> str:
+    """Of a list that is by two things."""
+    return cursor_of(json.dumps([first, second], ensure_ascii=False, separators=(",", ":")))
+
+
+def after_two(cursor: str | None) -> tuple[str, str]:
+    text = after(cursor)
+    if not text:
+        return "", ""
+    try:
+        first, second = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        raise Failure("invalid", "the cursor is none that this API gave") from None
+    if not isinstance(first, str) or not isinstance(second, str):
+        raise Failure("invalid", "the cursor is none that this API gave")
+    return first, second
+
+
+def after_time(cursor: str | None) -> tuple[datetime, str] | None:
+    first, second = after_two(cursor)
+    if not first:
+        return None
+    try:
+        time = datetime.fromisoformat(first)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise Failure("invalid", "the cursor is none that this API gave")
+    return time, second
 
 
 def before(cursor: str | None) -> int | None:

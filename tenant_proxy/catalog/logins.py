@@ -83,13 +83,22 @@ async def places(connection: Connection, login: int) -> list[Placed]:
 
 
 async def accesses(
-    connection: Connection, *, tenant: str | None = None, login: str | None = None
+    connection: Connection,
+    *,
+    tenant: str | None = None,
+    login: str | None = None,
+    after: tuple[str, str] = ("", ""),
+    limit: int | None = None,
 ) -> list[Access]:
+    """By tenant and login; those behind `after`, which is one of both."""
     rows = await connection.fetch(
         f"""{_ACCESS} WHERE t.state <> 'erased' AND ($1::text IS NULL OR t.name = $1)
-               AND ($2::text IS NULL OR l.name = $2) ORDER BY t.name, l.name""",
+               AND ($2::text IS NULL OR l.name = $2) AND (t.name, l.name) > ($3, $4)
+             ORDER BY t.name, l.name LIMIT $5""",
         tenant,
         login,
+        *after,
+        limit,
     )
     return [Access.of(row) for row in rows]
 

@@ -68,6 +68,7 @@ async def _adopt(run: Run) -> None:
         async with connection.transaction():
             facts = await read_facts(connection, rights.roles_of(tenant), tenant.schema_)
             _check_nobodys(tenant, facts)
+            await provision.check_server(connection, tenant.cluster, spec)
             made = _owner(tenant, facts)
             mended = adopting.script(found)
             ours = rights.mark(tenant)

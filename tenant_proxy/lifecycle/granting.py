@@ -32,11 +32,19 @@ _AT_ONCE: Final = 4096
 
 
 class AccessVerbs(TenantVerbs):
-    async def access_list(self, *, tenant: str | None = None, login: str | None = None) -> list[Access]:
+    async def access_list(
+        self,
+        *,
+        tenant: str | None = None,
+        login: str | None = None,
+        after: tuple[str, str] = ("", ""),
+        limit: int | None = None,
+    ) -> list[Access]:
+        """By tenant and login; those behind `after`, which is one of both."""
         if tenant is not None:
             await self.context.store.tenant(tenant)
         async with self.context.store.read() as connection:
-            return await logins.accesses(connection, tenant=tenant, login=login)
+            return await logins.accesses(connection, tenant=tenant, login=login, after=after, limit=limit)
 
     async def login_get(self, name: str) -> Login:
         async with self.context.store.read() as connection:

@@ -34,6 +34,7 @@ from tenant_proxy.lifecycle.export import export
 from tenant_proxy.lifecycle.facts import database_exists, read_facts
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
+from tenant_proxy.lifecycle.provision import check_server
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import fitting, ident, literal, script
 from tenant_proxy.model import IN_MOVE, MOVED, MOVING
@@ -133,6 +134,8 @@ async def _make_target(run: Run) -> None:
     context = run.context
     spec = effective.spec(await context.store.plan_of(tenant), tenant.spec)
     custom = (await estate_of(context, tenant)).roles[2:]
+    async with context.admin(tenant.cluster) as connection:
+        await check_server(connection, tenant.cluster, spec)
     if tenant.database is not None:
         async with context.admin(tenant.cluster) as connection:
             if not await database_exists(connection, tenant.database):

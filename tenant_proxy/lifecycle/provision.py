@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Spec, Tenant
@@ -19,6 +19,9 @@ from tenant_proxy.lifecycle import rights, services
 from tenant_proxy.lifecycle.facts import database_exists, read_facts
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
 from tenant_proxy.lifecycle.sql import script
+
+if TYPE_CHECKING:
+    from tenant_proxy.lifecycle.context import Connection
 
 
 def _spec(run: Run) -> Spec:
@@ -71,6 +74,7 @@ async def _make_database(run: Run) -> None:
     assert tenant.database is not None
     spec = _spec(run)
     async with run.context.admin(tenant.cluster) as connection:
+        await check_server(connection, tenant.cluster, spec)
         if not await database_exists(connection, tenant.database):
             # not in a transaction: PostgreSQL makes databases in none
             for statement in rights.create_database(tenant.database, spec.tablespace):
@@ -101,7 +105,38 @@ async def _make_objects(run: Run) -> None:
             facts = await read_facts(connection, rights.roles_of(tenant), tenant.schema_)
             if not run.params.get("repair"):
                 _check_nobodys(tenant, facts)
+            await check_server(connection, tenant.cluster, spec)
             await connection.execute(script(rights.provision(tenant, spec, facts, service)))
+
+
+async def check_server(connection: Connection, cluster: str, spec: Spec) -> None:
+    """What is asked for and the server does not have: told before anything is made, and in words of ours, as
+    PostgreSQL's name a file of the server.
+    """
+    if not spec.extensions and not spec.tablespace:
+        return
+    row = await connection.fetchrow(
+        """SELECT ARRAY(SELECT name FROM pg_catalog.unnest($1::text[]) AS name
+                         WHERE name NOT IN (SELECT e.name FROM pg_catalog.pg_available_extensions() e)
+                           AND name NOT IN (SELECT e.extname FROM pg_catalog.pg_extension e)) AS extensions,
+                  $2::text IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcname = $2)
+                    AS has_tablespace""",
+        spec.extensions or [],
+        spec.tablespace or None,
+    )
+    assert row is not None
+    if row["extensions"]:
+        raise Failure(
+            "invalid",
+            f'cluster "{cluster}" has no extension "{row["extensions"][0]}"',
+            hint="install it on that server, or take it out of `extensions` of the tenant or its plan",
+        )
+    if not row["has_tablespace"]:
+        raise Failure(
+            "invalid",
+            f'cluster "{cluster}" has no tablespace "{spec.tablespace}"',
+            hint="CREATE TABLESPACE there, or take `tablespace` out of the tenant or its plan",
+        )
 
 
 def _check_nobodys(tenant: Tenant, facts: rights.Facts) -> None:

@@ -106,7 +106,8 @@ WITH hours AS (
            sum(peak_clients) AS peak_clients, max(storage_bytes) AS storage_bytes
       FROM usage
      WHERE hour >= $1 AND hour < $2 AND ($3::text[] IS NULL OR tenant = ANY ($3))
-     GROUP BY tenant, tenant_id, hour)
+     GROUP BY tenant, tenant_id, hour),
+used AS (
 SELECT tenant, {since} AS since,
        sum(transactions)::bigint AS transactions, sum(statements)::bigint AS statements,
        sum(bytes_in)::bigint AS bytes_in, sum(bytes_out)::bigint AS bytes_out,
@@ -114,8 +115,10 @@ SELECT tenant, {since} AS since,
        max(peak_clients)::bigint AS peak_clients, max(storage_bytes)::bigint AS storage_bytes,
        sum(storage_bytes)::numeric AS storage_byte_hours
   FROM hours
- GROUP BY tenant{group}
- ORDER BY since, tenant
+ GROUP BY tenant{group})
+SELECT * FROM used
+ WHERE $4::timestamptz IS NULL OR (since, tenant) > ($4, $5::text)
+ ORDER BY since, tenant LIMIT $6
 """
 
 
@@ -126,8 +129,13 @@ async def used(
     *,
     tenants: Iterable[str] | None = None,
     every: Every = Every.ALL,
+    after: tuple[datetime, str] | None = None,
+    limit: int | None = None,
 ) -> list[Used]:
-    """What was used from `since` to before `until`, of these tenants or all."""
+    """What was used from `since` to before `until`, of these tenants or all.
+
+    By time and tenant, behind `after`, which is one of both.
+    """
     names = None if tenants is None else list(tenants)
     unit = f"date_trunc('{every.value}', hour, 'UTC')"
     query = (
@@ -136,7 +144,7 @@ async def used(
         else _USED.format(since=unit, group=f", {unit}")
     )
     async with store.read() as connection:
-        rows = await connection.fetch(query, since, until, names)
+        rows = await connection.fetch(query, since, until, names, *(after or (None, None)), limit)
     return [Used.of(dict(row) | {"storage_byte_hours": int(row["storage_byte_hours"])}) for row in rows]
 
 

@@ -56,11 +56,17 @@ class Verbs(AccessVerbs, EstateVerbs, TokenVerbs, WebhookVerbs):
         *,
         tenants: Sequence[str] | None = None,
         every: Every = Every.ALL,
+        after: tuple[datetime, str] | None = None,
+        limit: int | None = None,
     ) -> list[Used]:
-        """What was used from `since` to before `until`, by these tenants or all."""
+        """What was used from `since` to before `until`, by these tenants or all; by time and tenant, behind
+        `after`, which is one of both.
+        """
         from tenant_proxy.lifecycle import usage
 
-        return await usage.used(self.context.store, since, until, tenants=tenants, every=every)
+        return await usage.used(
+            self.context.store, since, until, tenants=tenants, every=every, after=after, limit=limit
+        )
 
     async def usage_invoices(self, month: str, tenants: Sequence[str] | None = None) -> list[Invoice]:
         """What a month (2026-11) comes to by the tenants' plans; nobody is charged."""

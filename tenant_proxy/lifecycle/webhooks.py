@@ -112,8 +112,10 @@ class WebhookVerbs(TenantVerbs):
             ended_at=datetime.now(UTC),
         )
 
-    async def webhook_deliveries(self, name: str, *, limit: int = 50) -> list[WebhookDelivery]:
-        """The newest first."""
+    async def webhook_deliveries(
+        self, name: str, *, before: int | None = None, limit: int = 50
+    ) -> list[WebhookDelivery]:
+        """The newest first; older than `before`."""
         async with self.context.store.read() as connection:
             if await connection.fetchval("SELECT 1 FROM webhook WHERE name = $1", name) is None:
                 not_found("webhook", name)
@@ -121,8 +123,9 @@ class WebhookVerbs(TenantVerbs):
                 """SELECT d.id, w.name AS webhook, a.action AS event, a.name AS subject, d.state, d.attempts,
                           d.status, d.error, d.created_at, d.next_at, d.ended_at
                      FROM webhook_delivery d JOIN webhook w ON w.id = d.webhook JOIN audit a ON a.id = d.audit
-                    WHERE w.name = $1 ORDER BY d.id DESC LIMIT $2""",
+                    WHERE w.name = $1 AND ($2::bigint IS NULL OR d.id < $2) ORDER BY d.id DESC LIMIT $3""",
                 name,
+                before,
                 limit,
             )
         return [WebhookDelivery.of(row) for row in rows]

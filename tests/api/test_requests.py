@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from tenant_proxy.api import asking
+from tenant_proxy.api.cursors import cursor_of, cursor_of_two
+from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Plan
-from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+from tenant_proxy.lifecycle.records import Every, NewAccess, NewTenant
 
 
 async def test_tags(api):
@@ -92,6 +98,80 @@ async def test_pages(api):
     assert len(await client.audit_log(limit=5)) == 5
     assert [one.id for one in await client.audit_log(before=4)] == [3, 2, 1]
     assert (await api.ask("GET", "/v1/audit?cursor=!")).status == 422
+
+
+async def _paged(api, path: str) -> list[list[dict]]:
+    """All pages."""
+    pages, cursor = [], ""
+    while True:
+        page = (await api.ask("GET", f"{path}{cursor}")).json
+        pages.append(page["items"])
+        if page["next"] is None:
+            return pages
+        cursor = f"&cursor={page['next']}"
+
+
+async def test_pages_of_what_is_by_two_things(api, monkeypatch):
+    """Who may reach what, and what was used: in the order that it has without pages, each once."""
+    verbs = api.verbs
+    begin, end = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC)
+    for name in ("acme", "beta"):
+        await verbs.tenant_onboard(NewTenant(name=name), NewAccess(login=name))
+        for login in ("rita", 'a "quoted", one', "zoë"):
+            await verbs.access_grant(name, NewAccess(login=login))
+        async with verbs.context.store.read() as connection:
+            for hour in range(3):
+                await connection.execute(
+                    "INSERT INTO usage (tenant, hour, proxy, transactions) VALUES ($1, $2, 'p', 1)",
+                    name,
+                    begin + timedelta(hours=hour),
+                )
+    time = f"since={begin:%Y-%m-%dT%H:%M:%SZ}&until={end:%Y-%m-%dT%H:%M:%SZ}"
+    for path, whole, sizes in (
+        ("/v1/access?", await verbs.access_list(), [3, 3, 2]),
+        ("/v1/tenants/acme/access?", await verbs.access_list(tenant="acme"), [3, 1]),
+        ("/v1/access?login=rita&", await verbs.access_list(login="rita"), [2]),
+        (f"/v1/usage?{time}&every=hour&", await verbs.usage_show(begin, end, every=Every.HOUR), [3, 3]),
+        (f"/v1/usage?{time}&", await verbs.usage_show(begin, end), [2]),
+    ):
+        pages = await _paged(api, f"{path}limit=3")
+        assert [len(page) for page in pages] == sizes, path
+        assert [one for page in pages for one in page] == [one.to_json() for one in whole], path
+    for path in ("/v1/access?", f"/v1/usage?{time}&"):
+        for wrong in (
+            "!",
+            cursor_of("acme"),
+            cursor_of('["acme"]'),
+            cursor_of('[1, "a"]'),
+            cursor_of('["x",1]'),
+        ):
+            assert (await api.ask("GET", f"{path}cursor={wrong}")).status == 422
+    assert (await api.ask("GET", f"/v1/usage?{time}&cursor={cursor_of_two('now', 'acme')}")).status == 422
+    # the client asks for one after the other
+    monkeypatch.setattr(asking, "_PAGE", 3)
+    client = api.client()
+    accesses = await verbs.access_list()
+    assert await client.access_list() == accesses
+    assert await client.access_list(after=(accesses[2].tenant, accesses[2].login), limit=4) == accesses[3:7]
+    used = await verbs.usage_show(begin, end, every=Every.HOUR)
+    assert await client.usage_show(begin, end, every=Every.HOUR) == used
+    assert await client.usage_show(begin, end, every=Every.HOUR, after=(used[1].since, "beta")) == used[2:]
+
+
+async def test_pages_of_deliveries(api, monkeypatch):
+    await api.verbs.webhook_add("told", "https://example.org/")
+    for number in range(7):
+        await api.verbs.tenant_create(NewTenant(name=f"t{number}"))
+    whole = await api.verbs.webhook_deliveries("told")
+    assert len(whole) >= 7
+    pages = await _paged(api, "/v1/webhooks/told/deliveries?limit=3")
+    assert [one["id"] for page in pages for one in page] == [one.id for one in whole]
+    assert {len(page) for page in pages[:-1]} == {3}
+    monkeypatch.setattr(asking, "_PAGE", 3)
+    client = api.client()
+    assert [one.id for one in await client.webhook_deliveries("told")] == [one.id for one in whole]
+    found = await client.webhook_deliveries("told", before=whole[1].id, limit=4)
+    assert [one.id for one in found] == [one.id for one in whole[2:6]]
 
 
 async def test_long_work_is_a_job(api, town):
@@ -185,3 +265,24 @@ async def test_who_guesses_tokens_is_kept_waiting(serve_api):
     assert reply.status == 429
     assert 0 < int(reply.headers["retry-after"]) <= 60
     assert reply.json["code"] == "too_many"
+
+
+@pytest.mark.parametrize(
+    ("database", "spec", "lacking"),
+    [
+        (None, {"extensions": ["nonsense"]}, 'extension "nonsense"'),
+        ("town_lacks", {"extensions": ["plpgsql", "../etc"]}, 'extension "../etc"'),
+        (None, {"tablespace": "nowhere"}, 'tablespace "nowhere"'),
+        ("town_lacks", {"tablespace": "nowhere"}, 'tablespace "nowhere"'),
+    ],
+)
+async def test_what_a_server_does_not_have_is_told_without_its_files(api, database, spec, lacking):
+    asked = {"tenant": {"name": "acme", "spec": spec, "database": database}, "access": {"login": "acme"}}
+    for path in ("/v1/onboard?dry_run=true", "/v1/onboard"):
+        said = await api.ask("POST", path, asked)
+        assert (said.status, said.json["code"]) == (422, "invalid")
+        assert lacking in said.json["detail"]
+        assert said.json["hint"]
+        assert "/" not in said.json.get("explanation", "")  # PostgreSQL's has the path of a file
+    with pytest.raises(Failure, match=lacking):
+        await api.client().tenant_provision("acme")

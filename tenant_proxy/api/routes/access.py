@@ -9,6 +9,7 @@ from fastapi import Path, Request
 from fastapi.responses import Response
 from pydantic import Field
 
+from tenant_proxy.api.cursors import after_two, cursor_of_two
 from tenant_proxy.api.guarded import (
     Rehearsed,
     answer_of,
@@ -19,7 +20,16 @@ from tenant_proxy.api.guarded import (
     version_of,
 )
 from tenant_proxy.api.permissions import other_tenant
-from tenant_proxy.api.routes.common import DryRun, IfMatch, Key, LoginPath, TenantPath, router
+from tenant_proxy.api.routes.common import (
+    Cursor,
+    DryRun,
+    IfMatch,
+    Key,
+    Limit,
+    LoginPath,
+    TenantPath,
+    router,
+)
 from tenant_proxy.catalog.records import Access, CustomRole, Login, Record
 from tenant_proxy.config.schema import Count
 from tenant_proxy.lifecycle.granting import OVERLAP_S
@@ -31,6 +41,8 @@ RolePath = Annotated[str, Path(description="Its name.", examples=["clerk"])]
 
 class Accesses(Record):
     items: list[Access]
+    next: str | None = None
+    """Cursor of the next page; null on the last."""
 
 
 class Roles(Record):
@@ -69,13 +81,32 @@ async def _check_login(request: Request, login: str, *, may_be_new: bool = False
 
 
 @routes.get("/access", response_model=Accesses, summary="Who may reach what")
-async def access_list_all(request: Request, login: str | None = None) -> Any:
-    return Accesses(items=await verbs_of(request).access_list(login=login))
+async def access_list_all(
+    request: Request, login: str | None = None, cursor: Cursor = None, limit: Limit = 100
+) -> Any:
+    return await _page(request, None, login, cursor, limit)
 
 
 @routes.get("/tenants/{tenant}/access", response_model=Accesses, summary="Who may reach a tenant")
-async def access_list(request: Request, tenant: TenantPath, login: str | None = None) -> Any:
-    return Accesses(items=await verbs_of(request).access_list(tenant=tenant, login=login))
+async def access_list(
+    request: Request,
+    tenant: TenantPath,
+    login: str | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Any:
+    return await _page(request, tenant, login, cursor, limit)
+
+
+async def _page(
+    request: Request, tenant: str | None, login: str | None, cursor: str | None, limit: int
+) -> Accesses:
+    found = await verbs_of(request).access_list(
+        tenant=tenant, login=login, after=after_two(cursor), limit=limit + 1
+    )
+    last = found[limit - 1] if len(found) > limit else None
+    next_ = None if last is None else cursor_of_two(last.tenant, last.login)
+    return Accesses(items=found[:limit], next=next_)
 
 
 @routes.post(

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import Path, Request
 from fastapi.responses import Response
 
+from tenant_proxy.api.cursors import before, cursor_of
 from tenant_proxy.api.guarded import Rehearsed, answer_of, answered, verbs_of
-from tenant_proxy.api.routes.common import DryRun, Key, Limit, router
+from tenant_proxy.api.routes.common import Cursor, DryRun, Key, Limit, router
 from tenant_proxy.catalog.records import Record, Webhook, WebhookDelivery
 from tenant_proxy.lifecycle.records import IssuedWebhook, NewWebhook
 
@@ -22,6 +23,8 @@ class Webhooks(Record):
 
 class Deliveries(Record):
     items: list[WebhookDelivery]
+    next: str | None = None
+    """Cursor of the next page; null on the last."""
 
 
 @routes.get("/webhooks", response_model=Webhooks, summary="All webhooks, without their secrets")
@@ -73,5 +76,10 @@ async def webhook_test(
 @routes.get(
     "/webhooks/{webhook}/deliveries", response_model=Deliveries, summary="What it was told, the newest first"
 )
-async def webhook_deliveries(request: Request, webhook: WebhookPath, limit: Limit = 50) -> Any:
-    return Deliveries(items=await verbs_of(request).webhook_deliveries(webhook, limit=limit))
+async def webhook_deliveries(
+    request: Request, webhook: WebhookPath, cursor: Cursor = None, limit: Limit = 50
+) -> Any:
+    verbs = verbs_of(request)
+    found = await verbs.webhook_deliveries(webhook, before=before(cursor), limit=limit + 1)
+    next_ = cursor_of(found[limit - 1].id) if len(found) > limit else None
+    return Deliveries(items=found[:limit], next=next_)

@@ -11,7 +11,7 @@ from fastapi import Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import AwareDatetime
 
-from tenant_proxy.api.cursors import before, cursor_of
+from tenant_proxy.api.cursors import after_time, before, cursor_of, cursor_of_two
 from tenant_proxy.api.guarded import Rehearsed, answer_of, answered, principal_of, started, verbs_of
 from tenant_proxy.api.permissions import other_tenant
 from tenant_proxy.api.routes.common import STARTED, Cursor, DryRun, Key, Limit, Prefer, router
@@ -46,6 +46,8 @@ class Tokens(Record):
 
 class Usage(Record):
     items: list[Used]
+    next: str | None = None
+    """Cursor of the next page; null on the last."""
 
 
 class Invoices(Record):
@@ -226,9 +228,16 @@ async def usage_show(
     until: Annotated[AwareDatetime, Query(description="Before this.", examples=["2026-12-01T00:00:00Z"])],
     tenant: Annotated[list[str], Query(description="May be given again; all if not.")] = [],  # noqa: B006
     every: Annotated[Every, Query(description="What rows are summed over.")] = Every.ALL,
+    cursor: Cursor = None,
+    limit: Limit = 100,
 ) -> Any:
-    found = await verbs_of(request).usage_show(since, until, tenants=_of(request, tenant), every=every)
-    return Usage(items=found)
+    """By time and tenant."""
+    found = await verbs_of(request).usage_show(
+        since, until, tenants=_of(request, tenant), every=every, after=after_time(cursor), limit=limit + 1
+    )
+    last = found[limit - 1] if len(found) > limit else None
+    next_ = None if last is None else cursor_of_two(last.since.isoformat(), last.tenant)
+    return Usage(items=found[:limit], next=next_)
 
 
 @routes.get("/usage/invoices", response_model=Invoices, summary="What a month comes to; nobody is charged")
