@@ -5,7 +5,10 @@ or makes a definition in which they are needed (`harmless`).
 SET ROLE does not hold them: what the session's user may do is one RESET ROLE away.  In a function that is
 SECURITY DEFINER and its owner's PostgreSQL refuses that.  Only triggers and exclusion constraints that are
 deferred would run when the function is left: they are fired before, and where the tenant's code could put
-them off once more it is refused (before version 18 they run as whoever ends the transaction).
+them off once more it is refused (before version 18 they run as whoever ends the transaction).  Whatever else
+is put off is refused too: where code runs at the end of a transaction, a check of a foreign key (which plans
+with the tenant's indexes and compares by its casts) as any other, it can put off more, or declare a cursor
+WITH HOLD, which runs as whoever ends the transaction in all versions.
 
 Such code may also change settings, and shadow names by temporary objects: what follows in the session is sent
 behind `RESTORED`, or names everything with its schema.
@@ -38,8 +41,11 @@ _TAG: Final = "$tp_jail$"
 #: Settings as the session began, and nothing of the tenant's before PostgreSQL's own names.
 RESTORED: Final = "RESET ALL; DISCARD TEMP;\n"
 
-#: what may run when the transaction ends, as whoever ends it
-_PUT_OFF: Final = """DO $tp_put_off$ BEGIN
+#: What may run when the transaction ends, as whoever ends it.  What waits for that is on tables that the
+#: transaction has locked to write to them; PostgreSQL refuses to alter one with something waiting, which is
+#: what is asked: what was altered is undone.
+_PUT_OFF: Final = """CLOSE ALL;
+DO $tp_put_off$ DECLARE one pg_catalog.record; BEGIN
 IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 180000
 AND EXISTS (
     SELECT FROM pg_catalog.pg_constraint AS c
@@ -50,7 +56,29 @@ THEN
     RAISE EXCEPTION 'the tenant has triggers or exclusion constraints that can be deferred'
         USING ERRCODE = '0A000', DETAIL = 'They would run with more rights than the tenant''s.',
               HINT = 'Make them NOT DEFERRABLE meanwhile, or use PostgreSQL 18.';
-END IF; END $tp_put_off$;
+END IF;
+FOR one IN
+    SELECT n.nspname, r.relname
+      FROM pg_catalog.pg_class AS r
+      JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) r.relnamespace
+     WHERE r.oid OPERATOR(pg_catalog.=) ANY (ARRAY(
+            SELECT t.tgrelid FROM pg_catalog.pg_trigger AS t
+             WHERE t.tgdeferrable AND t.tgrelid OPERATOR(pg_catalog.=) ANY (ARRAY(
+                    SELECT l.relation FROM pg_catalog.pg_locks AS l
+                     WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.relation IS NOT NULL
+                       AND l.mode OPERATOR(pg_catalog.<>) ALL (
+                            '{{AccessShareLock,RowShareLock}}'::pg_catalog.text[])))))
+LOOP
+    BEGIN
+        EXECUTE pg_catalog.format('ALTER TABLE ONLY %I.%I RESET (tp_none)', one.nspname, one.relname);
+        RAISE EXCEPTION USING ERRCODE = 'TP001';
+    EXCEPTION
+        WHEN SQLSTATE 'TP001' THEN NULL;
+        WHEN object_in_use THEN
+            RAISE EXCEPTION 'the tenant has code that puts off what is to be done'
+                USING ERRCODE = '0A000', DETAIL = 'It would run with more rights than the tenant''s.';
+    END;
+END LOOP; END $tp_put_off$;
 """
 
 

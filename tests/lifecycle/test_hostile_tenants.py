@@ -145,6 +145,124 @@ async def test_a_migration_whose_triggers_can_be_put_off(any_place, tmp_path):
         assert (done.state, done.error) == ("done", "")
 
 
+#: puts itself off to the end of the transaction when it is fired, where no schema of the tenant's shows it
+ELSEWHERE = """
+CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM {schema}.a_taken();
+    SET CONSTRAINTS ALL DEFERRED;
+    INSERT INTO {where}.late SELECT 1 WHERE 3 > (SELECT count(*) FROM {where}.late);
+    RETURN NULL;
+END $$;
+CREATE FUNCTION put_off() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    CREATE {temporary} TABLE {where}.late (id int);
+    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON {where}.late DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION {schema}.again();
+    INSERT INTO {where}.late VALUES (1);
+END $$;
+"""
+TEMPORARY = ELSEWHERE.replace("{where}", "pg_temp").replace("{temporary}", "TEMPORARY")
+CALLED = """
+CREATE OR REPLACE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM {schema}.put_off(); RETURN NEW; END $$;
+"""
+#: a key's check is put off, and only then makes what is put off
+BY_A_CAST = """
+CREATE TABLE named (id int PRIMARY KEY);
+INSERT INTO named VALUES (1), (2);
+CREATE TYPE ref AS (i int);
+CREATE FUNCTION seen(r ref) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+    IF current_setting('my.seen', true) = '1' AND r.i = 1 THEN
+        PERFORM set_config('my.seen', '2', false);
+        SET CONSTRAINTS ALL DEFERRED;
+        INSERT INTO {schema}.child VALUES ('(2)');
+    ELSIF current_setting('my.seen', true) = '2' AND r.i = 2 THEN
+        PERFORM set_config('my.seen', '3', false);
+        PERFORM {schema}.put_off();
+    END IF;
+    RETURN r.i; END $$;
+CREATE CAST (ref AS int) WITH FUNCTION seen(ref) AS IMPLICIT;
+CREATE TABLE child (r ref REFERENCES named (id) DEFERRABLE INITIALLY DEFERRED);
+CREATE OR REPLACE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM set_config('my.seen', '1', false);
+    INSERT INTO {schema}.child VALUES ('(1)');
+    RETURN NEW; END $$;
+"""
+BY_AN_INDEX = """
+CREATE TABLE named (id int PRIMARY KEY);
+INSERT INTO named VALUES (1), (2);
+CREATE TABLE child (r int REFERENCES named (id) DEFERRABLE INITIALLY DEFERRED);
+CREATE FUNCTION planned() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+    IF current_setting('my.seen', true) = '1' THEN
+        PERFORM set_config('my.seen', '2', false);
+        SET CONSTRAINTS ALL DEFERRED;
+        INSERT INTO {schema}.child VALUES (2);
+        DISCARD PLANS;
+    ELSIF current_setting('my.seen', true) = '2' THEN
+        PERFORM set_config('my.seen', '3', false);
+        PERFORM {schema}.put_off();
+    END IF; END $$;
+CREATE FUNCTION seen(n int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+    PERFORM {schema}.planned(); RETURN true; END $$;
+CREATE INDEX ON named (id) WHERE seen(1);
+CREATE OR REPLACE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM set_config('my.seen', '1', false);
+    INSERT INTO {schema}.child VALUES (1);
+    RETURN NEW; END $$;
+"""
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        TEMPORARY + CALLED,
+        ELSEWHERE.replace("{where}", "theirs").replace("{temporary}", "") + CALLED,
+        TEMPORARY + BY_A_CAST,
+        TEMPORARY + BY_AN_INDEX,
+    ],
+    ids=["temporary", "schema", "cast", "index"],
+)
+async def test_a_migration_whose_triggers_are_put_off_elsewhere(any_place, tmp_path, made, request):
+    schema = f"late_{request.node.callspec.id.split('-')[-1]}"
+    one = member(any_place, schema, TRIGGER + made)
+    any_place.sql(f"CREATE SCHEMA IF NOT EXISTS theirs; GRANT ALL ON SCHEMA theirs TO {one.estate.owner}")
+    try:
+        report = await migrations.up([one], files(tmp_path, "UPDATE t SET id = 2"), Options())
+    finally:
+        any_place.sql("DROP SCHEMA theirs CASCADE")
+    assert "code that puts off" in report.outcomes[0].error
+
+
+async def test_a_migration_that_leaves_a_cursor(any_place, tmp_path):
+    held = """CREATE OR REPLACE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        EXECUTE 'DECLARE held CURSOR WITH HOLD FOR SELECT {schema}.a_taken()'; RETURN NEW; END $$;"""
+    one = member(any_place, "held", TRIGGER + held)
+    (done,) = (await migrations.up([one], files(tmp_path, "UPDATE t SET id = 2"), Options())).outcomes
+    assert (done.state, done.error) == ("done", "")
+
+
+KEYS = """
+CREATE TABLE named (id int PRIMARY KEY);
+CREATE TABLE child (r int REFERENCES named (id) DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE once (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+CREATE TYPE word AS ENUM ('x');
+CREATE TABLE words (id word PRIMARY KEY);
+CREATE TABLE said (r word REFERENCES words (id) DEFERRABLE INITIALLY DEFERRED) PARTITION BY LIST (r);
+CREATE TABLE said_x PARTITION OF said FOR VALUES IN ('x');
+"""
+
+
+async def test_a_migration_whose_keys_are_deferred(any_place, tmp_path):
+    one = member(any_place, "late_keys", TRIGGER + KEYS)
+    up = (
+        "INSERT INTO child VALUES (1); INSERT INTO named VALUES (1); INSERT INTO once VALUES (1);"
+        "INSERT INTO said VALUES ('x'); INSERT INTO words VALUES ('x')"
+    )
+    (done,) = (await migrations.up([one], files(tmp_path, up), Options())).outcomes
+    assert (done.state, done.error) == ("done", "")
+
+
 async def test_what_a_migration_leaves_in_the_session_meets_no_other_tenant(place, tmp_path):
     leaves = """
         CREATE OR REPLACE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
