@@ -50,6 +50,12 @@ async def test_what_is_made_is_the_owners_with_the_usual_rights(place, conn, pat
     assert place.sql(f"SELECT has_table_privilege('{made.readonly}', 'made_1.things', 'INSERT')") == "f"
 
 
+async def test_a_script_whose_code_was_confined_otherwise_is_made_again(conn, pattern, monkeypatch):
+    before = await templates.fingerprint(conn, "pattern")
+    monkeypatch.setattr(templates, "jailed", lambda sql, schema, owner: f"other {sql}")
+    assert await templates.fingerprint(conn, "pattern") != before
+
+
 async def test_a_change_is_noticed_whatever_it_is(place, conn, pattern):
     seen = {await templates.fingerprint(conn, "pattern")}
     changes = [
