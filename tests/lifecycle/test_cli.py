@@ -269,3 +269,20 @@ def test_usage(run, town):
     run("tenant create acme --plan gold")
     assert run("usage invoice 2020-01").strip() == "no tenant has a plan with prices"
     assert "is no month" in run("usage invoice november", 1)
+
+
+def test_a_clash_of_file_and_catalog_fails_the_check(run, town, tmp_path):
+    """Proxies go on with what the file says; who looks before a reload is told that it is an error."""
+    run("tenant onboard acme")
+    run("tenant onboard beta")
+
+    assert "error" not in {one["severity"] for one in json.loads(run("check --json"))["findings"]}
+    path = tmp_path / "tenant_proxy.yaml"
+    whole = yaml.safe_load(path.read_text())
+    whole["tenants"] = [{"name": "acme"}, {"name": "mine", "schema": "beta"}]
+    path.write_text(yaml.safe_dump(whole))
+    found = json.loads(run("check --json", 1))["findings"]
+    assert [(one["code"], one["message"]) for one in found if one["severity"] == "error"] == [
+        ("catalog_clash", 'the catalog\'s tenant "acme" is not served: the file has one of this name'),
+        ("catalog_clash", 'the catalog\'s tenant "beta" is not served: its schema is that of tenant "mine"'),
+    ]
