@@ -104,9 +104,11 @@ class Asking:
                 break
         return found
 
-    async def _work(self, method: str, path: str, body: Any = None, *, undo: bool = False) -> Job | Any:
+    async def _work(
+        self, method: str, path: str, body: Any = None, *, undo: bool = False, version: int | None = None
+    ) -> Job | Any:
         """The answer, or the ended job that the server went on with; what failed is a Failure."""
-        answer = await self._ask(method, path, body, headers={"Prefer": f"wait={_WAIT_S}"})
+        answer = await self._ask(method, path, body, headers={"Prefer": f"wait={_WAIT_S}", **match(version)})
         if answer.status != 202:
             return answer.body
         job, polls = parsed(Job, answer.body), 0
@@ -210,9 +212,16 @@ class Asking:
             )
         return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
 
-    async def _job(self, path: str, body: Any = None, *, undo: bool = False) -> Job:
-        done = await self._work("POST", path, body, undo=undo)
+    async def _job(
+        self, path: str, body: Any = None, *, undo: bool = False, version: int | None = None
+    ) -> Job:
+        done = await self._work("POST", path, body, undo=undo, version=version)
         return done if isinstance(done, Job) else parsed(Job, done)
+
+
+def match(version: int | None) -> dict[str, str]:
+    """Headers by which what was changed meanwhile stays as it is."""
+    return {} if version is None else {"If-Match": f'"{version}"'}
 
 
 def failure_of(answer: Answer) -> Failure:

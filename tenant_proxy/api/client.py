@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from tenant_proxy.api.asking import given_of, of_tenant, parsed, part
+from tenant_proxy.api.asking import given_of, match, of_tenant, parsed, part
 from tenant_proxy.api.cursors import cursor_of, cursor_of_two
 from tenant_proxy.api.estate_client import EstateClient
 from tenant_proxy.catalog.records import (
@@ -49,8 +49,7 @@ class Client(EstateClient):
         body = {
             key: value for key, value in plan.to_json().items() if key in ("description", "spec", "billing")
         }
-        headers = {} if version is None else {"If-Match": f'"{version}"'}
-        return await self._record(Plan, "PUT", f"/plans/{part(plan.name)}", body, headers=headers)
+        return await self._record(Plan, "PUT", f"/plans/{part(plan.name)}", body, headers=match(version))
 
     async def plan_get(self, name: str) -> Plan:
         return await self._record(Plan, "GET", f"/plans/{part(name)}")
@@ -58,8 +57,8 @@ class Client(EstateClient):
     async def plan_list(self) -> list[Plan]:
         return await self._all(Plan, "/plans")
 
-    async def plan_delete(self, name: str) -> None:
-        await self._ask("DELETE", f"/plans/{part(name)}")
+    async def plan_delete(self, name: str, *, version: int | None = None) -> None:
+        await self._ask("DELETE", f"/plans/{part(name)}", headers=match(version))
 
     # --- tenants
 
@@ -105,31 +104,36 @@ class Client(EstateClient):
     ) -> Tenant:
         patch = {"plan": plan, "labels": labels, "sni": sni, "spec": spec}
         body = {key: value for key, value in patch.items() if value is not None}
-        headers = {} if version is None else {"If-Match": f'"{version}"'}
-        return await self._record(Tenant, "PATCH", of_tenant(name), body, headers=headers)
+        return await self._record(Tenant, "PATCH", of_tenant(name), body, headers=match(version))
 
-    async def tenant_rename(self, name: str, new: str) -> Tenant:
-        return await self._record(Tenant, "POST", of_tenant(name, "rename"), {"name": new})
+    async def tenant_rename(self, name: str, new: str, *, version: int | None = None) -> Tenant:
+        return await self._record(
+            Tenant, "POST", of_tenant(name, "rename"), {"name": new}, headers=match(version)
+        )
 
-    async def tenant_provision(self, name: str) -> Tenant:
-        done = await self._work("POST", of_tenant(name, "provision"))
+    async def tenant_provision(self, name: str, *, version: int | None = None) -> Tenant:
+        done = await self._work("POST", of_tenant(name, "provision"), version=version)
         return await self.tenant_get(name) if isinstance(done, Job) else parsed(Tenant, done)
 
-    async def tenant_activate(self, name: str) -> Tenant:
-        return await self._record(Tenant, "POST", of_tenant(name, "activate"))
+    async def tenant_activate(self, name: str, *, version: int | None = None) -> Tenant:
+        return await self._record(Tenant, "POST", of_tenant(name, "activate"), headers=match(version))
 
-    async def tenant_suspend(self, name: str, reason: str = "") -> Tenant:
-        return await self._record(Tenant, "POST", of_tenant(name, "suspend"), {"reason": reason})
+    async def tenant_suspend(self, name: str, reason: str = "", *, version: int | None = None) -> Tenant:
+        return await self._record(
+            Tenant, "POST", of_tenant(name, "suspend"), {"reason": reason}, headers=match(version)
+        )
 
-    async def tenant_resume(self, name: str) -> Tenant:
-        return await self._record(Tenant, "POST", of_tenant(name, "resume"))
+    async def tenant_resume(self, name: str, *, version: int | None = None) -> Tenant:
+        return await self._record(Tenant, "POST", of_tenant(name, "resume"), headers=match(version))
 
-    async def tenant_delete(self, name: str, reason: str = "", grace_s: float | None = None) -> Tenant:
+    async def tenant_delete(
+        self, name: str, reason: str = "", grace_s: float | None = None, *, version: int | None = None
+    ) -> Tenant:
         query = {"reason": reason or None, "grace_s": grace_s}
-        return await self._record(Tenant, "DELETE", of_tenant(name), query=query)
+        return await self._record(Tenant, "DELETE", of_tenant(name), query=query, headers=match(version))
 
-    async def tenant_restore(self, name: str) -> Tenant:
-        return await self._record(Tenant, "POST", of_tenant(name, "restore"))
+    async def tenant_restore(self, name: str, *, version: int | None = None) -> Tenant:
+        return await self._record(Tenant, "POST", of_tenant(name, "restore"), headers=match(version))
 
     async def tenant_onboard(self, new: NewTenant, access: NewAccess) -> Onboarded:
         body = {"tenant": given_of(new), "access": given_of(access)}
@@ -156,10 +160,18 @@ class Client(EstateClient):
         await self._ask("DELETE", of_tenant(tenant, f"access/{part(login)}"))
 
     async def access_rotate(
-        self, login: str, *, password: str | None = None, overlap_s: float = 86400.0, end: bool = False
+        self,
+        login: str,
+        *,
+        password: str | None = None,
+        overlap_s: float = 86400.0,
+        end: bool = False,
+        version: int | None = None,
     ) -> Rotated:
         body = {"password": password, "overlap_s": overlap_s, "end": end}
-        return await self._record(Rotated, "POST", f"/logins/{part(login)}/rotate", body)
+        return await self._record(
+            Rotated, "POST", f"/logins/{part(login)}/rotate", body, headers=match(version)
+        )
 
     async def login_get(self, name: str) -> Login:
         return await self._record(Login, "GET", f"/logins/{part(name)}")
@@ -180,8 +192,7 @@ class Client(EstateClient):
             "disabled": disabled,
             "expires_at": expires_at.isoformat() if isinstance(expires_at, datetime) else expires_at,
         }
-        headers = {} if version is None else {"If-Match": f'"{version}"'}
-        return await self._record(Login, "PATCH", f"/logins/{part(name)}", body, headers=headers)
+        return await self._record(Login, "PATCH", f"/logins/{part(name)}", body, headers=match(version))
 
     # --- roles
 

@@ -33,10 +33,16 @@ class EstateClient(Asking):
         return await self._job(of_tenant(name, "clone"), body)
 
     async def tenant_move(
-        self, name: str, cluster: str, *, pause_s: float | None = None, force: bool = False
+        self,
+        name: str,
+        cluster: str,
+        *,
+        pause_s: float | None = None,
+        force: bool = False,
+        version: int | None = None,
     ) -> Job:
         body = {"cluster": cluster, "pause_s": pause_s, "force": force}
-        return await self._job(of_tenant(name, "move"), body)
+        return await self._job(of_tenant(name, "move"), body, version=version)
 
     async def tenant_move_confirm(self, name: str) -> Job | None:
         done = await self._work("POST", of_tenant(name, "move/confirm"))
@@ -46,11 +52,19 @@ class EstateClient(Asking):
         answer = await self._ask("GET", of_tenant(name, "scan"), query={"login": list(logins)})
         return [Problem(**one) for one in answer.body["items"]]
 
-    async def tenant_adopt(self, name: str, *, logins: Sequence[str] = (), accept: bool = False) -> Job:
-        return await self._job(of_tenant(name, "adopt"), {"logins": list(logins), "accept": accept})
+    async def tenant_adopt(
+        self, name: str, *, logins: Sequence[str] = (), accept: bool = False, version: int | None = None
+    ) -> Job:
+        return await self._job(
+            of_tenant(name, "adopt"), {"logins": list(logins), "accept": accept}, version=version
+        )
 
-    async def tenant_erase(self, name: str, *, at_once: bool = False, cascade: bool = False) -> Job:
-        return await self._job(of_tenant(name, "erase"), {"at_once": at_once, "cascade": cascade})
+    async def tenant_erase(
+        self, name: str, *, at_once: bool = False, cascade: bool = False, version: int | None = None
+    ) -> Job:
+        return await self._job(
+            of_tenant(name, "erase"), {"at_once": at_once, "cascade": cascade}, version=version
+        )
 
     async def erasure_record(self, name: str) -> dict[str, Any]:
         return dict((await self._ask("GET", f"/erasures/{part(name)}")).body)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
+import json
 import math
 import re
 import time
@@ -123,6 +125,7 @@ class Guarded(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         operation, path = self.name, self.path
+        compares = "if_match" in inspect.signature(self.endpoint).parameters
         rehearses = "dry_run" in inspect.signature(self.endpoint).parameters
 
         async def guarded(request: Request) -> Response:
@@ -138,6 +141,8 @@ class Guarded(APIRoute):
                 authorize(principal, operation, request.path_params.get("tenant"))
                 if not rehearses and request.method != "GET" and "dry_run" in request.query_params:
                     raise Failure("invalid", "that can't be rehearsed")  # rather than done
+                if not compares and request.method != "GET" and version_of(request) is not None:
+                    raise Failure("stale", "that has no tag which If-Match could name")  # rather than done
                 response = await _answer(api, principal, operation, request, handle)
             except _TooMany as error:
                 response = problem(
@@ -265,7 +270,15 @@ def version_of(request: Request) -> int | None:
     return int(match[1])
 
 
-def tagged(request: Request, record: Record, version: int, status: int = 200, **headers: str) -> Response:
+def digest(said: object) -> str:
+    """A tag for what has no version of its own: it can be read again by it, and not be changed."""
+    text = json.dumps(said, sort_keys=True, default=str).encode()
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def tagged(
+    request: Request, record: Record, version: int | str, status: int = 200, **headers: str
+) -> Response:
     """With its ETag; 304 for a reader who has it already."""
     tag = f'"{version}"'
     if request.method == "GET" and tag in request.headers.get("if-none-match", ""):

@@ -148,6 +148,7 @@ class EstateVerbs(TenantVerbs):
         pause_s: float | None = None,
         force: bool = False,
         wait_s: float = WAIT_S,
+        version: int | None = None,
     ) -> Job:
         """To another cluster.  Where it was, it is kept until `tenant_move_confirm`.
 
@@ -162,7 +163,7 @@ class EstateVerbs(TenantVerbs):
         params: dict[str, Any] = {"cluster": cluster, "force": force}
         if pause_s is not None:
             params["pause_s"] = pause_s
-        job = await jobs.start(self.context, "move", tenant, params, wait_s=wait_s)
+        job = await jobs.start(self.context, "move", tenant, params, wait_s=wait_s, version=version)
         try:
             return await jobs.run(self.context, job)
         except Failure:
@@ -218,7 +219,13 @@ class EstateVerbs(TenantVerbs):
         return await adopt.scan(self.context, await self.context.store.tenant(name), logins)
 
     async def tenant_adopt(
-        self, name: str, *, logins: Sequence[str] = (), accept: bool = False, wait_s: float = WAIT_S
+        self,
+        name: str,
+        *,
+        logins: Sequence[str] = (),
+        accept: bool = False,
+        wait_s: float = WAIT_S,
+        version: int | None = None,
     ) -> Job:
         """Makes the schema that a draft names the tenant's own: mended, with its roles and rights."""
         tenant = await self.context.store.tenant(name)
@@ -228,13 +235,19 @@ class EstateVerbs(TenantVerbs):
                 return done
             raise conflict(name, tenant.state, "a draft adopts a schema", hint="")
         params = {"spec": await self._bare_spec(tenant), "logins": list(logins), "accept": accept}
-        job = await jobs.start(self.context, "adopt", tenant, params, wait_s=wait_s)
+        job = await jobs.start(self.context, "adopt", tenant, params, wait_s=wait_s, version=version)
         return await jobs.run(self.context, job)
 
     # --- for good
 
     async def tenant_erase(
-        self, name: str, *, at_once: bool = False, cascade: bool = False, wait_s: float = WAIT_S
+        self,
+        name: str,
+        *,
+        at_once: bool = False,
+        cascade: bool = False,
+        wait_s: float = WAIT_S,
+        version: int | None = None,
     ) -> Job:
         """Of a deleted tenant whose grace is over, or `at_once`.  The job's result is the signed record."""
         try:
@@ -245,7 +258,7 @@ class EstateVerbs(TenantVerbs):
                 raise
             return done
         params = {"at_once": at_once, "cascade": cascade}
-        job = await jobs.start(self.context, "erase", tenant, params, wait_s=wait_s)
+        job = await jobs.start(self.context, "erase", tenant, params, wait_s=wait_s, version=version)
         return await jobs.run(self.context, job)
 
     async def erasure_record(self, name: str) -> dict[str, Any]:

@@ -105,7 +105,13 @@ class AccessVerbs(TenantVerbs):
         await jobs.run(self.context, job)
 
     async def access_rotate(
-        self, login: str, *, password: str | None = None, overlap_s: float = OVERLAP_S, end: bool = False
+        self,
+        login: str,
+        *,
+        password: str | None = None,
+        overlap_s: float = OVERLAP_S,
+        end: bool = False,
+        version: int | None = None,
     ) -> Rotated:
         """A new password; the one before it is good for as long as they overlap.
 
@@ -113,6 +119,7 @@ class AccessVerbs(TenantVerbs):
         the one that is made of the configuration's `secret` now.
         """
         found = await self.login_get(login)
+        check_version("login", login, found.version, version)
         is_service = found.kind is LoginKind.SERVICE
         if is_service and password is not None:
             raise Failure("invalid", f'the login "{login}" is a service account, which has no password')

@@ -155,16 +155,19 @@ async def start(
     *,
     transient: Mapping[str, Any] | None = None,
     wait_s: float = 0.0,
+    version: int | None = None,
 ) -> Job:
     """The job's row, with the lease held by this process: `run` it.
 
-    Failure (busy) while another job is at work on the tenant, for longer than `wait_s`.  One whose process is
-    gone is gone on with first.
+    Failure (busy) while another job is at work on the tenant, for longer than `wait_s`; (stale) if the tenant
+    is not of the `version` that was read before.  A job whose process is gone is gone on with first.
     """
     deadline = asyncio.get_running_loop().time() + wait_s
     while True:
         try:
-            return await _insert(context, kind_named(kind), tenant, dict(params or {}), transient or {})
+            return await _insert(
+                context, kind_named(kind), tenant, dict(params or {}), transient or {}, version
+            )
         except Failure as failure:
             if failure.code != "busy" or tenant is None:
                 raise
@@ -190,8 +193,11 @@ async def _insert(
     tenant: Tenant | None,
     params: dict[str, Any],
     transient: Mapping[str, Any],
+    version: int | None,
 ) -> Job:
     async with context.store.change(context.actor) as change:
+        if tenant is not None and version is not None:
+            await change.tenant(tenant.name, version)
         row = await change.connection.fetchrow(
             """INSERT INTO job (kind, tenant, tenant_name, actor, params, attempts, lease_owner, lease_until)
                VALUES ($1, $2, $3, $4, $5, 1, $6, now() + make_interval(secs => $7)) RETURNING *""",

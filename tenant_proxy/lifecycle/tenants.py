@@ -11,7 +11,7 @@ from tenant_proxy.catalog import effective, logins
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Plan, Spec, Tenant, parse
 from tenant_proxy.catalog.states import PROVISIONED, State, conflict
-from tenant_proxy.catalog.store import Change, find_plan
+from tenant_proxy.catalog.store import Change, check_version, find_plan
 from tenant_proxy.config.schema import merged
 from tenant_proxy.lifecycle import jobs, placement, services
 from tenant_proxy.lifecycle.context import Context
@@ -44,10 +44,11 @@ class TenantVerbs:
     async def plan_list(self) -> list[Plan]:
         return await self.context.store.plans()
 
-    async def plan_delete(self, name: str) -> None:
+    async def plan_delete(self, name: str, *, version: int | None = None) -> None:
         """Failure (conflict) while a tenant has it."""
         async with self._change() as change:
             plan = await find_plan(change.connection, name, lock=True)
+            check_version("plan", name, plan.version, version)
             tenants = await change.connection.fetchval("SELECT count(*) FROM tenant WHERE plan = $1", name)
             if tenants:
                 hint = f"give them another: tenant-proxy tenant list --plan {name}"
@@ -158,7 +159,7 @@ class TenantVerbs:
             self._check_spec(effective.spec(own, tenant.spec), tenant.schema_)
             return tenant
 
-    async def tenant_rename(self, name: str, new: str) -> Tenant:
+    async def tenant_rename(self, name: str, new: str, *, version: int | None = None) -> Tenant:
         """What clients call it, at once; its schema and its roles keep their names."""
         self._check_name(new)
         async with self._change() as change:
@@ -173,7 +174,7 @@ class TenantVerbs:
                 )
                 if done:
                     return await change.tenant(new)
-            tenant = await change.tenant(name)
+            tenant = await change.tenant(name, version)
             if tenant.state is State.ERASED:
                 raise conflict(name, tenant.state)
             secret = self.context.config.secret
@@ -183,11 +184,13 @@ class TenantVerbs:
 
     # --- from state to state
 
-    async def tenant_provision(self, name: str, *, wait_s: float = WAIT_S) -> Tenant:
+    async def tenant_provision(
+        self, name: str, *, wait_s: float = WAIT_S, version: int | None = None
+    ) -> Tenant:
         """Makes its objects; where they are made already its rights are laid anew."""
-        return await self._provision(await self.context.store.tenant(name), wait_s)
+        return await self._provision(await self.context.store.tenant(name), wait_s, version)
 
-    async def _provision(self, tenant: Tenant, wait_s: float) -> Tenant:
+    async def _provision(self, tenant: Tenant, wait_s: float, version: int | None = None) -> Tenant:
         name = tenant.name
         if tenant.state is State.PROVISIONING:  # whoever does it is waited for, or replaced
             await self._finish(tenant, wait_s)
@@ -199,13 +202,13 @@ class TenantVerbs:
         params: dict[str, Any] = {"spec": spec.given()}
         if tenant.state in PROVISIONED:
             params["repair"] = True
-        job = await jobs.start(self.context, "provision", tenant, params, wait_s=wait_s)
+        job = await jobs.start(self.context, "provision", tenant, params, wait_s=wait_s, version=version)
         await jobs.run(self.context, job)
         return await self.context.store.tenant(name)
 
-    async def tenant_activate(self, name: str) -> Tenant:
+    async def tenant_activate(self, name: str, *, version: int | None = None) -> Tenant:
         async with self._change() as change:
-            tenant = await change.tenant(name)
+            tenant = await change.tenant(name, version)
             if tenant.state is State.ACTIVE:
                 return tenant
             if tenant.state is not State.READY:
@@ -213,10 +216,10 @@ class TenantVerbs:
             now = await change.now()
             return await change.update_tenant(tenant, "tenant.activate", state="active", activated_at=now)
 
-    async def tenant_suspend(self, name: str, reason: str = "") -> Tenant:
+    async def tenant_suspend(self, name: str, reason: str = "", *, version: int | None = None) -> Tenant:
         """New logins are refused with the reason; who is connected may stay for the grace time."""
         async with self._change() as change:
-            tenant = await change.tenant(name)
+            tenant = await change.tenant(name, version)
             if tenant.state is State.SUSPENDED:
                 return await change.update_tenant(tenant, "tenant.suspend", reason=reason or tenant.reason)
             if tenant.state is not State.ACTIVE:
@@ -226,19 +229,21 @@ class TenantVerbs:
                 tenant, "tenant.suspend", state="suspended", suspended_at=now, reason=reason
             )
 
-    async def tenant_resume(self, name: str) -> Tenant:
+    async def tenant_resume(self, name: str, *, version: int | None = None) -> Tenant:
         async with self._change() as change:
-            tenant = await change.tenant(name)
+            tenant = await change.tenant(name, version)
             if tenant.state is State.ACTIVE:
                 return tenant
             if tenant.state is not State.SUSPENDED:
                 raise conflict(name, tenant.state, "a suspended tenant is resumed")
             return await change.update_tenant(tenant, "tenant.resume", state="active", reason="")
 
-    async def tenant_delete(self, name: str, reason: str = "", grace_s: float | None = None) -> Tenant:
+    async def tenant_delete(
+        self, name: str, reason: str = "", grace_s: float | None = None, *, version: int | None = None
+    ) -> Tenant:
         """Its logins are refused from now on; it is erased when its grace is over.  A draft goes at once."""
         async with self._change() as change:
-            tenant = await change.tenant(name)
+            tenant = await change.tenant(name, version)
             if tenant.state is State.DELETING:
                 return tenant
             plan = await find_plan(change.connection, tenant.plan) if tenant.plan else None
@@ -253,10 +258,10 @@ class TenantVerbs:
                 tenant = await change.update_tenant(tenant, "tenant.erase", state="erased", erased_at=now)
             return tenant
 
-    async def tenant_restore(self, name: str) -> Tenant:
+    async def tenant_restore(self, name: str, *, version: int | None = None) -> Tenant:
         """Back from being deleted: suspended, with all it had."""
         async with self._change() as change:
-            tenant = await change.tenant(name)
+            tenant = await change.tenant(name, version)
             if tenant.state is State.SUSPENDED:
                 return tenant
             if tenant.state is not State.DELETING:

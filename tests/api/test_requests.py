@@ -32,6 +32,64 @@ async def test_tags(api):
     assert (await api.ask("PUT", "/v1/plans/p", {"description": "x"}, If_Match='"99"')).status == 412
 
 
+async def test_tags_at_all_that_changes_a_tenant(api):
+    """Each verb with a tag of before changes nothing, also rehearsed; with the one that it has it does."""
+    await api.ask("POST", "/v1/tenants", {"name": "acme"})
+    old = (await api.ask("GET", "/v1/tenants/acme")).headers["etag"]
+    changed = await api.ask("PATCH", "/v1/tenants/acme", {"labels": {"a": "b"}})
+    new = changed.headers["etag"]
+    for method, path, body in (
+        ("POST", "/provision", None),
+        ("POST", "/provision?dry_run=true", None),
+        ("POST", "/activate", None),
+        ("POST", "/suspend", {"reason": "x"}),
+        ("POST", "/resume", None),
+        ("POST", "/rename", {"name": "other"}),
+        ("POST", "/restore", None),
+        ("POST", "/move", {"cluster": "elsewhere"}),
+        ("POST", "/adopt", None),
+        ("POST", "/erase", None),
+        ("PATCH", "?dry_run=true", {"labels": {"a": "c"}}),
+        ("DELETE", "", None),
+        ("DELETE", "?dry_run=true", None),
+    ):
+        late = await api.ask(method, f"/v1/tenants/acme{path}", body, If_Match=old)
+        assert (late.status, late.json["code"]) == (412, "stale"), path
+        assert late.headers["content-type"] == "application/problem+json"
+    assert (await api.ask("GET", "/v1/tenants/acme")).headers["etag"] == new
+    client = api.client()
+    version = int(new.strip('"'))
+    for late_verb in (client.tenant_delete, client.tenant_provision, client.tenant_erase):
+        with pytest.raises(Failure, match="changed meanwhile"):
+            await late_verb("acme", version=version - 1)
+    version = (await client.tenant_provision("acme", version=version)).version
+    for method, path in (("POST", "/activate"), ("POST", "/suspend"), ("POST", "/resume"), ("DELETE", "")):
+        done = await api.ask(method, f"/v1/tenants/acme{path}", If_Match=f'"{version}"')
+        assert done.status == 200, done.text
+        shown = await api.ask("GET", "/v1/tenants/acme")
+        assert done.headers["etag"] == shown.headers["etag"]
+        version = shown.json["version"]
+
+
+async def test_tags_of_what_is_deleted_and_of_what_has_none(api):
+    await api.ask("PUT", "/v1/plans/p", {})
+    await api.ask("PUT", "/v1/plans/p", {"description": "x"})
+    assert (await api.ask("DELETE", "/v1/plans/p", If_Match='"1"')).status == 412
+    tag = (await api.ask("GET", "/v1/plans/p")).headers["etag"]
+    assert (await api.ask("DELETE", "/v1/plans/p", If_Match=tag)).status == 204
+    # what can't be compared is not done
+    await api.ask("POST", "/v1/webhooks", {"name": "told", "url": "https://example.org/"})
+    assert (await api.ask("DELETE", "/v1/webhooks/told", If_Match='"1"')).status == 412
+    assert (await api.ask("DELETE", "/v1/webhooks/told", If_Match="*")).status == 204
+    # what is read alone is read once
+    await api.verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="alice"))
+    for path in ("/v1/tenants/acme/details", "/v1/jobs/1", "/v1/logins/alice"):
+        tag = (await api.ask("GET", path)).headers["etag"]
+        assert (await api.ask("GET", path, If_None_Match=tag)).status == 304
+    await api.ask("PATCH", "/v1/logins/alice", {"max_clients": 3})
+    assert (await api.ask("POST", "/v1/logins/alice/rotate", If_Match=tag)).status == 412
+
+
 async def test_tags_of_logins(api):
     """Where a login may come from is not what somebody has read who comes too late."""
     await api.verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="alice"))

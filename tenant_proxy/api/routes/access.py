@@ -172,12 +172,14 @@ async def access_rotate(
     login: LoginPath,
     body: Rotation | None = None,
     key: Key = None,
+    if_match: IfMatch = None,
     dry_run: DryRun = False,
 ) -> Response:
     """It is in this answer alone; the one before it is good while they overlap."""
     await _check_login(request, login)
     asked = body or Rotation()
     given: dict[str, Any] = {"password": asked.password, "overlap_s": asked.overlap_s, "end": asked.end}
+    given["version"] = version_of(request)
     return await answered(
         request, lambda verbs: verbs.access_rotate(login, **given), answer_of, dry_run=dry_run
     )

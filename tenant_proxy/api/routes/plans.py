@@ -70,5 +70,10 @@ async def plan_put(
     responses={200: {"model": Rehearsed}},
     summary="Deletes a plan that no tenant has",
 )
-async def plan_delete(request: Request, plan: PlanPath, dry_run: DryRun = False) -> Response:
-    return await answered(request, lambda verbs: verbs.plan_delete(plan), answer_of, dry_run=dry_run)
+async def plan_delete(
+    request: Request, plan: PlanPath, if_match: IfMatch = None, dry_run: DryRun = False
+) -> Response:
+    version = version_of(request)
+    return await answered(
+        request, lambda verbs: verbs.plan_delete(plan, version=version), answer_of, dry_run=dry_run
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query, Request
@@ -13,8 +14,8 @@ from tenant_proxy.api.guarded import (
     Rehearsed,
     answer_of,
     answered,
+    digest,
     principal_of,
-    rehearsed,
     started,
     tagged,
     verbs_of,
@@ -119,6 +120,11 @@ class Onboard(Record):
     access: NewAccess
 
 
+def _shown(request: Request) -> Callable[[Tenant], Response]:
+    """With the tag that it has now."""
+    return lambda tenant: tagged(request, tenant, tenant.version)
+
+
 @routes.get("/tenants", response_model=Tenants, summary="Tenants, by name")
 async def tenant_list(
     request: Request,
@@ -196,7 +202,8 @@ async def tenant_get(request: Request, tenant: TenantPath) -> Response:
     summary="All about one: values, access, its job",
 )
 async def tenant_show(request: Request, tenant: TenantPath) -> Any:
-    return answer_of(await verbs_of(request).tenant_show(tenant))
+    found = await verbs_of(request).tenant_show(tenant)
+    return tagged(request, found, digest(found.to_json()))
 
 
 @routes.patch("/tenants/{tenant}", response_model=Tenant | Rehearsed, summary="Changes what a tenant has")
@@ -205,10 +212,10 @@ async def tenant_set(
 ) -> Response:
     """Proxies have it within a second."""
     given: dict[str, Any] = {"plan": body.plan, "labels": body.labels, "sni": body.sni, "spec": body.spec}
-    if dry_run:
-        return await rehearsed(request, lambda verbs: verbs.tenant_set(tenant, **given))
-    changed = await verbs_of(request).tenant_set(tenant, **given, version=version_of(request))
-    return tagged(request, changed, changed.version)
+    given["version"] = version_of(request)
+    return await answered(
+        request, lambda verbs: verbs.tenant_set(tenant, **given), _shown(request), dry_run=dry_run
+    )
 
 
 @routes.delete(
@@ -219,11 +226,16 @@ async def tenant_delete(
     tenant: TenantPath,
     reason: str = "",
     grace_s: Annotated[float | None, Query(ge=0, le=315_360_000)] = None,
+    if_match: IfMatch = None,
     dry_run: DryRun = False,
 ) -> Response:
     """Its logins are refused from now on; it is erased once its grace is over."""
+    version = version_of(request)
     return await answered(
-        request, lambda verbs: verbs.tenant_delete(tenant, reason, grace_s), answer_of, dry_run=dry_run
+        request,
+        lambda verbs: verbs.tenant_delete(tenant, reason, grace_s, version=version),
+        _shown(request),
+        dry_run=dry_run,
     )
 
 
@@ -234,27 +246,47 @@ async def tenant_delete(
     summary="Makes its schema, roles and rights",
 )
 async def tenant_provision(
-    request: Request, tenant: TenantPath, key: Key = None, prefer: Prefer = None, dry_run: DryRun = False
+    request: Request,
+    tenant: TenantPath,
+    key: Key = None,
+    prefer: Prefer = None,
+    if_match: IfMatch = None,
+    dry_run: DryRun = False,
 ) -> Response:
-    return await started(request, lambda verbs: verbs.tenant_provision(tenant), dry_run=dry_run)
+    version = version_of(request)
+    return await started(
+        request, lambda verbs: verbs.tenant_provision(tenant, version=version), dry_run=dry_run
+    )
 
 
 @routes.post("/tenants/{tenant}/activate", response_model=Tenant | Rehearsed, summary="Lets its logins in")
 async def tenant_activate(
-    request: Request, tenant: TenantPath, key: Key = None, dry_run: DryRun = False
+    request: Request, tenant: TenantPath, key: Key = None, if_match: IfMatch = None, dry_run: DryRun = False
 ) -> Response:
-    return await answered(request, lambda verbs: verbs.tenant_activate(tenant), answer_of, dry_run=dry_run)
+    version = version_of(request)
+    return await answered(
+        request,
+        lambda verbs: verbs.tenant_activate(tenant, version=version),
+        _shown(request),
+        dry_run=dry_run,
+    )
 
 
 @routes.post("/tenants/{tenant}/suspend", response_model=Tenant | Rehearsed, summary="Refuses its logins")
 async def tenant_suspend(
-    request: Request, tenant: TenantPath, body: Reason | None = None, key: Key = None, dry_run: DryRun = False
+    request: Request,
+    tenant: TenantPath,
+    body: Reason | None = None,
+    key: Key = None,
+    if_match: IfMatch = None,
+    dry_run: DryRun = False,
 ) -> Response:
     """Those who are connected may stay for its grace time."""
+    version = version_of(request)
     return await answered(
         request,
-        lambda verbs: verbs.tenant_suspend(tenant, body.reason if body else ""),
-        answer_of,
+        lambda verbs: verbs.tenant_suspend(tenant, body.reason if body else "", version=version),
+        _shown(request),
         dry_run=dry_run,
     )
 
@@ -263,32 +295,45 @@ async def tenant_suspend(
     "/tenants/{tenant}/resume", response_model=Tenant | Rehearsed, summary="Lets its logins in again"
 )
 async def tenant_resume(
-    request: Request, tenant: TenantPath, key: Key = None, dry_run: DryRun = False
+    request: Request, tenant: TenantPath, key: Key = None, if_match: IfMatch = None, dry_run: DryRun = False
 ) -> Response:
-    return await answered(request, lambda verbs: verbs.tenant_resume(tenant), answer_of, dry_run=dry_run)
+    version = version_of(request)
+    return await answered(
+        request, lambda verbs: verbs.tenant_resume(tenant, version=version), _shown(request), dry_run=dry_run
+    )
 
 
 @routes.post(
     "/tenants/{tenant}/rename", response_model=Tenant | Rehearsed, summary="Changes what clients call it"
 )
 async def tenant_rename(
-    request: Request, tenant: TenantPath, body: Rename, key: Key = None, dry_run: DryRun = False
+    request: Request,
+    tenant: TenantPath,
+    body: Rename,
+    key: Key = None,
+    if_match: IfMatch = None,
+    dry_run: DryRun = False,
 ) -> Response:
 
+    version = version_of(request)
+
     def shown(renamed: Tenant) -> Response:
-        return answer_of(renamed, location=f"/v1/tenants/{renamed.name}")
+        return tagged(request, renamed, renamed.version, location=f"/v1/tenants/{renamed.name}")
 
     return await answered(
-        request, lambda verbs: verbs.tenant_rename(tenant, body.name), shown, dry_run=dry_run
+        request, lambda verbs: verbs.tenant_rename(tenant, body.name, version=version), shown, dry_run=dry_run
     )
 
 
 @routes.post("/tenants/{tenant}/restore", response_model=Tenant | Rehearsed, summary="Takes a deletion back")
 async def tenant_restore(
-    request: Request, tenant: TenantPath, key: Key = None, dry_run: DryRun = False
+    request: Request, tenant: TenantPath, key: Key = None, if_match: IfMatch = None, dry_run: DryRun = False
 ) -> Response:
     """It is suspended then."""
-    return await answered(request, lambda verbs: verbs.tenant_restore(tenant), answer_of, dry_run=dry_run)
+    version = version_of(request)
+    return await answered(
+        request, lambda verbs: verbs.tenant_restore(tenant, version=version), _shown(request), dry_run=dry_run
+    )
 
 
 # --- whole tenants
@@ -332,13 +377,17 @@ async def tenant_move(
     body: Move,
     key: Key = None,
     prefer: Prefer = None,
+    if_match: IfMatch = None,
     dry_run: DryRun = False,
 ) -> Response:
     """What clients begin meanwhile waits, and runs where it is then.  Where it was, it is kept until that is
     confirmed."""
+    version = version_of(request)
     return await started(
         request,
-        lambda verbs: verbs.tenant_move(tenant, body.cluster, pause_s=body.pause_s, force=body.force),
+        lambda verbs: verbs.tenant_move(
+            tenant, body.cluster, pause_s=body.pause_s, force=body.force, version=version
+        ),
         dry_run=dry_run,
     )
 
@@ -367,13 +416,17 @@ async def tenant_erase(
     body: Erase | None = None,
     key: Key = None,
     prefer: Prefer = None,
+    if_match: IfMatch = None,
     dry_run: DryRun = False,
 ) -> Response:
     """The job's result is the signed record."""
+    version = version_of(request)
     asked = body or Erase()
     return await started(
         request,
-        lambda verbs: verbs.tenant_erase(tenant, at_once=asked.at_once, cascade=asked.cascade),
+        lambda verbs: verbs.tenant_erase(
+            tenant, at_once=asked.at_once, cascade=asked.cascade, version=version
+        ),
         dry_run=dry_run,
     )
 
@@ -407,13 +460,15 @@ async def tenant_adopt(
     body: Adopt | None = None,
     key: Key = None,
     prefer: Prefer = None,
+    if_match: IfMatch = None,
     dry_run: DryRun = False,
 ) -> Response:
     """Of a draft that names the schema: mends what the scan finds, and lays its rights."""
+    version = version_of(request)
     asked = body or Adopt()
     return await started(
         request,
-        lambda verbs: verbs.tenant_adopt(tenant, logins=asked.logins, accept=asked.accept),
+        lambda verbs: verbs.tenant_adopt(tenant, logins=asked.logins, accept=asked.accept, version=version),
         dry_run=dry_run,
     )
 

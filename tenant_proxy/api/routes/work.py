@@ -12,7 +12,16 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import AwareDatetime
 
 from tenant_proxy.api.cursors import after_time, before, cursor_of, cursor_of_two
-from tenant_proxy.api.guarded import Rehearsed, answer_of, answered, principal_of, started, verbs_of
+from tenant_proxy.api.guarded import (
+    Rehearsed,
+    answer_of,
+    answered,
+    digest,
+    principal_of,
+    started,
+    tagged,
+    verbs_of,
+)
 from tenant_proxy.api.permissions import other_tenant
 from tenant_proxy.api.routes.common import STARTED, Cursor, DryRun, Key, Limit, Prefer, router
 from tenant_proxy.catalog.failures import Failure
@@ -108,7 +117,7 @@ async def job_list(
 @routes.get("/jobs/{job}", response_model=Job, summary="One job: its steps, and what became of it")
 async def job_show(request: Request, job: JobPath) -> Any:
     found = await _job(request, job)
-    response = answer_of(found)
+    response = tagged(request, found, digest(found.to_json()))
     if found.is_open:
         response.headers["Retry-After"] = "1"
     return response
