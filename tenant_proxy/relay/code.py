@@ -198,7 +198,8 @@ class Code:
         same = {one.tenant.name: one for one in visits if one.known.read and one.basis == one.known.basis}
         self.doubt([name for name in self._known if name not in same])
         # logins that come with a new configuration, and the other workers, which are given it next, go first
-        asyncio.get_running_loop().call_later(AFTER_RELOAD_S, self._read_again, list(same))
+        if same:
+            asyncio.get_running_loop().call_later(AFTER_RELOAD_S, self._read_again, list(same))
 
     def _read_again(self, names: list[str]) -> None:
         tenants = self._worker.state.registry.tenants

@@ -35,6 +35,7 @@ NOBODY = cast("Session", None)
 ENTRIES: Final = 200
 
 TENANTS: Final = ("acme", "beta", "gamma")
+CLUSTER: Final = SimpleNamespace(name="main", host="localhost", port=5432, database="app")
 ENCODINGS: Final = ("UTF8", "UTF8", "LATIN1", "WIN1252", "EUC_JP", "SQL_ASCII", "SJIS")
 POLICIES: Final[tuple[Mapping[str, Any], ...]] = (
     {},
@@ -104,7 +105,7 @@ class World:
         """The number that the relay has for it, and the same made by hand; None: its text can't be read."""
         policy = Policy.model_validate(POLICIES[self.rules[tenant]])
         space = f"{tenant:x<13}"
-        info = SimpleNamespace(name=tenant, schema=tenant, role=None, space=space)
+        info = SimpleNamespace(name=tenant, schema=tenant, role=None, space=space, cluster=CLUSTER)
         login, roles = f"{tenant}_app", frozenset({f"{tenant}_two"})
         hides = self.hides[tenant]
         number = self.judging.scope_of(cast("TenantInfo", info), policy, login, roles, installed=hides)
