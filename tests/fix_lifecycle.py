@@ -14,7 +14,8 @@ from psycopg.sql import SQL, Identifier
 from tenant_proxy.config.schema import Config
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.verbs import Verbs
-from tests.pg_server import Server
+from tests.fix_pg import SharedServers
+from tests.pg_server import Server, majors
 
 _numbers = itertools.count(1)
 
@@ -99,9 +100,16 @@ def make_town(pg: Server, catalog_dsn: str) -> Town:
     return town
 
 
+#: for tests that go the main path: each version that there is has to take it; the catalog stays where it is
+each_major = pytest.mark.parametrize("town", majors(), indirect=True, ids=lambda major: f"pg{major}")
+
+
 @pytest.fixture
-def town(pg: Server, catalog_dsn: str) -> Iterator[Town]:
-    town = make_town(pg, catalog_dsn)
+def town(
+    request: pytest.FixtureRequest, pg_servers: SharedServers, pg: Server, catalog_dsn: str
+) -> Iterator[Town]:
+    """On the default server, or with `each_major` on each."""
+    town = make_town(pg_servers.get(request.param) if hasattr(request, "param") else pg, catalog_dsn)
     yield town
     town.clear()
 

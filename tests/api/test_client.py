@@ -18,6 +18,7 @@ from tenant_proxy.cli import main
 from tenant_proxy.lifecycle.door import Door
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
+from tests.fix_lifecycle import each_major
 
 #: of a file where the command runs
 NOT_BY_THE_API = {"archive_show"}
@@ -114,6 +115,7 @@ async def test_failures_come_as_they_are(api, town):
         Client("ftp://x", "x")
 
 
+@each_major
 async def test_the_command_line_by_url(api, town, monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("TENANT_PROXY_CONFIG", raising=False)
     monkeypatch.setenv("TENANT_PROXY_URL", api.url)

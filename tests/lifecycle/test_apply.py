@@ -13,6 +13,7 @@ from tenant_proxy.catalog.states import State
 from tenant_proxy.cli import main
 from tenant_proxy.lifecycle import declared
 from tenant_proxy.lifecycle.records import NewTenant
+from tests.fix_lifecycle import each_major
 
 FILES = {
     "plans.yaml": """
@@ -131,6 +132,7 @@ async def test_mistakes_name_the_file(verbs, tmp_path, text, told):
         await declared.difference(verbs, declared.read([tmp_path / "a.yaml"]))
 
 
+@each_major
 def test_the_command(town, folder, tmp_path, capsys):
     path = tmp_path / "tenant_proxy.yaml"
     path.write_text(yaml.safe_dump(town.config()))

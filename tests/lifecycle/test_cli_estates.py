@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tenant_proxy.cli import main
+from tests.fix_lifecycle import each_major
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ def run(town, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@each_major
 def test_a_whole_life(run, town, tmp_path):
     (tmp_path / "words").write_text("some secret words\n")
     (tmp_path / "sql").mkdir()
