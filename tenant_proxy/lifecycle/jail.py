@@ -43,7 +43,8 @@ RESTORED: Final = "RESET ALL; DISCARD TEMP;\n"
 
 #: What may run when the transaction ends, as whoever ends it.  What waits for that is on tables that the
 #: transaction has locked to write to them; PostgreSQL refuses to alter one with something waiting, which is
-#: what is asked: what was altered is undone.
+#: what is asked: what was altered is undone.  (Not only of what can be deferred: that is taken from a
+#: partition by its parent's ALTER CONSTRAINT while something waits.)
 _PUT_OFF: Final = """CLOSE ALL;
 DO $tp_put_off$ DECLARE one pg_catalog.record; BEGIN
 IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 180000
@@ -63,7 +64,7 @@ FOR one IN
       JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) r.relnamespace
      WHERE r.oid OPERATOR(pg_catalog.=) ANY (ARRAY(
             SELECT t.tgrelid FROM pg_catalog.pg_trigger AS t
-             WHERE t.tgdeferrable AND t.tgrelid OPERATOR(pg_catalog.=) ANY (ARRAY(
+             WHERE t.tgconstraint OPERATOR(pg_catalog.<>) 0 AND t.tgrelid OPERATOR(pg_catalog.=) ANY (ARRAY(
                     SELECT l.relation FROM pg_catalog.pg_locks AS l
                      WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.relation IS NOT NULL
                        AND l.mode OPERATOR(pg_catalog.<>) ALL (
