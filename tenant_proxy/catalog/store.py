@@ -28,6 +28,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 _VIOLATIONS: Final = {
     "tenant_name": ("exists", "there is a tenant of this name"),
     "tenant_schema": ("exists", "another tenant lives in this schema"),
+    "tenant_schema_check": ("invalid", 'schemas that begin with "pg_" are PostgreSQL\'s own'),
     "tenant_owner": ("exists", "another tenant has this owner role"),
     "tenant_readwrite": ("exists", "another tenant has this readwrite role"),
     "tenant_readonly": ("exists", "another tenant has this readonly role"),
@@ -47,10 +48,11 @@ _VIOLATIONS: Final = {
 def failure_of(error: asyncpg.PostgresError) -> Failure | None:
     """What a violated constraint means to people; None for errors that are not about what was asked."""
     known = _VIOLATIONS.get(getattr(error, "constraint_name", None) or "")
+    is_check = isinstance(error, asyncpg.CheckViolationError)  # its detail is the whole row
     if known is not None:
-        return Failure(known[0], known[1], detail=error.detail or "")
-    if isinstance(error, asyncpg.CheckViolationError):
-        return Failure("conflict", str(error))
+        return Failure(known[0], known[1], detail="" if is_check else error.detail or "")
+    if is_check:
+        return Failure("conflict", str(error).partition("\n")[0])
     return None
 
 

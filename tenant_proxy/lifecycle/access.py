@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import asyncpg
+
 from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import CustomRole, Login, LoginKind, Tenant
@@ -397,7 +399,10 @@ async def _put_role(run: Run) -> None:
             facts = await read_facts(connection, [role.server_role])
             if facts.roles.get(role.server_role, rights.mark(tenant)) != rights.mark(tenant):
                 raise Failure("exists", f'there is a role "{role.server_role}" on the cluster already')
-            await connection.execute(script(rights.put_custom_role(tenant, role, facts, service)))
+            try:
+                await connection.execute(script(rights.put_custom_role(tenant, role, facts, service)))
+            except asyncpg.UndefinedTableError as error:
+                raise Failure("invalid", str(error).partition("\n")[0], hint="make the table first") from None
 
 
 async def _unput_role(run: Run) -> None:

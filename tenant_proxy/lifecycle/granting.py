@@ -255,8 +255,9 @@ class AccessVerbs(TenantVerbs):
     def _check_login(self, new: NewAccess) -> None:
         if any(user.name == new.login for user in self.context.config.users):
             raise Failure("exists", f'there is a login "{new.login}" in the configuration file')
-        if "." in new.login or new.login.startswith("pg_"):
-            raise Failure("invalid", f'a login can\'t be called "{new.login}"', hint="without dots and pg_")
+        if "." in new.login or new.login.startswith("pg_") or new.login in ("public", "none"):
+            hint = "without dots and pg_, and not public or none"
+            raise Failure("invalid", f'a login can\'t be called "{new.login}"', hint=hint)
         networks(new.addresses)
 
     def dsn(self, login: str, tenant: str, password: str | None = None) -> str:

@@ -325,6 +325,19 @@ async def test_who_guesses_tokens_is_kept_waiting(serve_api):
     assert reply.json["code"] == "too_many"
 
 
+async def test_names_that_can_not_be_are_told_as_invalid(api):
+    await api.verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="acme"))
+    for method, path, body, told in (
+        ("PUT", "/v1/tenants/acme/roles/clerk", {"grants": {"nowhere": ["SELECT"]}}, '"acme.nowhere"'),
+        ("POST", "/v1/tenants/acme/access", {"login": "public"}, '"public"'),
+        ("POST", "/v1/tenants", {"name": "beta", "schema": "pg_mine"}, '"pg_"'),
+    ):
+        said = await api.ask(method, path, body)
+        assert (said.status, said.json["code"]) == (422, "invalid"), said.text
+        assert told in said.json["detail"]
+        assert "Failing row" not in said.text
+
+
 @pytest.mark.parametrize(
     ("database", "spec", "lacking"),
     [
