@@ -47,31 +47,32 @@ RESTORED: Final = "RESET ALL; DISCARD TEMP;\n"
 #: partition by its parent's ALTER CONSTRAINT while something waits.)
 _PUT_OFF: Final = """CLOSE ALL;
 DO $tp_put_off$ DECLARE one pg_catalog.record; BEGIN
-IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 180000
-AND EXISTS (
-    SELECT FROM pg_catalog.pg_constraint AS c
-     WHERE c.connamespace OPERATOR(pg_catalog.=) (
-            SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname OPERATOR(pg_catalog.=) {schema})
-       AND c.condeferrable AND c.contype OPERATOR(pg_catalog.=) ANY ('{{t,x}}'::pg_catalog."char"[]))
-THEN
-    RAISE EXCEPTION 'the tenant has triggers or exclusion constraints that can be deferred'
-        USING ERRCODE = '0A000', DETAIL = 'They would run with more rights than the tenant''s.',
-              HINT = 'Make them NOT DEFERRABLE meanwhile, or use PostgreSQL 18.';
-END IF;
 FOR one IN
-    SELECT n.nspname, r.relname
+    SELECT (SELECT n.nspname FROM pg_catalog.pg_namespace AS n
+             WHERE n.oid OPERATOR(pg_catalog.=) r.relnamespace) AS schema,
+           r.relname AS name,
+           EXISTS (
+            SELECT FROM pg_catalog.pg_constraint AS c
+             WHERE c.conrelid OPERATOR(pg_catalog.=) r.oid AND c.condeferrable
+               AND c.contype OPERATOR(pg_catalog.=) ANY ('{t,x}'::pg_catalog."char"[])) AS late
       FROM pg_catalog.pg_class AS r
-      JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) r.relnamespace
      WHERE r.oid OPERATOR(pg_catalog.=) ANY (ARRAY(
             SELECT t.tgrelid FROM pg_catalog.pg_trigger AS t
              WHERE t.tgconstraint OPERATOR(pg_catalog.<>) 0 AND t.tgrelid OPERATOR(pg_catalog.=) ANY (ARRAY(
                     SELECT l.relation FROM pg_catalog.pg_locks AS l
                      WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.relation IS NOT NULL
                        AND l.mode OPERATOR(pg_catalog.<>) ALL (
-                            '{{AccessShareLock,RowShareLock}}'::pg_catalog.text[])))))
+                            '{AccessShareLock,RowShareLock}'::pg_catalog.text[])))))
 LOOP
+    IF one.late AND
+        pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 180000
+    THEN
+        RAISE EXCEPTION 'the tenant has triggers or exclusion constraints that can be deferred'
+            USING ERRCODE = '0A000', DETAIL = 'They would run with more rights than the tenant''s.',
+                  HINT = 'Make them NOT DEFERRABLE meanwhile, or use PostgreSQL 18.';
+    END IF;
     BEGIN
-        EXECUTE pg_catalog.format('ALTER TABLE ONLY %I.%I RESET (tp_none)', one.nspname, one.relname);
+        EXECUTE pg_catalog.format('ALTER TABLE ONLY %I.%I RESET (tp_none)', one.schema, one.name);
         RAISE EXCEPTION USING ERRCODE = 'TP001';
     EXCEPTION
         WHEN SQLSTATE 'TP001' THEN NULL;
@@ -99,7 +100,7 @@ def jailed(sql: str, schema: str, owner: str) -> str:
         " SECURITY DEFINER AS $tp_body$BEGIN EXECUTE $1; END$tp_body$;\n"
         f"ALTER FUNCTION {function}(pg_catalog.text) OWNER TO {quote_name(owner)};\n"
         f"SELECT {function}({_TAG}{sql}\n;SET CONSTRAINTS ALL IMMEDIATE{_TAG}::pg_catalog.text);\n"
-        f"{_PUT_OFF.format(schema=literal(schema))}"
+        f"{_PUT_OFF}"
         f"DROP FUNCTION IF EXISTS {function}(pg_catalog.text);\n"
     )
 
