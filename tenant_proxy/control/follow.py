@@ -126,6 +126,9 @@ class Follower:
                 ValueError,
             ) as error:
                 self._lost(str(error) or type(error).__name__)
+            except asyncpg.InternalClientError:
+                # the server's last words have been read, and the connection's end not yet
+                self._lost("the connection to the catalog was lost")
             except HubError as error:
                 self._lost(f"the supervisor did not take it: {error}")
             except Exception as error:  # whatever it is, what follows is worth another try
