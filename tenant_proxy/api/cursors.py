@@ -10,6 +10,10 @@ from datetime import datetime
 from tenant_proxy.catalog.failures import Failure
 
 
+def _not_ours() -> Failure:
+    return Failure("invalid", "the cursor is none that this API gave")
+
+
 def cursor_of(last: str | int) -> str:
     return base64.urlsafe_b64encode(str(last).encode()).decode().rstrip("=")
 
@@ -20,7 +24,7 @@ def after(cursor: str | None) -> str:
     try:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        raise Failure("invalid", "the cursor is none that this API gave") from None
+        raise _not_ours() from None
 
 
 def cursor_of_two(first: str, second: str) -> str:
@@ -35,9 +39,9 @@ def after_two(cursor: str | None) -> tuple[str, str]:
     try:
         first, second = json.loads(text)
     except (ValueError, TypeError, RecursionError):
-        raise Failure("invalid", "the cursor is none that this API gave") from None
+        raise _not_ours() from None
     if not isinstance(first, str) or not isinstance(second, str):
-        raise Failure("invalid", "the cursor is none that this API gave")
+        raise _not_ours()
     return first, second
 
 
@@ -50,7 +54,7 @@ def after_time(cursor: str | None) -> tuple[datetime, str] | None:
     except ValueError:
         time = None
     if time is None or time.tzinfo is None:
-        raise Failure("invalid", "the cursor is none that this API gave")
+        raise _not_ours()
     return time, second
 
 
@@ -59,5 +63,5 @@ def before(cursor: str | None) -> int | None:
     if not text:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise Failure("invalid", "the cursor is none that this API gave")
+        raise _not_ours()
     return int(text)

@@ -18,7 +18,15 @@ CONNECT_S: Final = 10.0
 QUERY_S: Final = 30.0
 
 #: what ends a connection, or keeps it from being made
-FAILURES: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # when the server's last words have been read, and the connection's end not yet
+    asyncpg.InternalClientError,
+    ValueError,
+)
 
 
 async def connect(config: Config, application: str, **options: Any) -> Connection:

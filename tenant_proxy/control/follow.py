@@ -118,17 +118,11 @@ class Follower:
             began = time.monotonic()
             try:
                 await self._follow()
-            except (
-                OSError,
-                TimeoutError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                ValueError,
-            ) as error:
-                self._lost(str(error) or type(error).__name__)
             except asyncpg.InternalClientError:
-                # the server's last words have been read, and the connection's end not yet
+                # what it says itself is no help
                 self._lost("the connection to the catalog was lost")
+            except catalog.FAILURES as error:
+                self._lost(str(error) or type(error).__name__)
             except HubError as error:
                 self._lost(f"the supervisor did not take it: {error}")
             except Exception as error:  # whatever it is, what follows is worth another try

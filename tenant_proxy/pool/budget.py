@@ -57,11 +57,10 @@ class Budget:
         reserved is left to them.
         """
         cluster = tenant.cluster
-        group = group_name(cluster.name)
-        kept = self._kept(cluster.name, group)
+        kept = self._kept(cluster.name)
         if not self._take("cluster:" + cluster.name, cluster.max_backends - kept):
             return False
-        most = tenant.pool.max - kept if tenant.name == group else tenant.pool.max
+        most = tenant.pool.max - kept if tenant.name == group_name(cluster.name) else tenant.pool.max
         if not ear and not self._take("tenant:" + tenant.name, most):
             self._add("cluster:" + cluster.name, -1)
             return False
@@ -75,17 +74,17 @@ class Budget:
 
     def unopened(self, cluster: str) -> int:
         """Of those that this worker has not opened; less than 0: it has so many more."""
-        return self._unopened(self._slot, cluster, group_name(cluster))
+        return self._unopened(self._slot, cluster)
 
-    def _unopened(self, row: int, cluster: str, group: str) -> int:
-        return self._at(row, f"{RESERVED}:{cluster}") - self._at(row, "tenant:" + group)
+    def _unopened(self, row: int, cluster: str) -> int:
+        return self._at(row, f"{RESERVED}:{cluster}") - self._at(row, "tenant:" + group_name(cluster))
 
-    def _kept(self, cluster: str, group: str) -> int:
+    def _kept(self, cluster: str) -> int:
         # for other workers; who has not had what is reserved here comes as the others do
-        if self._unopened(self._slot, cluster, group) > 0:
+        if self.unopened(cluster) > 0:
             return 0
         rows = (row for row in range(self._rows) if row != self._slot)
-        return sum(max(0, self._unopened(row, cluster, group)) for row in rows)
+        return sum(max(0, self._unopened(row, cluster)) for row in rows)
 
     def give_back(self, tenant: TenantInfo, *, ear: bool = False) -> None:
         """Returns what one `take` took."""
