@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from tenant_proxy.cli.output import error, print_json
+from tenant_proxy.cli.output import print_json
 from tenant_proxy.cli.progress import watched
-from tenant_proxy.cli.town import JsonOption, PlaceOption, YesOption, ask, checked, confirm, say
+from tenant_proxy.cli.town import (
+    JsonOption,
+    PlaceOption,
+    YesOption,
+    ask,
+    checked,
+    confirm,
+    print_failure,
+    say,
+)
 from tenant_proxy.lifecycle import declared
 
 if TYPE_CHECKING:
@@ -77,7 +86,7 @@ def apply(
             say(f"{granted.access.login}: {granted.dsn}")
         say(f"{len(made.done)} changes made")
         for change, failure in made.failed:
-            error(f"{change.kind} {change.name}: {failure.message}")
+            print_failure(failure, f"{change.kind} {change.name}: ")
     raise typer.Exit(1 if made.failed else 0)
 
 

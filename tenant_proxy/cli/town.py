@@ -173,15 +173,19 @@ def fail(failure: Failure, *, as_json: bool = False) -> NoReturn:
     if as_json:
         print_json({"error": failure.to_json()})
     else:
-        from rich.text import Text
-
-        error(failure.message)
-        out = console(stderr=True)
-        for line in failure.detail.splitlines() if failure.detail else ():
-            out.print(Text(f"  {line}"), soft_wrap=True)
-        if failure.hint:
-            out.print(Text.assemble(("  hint: ", "cyan"), failure.hint), soft_wrap=True)
+        print_failure(failure)
     raise typer.Exit(1)
+
+
+def print_failure(failure: Failure, about: str = "") -> None:
+    from rich.text import Text
+
+    error(about + failure.message)
+    out = console(stderr=True)
+    for line in failure.detail.splitlines() if failure.detail else ():
+        out.print(Text(f"  {line}"), soft_wrap=True)
+    if failure.hint:
+        out.print(Text.assemble(("  hint: ", "cyan"), failure.hint), soft_wrap=True)
 
 
 def print_sql(statements: Sequence[str], *, as_json: bool = False) -> None:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 
+#: the kind of a problem that is mended before all others
+OWNER_MISSING: Final = "owner_missing"
+
+
 async def scan(
     connection: Connection,
     estate: Estate,
@@ -53,8 +57,9 @@ async def scan(
 
 
 def script(found: Iterable[Problem]) -> str:
-    """All that can be mended, for one transaction."""
-    return "".join(f"{line}\n" for line in dict.fromkeys(one.mend for one in found if one.mend))
+    """All that can be mended, for one transaction; first who it is given to."""
+    ordered = sorted(found, key=lambda one: one.kind != OWNER_MISSING)
+    return "".join(f"{line}\n" for line in dict.fromkeys(one.mend for one in ordered if one.mend))
 
 
 # --- rights ------------------------------------------------------------------------------
@@ -179,6 +184,20 @@ async def _owners(connection: Connection, estate: Estate) -> list[Problem]:
             )
         )
     return found
+
+
+#: those of the owners whose rights who asks does not have
+_OUT_OF_REACH: Final = """
+SELECT r.rolname::text AS name, r.rolsuper FROM pg_catalog.pg_roles r
+ WHERE r.rolname = ANY ($1::text[]) AND NOT pg_catalog.pg_has_role(r.oid, 'USAGE') ORDER BY 2, 1
+"""
+
+
+async def out_of_reach(connection: Connection, estate: Estate) -> dict[str, bool]:
+    """Owners of what is there that the connection's login can't give away for -> whether a superuser."""
+    rows = await connection.fetch(_OWNERS, estate.schema, estate.owner)
+    owners = sorted({row["owner"] for row in rows})
+    return {row["name"]: row["rolsuper"] for row in await connection.fetch(_OUT_OF_REACH, owners)}
 
 
 # --- code ---------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ class Context:
         self.watcher: Callable[[str, int, int], None] | None = None
         #: jobs that this process works on
         self.running: set[int] = set()
+        #: (cluster, setting, value) that the cluster takes
+        self.settings_taken: set[tuple[str, str, str]] = set()
         self._pools: dict[tuple[str, str], asyncpg.Pool[asyncpg.Record]] = {}
 
     @classmethod
@@ -92,6 +94,7 @@ class Context:
             other = Context(self.config, store, self.actor)
             other._pools = self._pools
             other.secrets = self.secrets
+            other.settings_taken = self.settings_taken
             other.rehearsal = rehearsal
             yield other
 
@@ -102,6 +105,7 @@ class Context:
         other.running = self.running
         other.watcher = self.watcher
         other.secrets = self.secrets
+        other.settings_taken = self.settings_taken
         other.rehearsal = self.rehearsal
         other.at_point = self.at_point
         return other

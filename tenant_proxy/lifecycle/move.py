@@ -27,7 +27,7 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Tenant
 from tenant_proxy.catalog.states import State, conflict
 from tenant_proxy.catalog.store import Change
-from tenant_proxy.lifecycle import access, erasing, ledger, placement, restore, rights
+from tenant_proxy.lifecycle import access, erasing, ledger, placement, restore, rights, server_settings
 from tenant_proxy.lifecycle.archive import Manifest
 from tenant_proxy.lifecycle.estates import database_of, database_on, estate_of, failing, reporting
 from tenant_proxy.lifecycle.export import export
@@ -136,6 +136,7 @@ async def _make_target(run: Run) -> None:
     custom = (await estate_of(context, tenant)).roles[2:]
     async with context.admin(tenant.cluster) as connection:
         await check_server(connection, tenant.cluster, spec)
+    await server_settings.check(context, tenant.cluster, spec.settings, tenant.schema_)
     if tenant.database is not None:
         async with context.admin(tenant.cluster) as connection:
             if not await database_exists(connection, tenant.database):

@@ -18,7 +18,7 @@ from tenant_proxy.catalog.store import Change
 from tenant_proxy.lifecycle import rights, services
 from tenant_proxy.lifecycle.facts import database_exists, read_facts
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
-from tenant_proxy.lifecycle.sql import script
+from tenant_proxy.lifecycle.sql import ident, script
 
 if TYPE_CHECKING:
     from tenant_proxy.lifecycle.context import Connection
@@ -115,15 +115,7 @@ async def check_server(connection: Connection, cluster: str, spec: Spec) -> None
     """
     if not spec.extensions and not spec.tablespace:
         return
-    row = await connection.fetchrow(
-        """SELECT ARRAY(SELECT name FROM pg_catalog.unnest($1::text[]) AS name
-                         WHERE name NOT IN (SELECT e.name FROM pg_catalog.pg_available_extensions() e)
-                           AND name NOT IN (SELECT e.extname FROM pg_catalog.pg_extension e)) AS extensions,
-                  $2::text IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcname = $2)
-                    AS has_tablespace""",
-        spec.extensions or [],
-        spec.tablespace or None,
-    )
+    row = await connection.fetchrow(_SERVER_HAS, spec.extensions or [], spec.tablespace or None)
     assert row is not None
     if row["extensions"]:
         raise Failure(
@@ -131,12 +123,56 @@ async def check_server(connection: Connection, cluster: str, spec: Spec) -> None
             f'cluster "{cluster}" has no extension "{row["extensions"][0]}"',
             hint="install it on that server, or take it out of `extensions` of the tenant or its plan",
         )
+    if row["superusers"]:
+        name = row["superusers"][0]
+        raise Failure(
+            "invalid",
+            f'the extension "{name}" is not in the database, and the admin login "{row["admin"]}" of cluster'
+            f' "{cluster}" may not create it',
+            hint=f"let a superuser run there: CREATE EXTENSION {ident(name)} SCHEMA public (where tenants"
+            " have databases of their own, in template1)",
+        )
+    if spec.tablespace == "pg_global":
+        raise Failure(
+            "invalid",
+            'the tablespace "pg_global" is for what all databases of a server share',
+            hint="choose another `tablespace`, or none, which is the database's own",
+        )
     if not row["has_tablespace"]:
         raise Failure(
             "invalid",
             f'cluster "{cluster}" has no tablespace "{spec.tablespace}"',
             hint="CREATE TABLESPACE there, or take `tablespace` out of the tenant or its plan",
         )
+    if not row["may_grant"]:
+        name, admin = ident(spec.tablespace or ""), ident(row["admin"])
+        raise Failure(
+            "invalid",
+            f'the admin login "{row["admin"]}" of cluster "{cluster}" may not let tenants use the tablespace'
+            f' "{spec.tablespace}"',
+            hint=f"GRANT CREATE ON TABLESPACE {name} TO {admin} WITH GRANT OPTION, or give no `tablespace`,"
+            " which is the database's own",
+        )
+
+
+#: $1 extensions, $2 a tablespace or NULL
+_SERVER_HAS: Final = """
+WITH missing AS (SELECT name FROM unnest($1::text[]) AS name
+                  WHERE name NOT IN (SELECT e.extname FROM pg_catalog.pg_extension e))
+SELECT ARRAY(SELECT m.name FROM missing m
+              WHERE m.name NOT IN (SELECT e.name FROM pg_catalog.pg_available_extensions() e)) AS extensions,
+       ARRAY(SELECT m.name FROM missing m
+               JOIN pg_catalog.pg_available_extensions() e ON e.name = m.name
+               JOIN pg_catalog.pg_available_extension_versions() v
+                 ON v.name = e.name AND v.version = e.default_version
+              WHERE v.superuser AND NOT v.trusted AND NOT r.rolsuper) AS superusers,
+       $2::text IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcname = $2) AS has_tablespace,
+       $2::text IS NULL OR EXISTS (
+           SELECT FROM pg_catalog.pg_tablespace t WHERE t.spcname = $2
+              AND pg_catalog.has_tablespace_privilege(t.oid, 'CREATE WITH GRANT OPTION')) AS may_grant,
+       r.rolname::text AS admin
+  FROM pg_catalog.pg_roles r WHERE r.rolname = CURRENT_USER
+"""
 
 
 def _check_nobodys(tenant: Tenant, facts: rights.Facts) -> None:

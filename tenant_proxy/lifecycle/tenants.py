@@ -13,7 +13,7 @@ from tenant_proxy.catalog.records import Plan, Spec, Tenant, parse
 from tenant_proxy.catalog.states import PROVISIONED, State, conflict
 from tenant_proxy.catalog.store import Change, check_version, find_plan
 from tenant_proxy.config.schema import merged
-from tenant_proxy.lifecycle import jobs, placement, services
+from tenant_proxy.lifecycle import jobs, placement, server_settings, services
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.records import EffectiveValue, NewTenant, TenantDetails
 from tenant_proxy.settings_policy import check_setting
@@ -35,6 +35,7 @@ class TenantVerbs:
             from tenant_proxy.lifecycle.usage import billing_of
 
             billing_of(plan)
+        await self._check_plan(plan)
         async with self._change() as change:
             return await change.put_plan(plan, version)
 
@@ -125,6 +126,7 @@ class TenantVerbs:
                     "invalid", f'"{cluster.database}" is the database that the cluster\'s tenants share'
                 )
             self._check_spec(spec, columns["schema"])
+            await server_settings.check(self.context, cluster.name, spec.settings, columns["schema"])
             return await change.insert_tenant(**columns)
 
     async def tenant_set(
@@ -156,7 +158,10 @@ class TenantVerbs:
                 columns["spec"] = parse(Spec, patched_spec(tenant.spec, spec)).given()
             tenant = await change.update_tenant(tenant, "tenant.set", **columns)
             own = await find_plan(change.connection, tenant.plan) if tenant.plan else None
-            self._check_spec(effective.spec(own, tenant.spec), tenant.schema_)
+            found = effective.spec(own, tenant.spec)
+            self._check_spec(found, tenant.schema_)
+            if plan is not None or spec is not None:
+                await server_settings.check(self.context, tenant.cluster, found.settings, tenant.schema_)
             return tenant
 
     async def tenant_rename(self, name: str, new: str, *, version: int | None = None) -> Tenant:
@@ -301,6 +306,18 @@ class TenantVerbs:
                 tenant.id,
             )
         )
+
+    async def _check_plan(self, plan: Plan) -> None:
+        """What can be told of it before a tenant has it."""
+        if not plan.spec.settings:
+            return
+        self._check_spec(plan.spec, "")
+        async with self.context.store.read() as connection:
+            rows = await connection.fetch(
+                "SELECT DISTINCT cluster FROM tenant WHERE plan = $1 AND state <> 'erased'", plan.name
+            )
+        placed = [row["cluster"] for row in rows]
+        await server_settings.check_plan(self.context, plan.spec.settings, placed)
 
     def _check_name(self, name: str) -> None:
         if name.startswith("pg_"):

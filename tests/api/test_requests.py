@@ -345,6 +345,13 @@ async def test_names_that_can_not_be_are_told_as_invalid(api):
         ("town_lacks", {"extensions": ["plpgsql", "../etc"]}, 'extension "../etc"'),
         (None, {"tablespace": "nowhere"}, 'tablespace "nowhere"'),
         ("town_lacks", {"tablespace": "nowhere"}, 'tablespace "nowhere"'),
+        (None, {"tablespace": "pg_global"}, 'tablespace "pg_global"'),
+        ("town_lacks", {"tablespace": "pg_global"}, 'tablespace "pg_global"'),
+        # of others, who have not let the admin use it
+        (None, {"tablespace": "pg_default"}, 'tablespace "pg_default"'),
+        ("town_lacks", {"tablespace": "pg_default"}, 'tablespace "pg_default"'),
+        (None, {"extensions": ["pg_stat_statements"]}, 'extension "pg_stat_statements"'),
+        ("town_lacks", {"extensions": ["pg_stat_statements"]}, 'extension "pg_stat_statements"'),
     ],
 )
 async def test_what_a_server_does_not_have_is_told_without_its_files(api, database, spec, lacking):
@@ -357,3 +364,23 @@ async def test_what_a_server_does_not_have_is_told_without_its_files(api, databa
         assert "/" not in said.json.get("explanation", "")  # PostgreSQL's has the path of a file
     with pytest.raises(Failure, match=lacking):
         await api.client().tenant_provision("acme")
+
+
+async def test_settings_that_a_server_does_not_take(api):
+    """It was 201, and then nobody could log in."""
+    await api.verbs.tenant_create(NewTenant(name="beta"))
+    spec = {"settings": {"work_mem": "lots"}}
+    onboarding = {"tenant": {"name": "acme", "spec": spec}, "access": {"login": "acme"}}
+    for method, path, body in (
+        ("POST", "/v1/onboard?dry_run=true", onboarding),
+        ("POST", "/v1/onboard", onboarding),
+        ("POST", "/v1/tenants", {"name": "acme", "spec": spec}),
+        ("PATCH", "/v1/tenants/beta", {"spec": spec}),
+        ("PUT", "/v1/plans/gold", {"spec": spec}),
+    ):
+        said = await api.ask(method, path, body)
+        assert (said.status, said.json["code"]) == (422, "invalid"), said.text
+        assert said.json["detail"] == 'settings.work_mem: invalid value for parameter "work_mem": "lots"'
+        allowed = "an integer from 64 to 2147483647, counted in kB where no unit is given (B, kB, MB, GB, TB)"
+        assert allowed in said.json["explanation"]
+    assert [one["name"] for one in (await api.ask("GET", "/v1/tenants")).json["items"]] == ["beta"]

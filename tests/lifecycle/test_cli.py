@@ -286,3 +286,22 @@ def test_a_clash_of_file_and_catalog_fails_the_check(run, town, tmp_path):
         ("catalog_clash", 'the catalog\'s tenant "acme" is not served: the file has one of this name'),
         ("catalog_clash", 'the catalog\'s tenant "beta" is not served: its schema is that of tenant "mine"'),
     ]
+
+
+def test_settings_that_a_server_does_not_take(run, tmp_path):
+    """They were taken, and then nobody could log in."""
+    run("tenant create beta")
+    (tmp_path / "tenants.yaml").write_text(
+        yaml.safe_dump({"tenants": [{"name": "acme", "spec": {"settings": {"work_mem": "lots"}}}]})
+    )
+    for command in (
+        "tenant onboard acme --set settings.work_mem=lots",
+        "tenant create acme --set settings.work_mem=lots",
+        "tenant set beta --set settings.work_mem=lots",
+        "plan set gold --set settings.work_mem=lots",
+        f"apply -f {tmp_path / 'tenants.yaml'} --yes",
+    ):
+        said = " ".join(run(command, 1).split())
+        assert 'settings.work_mem: invalid value for parameter "work_mem": "lots"' in said, command
+        assert "an integer from 64 to 2147483647" in said, command
+    assert [one["name"] for one in answer(run, "tenant list")] == ["beta"]

@@ -13,12 +13,12 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import JobState, Plan, Spec
 from tenant_proxy.catalog.states import State
 from tenant_proxy.config.schema import Config
-from tenant_proxy.lifecycle import certificate, erase, erasing
+from tenant_proxy.lifecycle import adopting, certificate, erase, erasing
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.upkeep import upkeep
 from tenant_proxy.lifecycle.verbs import Verbs
-from tests.fix_lifecycle import make_town
+from tests.fix_lifecycle import ADMIN, each_major, make_town
 
 TABLES = """
 CREATE TYPE mood AS ENUM ('good', 'bad');
@@ -338,6 +338,53 @@ async def test_an_existing_schema_is_adopted(verbs, town):
     finally:
         with town.connect() as conn:
             conn.execute("ALTER ROLE town_admin NOSUPERUSER")
+
+
+@each_major
+async def test_what_belongs_to_somebody_else_is_not_adopted_but_told(verbs, town):
+    """It was a refusal of the server, 502 in the API."""
+    with town.connect() as conn:
+        conn.execute("CREATE ROLE legacy_app NOLOGIN; CREATE SCHEMA legacy")
+        conn.execute("SET search_path = legacy;" + TABLES)
+        conn.execute("GRANT USAGE, CREATE ON SCHEMA legacy TO legacy_app")
+        conn.execute("ALTER TABLE orders OWNER TO legacy_app")
+    try:
+        await verbs.tenant_create(NewTenant(name="legacy"))
+        with pytest.raises(Failure, match=f'belongs to "legacy_app", "{town.pg.superuser}"') as failed:
+            await verbs.tenant_adopt("legacy")
+        assert failed.value.code == "conflict"
+        assert "tenant scan legacy --sql" in failed.value.hint
+        assert "GRANT" not in failed.value.hint  # postgres to the admin
+        # what the scan prints runs as it is, and leaves the adoption nothing that it may not do
+        printed = adopting.script(await verbs.tenant_scan("legacy"))
+        with town.connect() as conn:
+            conn.execute(printed)
+        await verbs.tenant_adopt("legacy")
+        assert owners(town, "legacy") == {"legacy_owner"}
+    finally:
+        with town.connect() as conn:
+            conn.execute("DROP SCHEMA legacy CASCADE; DROP OWNED BY legacy_app; DROP ROLE legacy_app")
+
+
+@each_major
+async def test_an_owner_whose_rights_the_admin_gets_is_no_stranger(verbs, town):
+    with town.connect() as conn:
+        conn.execute(
+            f"CREATE ROLE legacy_app NOLOGIN; GRANT CREATE ON DATABASE {town.database} TO legacy_app;"
+            "SET ROLE legacy_app; CREATE SCHEMA legacy; SET search_path = legacy;" + TABLES
+        )
+    try:
+        await verbs.tenant_create(NewTenant(name="legacy"))
+        with pytest.raises(Failure) as failed:
+            await verbs.tenant_adopt("legacy")
+        assert f'GRANT "legacy_app" TO "{ADMIN}"' in failed.value.hint
+        with town.connect() as conn:
+            conn.execute(f"GRANT legacy_app TO {ADMIN}")
+        await verbs.tenant_adopt("legacy")
+        assert owners(town, "legacy") == {"legacy_owner"}
+    finally:
+        with town.connect() as conn:
+            conn.execute("DROP SCHEMA legacy CASCADE; DROP OWNED BY legacy_app; DROP ROLE legacy_app")
 
 
 # --- a second cluster ---------------------------------------------------------------------------------

@@ -377,3 +377,62 @@ async def test_the_log_is_whole(verbs):
         "access.grant",
         "tenant.activate",
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told", "detail"),
+    [
+        ({"work_mem": "lots"}, 'settings.work_mem: invalid value for parameter "work_mem": ', "from 64"),
+        ({"statement_timeout": "5 weeks"}, "settings.statement_timeout: invalid value", "counted in ms"),
+        ({"geqo": "perhaps"}, "settings.geqo: ", "it is on or off"),
+        ({"bytea_output": "base64"}, "settings.bytea_output: ", "one of escape, hex"),
+        ({"shared_buffers": "1GB"}, "settings.shared_buffers: ", "an integer from 16"),
+        ({"no_such_setting": "1"}, "settings.no_such_setting: unrecognized", ""),
+        ({"log_statement": "all"}, "settings.log_statement: ", ""),
+        ({"default_tablespace": "nowhere"}, "settings.default_tablespace: ", ""),
+        ({"TimeZone": "Europe/Atlantis"}, "settings.TimeZone: ", ""),
+        ({"work_mem": "8MB", "random_page_cost": "-3"}, "settings.random_page_cost: ", "a number from 0"),
+    ],
+)
+async def test_settings_that_a_server_does_not_take_are_refused(verbs, settings, told, detail):
+    """They were taken, and then nobody could log in."""
+    await verbs.plan_put(Plan(name="plain", spec=Spec(settings={"work_mem": "8MB"})))
+    await verbs.tenant_create(NewTenant(name="beta", plan="plain"))
+    for asked in (
+        verbs.tenant_create(NewTenant(name="acme", spec=Spec(settings=settings))),
+        verbs.tenant_set("beta", spec={"settings": settings}),
+        verbs.plan_put(Plan(name="plain", spec=Spec(settings=settings))),
+        verbs.plan_put(Plan(name="gold", spec=Spec(settings=settings))),
+    ):
+        with pytest.raises(Failure) as failed:
+            await asked
+        assert failed.value.code == "invalid"
+        assert failed.value.message.startswith(told)
+        assert detail in failed.value.detail
+    assert [tenant.name for tenant in await verbs.tenant_list()] == ["beta"]
+    assert (await verbs.tenant_get("beta")).spec.given() == {}
+    assert (await verbs.plan_get("plain")).spec.settings == {"work_mem": "8MB"}
+
+
+async def test_settings_that_a_server_takes(verbs, town):
+    settings = {
+        "WORK_MEM": "8MB",
+        "statement_timeout": "1ms",
+        "idle_in_transaction_session_timeout": "1ms",
+        "temp_buffers": "1MB",
+        "client_encoding": "LATIN1",
+        "app.tenant": "any at all",
+        "search_path": "acme, public",
+        "TimeZone": "Europe/Berlin",
+    }
+    await verbs.tenant_create(NewTenant(name="acme", spec=Spec(settings=settings)))
+    with town.connect() as conn:  # what was granted may be set
+        conn.execute("GRANT SET ON PARAMETER log_min_duration_statement TO PUBLIC")
+    try:
+        await verbs.tenant_set("acme", spec={"settings": {"log_min_duration_statement": "1s"}})
+    finally:
+        with town.connect() as conn:
+            conn.execute("REVOKE SET ON PARAMETER log_min_duration_statement FROM PUBLIC")
+    async with verbs.context.admin("main") as connection:  # nothing of it stays
+        assert await connection.fetchval("SHOW work_mem") == "4MB"
+        assert await connection.fetchval("SHOW search_path") == ""
