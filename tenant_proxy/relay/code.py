@@ -30,6 +30,7 @@ from tenant_proxy.pool.budget import CODE_COUNTERS
 from tenant_proxy.relay.code_catalogs import (
     FIRST_USER_OID,
     SESSION_USER,
+    SETTINGS,
     Catalogs,
     Connection,
     Open,
@@ -420,6 +421,8 @@ class Code:
                     return doubt
         if SESSION_USER in called:
             return "an expression names session_user"
+        if SETTINGS in called:
+            return "a view or rule leads to an UPDATE of pg_settings"
         risky = called & RISKY_OIDS
         if risky:
             return f"an expression calls {OIDS[min(risky)][0]}"

@@ -77,6 +77,23 @@ SELECT n.nspname::pg_catalog.text AS schema,
 
 #: stands for session_user among the functions that are called
 SESSION_USER: Final = (1 << 32) - 1
+#: … and for an UPDATE of pg_settings, of which a rule of PostgreSQL's makes set_config()
+SETTINGS: Final = (1 << 32) - 2
+
+#: views that such an UPDATE may come through, of others where they are granted, and rules that have one; whether a
+#: view can be updated is told by its joining nothing
+_UPDATES_SETTINGS = f"""
+SELECT r.schema, {SETTINGS}::pg_catalog.oid
+  FROM relations r JOIN pg_catalog.pg_class c ON c.oid = r.oid JOIN pg_catalog.pg_rewrite x ON x.ev_class = r.oid
+ WHERE pg_catalog.strpos(x.ev_action::pg_catalog.text,
+         ':relid ' || 'pg_catalog.pg_settings'::pg_catalog.regclass::pg_catalog.oid || ' ') > 0
+   AND (x.rulename <> '_RETURN'
+        OR x.ev_action::pg_catalog.text ~ ':fromlist [(].RANGETBLREF :rtindex [0-9]+.[)]')
+   AND (NOT (SELECT o.rolsuper FROM pg_catalog.pg_roles o WHERE o.oid = c.relowner)
+        OR EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) a
+                    WHERE a.grantee <> c.relowner AND a.privilege_type = 'UPDATE')
+        OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL))
+"""
 
 
 def _called() -> str:
@@ -117,6 +134,7 @@ def _called() -> str:
         "SELECT s.schema, c.castfunc FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t"
         " ON t.oid IN (c.castsource, c.casttarget) JOIN spaces s ON s.oid = t.typnamespace",
     ]
+    calls.append(_UPDATES_SETTINGS)
     calls += [
         f"SELECT s.schema, a.{column}::pg_catalog.oid FROM pg_catalog.pg_aggregate a"
         " JOIN pg_catalog.pg_proc p ON p.oid = a.aggfnoid JOIN spaces s ON s.oid = p.pronamespace"

@@ -14,6 +14,7 @@ from tests.fix_proxy import Proxy
 from tests.pg_server import Server
 from tests.wire_client import (
     SYNC,
+    ConnectionEnded,
     bind,
     close_statement,
     describe_portal,
@@ -569,6 +570,38 @@ def test_a_trigger_and_a_view_are_code_too(shared, pg, evil):
         proxy.admin("RELOAD")
         with proxy.wire("acme_app") as acme:
             shares_again(pg, acme)
+
+
+def test_a_view_of_the_settings_changes_them(shared, pg, evil):
+    """As if by set_config(), which no statement shows: the server would then read text otherwise."""
+    proxy = shared()
+    view = "CREATE VIEW acme.sly AS SELECT * FROM pg_settings"
+    becomes = r"SELECT '\' || '; SET ROLE beta_app; UPDATE beta.orders SET item = $$ACME$$; --'"
+    with proxy.wire("acme_app") as acme:
+        assert sqlstates(acme.query(view)) == ["42501"]
+        shares_again(pg, acme)
+        # in SQL that nobody sees before it runs, or before the tenant came to the proxy
+        acme.query(
+            f"DO $do$ DECLARE t text := overlay('{view}' PLACING '' FROM 1 FOR 0); BEGIN EXECUTE t; END $do$"
+        )
+        for _ in range(20):
+            assert not is_shared(pg, backend_of(acme))
+        acme.send(
+            query("UPDATE sly SET setting = 'off' WHERE name = 'standard_conforming_strings'")
+            + query(becomes)
+        )
+        with pytest.raises(ConnectionEnded):
+            for _ in range(4):
+                acme.until_ready()
+    with pg.connect() as conn:
+        assert conn.execute("SELECT DISTINCT item FROM beta.orders WHERE item = 'ACME'").fetchall() == []
+        # one that nothing can be changed through
+        conn.execute("DROP VIEW acme.sly")
+        conn.execute("CREATE VIEW acme.sly AS SELECT s.name FROM pg_settings s, pg_database")
+        conn.execute("ALTER VIEW acme.sly OWNER TO acme_app")
+    proxy.admin("RELOAD")
+    with proxy.wire("acme_app") as acme:
+        shares_again(pg, acme)
 
 
 def test_code_is_not_changed_under_what_runs(shared, pg, evil):
