@@ -21,6 +21,9 @@ from tenant_proxy.guard.walk import Body, Rule, Walk
 #: schemas whose objects are turned to others
 SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
 
+#: which PostgreSQL grants more than SELECT of to everybody, alone of all in these schemas
+SETTINGS: Final = "pg_settings"
+
 #: functions of which `x.f` is f(x)
 _OF_ONE: Final = frozenset(
     name for name, counts in {**shims.FUNCTIONS, **shims.PUBLIC_FUNCTIONS}.items() if 1 in counts
@@ -56,6 +59,16 @@ def relation(w: Walk, parts: list[str], location: int) -> None:
         if name not in shims.RELATIONS:
             _unknown(w, name, location)
         _turn(w, parts, len(parts) - 2, name, location)
+    elif w.in_view and name == SETTINGS:
+        w.refuse(
+            "catalog",
+            f"permission denied for a view of {name}",
+            detail="Everybody may write to it: an UPDATE of the view would go on to it, and set parameters "
+            "that the proxy does not see; a LOCK of the view would lock it for all.",
+            hint="Read it where it is needed, or use current_setting().",
+            location=location,
+            name=f"pg_catalog.{name}",
+        )
 
 
 def _turn(w: Walk, parts: list[str], schema: int, name: str, location: int) -> None:

@@ -84,6 +84,7 @@ class Walk:
         "fixed",
         "here",
         "in_code",
+        "in_view",
         "is_apart",
         "is_dynamic",
         "listens",
@@ -132,6 +133,8 @@ class Walk:
         self.filtered: dict[int, Mapping[str, Any]] = {}
         #: column references may be variables here
         self.in_code = False
+        #: in the query of a view
+        self.in_view = False
         #: names that may stand for a value of any type here, where others before a dot are rows
         self.values: frozenset[str] = frozenset()
         #: see `apart`

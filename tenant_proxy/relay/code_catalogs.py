@@ -80,15 +80,14 @@ SESSION_USER: Final = (1 << 32) - 1
 #: … and for an UPDATE of pg_settings, of which a rule of PostgreSQL's makes set_config()
 SETTINGS: Final = (1 << 32) - 2
 
-#: views that such an UPDATE may come through, of others where they are granted, and rules that have one; whether a
-#: view can be updated is told by its joining nothing
+#: views and rules that such an UPDATE may come through, of others where they are granted
 _UPDATES_SETTINGS = f"""
 SELECT r.schema, {SETTINGS}::pg_catalog.oid
-  FROM relations r JOIN pg_catalog.pg_class c ON c.oid = r.oid JOIN pg_catalog.pg_rewrite x ON x.ev_class = r.oid
+  FROM relations r
+  JOIN pg_catalog.pg_class c ON c.oid = r.oid
+  JOIN pg_catalog.pg_rewrite x ON x.ev_class = r.oid
  WHERE pg_catalog.strpos(x.ev_action::pg_catalog.text,
          ':relid ' || 'pg_catalog.pg_settings'::pg_catalog.regclass::pg_catalog.oid || ' ') > 0
-   AND (x.rulename <> '_RETURN'
-        OR x.ev_action::pg_catalog.text ~ ':fromlist [(].RANGETBLREF :rtindex [0-9]+.[)]')
    AND (NOT (SELECT o.rolsuper FROM pg_catalog.pg_roles o WHERE o.oid = c.relowner)
         OR EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) a
                     WHERE a.grantee <> c.relowner AND a.privilege_type = 'UPDATE')

@@ -595,10 +595,9 @@ def test_a_view_of_the_settings_changes_them(shared, pg, evil):
                 acme.until_ready()
     with pg.connect() as conn:
         assert conn.execute("SELECT DISTINCT item FROM beta.orders WHERE item = 'ACME'").fetchall() == []
-        # one that nothing can be changed through
-        conn.execute("DROP VIEW acme.sly")
-        conn.execute("CREATE VIEW acme.sly AS SELECT s.name FROM pg_settings s, pg_database")
-        conn.execute("ALTER VIEW acme.sly OWNER TO acme_app")
+        # one of the operator's
+        conn.execute("DROP VIEW acme.sly; CREATE VIEW acme.sly AS SELECT * FROM pg_settings")
+        conn.execute("GRANT SELECT ON acme.sly TO acme_app")
     proxy.admin("RELOAD")
     with proxy.wire("acme_app") as acme:
         shares_again(pg, acme)
