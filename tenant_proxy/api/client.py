@@ -49,7 +49,8 @@ class Client(EstateClient):
         body = {
             key: value for key, value in plan.to_json().items() if key in ("description", "spec", "billing")
         }
-        return await self._record(Plan, "PUT", f"/plans/{part(plan.name)}", body, headers=match(version))
+        headers = {"If-None-Match": "*"} if version == 0 else match(version)
+        return await self._record(Plan, "PUT", f"/plans/{part(plan.name)}", body, headers=headers)
 
     async def plan_get(self, name: str) -> Plan:
         return await self._record(Plan, "GET", f"/plans/{part(name)}")

@@ -340,17 +340,29 @@ class Change:
     # --- plans
 
     async def put_plan(self, plan: Plan, version: int | None = None) -> Plan:
-        """Makes it or sets it."""
+        """Makes it or sets it; with the version 0 it must not be there yet."""
         columns: dict[str, Any] = {
             "description": plan.description,
             "spec": plan.spec.given(),
             "billing": plan.billing,
         }
-        row = await self.connection.fetchrow("SELECT * FROM plan WHERE name = $1 FOR UPDATE", plan.name)
+        locked = "SELECT * FROM plan WHERE name = $1 FOR UPDATE"
+        row = await self.connection.fetchrow(locked, plan.name)
         if row is None:
-            made = Plan.of(await self.insert("plan", {"name": plan.name, **columns}))
-            await self.audit("plan.create", "plan", plan.name, None, columns)
-            return made
+            if version:
+                raise Failure("stale", f'there is no plan "{plan.name}" any more')
+            # somebody else may make it now, and is waited for
+            made = await self.connection.fetchrow(
+                "INSERT INTO plan (name, description, spec, billing) VALUES ($1::text, $2, $3, $4)"
+                " ON CONFLICT (name) DO NOTHING RETURNING *",
+                plan.name,
+                *columns.values(),
+            )
+            if made is not None:
+                await self.audit("plan.create", "plan", plan.name, None, columns)
+                return Plan.of(made)
+            row = await self.connection.fetchrow(locked, plan.name)
+            assert row is not None
         check_version("plan", plan.name, row["version"], version)
         changed = {key: value for key, value in columns.items() if row[key] != value}
         if changed:
@@ -445,6 +457,8 @@ def _plain(value: Any) -> Any:
 
 
 def check_version(kind: str, name: str, now: int, expected: int | None) -> None:
+    if expected == 0:
+        raise Failure("stale", f'there is a {kind} "{name}"')
     if expected is not None and expected != now:
         raise Failure(
             "stale",

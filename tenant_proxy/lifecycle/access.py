@@ -17,7 +17,7 @@ from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import CustomRole, Login, LoginKind, Tenant
 from tenant_proxy.catalog.states import PROVISIONED, conflict
-from tenant_proxy.catalog.store import Change, plain
+from tenant_proxy.catalog.store import Change, check_version, plain
 from tenant_proxy.config.opaque import opaque_name
 from tenant_proxy.lifecycle import rights
 from tenant_proxy.lifecycle.facts import read_facts, read_login_facts
@@ -298,8 +298,18 @@ KIND_REVOKE: Final = Kind("revoke", _revoke_steps, begin=_begin_revoke, end=_rev
 # --- passwords --------------------------------------------------------------------------------------
 
 
-async def _begin_rotate(run: Run, change: Change) -> None:
+async def _compared(run: Run, change: Change) -> Login:
+    """The login, locked, and of the version that was read before; from here on it has another, so that of
+    two who have read the same only one changes its password.
+    """
     login = await logins.need_login(change.connection, run.params["login"], lock=True)
+    check_version("login", login.name, login.version, run.transient.get("version"))
+    await change.connection.execute("UPDATE login SET updated_at = now() WHERE id = $1", login.id)
+    return login
+
+
+async def _begin_rotate(run: Run, change: Change) -> None:
+    login = await _compared(run, change)
     found = await logins.secrets(change.connection, login.id)
     if len(found) > 1:
         raise Failure(
@@ -350,7 +360,7 @@ KIND_ROTATE: Final = Kind("rotate", _rotate_steps, begin=_begin_rotate, end=_rot
 
 
 async def _begin_retire(run: Run, change: Change) -> None:
-    login = await logins.need_login(change.connection, run.params["login"], lock=True)
+    login = await _compared(run, change)
     gone = await change.connection.fetch(
         "DELETE FROM login_secret WHERE login = $1 AND retires_at IS NOT NULL RETURNING server_user", login.id
     )

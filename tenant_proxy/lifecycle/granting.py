@@ -126,7 +126,8 @@ class AccessVerbs(TenantVerbs):
         accesses = await self.access_list(login=login)
         tenant = next((one.tenant for one in accesses if one.is_default), login)
         if end:
-            job = await jobs.start(self.context, "retire", None, {"login": login})
+            compared = {"version": version}
+            job = await jobs.start(self.context, "retire", None, {"login": login}, transient=compared)
             await jobs.run(self.context, job)
             return Rotated(login=login, dsn=self.dsn(login, tenant), job=job.id)
         if is_service:
@@ -142,7 +143,8 @@ class AccessVerbs(TenantVerbs):
                 raise Failure("invalid", "a service account's is made of `secret`, which is the same still")
             raise Failure("invalid", "that is the password it has")
         params = {"login": login, "overlap_s": overlap_s}
-        job = await jobs.start(self.context, "rotate", None, params, transient={"verifier": verifier})
+        transient = {"verifier": verifier, "version": version}
+        job = await jobs.start(self.context, "rotate", None, params, transient=transient)
         await jobs.run(self.context, job)
         async with self.context.store.read() as connection:
             retires = [one.retires_at for one in await logins.secrets(connection, found.id) if one.retires_at]

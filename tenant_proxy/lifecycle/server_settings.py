@@ -132,14 +132,12 @@ async def _refusal(connection: Connection, cluster: str, name: str, error: async
     return Failure("invalid", f"settings.{name}: {error}", detail=" ".join(said), hint=error.hint or "")
 
 
-def _said(allowed: Mapping[str, object]) -> str:
+def _said(allowed: asyncpg.Record) -> str:
     kind = allowed["vartype"]
     if kind == "bool":
         return "on or off"
     if kind == "enum":
-        values = allowed["enumvals"]
-        assert isinstance(values, list)
-        return f"one of {', '.join(values)}"
+        return f"one of {', '.join(allowed['enumvals'])}"
     if kind in ("integer", "real"):
         unit = ""
         if allowed["unit"]:

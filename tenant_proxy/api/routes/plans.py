@@ -10,7 +10,6 @@ from pydantic import Field
 
 from tenant_proxy.api.guarded import Rehearsed, answer_of, answered, tagged, verbs_of, version_of
 from tenant_proxy.api.routes.common import DryRun, IfMatch, router
-from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Plan, Record, Spec, parse
 
 routes = router("plans")
@@ -54,8 +53,8 @@ async def plan_put(
     new = parse(Plan, {"name": plan, **{key: getattr(body, key) for key in PlanBody.model_fields}})
     if version is not None:
         await verbs.plan_get(plan)
-    if if_none_match == "*" and any(one.name == plan for one in await verbs.plan_list()):
-        raise Failure("stale", f'there is a plan "{plan}"')
+    if if_none_match == "*":
+        version = 0
     return await answered(
         request,
         lambda verbs: verbs.plan_put(new, version=version),
