@@ -12,6 +12,8 @@ WITH HOLD, which runs as whoever ends the transaction in all versions.
 
 Such code may also change settings, and shadow names by temporary objects: what follows in the session is sent
 behind `RESTORED`, or names everything with its schema.
+
+Many tenants behind one another are confined by less work of the server's (`jailed_often`), to the same end.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from tenant_proxy.auth.scram import build_verifier
+from tenant_proxy.lifecycle import ledger
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.rights import membership
 from tenant_proxy.lifecycle.sql import ident, idents, literal
@@ -32,6 +35,7 @@ from tenant_proxy.lifecycle.sql import ident, idents, literal
 if TYPE_CHECKING:
     import asyncpg
 
+    from tenant_proxy.lifecycle.inventory import Estate
     from tenant_proxy.lifecycle.tools import Database
 
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -84,11 +88,26 @@ END LOOP; END $tp_put_off$;
 """
 
 
+#: The same as a function beside the ledger, where nobody but the admin gets: read and planned once a session.
+#: The search_path is its own, as a plan is kept for one only.
+_ASKED: Final = _PUT_OFF.split("$tp_put_off$")[1]
+_ASKING: Final = f"{ledger.SCHEMA}.put_off_{hashlib.sha256(_ASKED.encode()).hexdigest()[:12]}()"
+
+#: As a session began, but for plans; at the end of a transaction.  (DISCARD ALL takes one of its own.)
+SWEPT: Final = (
+    "RESET ALL; DEALLOCATE ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all();"
+    " DISCARD TEMP; DISCARD SEQUENCES;\n"
+)
+
+#: beyond it what is kept in the catalog for the time of the run costs more than it saves
+_SHORT: Final = 8_000
+
+
 class CanNotRun(Exception):
     """A text that can't be put into a literal."""
 
 
-def jailed(sql: str, schema: str, owner: str) -> str:
+def jailed(sql: str, schema: str, owner: str, ending: str = _PUT_OFF) -> str:
     """Statements that run `sql` as the schema's owner; for one transaction, at its end."""
     if _TAG in sql:
         raise CanNotRun(f"it has {_TAG} in it")
@@ -100,8 +119,65 @@ def jailed(sql: str, schema: str, owner: str) -> str:
         " SECURITY DEFINER AS $tp_body$BEGIN EXECUTE $1; END$tp_body$;\n"
         f"ALTER FUNCTION {function}(pg_catalog.text) OWNER TO {quote_name(owner)};\n"
         f"SELECT {function}({_TAG}{sql}\n;SET CONSTRAINTS ALL IMMEDIATE{_TAG}::pg_catalog.text);\n"
-        f"{_PUT_OFF}"
+        f"{ending}"
         f"DROP FUNCTION IF EXISTS {function}(pg_catalog.text);\n"
+    )
+
+
+async def prepare(connection: Connection) -> None:
+    """Makes what `jailed_often` calls, in a database that has a ledger."""
+    if await connection.fetchval(f"SELECT pg_catalog.to_regprocedure('{_ASKING}') IS NOT NULL"):
+        return
+    async with connection.transaction():
+        # two at once would make it twice
+        await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1)", ledger.LOCK)
+        await connection.execute(
+            f"CREATE OR REPLACE FUNCTION {_ASKING} RETURNS pg_catalog.void LANGUAGE plpgsql"
+            f" SET search_path = '' AS $tp_put_off${_ASKED}$tp_put_off$"
+        )
+
+
+_MAKERS: Final = """
+SELECT n.nspname::pg_catalog.text
+  FROM unnest($1::pg_catalog.text[], $2::pg_catalog.text[]) AS m(schema, owner)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = m.schema
+  JOIN pg_catalog.pg_roles r ON r.rolname = m.owner
+ WHERE pg_catalog.has_schema_privilege(r.oid, n.oid, 'CREATE')
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_language l WHERE l.lanname IN ('sql', 'plpgsql')
+                      AND NOT pg_catalog.has_language_privilege(r.oid, l.oid, 'USAGE'))
+"""
+
+
+async def makers(connection: Connection, estates: Sequence[Estate]) -> frozenset[str]:
+    """Schemas whose owners may make functions in them, and blocks of code."""
+    found = await connection.fetch(_MAKERS, [one.schema for one in estates], [one.owner for one in estates])
+    return frozenset(row["nspname"] for row in found)
+
+
+def jailed_often(sql: str, schema: str, owner: str, *, maker: bool) -> str:
+    """`jailed`, where `prepare` was called; `maker`: whether the owner may make what it takes.
+
+    Made by its owner, a function has to be given to nobody.  No plan of a block of code stays in the session.
+    """
+    ending = f"CLOSE ALL; SELECT {_ASKING};\n"
+    if not maker or len(sql) > _SHORT:
+        return jailed(sql, schema, owner, ending)
+    if _TAG in sql:
+        raise CanNotRun(f"it has {_TAG} in it")
+    block = f"BEGIN EXECUTE {_TAG}{sql}\n;SET CONSTRAINTS ALL IMMEDIATE{_TAG}; END"
+    body = f"DO $tp_block${block}$tp_block$"
+    for tag, text in (("$tp_block$", block), ("$tp_body$", body)):
+        if tag in text:
+            raise CanNotRun(f"it has {tag} in it")
+    function = f"{quote_name(schema)}.tp_jail()"
+    return (
+        f"SET LOCAL ROLE {quote_name(owner)}; SET LOCAL check_function_bodies = off;\n"
+        f"CREATE FUNCTION {function} RETURNS pg_catalog.void LANGUAGE sql SECURITY DEFINER"
+        f" AS $tp_body${body}$tp_body$;\n"
+        "RESET ROLE; RESET check_function_bodies;\n"
+        f"SELECT {function};\n"
+        f"{ending}"
+        f"DROP FUNCTION IF EXISTS {function};\n"
     )
 
 

@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.template (
     made_at timestamptz NOT NULL DEFAULT now()
 );
 """
-_LOCK: Final = int.from_bytes(b"tp_lifec", "big")
+#: taken by whoever makes what is in it
+LOCK: Final = int.from_bytes(b"tp_lifec", "big")
 
 
 async def make(connection: Connection) -> None:
@@ -46,7 +47,7 @@ async def make(connection: Connection) -> None:
     async with connection.transaction():
         await connection.execute("SET LOCAL client_min_messages = warning")
         # two at once would make it twice
-        await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1)", _LOCK)
+        await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1)", LOCK)
         await connection.execute(_MAKE)
 
 

@@ -30,7 +30,7 @@ from pglast.parser import ParseError, parse_sql_json
 
 from tenant_proxy.lifecycle import fleet, ledger
 from tenant_proxy.lifecycle.fleet import Member, Options, Report, Worker, WorkFailed
-from tenant_proxy.lifecycle.jail import CanNotRun, jailed, own_login
+from tenant_proxy.lifecycle.jail import SWEPT, CanNotRun, jailed_often, makers, own_login, prepare
 from tenant_proxy.lifecycle.records import Standing
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import literal
@@ -165,17 +165,15 @@ async def up(
             f"version {changed[0].changed[0]} was changed after {changed[0].tenant}"
             f" (and {len(changed) - 1} more) had it: write a new version instead"
         )
-    for database in dict.fromkeys(member.database for member in members):
-        async with database.connected() as connection:
-            await ledger.make(connection)
+    behind = [one for one in members if any(v in wanted for v in standing[one.tenant].pending)]
+    able = await _able(behind)
 
     async def work(worker: Worker, member: Member) -> None:
         for version in standing[member.tenant].pending:
             if version in wanted:
                 connection = await worker.connection(member.database)
-                await _apply(connection, member, wanted[version], limits)
+                await _apply(connection, member, wanted[version], limits, member in able)
 
-    behind = [one for one in members if any(v in wanted for v in standing[one.tenant].pending)]
     return await fleet.over(behind, work, options, on_done)
 
 
@@ -202,15 +200,33 @@ async def down(
         if version not in files or files[version].down is None:
             raise MigrationError(f"version {version} has no .down.sql")
 
+    ahead = [one for one in members if had[one.tenant]]
+    able = await _able(ahead)
+
     async def work(worker: Worker, member: Member) -> None:
         for version in had[member.tenant]:
             connection = await worker.connection(member.database)
-            await _revert(connection, member, files[version], limits)
+            await _revert(connection, member, files[version], limits, member in able)
 
-    return await fleet.over([one for one in members if had[one.tenant]], work, options, on_done)
+    return await fleet.over(ahead, work, options, on_done)
 
 
-async def _apply(connection: Connection, member: Member, migration: Migration, limits: Limits) -> None:
+async def _able(members: Sequence[Member]) -> set[Member]:
+    """Those whose owners may make functions; and whatever their databases lack is made."""
+    able: set[Member] = set()
+    for database in dict.fromkeys(member.database for member in members):
+        here = [member for member in members if member.database == database]
+        async with database.connected() as connection:
+            await ledger.make(connection)
+            await prepare(connection)
+            found = await makers(connection, [member.estate for member in here])
+        able.update(member for member in here if member.estate.schema in found)
+    return able
+
+
+async def _apply(
+    connection: Connection, member: Member, migration: Migration, limits: Limits, able: bool
+) -> None:
     schema = literal(member.estate.schema)
     noted = (
         f"INSERT INTO {ledger.SCHEMA}.migration (schema, version, name, checksum) VALUES ({schema},"
@@ -219,7 +235,7 @@ async def _apply(connection: Connection, member: Member, migration: Migration, l
     try:
         if migration.transactional:
             checks = "".join(_asserted(number, check) for number, check in enumerate(migration.checks, 1))
-            await _in_jail(connection, member, limits, migration.up + "\n;" + checks, noted)
+            await _in_jail(connection, member, limits, migration.up + "\n;" + checks, noted, able)
         else:
             await _one_by_one(connection, member, migration.up, limits, migration.checks)
             await connection.execute(noted)
@@ -232,31 +248,36 @@ async def _apply(connection: Connection, member: Member, migration: Migration, l
         raise
 
 
-async def _revert(connection: Connection, member: Member, migration: Migration, limits: Limits) -> None:
+async def _revert(
+    connection: Connection, member: Member, migration: Migration, limits: Limits, able: bool
+) -> None:
     schema = literal(member.estate.schema)
     gone = (
         f"DELETE FROM {ledger.SCHEMA}.migration WHERE schema = {schema} AND version = {migration.version};\n"
     )
     assert migration.down is not None
     if migration.transactional:
-        await _in_jail(connection, member, limits, migration.down, gone)
+        await _in_jail(connection, member, limits, migration.down, gone, able)
     else:
         await _one_by_one(connection, member, migration.down, limits, ())
         await connection.execute(gone)
 
 
-async def _in_jail(connection: Connection, member: Member, limits: Limits, sql: str, noted: str) -> None:
-    """One transaction; what it changes of the session is undone."""
+async def _in_jail(
+    connection: Connection, member: Member, limits: Limits, sql: str, noted: str, able: bool
+) -> None:
+    """One transaction; what it changes of the session is undone, as it would meet the next tenant."""
     try:
-        confined = jailed(sql, member.estate.schema, member.estate.owner)
+        confined = jailed_often(sql, member.estate.schema, member.estate.owner, maker=able)
     except CanNotRun as error:
         raise WorkFailed(str(error)) from None
     try:
-        await connection.execute(noted + _settings(member, limits, local=True) + confined)
-    finally:
-        # what a tenant's code leaves behind would meet the next tenant
+        await connection.execute(noted + _settings(member, limits, local=True) + confined + SWEPT)
+    except BaseException:
+        # not all that a tenant's code leaves behind goes with its transaction
         if not connection.is_closed():
             await connection.execute("DISCARD ALL")
+        raise
 
 
 async def _one_by_one(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -133,6 +134,49 @@ async def test_a_migration(any_place, tmp_path, begins):
     for one_way in (report, await migrations.down([one], found, Options(), to=0)):
         assert [(done.state, done.error) for done in one_way.outcomes] == [("done", "")]
     assert tables(any_place, one) == f"more {one.estate.owner}, t {one.estate.owner}"
+
+
+@pytest.mark.parametrize("why", ["language", "schema", "long"])
+async def test_a_migration_where_the_owner_can_make_no_function(any_place, tmp_path, why):
+    one = member(any_place, f"no_maker_{why}", TRIGGER)
+    up = "UPDATE t SET id = 2" + " " * (9_000 if why == "long" else 0)
+    language = "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC"
+    forbidden = {
+        "language": language,
+        "schema": f"REVOKE CREATE ON SCHEMA {one.estate.schema} FROM {one.estate.owner}",
+    }
+    any_place.sql(forbidden.get(why, ""))
+    try:
+        (done,) = (await migrations.up([one], files(tmp_path, up), Options())).outcomes
+    finally:
+        any_place.sql(language.replace("REVOKE", "GRANT").replace("FROM", "TO"))
+    assert (done.state, done.error) == ("done", "")
+
+
+async def test_a_migration_of_who_has_functions_like_ours(any_place, tmp_path):
+    alike = """
+        CREATE FUNCTION tp_jail(a int DEFAULT 1) RETURNS void LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM {schema}.a_taken(); END $$;
+        CREATE FUNCTION tp_jail(VARIADIC a text[]) RETURNS void LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM {schema}.a_taken(); END $$;
+        CREATE FUNCTION tp_jail(a text, b int DEFAULT 1) RETURNS void LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM {schema}.a_taken(); END $$;
+    """
+    for up in ("UPDATE t SET id = 2", "UPDATE t SET id = 2" + " " * 9_000):
+        one = member(any_place, f"alike_{len(up)}", TRIGGER + alike)
+        (done,) = (await migrations.up([one], files(tmp_path, up), Options())).outcomes
+        assert not done.error or "is not unique" in done.error
+
+
+@pytest.mark.parametrize("tag", ["$tp_jail$", "$tp_block$", "$tp_body$"])
+async def test_a_migration_that_would_end_what_confines_it(place, tmp_path, tag):
+    one = member(place, "ends", TRIGGER)
+    out = "CREATE ROLE escaped; -- "
+    for text in (f"SELECT $x${tag}; {out}$x$", f"{tag[1:]}; {out}", f"{out}{tag[:-1]}"):
+        found = [replace(file, up=text) for file in files(tmp_path, "SELECT 1")]
+        (done,) = (await migrations.up([one], found, Options())).outcomes
+        assert done.state == "failed"
+        assert not place.sql("SELECT rolname FROM pg_roles WHERE rolname = 'escaped'").strip()
 
 
 async def test_a_migration_whose_triggers_can_be_put_off(any_place, tmp_path):
@@ -278,10 +322,28 @@ async def test_what_a_migration_leaves_in_the_session_meets_no_other_tenant(plac
     leaves = """
         CREATE OR REPLACE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         PERFORM set_config('search_path', 'pg_temp', false); PERFORM pg_advisory_lock(77);
-        CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK ({schema}.a_taken()); RETURN NEW; END $$;
+        CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK ({schema}.a_taken());
+        PERFORM set_config('my.remains', 'x', false); PERFORM nextval('{schema}.numbers');
+        LISTEN remains; EXECUTE 'PREPARE remains AS SELECT 1'; EXECUTE 'DECLARE remains CURSOR FOR SELECT 1';
+        PERFORM set_config('standard_conforming_strings', 'off', false);
+        PERFORM set_config('check_function_bodies', 'off', false);
+        RETURN NEW; END $$;
+        CREATE SEQUENCE numbers;
     """
     first, second = member(place, "leaves", TRIGGER + leaves), member(place, "clean", TRIGGER)
-    found = files(tmp_path, "UPDATE t SET id = 2; CREATE TABLE more (body text)")
+    nothing = """SELECT current_user = 'leaves_owner' OR NOT EXISTS (
+        SELECT FROM pg_prepared_statements UNION ALL SELECT FROM pg_listening_channels()
+        UNION ALL SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'
+        UNION ALL SELECT FROM pg_cursors WHERE name = 'remains'
+        UNION ALL SELECT WHERE current_setting('my.remains', true) <> ''
+           OR current_setting('standard_conforming_strings') = 'off'
+           OR current_setting('check_function_bodies') = 'off')"""
+    # lastval() fails where no sequence was drawn from in the session
+    up = """UPDATE t SET id = 2; CREATE TABLE more (body text);
+        DO $$ BEGIN IF current_user <> 'leaves_owner' THEN
+            PERFORM lastval(); RAISE assert_failure; END IF;
+        EXCEPTION WHEN object_not_in_prerequisite_state THEN NULL; END $$"""
+    found = files(tmp_path, up, **{"1_all.check.sql": nothing})
     report = await migrations.up([first, second], found, Options(parallel=1))
     assert [(done.state, done.error) for done in report.outcomes] == [("done", "")] * 2
     assert "pg_catalog" in place.sql(
