@@ -25,6 +25,7 @@ cdef void share_push(Pool *p, Client *c) noexcept nogil
 cdef void share_remove(Pool *p, Client *c) noexcept nogil
 cdef bint share_may_start(Pool *p, uint64_t now_us) noexcept nogil
 cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) noexcept nogil
+cdef bint share_claim(Pool *p) noexcept nogil
 cdef void share_begin(Pool *p, Server *server, uint64_t now_us) noexcept nogil
 cdef void share_end(Pool *p, Server *server, uint64_t now_us) noexcept nogil
 cdef Server *share_pick(

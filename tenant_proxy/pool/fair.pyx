@@ -8,6 +8,12 @@ from tenant_proxy.pool.pool cimport HOMES, SV_IDLE, Client, Pool, Server, Share
 from tenant_proxy.pool.width cimport width_allows, width_enter, width_leave
 from tenant_proxy.wire.ptrmap cimport map_add, map_get
 
+cdef extern from *:
+    """
+    #define tp_fair_fence() __sync_synchronize()
+    """
+    void full_fence "tp_fair_fence"() nogil
+
 cdef enum:
     SCALE = 65536               # of virtual time: microseconds × SCALE / weight
     #: how far ahead of the others a server's last tenant may be and still keep it: a switch saved
@@ -261,7 +267,7 @@ cdef int32_t elsewhere(Share *s, int32_t *workers) noexcept nogil:
 
 
 cdef inline bint has_most(Share *s) noexcept nogil:
-    # over all workers; two that begin a turn at once may be one above it, for that turn
+    # over all workers
     cdef int32_t workers
     return s.active >= s.max or (s.turns_rows > 1 and s.active + elsewhere(s, &workers) >= s.max)
 
@@ -269,6 +275,21 @@ cdef inline bint has_most(Share *s) noexcept nogil:
 cdef inline void count_turn(Share *s, int n) noexcept nogil:
     if s.turns != NULL:
         s.turns[s.turns_row * s.turns_apart] += n
+
+
+cdef bint share_claim(Pool *p) noexcept nogil:
+    # Counts the turn that the pool is about to begin for all to see; False, and it is not counted, where another
+    # worker has begun the last one that the tenant may have since its maximum was looked at.  As in pool.budget: adds
+    # first and looks then, so that two never both get it; it may be that neither does, and then both look again soon.
+    cdef Share *s = p.share.above
+    cdef int32_t workers
+    count_turn(s, 1)
+    if s.turns_rows > 1:
+        full_fence()
+        if s.active + 1 + elsewhere(s, &workers) > s.max:
+            count_turn(s, -1)
+            return False
+    return True
 
 
 cdef bint open_to(Pool *g, Share *s) noexcept nogil:
@@ -317,8 +338,14 @@ cdef Pool *share_next(Pool *g, Server *server, uint64_t now_us, Server **found) 
     cdef int32_t i
     cdef int32_t looked = 0
     found[0] = NULL
-    if root.heap_size[1]:
-        return login_next(root.heap[1][0], server)
+    for i in range(root.heap_size[1]):
+        own = root.heap[1][i]
+        if (least == NULL or own.tag < least.tag) and not has_most(own):
+            least = own
+            if i == 0:
+                break
+    if least != NULL:
+        return login_next(least, server)
     if root.heap_size[0] == 0:
         return NULL
     s = root.heap[0][0]
@@ -414,12 +441,12 @@ cdef void end_in(Share *s, uint64_t took_us, uint64_t guessed) noexcept nogil:
 
 
 cdef void share_begin(Pool *p, Server *server, uint64_t now_us) noexcept nogil:
-    # A server begins to run for it, and it and its tenant are charged what that usually takes until `share_end`.
+    # A server begins to run for it (`share_claim` has counted that), and it and its tenant are charged what that
+    # usually takes until `share_end`.
     cdef Pool *g = p.group
     cdef Share *leaf = &p.share
     cdef Share *s = leaf.above
     cdef int32_t workers
-    count_turn(s, 1)
     if s.turns_rows > 1:
         # who has turns in several workers has a part of its weight in each
         elsewhere(s, &workers)

@@ -5,7 +5,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from tenant_proxy.pool.fair cimport (
-    share_begin, share_count, share_end, share_join, share_may_start, share_next, share_of, share_part, share_push,
+    share_begin, share_claim, share_count, share_end, share_join, share_may_start, share_next, share_of, share_part, share_push,
     share_remove,
 )
 from tenant_proxy.pool.pool cimport Client, Pool, Server, Share
@@ -84,6 +84,11 @@ cdef class Model:
         cdef Share *s = self.members[member].share.above
         s.turns[worker * s.turns_apart] = turns
 
+    def counted(self, int member, int worker):
+        """How many turns run for the member's tenant in a worker, this one's number is 0."""
+        cdef Share *s = self.members[member].share.above
+        return s.turns[worker * s.turns_apart]
+
     def move(self, int member, int tenant):
         """The member becomes one of a tenant that had none."""
         cdef Share *before = self.members[member].share.above
@@ -119,7 +124,9 @@ cdef class Model:
         free(c)
 
     def begin(self, int member, uint64_t now_us=0):
-        """A turn, for `end`."""
+        """A turn, for `end`; 0 if another worker has begun the last one that there may be."""
+        if not share_claim(self.members[member]):
+            return 0
         cdef Server *s = <Server *> calloc(1, sizeof(Server))
         s.pool = self.group
         share_begin(self.members[member], s, now_us)

@@ -10,8 +10,8 @@ from libc.string cimport memcpy
 
 from tenant_proxy.net.reactor cimport Link
 from tenant_proxy.pool.fair cimport (
-    is_choosy, is_kept, share_begin, share_end, share_may_start, share_next, share_pick, share_push, share_remove,
-    slot_leave,
+    is_choosy, is_kept, share_begin, share_claim, share_end, share_may_start, share_next, share_pick, share_push,
+    share_remove, slot_leave,
 )
 from tenant_proxy.pool.pool cimport (
     ACT_SKIP, AHEAD_DUE, AHEAD_NONE, CL_ACTIVE, CL_ADMIN, CL_CLOSING, CL_IDLE, CL_LOGIN_WAITING, CL_PARTING,
@@ -87,11 +87,14 @@ cdef Server *obtain(Relay e, Client *c) noexcept nogil:
             )
         if s == NULL:
             break
-        idle_remove(p, s)
         if is_gone(e, s):
+            idle_remove(p, s)
             s.phase = SV_ACTIVE
             server_end(e, s, GONE)
             continue
+        if p.is_group and not share_claim(c.pool):
+            break
+        idle_remove(p, s)
         return s if pair(e, c, s) == 0 else NULL
     c.request_us = e.now_us
     queue_up(e, c)
@@ -245,7 +248,7 @@ cdef void queue_up(Relay e, Client *c) noexcept nogil:
 
 cdef void wait_patiently(Relay e, Pool *g) noexcept nogil:
     # who waits though servers are idle is looked after when it has waited long
-    if not g.patient and g.idle_last != NULL and g.share.heap_size[0]:
+    if not g.patient and g.idle_last != NULL and (g.share.heap_size[0] or g.share.heap_size[1]):
         g.patient = 1
         up_patience(e, g)
 
@@ -388,11 +391,12 @@ cdef void serve_waiting(Relay e, Pool *g, Server *s) noexcept nogil:
             if found == NULL:
                 # too long for one that suits
                 found = s
-            idle_remove(g, found)
             if is_gone(e, found):
+                idle_remove(g, found)
                 found.phase = SV_ACTIVE
                 server_end(e, found, GONE)
-            else:
+            elif share_claim(p):
+                idle_remove(g, found)
                 wait_ends(e, c)
                 # who is greeted by a shared server waits for its switch first (`settled`)
                 serve(e, c, found)

@@ -154,8 +154,10 @@ def at_both(with_logins, certificates) -> Iterator[Callable[..., AtBoth]]:
         yield make
 
 
-def test_the_maximum_holds_over_all_workers(at_both):
-    pool = {"max": 1, "queue_timeout_s": 20, "mode": "transaction"}
+@pytest.mark.parametrize("reserved", [0, 1])
+def test_the_maximum_holds_over_all_workers(reserved: int, at_both):
+    """What is reserved is within the maximum, and who waits for that in another worker is not forgotten."""
+    pool = {"max": 1, "reserved": reserved, "queue_timeout_s": 20, "mode": "transaction"}
     proxy, (first, second, third, fourth) = at_both(4, pool=pool)
     first.execute("BEGIN; SELECT 1")
     answers: list[str] = []

@@ -323,6 +323,35 @@ def test_a_maximum_holds_over_all_workers():
     assert model.next(now_us=MS) == 0
 
 
+def test_two_workers_that_begin_at_once_stay_within_the_maximum():
+    """The other one begins the last turn after this one has looked."""
+    model = model_of(10, [Member(clients=1, work_us=MS, max=3, tenant="acme")], workers=2)
+    assert model.begin(0)
+    assert model.may_start(0)
+    model.elsewhere(0, 1, 2)
+    assert not model.begin(0)
+    assert model.counted(0, 0) == 1
+    model.elsewhere(0, 1, 1)
+    assert model.begin(0)
+    assert model.counted(0, 0) == 2
+
+
+def test_a_reserve_is_no_way_around_the_maximum():
+    """Each worker has none of the tenant's turns, and so less than is reserved for it."""
+    members = [
+        Member(clients=1, work_us=MS, reserved=2, max=2, tenant="acme"),
+        Member(clients=1, work_us=MS, tenant="beta"),
+    ]
+    model = model_of(10, members, workers=2)
+    model.elsewhere(0, 1, 2)
+    model.wait(0)
+    assert model.next() is None
+    model.wait(1)
+    assert model.next() == 1, "others don't wait behind it"
+    model.elsewhere(0, 1, 1)
+    assert model.next() == 0
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_random_loads_are_served_whole(seed):
     """Whatever the mix: nobody who waits is forgotten, and no server idles beside one who may have it."""
