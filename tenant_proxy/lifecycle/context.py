@@ -191,6 +191,8 @@ class Context:
                 min_size=0,
                 max_size=ADMIN_CONNECTIONS,
                 reset=left,
+                # a tenant's code could put another statement under the name of one that is kept
+                statement_cache_size=0,
                 server_settings={
                     "search_path": "",
                     "application_name": "tenant-proxy lifecycle",

@@ -1,8 +1,9 @@
 """What objects of a schema are, in PostgreSQL's own words, so that two schemas can be compared.
 
 Definitions are read with the schema as search_path: PostgreSQL then writes names in it without it, and those
-of two schemas that are the same read the same.  Text that is stored as it was written (bodies of functions)
-is left out: a name in it is somebody else's to compare (`rename`).
+of two schemas that are the same read the same.  But the query itself is planned before that is set: else the
+schema's own functions and operators would be the better match for many of its calls.  Text that is stored as
+it was written (bodies of functions) is left out: a name in it is somebody else's to compare (`rename`).
 """
 
 from __future__ import annotations
@@ -88,8 +89,16 @@ SELECT 'type', t.oid::regtype::text,
 """
 
 
+_ROWS: Final = 1000
+
+
 async def read(connection: Connection, schema: str) -> Counter[tuple[str, str, str]]:
     """Kind, name and words of each object; in a transaction, whose search_path stays changed."""
+    await connection.execute("SET LOCAL search_path = ''")
+    cursor = await connection.cursor(_DEFINITIONS, schema)
     await connection.execute(f"SET LOCAL search_path = {quote_name(schema)}")
-    rows = await connection.fetch(_DEFINITIONS, schema)
-    return Counter((row["kind"], row["name"], row["text"]) for row in rows)
+    found: Counter[tuple[str, str, str]] = Counter()
+    while rows := await cursor.fetch(_ROWS):
+        found.update((row["kind"], row["name"], row["text"]) for row in rows)
+    await connection.execute("SET LOCAL search_path = ''")
+    return found

@@ -23,10 +23,10 @@ from tenant_proxy.catalog.states import State, conflict
 from tenant_proxy.catalog.store import Change
 from tenant_proxy.lifecycle import access, certificate, erasing, inventory, ledger, provision, rights
 from tenant_proxy.lifecycle.estates import database_of, database_on, estate_of, failing, reporting
-from tenant_proxy.lifecycle.export import read_tables
 from tenant_proxy.lifecycle.facts import database_exists
 from tenant_proxy.lifecycle.inventory import Estate, Oids
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
+from tenant_proxy.lifecycle.reading import UNKNOWN, read_tables
 
 #: what an erasure does not reach
 STAYS: Final = (
@@ -93,10 +93,10 @@ async def _found(run: Run) -> dict[str, Any]:
         found["items"] = (await inventory.take(connection, estate)).as_list()
         if run.context.rehearsal is not None:  # its rows are counted for the record alone
             return found | {"tables": []}
-        async with connection.transaction(readonly=True):
-            await connection.execute("SET LOCAL row_security = off")
-            tables = await read_tables(connection, estate.schema)
-    return found | {"tables": [[table.name, table.rows] for table in tables]}
+        tables = await read_tables(database, estate, lenient=True)
+    return found | {
+        "tables": [[table.name, None if table.rows == UNKNOWN else table.rows] for table in tables]
+    }
 
 
 async def _unserve(name: str, run: Run) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from tenant_proxy.lifecycle import inventory, rights
-from tenant_proxy.lifecycle.export import Progress, silent
 from tenant_proxy.lifecycle.inventory import Estate, Item
+from tenant_proxy.lifecycle.reading import Progress, silent
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.tools import Database
 

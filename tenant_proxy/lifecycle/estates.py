@@ -18,6 +18,7 @@ from tenant_proxy.lifecycle.context import refused
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.jobs import Run
 from tenant_proxy.lifecycle.migrations import MigrationError
+from tenant_proxy.lifecycle.reading import Unreadable
 from tenant_proxy.lifecycle.rename import NotRenamed
 from tenant_proxy.lifecycle.restore import RestoreError
 from tenant_proxy.lifecycle.templates import Roles, TemplateError
@@ -25,7 +26,7 @@ from tenant_proxy.lifecycle.tools import Database, ToolError
 
 if TYPE_CHECKING:
     from tenant_proxy.lifecycle.context import Context
-    from tenant_proxy.lifecycle.export import Progress
+    from tenant_proxy.lifecycle.reading import Progress
 
 _PROGRESS_S: Final = 0.5
 
@@ -91,7 +92,7 @@ async def failing(cluster: str) -> AsyncIterator[None]:
         yield
     except (ArchiveError, TemplateError, MigrationError) as error:
         raise Failure("invalid", str(error)) from error
-    except (RestoreError, NotRenamed) as error:
+    except (RestoreError, NotRenamed, Unreadable) as error:
         raise Failure("conflict", str(error)) from error
     except ToolError as error:
         raise Failure("refused", f'cluster "{cluster}": {error}') from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,19 +19,13 @@ from tenant_proxy import __version__
 from tenant_proxy.lifecycle import archive, inventory, ledger, tools
 from tenant_proxy.lifecycle.archive import Manifest, Table
 from tenant_proxy.lifecycle.inventory import Estate
+from tenant_proxy.lifecycle.reading import Progress, read_tables, silent
 from tenant_proxy.lifecycle.rename import quote_name
 from tenant_proxy.lifecycle.sql import literal
 from tenant_proxy.lifecycle.tools import Database
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
-
-#: told what is being done, how much of it is done, and of how much
-Progress = Callable[[str, int, int], None]
-
-
-def silent(what: str, done: int, total: int) -> None:
-    pass
 
 
 async def export(
@@ -47,8 +41,10 @@ async def export(
     standard: tuple[str | None, str | None] = (None, None),
     pass_phrase: str | None = None,
     progress: Progress = silent,
+    witness: Connection | None = None,
 ) -> Manifest:
-    """Writes `target` and returns what its manifest says.  `standard` are the readwrite and readonly role.
+    """Writes `target` and returns what its manifest says.  `standard` are the readwrite and readonly role,
+    `witness` is a connection that has locked the tables already.
 
     In a rehearsal it has the definitions alone, and the columns that rows would be copied by.
     """
@@ -69,7 +65,7 @@ async def export(
             progress("dump", 1, 1)
             columns: dict[str, list[str]] = {}
             if database.rehearsal is None:
-                tables = await read_tables(connection, estate.schema, progress)
+                tables = await read_tables(database, estate, progress, snapshot=snapshot, witness=witness)
                 await _write_large_objects(connection, estate, directory / archive.LARGE_OBJECTS, progress)
             else:
                 columns = await _columns(connection, estate.schema)
@@ -158,44 +154,6 @@ SELECT c.relname::text AS name, array(
 
 async def _columns(connection: Connection, schema: str) -> dict[str, list[str]]:
     return {row["name"]: row["columns"] for row in await connection.fetch(_COLUMNS, schema)}
-
-
-#: A row of `t` as text.  A cast may be the tenant's own, and would run with our rights; `t` alone would be a
-#: column of that name.
-AS_TEXT: Final = "pg_catalog.textin(pg_catalog.record_out(t.*))"
-
-_TABLES: Final = """
-SELECT c.relname::text AS name FROM pg_catalog.pg_class c
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = $1 AND c.relkind = 'r'
- ORDER BY c.relname
-"""
-
-
-async def read_tables(connection: Connection, schema: str, progress: Progress = silent) -> list[Table]:
-    """Rows and a digest of each table (of a partitioned one's partitions), in the connection's snapshot.
-
-    The digest is a sum over rows, so their order does not matter; it is of the rows' text, in settings that
-    are fixed here.
-    """
-    await connection.execute(
-        "SELECT pg_catalog.set_config(name, value, true) FROM (VALUES ('search_path', ''),"
-        " ('datestyle', 'ISO'), ('intervalstyle', 'postgres'), ('extra_float_digits', '3'),"
-        " ('bytea_output', 'hex'), ('timezone', 'UTC')) AS s(name, value)"
-    )
-    names = [row["name"] for row in await connection.fetch(_TABLES, schema)]
-    result = []
-    for number, name in enumerate(names):
-        progress("count", number, len(names))
-        row = await connection.fetchrow(
-            "SELECT count(*) AS rows,"
-            f" coalesce(sum(pg_catalog.hashtextextended({AS_TEXT}, 20)::numeric), 0)::text AS digest"
-            f" FROM ONLY {quote_name(schema)}.{quote_name(name)} AS t"
-        )
-        assert row is not None
-        result.append(Table(name, row["rows"], row["digest"]))
-    progress("count", len(names), len(names))
-    return result
 
 
 async def _server(connection: Connection) -> asyncpg.Record:

@@ -103,12 +103,19 @@ SWEPT: Final = (
 _SHORT: Final = 8_000
 
 
+#: … where that is not written to
+MAKES_LATE: Final = _PUT_OFF.replace("IF one.late AND", "IF false AND")
+
+
 class CanNotRun(Exception):
     """A text that can't be put into a literal."""
 
 
 def jailed(sql: str, schema: str, owner: str, ending: str = _PUT_OFF) -> str:
-    """Statements that run `sql` as the schema's owner; for one transaction, at its end."""
+    """Statements that run `sql` as the schema's owner; for one transaction, at its end.
+
+    `ending`: `MAKES_LATE` where it makes what can be put off, and nothing will write to that any more.
+    """
     if _TAG in sql:
         raise CanNotRun(f"it has {_TAG} in it")
     function = f"{quote_name(schema)}.tp_jail"
@@ -195,7 +202,8 @@ WITH RECURSIVE k AS (
 SELECT a.attname::pg_catalog.text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
        NOT EXISTS (SELECT FROM k JOIN pg_catalog.pg_type t ON t.oid = k.oid
                     WHERE k.attnum = a.attnum AND t.typtype IN ('c', 'd')) AS plain,
-       c.relispartition OR c.relhastriggers OR c.relhasrules OR c.relrowsecurity
+       c.relkind <> 'r' OR c.relispartition OR c.relhasindex OR c.relhastriggers OR c.relhasrules
+       OR c.relrowsecurity
        OR EXISTS (SELECT FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid AND o.contype = 'c')
        OR EXISTS (SELECT FROM pg_catalog.pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '')
           AS code
@@ -217,21 +225,22 @@ class Confined:
         self._owner = owner
         self._settings = settings
         # seen by nobody else, as it is gone when the transaction ends; a rehearsal shows the same
-        self._role = f"tp_jail_{hashlib.sha256(f'{database} {schema}'.encode()).hexdigest()[:12]}"
+        self.role = f"tp_jail_{hashlib.sha256(f'{database} {schema}'.encode()).hexdigest()[:12]}"
 
     async def begin(self) -> None:
         major = self._connection.get_server_version().major
         await self._connection.execute(
-            f"CREATE ROLE {self._role} NOLOGIN;\n"
-            + f"{membership(self._owner, self._role, major, inherit=True)};\n"
-            + f"{membership(self._role, 'CURRENT_USER', major, inherit=True)};\n"
+            f"CREATE ROLE {self.role} NOLOGIN;\n"
+            + f"{membership(self._owner, self.role, major, inherit=True)};\n"
+            + f"{membership(self.role, 'CURRENT_USER', major, inherit=True)};\n"
         )
 
     async def end(self) -> None:
-        await self._connection.execute(f"DROP ROLE {self._role}")
+        await self._connection.execute(f"DROP ROLE {self.role}")
 
-    async def run(self, sql: str) -> None:
-        await self._connection.execute(jailed(sql, self._schema, self._role) + RESTORED + self._settings)
+    async def run(self, sql: str, ending: str = _PUT_OFF) -> None:
+        confined = jailed(sql, self._schema, self.role, ending)
+        await self._connection.execute(confined + RESTORED + self._settings)
 
     async def copies(self, table: str, columns: Sequence[str], rows: AsyncIterator[bytes]) -> bool:
         """Rows of a table, `table` as it is written.
@@ -239,12 +248,14 @@ class Confined:
         False: nothing was done, as no code can run when they are copied as they are.
         """
         found = {row["name"]: row for row in await self._connection.fetch(_COLUMNS, table)}
-        if not any(row["code"] or not row["plain"] for row in found.values()):
+        # a column that is left out has its default
+        defaults = columns and set(found) - set(columns)
+        if not defaults and not any(row["code"] or not row["plain"] for row in found.values()):
             return False
         types = [found[name]["type"] if found[name]["plain"] else "pg_catalog.text" for name in columns]
         given = ", ".join(f"c{number} {kind}" for number, kind in enumerate(types))
         await self._connection.execute(
-            f"CREATE TEMPORARY TABLE tp_rows ({given}); GRANT SELECT ON pg_temp.tp_rows TO {self._role}"
+            f"CREATE TEMPORARY TABLE tp_rows ({given}); GRANT SELECT ON pg_temp.tp_rows TO {self.role}"
         )
         await self._connection.copy_to_table("tp_rows", schema_name="pg_temp", source=rows, timeout=None)
         read = ", ".join(f"c{number}::{found[name]['type']}" for number, name in enumerate(columns))

@@ -205,7 +205,9 @@ async def _copy(run: Run) -> None:
                     await _wait_for_clients(run, connection, tenant)
                 async with connection.transaction(), reporting(run) as progress:
                     await _lock(connection, tenant.schema_)
-                    manifest = await export(source, estate, path, tenant=tenant.name, progress=progress)
+                    manifest = await export(
+                        source, estate, path, tenant=tenant.name, progress=progress, witness=connection
+                    )
                     async with failing(there.cluster):
                         done = await restore.restore(target, path, make_roles=False, progress=progress)
                     # what comes now is not given up half-way

@@ -20,9 +20,9 @@ from pglast.parser import parse_sql_json
 
 from tenant_proxy.lifecycle import archive, ledger, tools
 from tenant_proxy.lifecycle.archive import Manifest, Table
-from tenant_proxy.lifecycle.export import Progress, read_tables, silent
 from tenant_proxy.lifecycle.harmless import late_last, runs_code
-from tenant_proxy.lifecycle.jail import Confined
+from tenant_proxy.lifecycle.jail import MAKES_LATE, Confined
+from tenant_proxy.lifecycle.reading import Progress, Reader, Unreadable, silent
 from tenant_proxy.lifecycle.rename import Finding, NotRenamed, Renaming, quote_name, statements
 from tenant_proxy.lifecycle.sql import qualified
 from tenant_proxy.lifecycle.tools import Database
@@ -140,9 +140,10 @@ class _Restore:
             await self._check_columns()
             await self._data()
             await self._large_objects()
+            # with rights and policies its owner might not see all of it
+            tables = await self._verify()
             await self._extras([sql for sql in extras if not _CAST.match(sql)])
             await self._behind(after, [sql for sql in before if _RIGHTS.match(sql)])
-            tables = await self._verify()
             await ledger.note(self.connection, self.renaming.new_schema, self.manifest.migrations)
         return Restored(self.manifest, tables, self.renaming.findings, self.notes)
 
@@ -154,18 +155,19 @@ class _Restore:
         return confined
 
     async def _behind(self, after: list[str], rights: list[str]) -> None:
-        """What comes after the rows; last what could put code off, when none is left that would be.
+        """What comes after the rows; last what could put code off, when nothing is left that writes.
 
         Rights are given when all is made, as an owner may have kept itself from writing, or from making a
-        trigger; materialized views read with them.
+        trigger; materialized views read with them, and can put nothing off.
         """
         rest, late = late_last(after)
         made = [sql for sql in rest if not sql.startswith(_REFRESH)]
         read = [sql for sql in rest if sql.startswith(_REFRESH)]
-        ordered = [*made, *rights, *read, *late]
+        ordered = [*((sql, False) for sql in made), *((sql, True) for sql in late)]
+        ordered += [(sql, False) for sql in (*rights, *read)]
         self.progress("indexes", 0, len(ordered))
-        for number, sql in enumerate(ordered):
-            await self._execute(sql)
+        for number, (sql, is_late) in enumerate(ordered):
+            await self._execute(sql, is_late=is_late)
             self.progress("indexes", number + 1, len(ordered))
         assert self.confined is not None
         await self.confined.end()
@@ -201,10 +203,10 @@ class _Restore:
         if unsure and not self.accept:
             raise Unsure(unsure)
 
-    async def _execute(self, sql: str) -> None:
+    async def _execute(self, sql: str, *, is_late: bool = False) -> None:
         try:
             if self.confined is not None and runs_code(sql):
-                await self.confined.run(sql)
+                await (self.confined.run(sql, MAKES_LATE) if is_late else self.confined.run(sql))
             else:
                 await self.connection.execute(sql)
         except asyncpg.PostgresError as error:
@@ -448,7 +450,15 @@ class _Restore:
         """The rows are those of the manifest."""
         if self.database.rehearsal is not None:
             return self.manifest.tables
-        tables = await read_tables(self.connection, self.renaming.new_schema, self.progress)
+        assert self.confined is not None
+        reader = Reader(
+            self.connection, self.renaming.new_schema, self.confined.role, lambda: self.connection
+        )
+        try:
+            tables = await reader.tables(self.progress)
+        except Unreadable as error:
+            raise RestoreError(str(error)) from error
+        await self.connection.execute(_QUIET)
         wanted = {(table.name, table.rows): table.digest for table in self.manifest.tables}
         found = {(table.name, table.rows): table.digest for table in tables}
         old, new = self.renaming.old_schema, self.renaming.new_schema

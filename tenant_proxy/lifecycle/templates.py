@@ -8,6 +8,9 @@ their place changes those and no other text.
 A script is tried before it is kept: in a transaction that is rolled back it makes a schema, which must have
 everything that the template has (`inventory`), defined alike (`definitions`).
 
+What is in it is read by COPY, and its names are looked up before its schema is: PostgreSQL runs nothing of
+the template's for that.  Statements that its code could have prepared nobody executes.
+
 A process that makes one tenant after another looks at the template every two seconds.  Which migrations the
 template has had is in the script too, so what is made is never another version than it says.
 """
@@ -21,7 +24,7 @@ import secrets
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -31,10 +34,9 @@ from weakref import WeakValueDictionary
 import asyncpg
 
 from tenant_proxy.lifecycle import definitions, export, inventory, ledger, rehearsal, tools
-from tenant_proxy.lifecycle.export import AS_TEXT
 from tenant_proxy.lifecycle.harmless import late_last, runs_code
 from tenant_proxy.lifecycle.inventory import Estate, Item
-from tenant_proxy.lifecycle.jail import RESTORED, CanNotRun, jailed
+from tenant_proxy.lifecycle.jail import MAKES_LATE, RESTORED, CanNotRun, jailed
 from tenant_proxy.lifecycle.rename import Finding, Renaming, quote_name, statements
 from tenant_proxy.lifecycle.rights import schema_rights
 from tenant_proxy.lifecycle.sql import literal
@@ -134,13 +136,25 @@ async def fingerprint(connection: Connection, schema: str) -> str:
     had = await ledger.as_list(connection, schema)
     # a script that was kept has in it how its code was confined when it was made
     confined = hashlib.sha256(_jailed("").encode()).hexdigest()[:16]
-    found = f"4 {confined} {row['shape']} {','.join(str(one['version']) for one in had)}"
-    for name in row["filled"] or ():
-        found += " " + await connection.fetchval(
-            f"SELECT count(*) || '/' || coalesce(sum(pg_catalog.hashtextextended({AS_TEXT}, 20)::numeric), 0)"
-            f" FROM ONLY {quote_name(schema)}.{quote_name(name)} AS t"
-        )
+    found = f"5 {confined} {row['shape']} {','.join(str(one['version']) for one in had)}"
+    own = rehearsal.itself(connection)
+    async with own.transaction():
+        await own.execute("SET LOCAL row_security = off")
+        for name in row["filled"] or ():
+            found += f" {await _digest(own, schema, name)}"
     return found
+
+
+async def _digest(connection: Connection, schema: str, table: str) -> str:
+    """Of a table's rows, in the order in which they are there.  A query would be planned, which runs what its
+    indexes are made of."""
+    known = hashlib.sha256()
+
+    async def take(data: bytes) -> None:
+        known.update(data)
+
+    await connection.copy_from_table(table, schema_name=schema, output=take)
+    return known.hexdigest()
 
 
 #: (database, schema) -> when it was looked at, and the script
@@ -210,7 +224,6 @@ async def build(connection: Connection, database: Database, template: Roles) -> 
             database,
             template.estate(),
             path,
-            options=("--rows-per-insert=200", "--column-inserts"),
         )
         parts = {
             section: (
@@ -220,7 +233,7 @@ async def build(connection: Connection, database: Database, template: Roles) -> 
         }
     casts = await export.casts_sql(connection, template.schema)
     before = [renaming.statement(one) for one in statements(parts["pre-data"])]
-    rows = [_row(one, renaming) for one in statements(parts["data"])]
+    rows = [_row(one, renaming) for one in inserts(parts["data"])]
     after = [renaming.statement(one) for one in statements(parts["post-data"])]
     made = _with_casts(before, [renaming.statement(one.rstrip(";")) for one in casts])
     unsure = [finding for finding in renaming.findings if finding.kind == "unsure"]
@@ -243,6 +256,57 @@ async def build(connection: Connection, database: Database, template: Roles) -> 
             f" VALUES ('{PLACES.schema}', {values}) ON CONFLICT DO NOTHING;\n"
         )
     return script, renaming.findings
+
+
+_ROWS_PER_INSERT: Final = 200
+_ESCAPED: Final = re.compile(r"\\(.)")
+_ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+def inserts(data: str) -> Iterator[str]:
+    """The data of a dump with its COPYs as INSERTs, which can stand in a script."""
+    lines = iter(re.findall(r"[^\n]*\n|[^\n]+", data))
+    between: list[str] = []
+    statement: list[str] = []
+    for line in lines:
+        if not statement and (not line.strip() or line.startswith(("--", "\\"))):
+            continue
+        statement.append(line)
+        if not line.endswith(";\n"):
+            continue
+        sql = "".join(statement).rstrip().rstrip(";")
+        statement = []
+        if not sql.startswith("COPY "):
+            between.append(sql)
+            continue
+        yield from statements(";\n".join(between))
+        between = []
+        yield from _inserted(sql.removeprefix("COPY ").removesuffix(" FROM stdin"), lines)
+    yield from statements(";\n".join([*between, "".join(statement)]))
+
+
+def _inserted(table: str, lines: Iterator[str]) -> Iterator[str]:
+    """`table` with its columns, as COPY names it; and its rows, as COPY writes them."""
+    head = f"INSERT INTO {table} OVERRIDING SYSTEM VALUE VALUES\n"
+    rows: list[str] = []
+    for line in lines:
+        if line == "\\.\n":
+            break
+        if table.endswith(" "):  # a table without columns
+            yield f"INSERT INTO {table}DEFAULT VALUES"
+            continue
+        rows.append(f"({', '.join(map(_value, line[:-1].split(chr(9))))})")
+        if len(rows) == _ROWS_PER_INSERT:
+            yield head + ",\n".join(rows)
+            rows = []
+    if rows:
+        yield head + ",\n".join(rows)
+
+
+def _value(field: str) -> str:
+    if field == "\\N":
+        return "NULL"
+    return literal(_ESCAPED.sub(lambda found: _ESCAPES.get(found[1], found[1]), field)).strip()
 
 
 def _row(sql: str, renaming: Renaming) -> str:
@@ -400,9 +464,8 @@ def _script(found: list[str]) -> str:
     for is_by_admin, some in groupby(rest, by_admin):
         text = "".join(f"{sql};\n" for sql in some)
         script += text if is_by_admin else _jailed(text)
-    for runs, some in groupby(late, runs_code):
-        text = "".join(f"{sql};\n" for sql in some)
-        script += _jailed(text) if runs else f"SET LOCAL ROLE {PLACES.owner};\n{text}SET LOCAL ROLE NONE;\n"
+    if late:
+        script += _jailed("".join(f"{sql};\n" for sql in late), MAKES_LATE)
     return script
 
 
@@ -414,9 +477,9 @@ def _never(sql: str) -> bool:
     return False
 
 
-def _jailed(text: str) -> str:
+def _jailed(text: str, *ending: str) -> str:
     try:
-        return jailed(text, PLACES.schema, PLACES.owner) + RESTORED + _QUIET
+        return jailed(text, PLACES.schema, PLACES.owner, *ending) + RESTORED + _QUIET
     except CanNotRun as problem:
         raise TemplateError(str(problem)) from None
 

@@ -62,7 +62,7 @@ class Place:
     async def connect(self, user: str | None = None, password: str | None = None) -> asyncpg.Connection:
         """As the superuser by default."""
         dsn = self.server.dsn(user=user or self.server.superuser, password=password, database=self.database)
-        return await asyncpg.connect(dsn)
+        return await asyncpg.connect(dsn, statement_cache_size=0)
 
     def database_of(self) -> Database:
         return Database(

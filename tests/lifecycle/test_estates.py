@@ -225,7 +225,7 @@ async def test_a_second_try_to_erase_still_knows_what_there_was(verbs, town, mon
     await onboarded(verbs, town)
     await verbs.tenant_delete("acme", grace_s=0)
 
-    async def refuse(*_: object) -> None:
+    async def refuse(*_: object, **__: object) -> None:
         raise Failure("refused", "not now")
 
     with monkeypatch.context() as patched:
@@ -245,7 +245,7 @@ async def test_a_look_that_failed_is_taken_anew(verbs, town, monkeypatch):
     await onboarded(verbs, town)
     await verbs.tenant_delete("acme", grace_s=0)
 
-    async def refuse(*_: object) -> None:
+    async def refuse(*_: object, **__: object) -> None:
         raise Failure("refused", "not now")
 
     with monkeypatch.context() as patched:

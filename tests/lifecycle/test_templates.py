@@ -52,7 +52,7 @@ async def test_what_is_made_is_the_owners_with_the_usual_rights(place, conn, pat
 
 async def test_a_script_whose_code_was_confined_otherwise_is_made_again(conn, pattern, monkeypatch):
     before = await templates.fingerprint(conn, "pattern")
-    monkeypatch.setattr(templates, "jailed", lambda sql, schema, owner: f"other {sql}")
+    monkeypatch.setattr(templates, "jailed", lambda sql, schema, owner, *ending: f"other {sql}")
     assert await templates.fingerprint(conn, "pattern") != before
 
 
