@@ -187,7 +187,7 @@ def roles(number: int) -> Roles:
 def provision(one: Roles) -> str:
     owner, readwrite, readonly = one.names()[1:]
     made = "".join(f"CREATE ROLE {name} NOLOGIN;" for name in (owner, readwrite, readonly))
-    rights = ";".join(schema_rights(one.schema, owner, readwrite, readonly))
+    rights = ";".join(schema_rights(one.schema, owner, readwrite, readonly, empty=True))
     return f"{made}CREATE SCHEMA {one.schema} AUTHORIZATION {owner};{rights}"
 
 

@@ -187,7 +187,7 @@ def _by_hand(name: str, verifier: str) -> str:
     """The same objects, less the marks of whose they are: a login is its tenant without the proxy too."""
     owner, readwrite, readonly = (f"{name}_{kind}" for kind in ("owner", "readwrite", "readonly"))
     made = "".join(f"CREATE ROLE {role} NOLOGIN;" for role in (owner, readwrite, readonly))
-    granted = ";".join(schema_rights(name, owner, readwrite, readonly))
+    granted = ";".join(schema_rights(name, owner, readwrite, readonly, empty=True))
     starts = f"ALTER ROLE {name} IN DATABASE app SET"
     return (
         f"BEGIN;{made}CREATE SCHEMA {name} AUTHORIZATION {owner};{granted};COMMIT;\n"

@@ -91,7 +91,7 @@ def provision(tenant: Tenant, spec: Spec, facts: Facts, service: str | None) -> 
     if facts.schema is None:
         statements.append(f"CREATE SCHEMA {schema} AUTHORIZATION {ident(owner)}")
         statements.append(f"COMMENT ON SCHEMA {schema} IS {comment}")
-    statements += schema_rights(tenant.schema_, owner, readwrite, readonly)
+    statements += schema_rights(tenant.schema_, owner, readwrite, readonly, empty=facts.schema is None)
     if spec.tablespace:
         statements.append(f"GRANT CREATE ON TABLESPACE {ident(spec.tablespace)} TO {ident(owner)}")
     if tenant.database is not None:
@@ -110,8 +110,14 @@ def _extension_schema(tenant: Tenant) -> str:
     return " SCHEMA public" if tenant.database is None else ""
 
 
-def schema_rights(schema: str, owner: str, readwrite: str, readonly: str) -> list[str]:
-    """On what is in a schema and on what its owner will make there."""
+def schema_rights(
+    schema: str, owner: str, readwrite: str, readonly: str, *, empty: bool = False
+) -> list[str]:
+    """On what is in a schema and on what its owner will make there.
+
+    `empty`: it has just been made.  Nothing is looked for in it then: PostgreSQL reads pg_class, which has all
+    tenants', several times for each GRANT on all tables of one schema.
+    """
     name = ident(schema)
     default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {ident(owner)}"
     statements = [
@@ -121,13 +127,14 @@ def schema_rights(schema: str, owner: str, readwrite: str, readonly: str) -> lis
         f"{default} REVOKE EXECUTE ON ROUTINES FROM PUBLIC",
         f"{default} REVOKE USAGE ON TYPES FROM PUBLIC",
     ]
-    statements += [
-        f"REVOKE ALL ON ALL {kind} IN SCHEMA {name} FROM PUBLIC"
-        for kind in ("TABLES", "SEQUENCES", "ROUTINES")
-    ]
+    if not empty:
+        statements += [
+            f"REVOKE ALL ON ALL {kind} IN SCHEMA {name} FROM PUBLIC"
+            for kind in ("TABLES", "SEQUENCES", "ROUTINES")
+        ]
     for role, rights in ((readwrite, _READWRITE), (readonly, _READONLY)):
         for kind, right in zip(_KINDS, rights, strict=True):
-            if kind != "TYPES":
+            if kind != "TYPES" and not empty:
                 statements.append(f"GRANT {right} ON ALL {kind} IN SCHEMA {name} TO {ident(role)}")
             statements.append(f"{default} IN SCHEMA {name} GRANT {right} ON {kind} TO {ident(role)}")
     return statements

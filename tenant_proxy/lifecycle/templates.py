@@ -496,7 +496,9 @@ async def _tried(connection: Connection, template: Roles, script: str) -> str:
     try:
         roles = "".join(f"CREATE ROLE {name} NOLOGIN;" for name in trial.names()[1:])
         member = "" if await _is_superuser(connection) else f"GRANT {trial.owner} TO CURRENT_USER;"
-        rights = ";".join(schema_rights(trial.schema, trial.owner, trial.readwrite, trial.readonly))
+        rights = ";".join(
+            schema_rights(trial.schema, trial.owner, trial.readwrite, trial.readonly, empty=True)
+        )
         await connection.execute(
             f"{roles}{member}CREATE SCHEMA {trial.schema} AUTHORIZATION {trial.owner};{rights}"
         )

@@ -152,3 +152,23 @@ def test_foreign_keys_are_made_with_their_tables():
     # but not where one is made of the other's row type
     typed = [made[0], "CREATE TABLE s.b (\n    id s.a[],\n    other int\n)", key.format("a", "a", "b")]
     assert templates.with_references(typed) == typed
+
+
+def test_a_schema_that_was_just_made_has_the_rights_of_any_other(place):
+    """There nothing is looked for on which to grant them."""
+    acls = (
+        "SELECT nspacl::text FROM pg_namespace WHERE nspname = 'new' UNION ALL"
+        " SELECT concat(defaclobjtype, defaclacl) FROM pg_default_acl WHERE defaclrole = 'new_owner'::regrole"
+        " ORDER BY 1"
+    )
+    names = ("new", "new_owner", "new_readwrite", "new_readonly")
+    first, anew = (rights.schema_rights(*names, empty=empty) for empty in (True, False))
+    made = "".join(f"CREATE ROLE {role};" for role in names[1:])
+    said = place.sql(
+        f"BEGIN; {made} CREATE SCHEMA new AUTHORIZATION new_owner; {';'.join(first)}; {acls};"
+        f"SELECT 'then'; {';'.join(anew)}; {acls}; ROLLBACK"
+    )
+    before, after = ([line for line in part.split("\n") if "{" in line] for part in said.split("then"))
+    assert before == after
+    assert len(before) == 7
+    assert not any(" ON ALL " in statement for statement in first)
