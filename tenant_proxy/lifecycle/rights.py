@@ -115,8 +115,8 @@ def schema_rights(
 ) -> list[str]:
     """On what is in a schema and on what its owner will make there.
 
-    `empty`: it has just been made.  Nothing is looked for in it then: PostgreSQL reads pg_class, which has all
-    tenants', several times for each GRANT on all tables of one schema.
+    `empty`: it has just been made.  Nothing is looked for in it then: for each GRANT on all tables of one
+    schema PostgreSQL reads all of pg_class several times.
     """
     name = ident(schema)
     default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {ident(owner)}"
