@@ -497,7 +497,8 @@ cdef struct Server:
     uint32_t startup_id
     uint32_t settings_id
     int32_t pid
-    int32_t notifier            # the client whose statement may have notified last
+    int32_t notifier            # the client whose statement may have notified last, by the process id that it knows
+    uint32_t notifier_pool      # … and of which pool it is
     void *info                  # what Python knows of it (owned reference), or NULL
     uint64_t stream_left
     Ring ring

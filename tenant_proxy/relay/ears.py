@@ -389,7 +389,7 @@ class Ear:
         pool = self._worker.pools.get(home)
         for one in listeners:
             if pool is None or pool.tenant.name != one.session.tenant:
-                # the server has gone to another tenant meanwhile
+                # another tenant's client has run something there meanwhile that may have notified
                 notifier = 0
             groups.setdefault(channel.removeprefix(one.prefix), []).append(one.id)
             one.told += 1

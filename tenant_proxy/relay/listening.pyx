@@ -45,11 +45,9 @@ cdef class Listening(Groups):
         """The process id of the client whose statement there may have notified last, and its pool; 0: not known."""
         cdef Link *l = self.get(id)
         cdef Server *s = <Server *> l
-        cdef Pool *p
         if l == NULL or l.kind != KIND_SERVER:
             return 0, 0
-        p = s.last if s.pool.is_group else s.pool
-        return s.notifier, p.id if p != NULL else 0
+        return s.notifier, s.notifier_pool
 
     def notify(self, ids, int32_t pid, int32_t notifier, bytes message):
         """Tells clients of a notification by a server process; returns those that read another encoding."""

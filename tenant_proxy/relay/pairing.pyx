@@ -172,7 +172,6 @@ cdef void note_tenant(Server *s, Pool *p) noexcept nogil:
     if s.last != p:
         s.changes += (255 - s.changes + 3) >> 2
         s.last = p
-        s.notifier = 0
     else:
         s.changes -= s.changes >> 2
     if map_get(&s.served, p.home_key) == NULL:

@@ -177,6 +177,7 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
         s.defines = 1
     if effects & ~<uint32_t> (NO_NEWS | EFF_ALLOWED):
         s.notifier = c.pid
+        s.notifier_pool = c.pool.id
         if not s.notified:
             s.notified = NOTIFIED
         # currval, lastval and the like stay behind in session mode

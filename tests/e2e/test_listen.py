@@ -229,6 +229,22 @@ def test_whose_notification_it_is(each_isolation):
             assert found["theirs"] == other.pid
 
 
+def test_whose_it_is_though_another_tenant_has_the_backend_now(proxies, pg):
+    """It has waited for it, and gets it before the notification is heard."""
+    proxy = either_isolation("shared", proxies, pg, 1)
+    with proxy.wire() as one, proxy.wire() as notifier, proxy.wire("beta_app") as waiting:
+        one.query("LISTEN news")
+        for _ in range(20):
+            notifier.query("BEGIN; SELECT pg_notify('news', 'theirs')")
+            waiting.send(query("SELECT 1"))
+            wait_until(
+                lambda: sum(int(row["shared_waiting"]) for row in proxy.admin("SHOW LANES")) == 1, "it waits"
+            )
+            notifier.query("COMMIT")
+            assert notice(one.receive()) == (notifier.pid, "news", "theirs")
+            waiting.until_ready()
+
+
 def test_it_comes_before_the_answer_to_what_is_asked_behind_it(each_isolation):
     """PostgreSQL tells a session of what was committed before its statement, before that is answered."""
     with each_isolation.wire() as client, each_isolation.wire() as other:

@@ -148,13 +148,13 @@ def test_a_full_queue_refuses(stage: Stage):
 
 
 def test_waiting_too_long(stage: Stage):
-    pool = stage.pool(max=1, queue_timeout_s=0.01)
+    pool = stage.pool(max=1, queue_timeout_s=0.2)
     ((owner, server),) = busy(stage, pool)
     client = stage.client(pool=pool)
     client >> query("SELECT 1")
     stage.sweep()
     client << b""
-    time.sleep(0.02)
+    time.sleep(0.21)
     stage.sweep()
     client << fatal("57P03")
     assert client.ended
