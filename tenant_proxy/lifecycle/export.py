@@ -88,6 +88,7 @@ async def export(
                 "readonly": standard[1],
                 **dict(await _server(connection)),
                 **({"columns": columns} if columns else {}),
+                "order": await _heirs(connection, estate.schema),
             }
             extensions = await needed_extensions(connection, estate.schema)
             migrations = await ledger.as_list(connection, estate.schema)
@@ -154,6 +155,21 @@ SELECT c.relname::text AS name, array(
 
 async def _columns(connection: Connection, schema: str) -> dict[str, list[str]]:
     return {row["name"]: row["columns"] for row in await connection.fetch(_COLUMNS, schema)}
+
+
+async def _heirs(connection: Connection, schema: str) -> dict[str, list[str]]:
+    """Tables that inherit, and their columns: a dump may put these in another order."""
+    return {row["name"]: row["columns"] for row in await connection.fetch(_HEIRS, schema)}
+
+
+_HEIRS: Final = """
+SELECT c.relname::text AS name,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = $1 AND c.relkind = 'r' AND NOT c.relispartition
+   AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid)
+"""
 
 
 async def _server(connection: Connection) -> asyncpg.Record:
@@ -322,7 +338,14 @@ SELECT a.role, a.type, 'REVOKE', x.privilege_type, false,
                     WHERE (y.grantee, y.privilege_type) = (x.grantee, x.privilege_type))
  ORDER BY 3 DESC, 1, 2, 4
 """
-_TYPES: Final = {"r": "TABLES", "S": "SEQUENCES", "f": "FUNCTIONS", "T": "TYPES", "n": "SCHEMAS"}
+_TYPES: Final = {
+    "r": "TABLES",
+    "S": "SEQUENCES",
+    "f": "FUNCTIONS",
+    "T": "TYPES",
+    "n": "SCHEMAS",
+    "L": "LARGE OBJECTS",
+}
 
 #: rights of the roles on what is not in the schema
 _ELSEWHERE: Final = """

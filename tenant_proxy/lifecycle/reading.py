@@ -13,7 +13,7 @@ while a lock keeps it so.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -84,11 +84,17 @@ class Reader:
         self._role = role
         self._witness = witness
 
-    async def tables(self, progress: Progress = silent, *, lenient: bool = False) -> list[Table]:
+    async def tables(
+        self,
+        progress: Progress = silent,
+        *,
+        lenient: bool = False,
+        order: Mapping[str, Sequence[str]] | None = None,
+    ) -> list[Table]:
         """Rows and a digest of each table (of a partitioned one's partitions), in the connection's snapshot.
 
         The digest is a sum over rows, so their order does not matter; it is of the rows' text, in settings
-        that are fixed here.
+        that are fixed here.  `order` is that of the columns of some tables, where it is not theirs.
         """
         await self._connection.execute(_SETTINGS)
         names = [row["name"] for row in await self._connection.fetch(_TABLES, self._schema)]
@@ -96,7 +102,7 @@ class Reader:
         for number, name in enumerate(names):
             progress("count", number, len(names))
             try:
-                result.append(await self._table(name))
+                result.append(await self._table(name, (order or {}).get(name, ())))
             except (Unreadable, asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
                 if not lenient:
                     raise
@@ -104,11 +110,13 @@ class Reader:
         progress("count", len(names), len(names))
         return result
 
-    async def _table(self, name: str) -> Table:
+    async def _table(self, name: str, columns: Sequence[str]) -> Table:
         table = qualified(self._schema, name)
+        listed = ", ".join(f"t.{ident(column)}" for column in columns)
+        text = f"pg_catalog.textin(pg_catalog.record_out(ROW({listed})))" if columns else _AS_TEXT
         query = (
             "SELECT pg_catalog.count(*) AS n, coalesce(pg_catalog.sum(pg_catalog.hashtextextended("
-            f"{_AS_TEXT}, 20)::pg_catalog.numeric), 0)::pg_catalog.text AS digest FROM ONLY {table} AS t"
+            f"{text}, 20)::pg_catalog.numeric), 0)::pg_catalog.text AS digest FROM ONLY {table} AS t"
         )
         try:
             row = await self._confined(query)

@@ -20,6 +20,7 @@ from pglast.parser import parse_sql_json
 
 from tenant_proxy.lifecycle import archive, ledger, tools
 from tenant_proxy.lifecycle.archive import Manifest, Table
+from tenant_proxy.lifecycle.dumped import is_leakproof, leakproof_apart, made_whole
 from tenant_proxy.lifecycle.harmless import late_last, runs_code
 from tenant_proxy.lifecycle.jail import MAKES_LATE, Confined
 from tenant_proxy.lifecycle.reading import Progress, Reader, Unreadable, silent
@@ -122,8 +123,8 @@ class _Restore:
         self.confined: Confined | None = None
 
     async def run(self) -> Restored:
-        before = self._script(await self._section("pre-data"))
-        after = self._script(await self._section("post-data"))
+        before = list(leakproof_apart(self._script(await self._section("pre-data"))))
+        after = made_whole(self._script(await self._section("post-data")))
         extras = self._script((self.directory / archive.EXTRAS).read_text())
         self._check_findings()
         async with self.connection.transaction():
@@ -184,11 +185,22 @@ class _Restore:
         return arguments
 
     def _script(self, text: str) -> list[str]:
-        found = [one for one in statements(text) if not _SETTING.match(one)]
-        if self.renaming.is_needed():
-            found = [self.renaming.statement(one) for one in found]
-        # whose it is the comment of a provisioned schema says: not whose it was
-        return [one for one in found if one and not _MARK.match(one)]
+        found: list[str] = []
+        grantor: str | None = None
+        for one in statements(text):
+            if one.startswith(_GRANTED_BY):
+                grantor = _name(one.removeprefix(_GRANTED_BY))
+            elif one == _GRANTED:
+                grantor = None
+            elif not _SETTING.match(one) and grantor not in self.renaming.dropped:
+                sql = self.renaming.statement(one) if self.renaming.is_needed() else one
+                # whose it is the comment of a provisioned schema says: not whose it was
+                if sql and not _MARK.match(sql):
+                    if grantor is not None:
+                        role = quote_name(self.renaming.roles.get(grantor, grantor))
+                        sql = f"{_GRANTED_BY}{role};\n{sql};\n{_GRANTED}"
+                    found.append(sql)
+        return found
 
     def _surely(self, sql: str) -> str:
         """A statement that is done to an object of the tenant: never to one of where it came from."""
@@ -205,13 +217,28 @@ class _Restore:
 
     async def _execute(self, sql: str, *, is_late: bool = False) -> None:
         try:
-            if self.confined is not None and runs_code(sql):
+            if sql.startswith(_GRANTED_BY):
+                await self._grant_on(sql)
+            elif self.confined is not None and runs_code(sql) and not is_leakproof(sql):
                 await (self.confined.run(sql, MAKES_LATE) if is_late else self.confined.run(sql))
             else:
                 await self.connection.execute(sql)
         except asyncpg.PostgresError as error:
             first = " ".join(sql.split())[:100]
             raise RestoreError(f"{error} (SQLSTATE {error.sqlstate}) at: {first}") from error
+
+    async def _grant_on(self, sql: str) -> None:
+        """A right that somebody gave who had it with grant option: again by the same, and so runs no code."""
+        role, grant, _ = sql.removeprefix(_GRANTED_BY).split(";\n")
+        name = _name(role)
+        is_member = self.database.rehearsal is not None or await self.connection.fetchval(
+            "SELECT pg_catalog.pg_has_role(pg_catalog.current_user(), $1, 'MEMBER')", name
+        )
+        if not is_member:
+            await self.connection.execute(f"GRANT {role} TO CURRENT_USER")
+        await self.connection.execute(f"SET LOCAL ROLE {role};\n{grant};\nRESET ROLE;\n")
+        if not is_member:
+            await self.connection.execute(f"REVOKE {role} FROM CURRENT_USER")
 
     async def _check_place(self) -> None:
         """The schema may be there if nothing is in it; extensions must be."""
@@ -455,7 +482,7 @@ class _Restore:
             self.connection, self.renaming.new_schema, self.confined.role, lambda: self.connection
         )
         try:
-            tables = await reader.tables(self.progress)
+            tables = await reader.tables(self.progress, order=self.manifest.source.get("order", {}))
         except Unreadable as error:
             raise RestoreError(str(error)) from error
         await self.connection.execute(_QUIET)
@@ -470,6 +497,11 @@ class _Restore:
         return tables
 
 
+def _name(quoted: str) -> str:
+    """As an identifier of a dump is called."""
+    return quoted[1:-1].replace('""', '"') if quoted.startswith('"') else quoted
+
+
 async def _each(items: list[bytes]) -> AsyncIterator[bytes]:
     for item in items:
         yield item
@@ -479,11 +511,14 @@ _BATCH: Final = 1 << 18
 
 #: settings that a dump begins with; ours are `_QUIET`, and older servers lack some of the dump's
 _SETTING: Final = re.compile(
-    r"(?:SET (?!SESSION AUTH)|SELECT pg_catalog\.set_config\('search_path'"
+    r"(?:SET |SELECT pg_catalog\.set_config\('search_path'"
     # what some minor versions keep for themselves, and only their own pg_dump leaves out
     r"|ALTER TABLE ONLY \S+ ALTER COLUMN \S+ SET \(pg_attver=\d+\)$)"
 )
-_RIGHTS: Final = re.compile(r"(?:GRANT|REVOKE) ")
+_RIGHTS: Final = re.compile(r"(?:GRANT|REVOKE|SET SESSION AUTHORIZATION) ")
+#: around what is not of the owner's giving
+_GRANTED_BY: Final = "SET SESSION AUTHORIZATION "
+_GRANTED: Final = "RESET SESSION AUTHORIZATION"
 _REFRESH: Final = "REFRESH MATERIALIZED VIEW "
 _MARK: Final = re.compile(r"COMMENT ON (?:SCHEMA|ROLE) \S+ IS 'tenant_proxy:")
 _QUIET: Final = """

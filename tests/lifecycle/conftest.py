@@ -19,6 +19,7 @@ EVERY_KIND = (Path(__file__).parent / "every_kind.sql").read_text()
 
 SHARED = """
 CREATE EXTENSION IF NOT EXISTS postgres_fdw;
+CREATE EXTENSION IF NOT EXISTS btree_gist;
 CREATE SERVER nowhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1');
 CREATE SCHEMA shared;
 GRANT USAGE ON SCHEMA shared TO PUBLIC;
