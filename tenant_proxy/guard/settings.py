@@ -254,6 +254,10 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
     elif name == _RESTRICTS_VIEWS and value and w.scope.hides:
         _keep_views(w, arguments[1], value)
     _check(w, name, value, location)
+    if value is None or name in IDENTITY_SETTINGS:
+        # resets it: a shared backend goes back to other values than a login's, and to another role
+        w.effects |= int(Effect.ESCALATES)
+        w.stored |= int(Effect.ESCALATES)
     _set(w, name, arguments[2])
 
 

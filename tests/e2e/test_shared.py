@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -570,6 +571,32 @@ def test_a_trigger_and_a_view_are_code_too(shared, pg, evil):
         proxy.admin("RELOAD")
         with proxy.wire("acme_app") as acme:
             shares_again(pg, acme)
+
+
+@pytest.mark.parametrize("setting", ["role", "session_authorization", "search_path"])
+@pytest.mark.parametrize("local", ["true", "false"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "SELECT {call}, current_user, current_schema()",
+        "SELECT current_user, current_user, current_schema() FROM (SELECT {call} OFFSET 0) x",
+        "SELECT evil(), current_user, current_schema()",
+    ],
+)
+def test_what_resets_a_setting_leads_to_nobody_else(shared, pg, evil, setting, local, how):
+    """A shared backend's own role is the service's, which sees what statements of all tenants say."""
+    proxy = shared()
+    call = f"set_config('{setting}', NULL, {local})"
+    with proxy.wire("acme_app") as acme:
+        shares_again(pg, acme)
+        if "evil" in how:
+            body = f"BEGIN RETURN {call}; END"
+            acme.query(f"CREATE FUNCTION evil() RETURNS text LANGUAGE plpgsql AS $$ {body} $$")
+            # so that its code has been read again
+            time.sleep(2)
+        for _ in range(3):
+            ((_, user, schema),) = rows(acme.query(how.format(call=call)))
+            assert (user, schema) == ("acme_app", "acme")
 
 
 def test_a_view_of_the_settings_changes_them(shared, pg, evil):
