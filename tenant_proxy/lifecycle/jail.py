@@ -21,20 +21,20 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+import asyncpg
+
 from tenant_proxy.auth.scram import build_verifier
-from tenant_proxy.lifecycle import ledger
+from tenant_proxy.lifecycle import erasing, ledger
 from tenant_proxy.lifecycle.rename import quote_name
-from tenant_proxy.lifecycle.rights import membership
+from tenant_proxy.lifecycle.rights import end_backends, membership
 from tenant_proxy.lifecycle.sql import ident, idents, literal
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from tenant_proxy.lifecycle.inventory import Estate
     from tenant_proxy.lifecycle.tools import Database
 
@@ -268,10 +268,15 @@ class Confined:
 
 @asynccontextmanager
 async def own_login(connection: Connection, database: Database, owner: str) -> AsyncIterator[Database]:
-    """The database for a tool: its login may become the owner, and nobody else; it is gone behind it."""
+    """The database for a tool: its login may become the owner, and nobody else; it is gone behind it, and so
+    are its sessions: the tenant's code may have given it another password.
+    """
     name, password = f"tp_tool_{secrets.token_hex(6)}", secrets.token_urlsafe(24)
     major = connection.get_server_version().major
     ends = datetime.now(UTC) + timedelta(days=1)
+    for left in await connection.fetch(_LEFT):
+        with suppress(asyncpg.PostgresError):
+            await _end_login(connection, database, left["name"], left["owner"])
     await connection.execute(
         f"CREATE ROLE {name} LOGIN NOINHERIT PASSWORD {literal(str(build_verifier(password)))}"
         f" VALID UNTIL '{ends:%Y-%m-%d %H:%M:%S+00}';\n"
@@ -286,4 +291,21 @@ async def own_login(connection: Connection, database: Database, owner: str) -> A
         yield replace(database, user=name, password=password)
     finally:
         if not connection.is_closed():
-            await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+            await _end_login(connection, database, name, owner)
+
+
+#: logins of tools whose time is over: whoever made them was killed
+_LEFT: Final = """
+SELECT r.rolname::text AS name, (
+       SELECT g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+        WHERE m.member = r.oid LIMIT 1) AS owner
+  FROM pg_catalog.pg_roles r WHERE r.rolname ~ '^tp_tool_[0-9a-f]{12}$' AND r.rolvaliduntil < now()
+"""
+
+
+async def _end_login(connection: Connection, database: Database, name: str, owner: str | None) -> None:
+    await connection.execute(f"ALTER ROLE {name} NOLOGIN")
+    await connection.execute(end_backends([name]))
+    if owner is not None:
+        await connection.execute(f"REASSIGN OWNED BY {name} TO {ident(owner)}")
+    await erasing.drop_roles(connection, database, [name])

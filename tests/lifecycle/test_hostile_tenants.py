@@ -367,6 +367,48 @@ async def test_a_tool(any_place):
     assert not any_place.sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^tp_'").strip()
 
 
+async def test_a_tool_whose_login_the_tenant_keeps(place, tmp_path):
+    """Its code has it made its own: another password, a session beside the tool's, and what depends on it."""
+    one = member(place, "keeps", TRIGGER)
+    code = (
+        "import os, psycopg, subprocess, sys\n"
+        "url = os.environ['DATABASE_URL']\n"
+        "with psycopg.connect(url, autocommit=True) as conn:\n"
+        "    conn.execute('SET ROLE NONE')\n"
+        "    (name,) = conn.execute('SELECT session_user').fetchone()\n"
+        "    conn.execute(f\"ALTER ROLE {name} PASSWORD 'known'\")\n"
+        "    conn.execute('SELECT lo_create(0)')\n"
+        "    conn.execute('SET ROLE keeps_owner')\n"
+        "    conn.execute(f'GRANT ALL ON SCHEMA keeps TO {name}')\n"
+        "    conn.execute('SET ROLE NONE')\n"
+        "    conn.execute('CREATE TABLE keeps.bait (id int)')\n"
+        "    conn.execute('GRANT ALL ON keeps.bait TO keeps_owner')\n"
+        "    conn.execute('SET ROLE keeps_owner')\n"
+        "    conn.execute('CREATE VIEW keeps.hook AS SELECT * FROM keeps.bait')\n"
+        "other = os.environ['DATABASE_URL'].replace('/lives?', '/postgres?')\n"
+        "other = other.split('://')[0] + f'://{name}:known@' + other.split('@')[1]\n"
+        "os.environ['PGOPTIONS'] = ''\n"
+        "with psycopg.connect(other.split('?')[0], autocommit=True) as conn:\n"
+        "    conn.execute('SELECT lo_create(0)')\n"
+        "stays = 'import psycopg, sys, time; c = psycopg.connect(sys.argv[1]); time.sleep(20)'\n"
+        "subprocess.Popen([sys.executable, '-c', stays, other.split('?')[0]],"
+        " stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "import time; time.sleep(1)\n"
+    )
+    report = await migrations.execute([one], [sys.executable, "-c", code], Options())
+    assert [(done.state, done.error) for done in report.outcomes] == [("done", "")]
+    assert not place.sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^tp_tool_'").strip()
+    assert not place.sql("SELECT usename FROM pg_stat_activity WHERE usename ~ '^tp_tool_'").strip()
+    assert place.sql("SELECT tableowner FROM pg_tables WHERE tablename = 'bait'").strip() == "keeps_owner"
+
+
+async def test_logins_of_tools_that_were_killed_go(place):
+    one = member(place, "killed", TRIGGER)
+    place.sql("CREATE ROLE tp_tool_0123456789ab LOGIN VALID UNTIL '2020-01-01' IN ROLE killed_owner")
+    await migrations.execute([one], [sys.executable, "-c", ""], Options())
+    assert not place.sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^tp_tool_'").strip()
+
+
 async def test_an_export_and_what_is_made_of_it(any_place, tmp_path):
     one = member(any_place, "copied", ROWS)
     path = tmp_path / "tenant.tar"
