@@ -393,6 +393,16 @@ async def _elsewhere(connection: Connection, estate: Estate) -> list[Problem]:
                     f"REVOKE {right} ON {_ON.get(kind, 'TABLE')} {name} FROM {quote_name(grantee)};",
                 )
             )
+        elif kind == "database" and right == "CREATE":
+            found.append(
+                Problem(
+                    "breaks",
+                    "right_elsewhere",
+                    name,
+                    f"{quote_name(grantee)} may make schemas in it, also in place of others' and of ours",
+                    f"REVOKE CREATE ON DATABASE {name} FROM {quote_name(grantee)};",
+                )
+            )
         elif kind == "schema" and name != quote_name(estate.schema):
             found.append(Problem("note", "right_elsewhere", name, f"{quote_name(grantee)} has {right} on it"))
     return found

@@ -156,18 +156,28 @@ async def drop_roles(connection: Connection, database: Database, roles: Sequence
         await connection.execute(f"DROP ROLE IF EXISTS {quote_name(role)}")
 
 
+#: The extension's own.  All of its arguments are given, as they are: of others in its schema none is a better
+#: match.
+_RESET: Final = """
+SELECT n.nspname::text AS schema, p.pronargs::int AS arguments
+  FROM pg_catalog.pg_extension e
+  JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = e.oid
+   AND d.deptype = 'e' AND d.classid = 'pg_catalog.pg_proc'::regclass
+  JOIN pg_catalog.pg_proc p ON p.oid = d.objid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+ WHERE e.extname = 'pg_stat_statements' AND p.proname = 'pg_stat_statements_reset' AND p.pronargs >= 3
+"""
+
+
 async def forget_statements(connection: Connection, roles: Sequence[int]) -> None:
     """The texts of its statements, where pg_stat_statements keeps them and lets us."""
-    schema = await connection.fetchval(
-        "SELECT n.nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n"
-        " ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'"
-    )
-    if schema is None:
+    row = await connection.fetchrow(_RESET)
+    if row is None:
         return
     for role in roles:
         try:
             await connection.execute(
-                f"SELECT {quote_name(schema)}.pg_stat_statements_reset({int(role)}::oid, 0::oid, 0)"
+                f"SELECT {quote_name(row['schema'])}.pg_stat_statements_reset({int(role)}::pg_catalog.oid,"
+                f" 0::pg_catalog.oid, 0::pg_catalog.int8{', false' * (row['arguments'] - 3)})"
             )
         except asyncpg.PostgresError:
             return  # not loaded, or not ours to reset; the record says that it is not looked at

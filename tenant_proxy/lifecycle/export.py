@@ -347,7 +347,8 @@ _TYPES: Final = {
     "L": "LARGE OBJECTS",
 }
 
-#: rights of the roles on what is not in the schema
+#: Rights of the roles on what is not in the schema; what they have given each other is on what is their own
+#: there, which does not come along.
 _ELSEWHERE: Final = """
 WITH r AS (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = ANY ($2::text[])),
 a AS (
@@ -368,7 +369,7 @@ a AS (
      WHERE n.nspname <> $1 AND p.proacl IS NOT NULL)
 SELECT a.kind, a.name, x.privilege_type AS privilege, x.is_grantable, g.rolname::text AS grantee
   FROM a CROSS JOIN LATERAL pg_catalog.aclexplode(a.acl) x JOIN pg_catalog.pg_roles g ON g.oid = x.grantee
- WHERE x.grantee IN (SELECT oid FROM r) ORDER BY 1, 2, 3, 5
+ WHERE x.grantee IN (SELECT oid FROM r) AND x.grantor NOT IN (SELECT oid FROM r) ORDER BY 1, 2, 3, 5
 """
 
 

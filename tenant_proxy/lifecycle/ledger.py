@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from tenant_proxy.catalog.failures import Failure
+
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -39,10 +41,29 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.template (
 LOCK: Final = int.from_bytes(b"tp_lifec", "big")
 
 
+#: whose it is, where it is; what is in it runs, and is run, with the admin's rights
+_THERE: Final = f"""
+SELECT pg_catalog.to_regclass('{SCHEMA}.' || $1) IS NOT NULL AS there, r.rolname::text AS owner,
+       r.rolsuper OR r.rolcreaterole OR r.rolname = current_user AS ours
+  FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner WHERE n.nspname = '{SCHEMA}'
+"""
+
+
+async def _is_there(connection: Connection, table: str) -> bool:
+    found = await connection.fetchrow(_THERE, table)
+    if found is not None and not found["ours"]:
+        raise Failure(
+            "conflict",
+            f'the schema "{SCHEMA}" is owned by "{found["owner"]}", who is no admin of the server',
+            detail="Whoever owns it can have code run with the admin's rights.",
+            hint=f"look at what is in it, and drop it; REVOKE CREATE ON DATABASE … FROM {found['owner']}",
+        )
+    return found is not None and bool(found["there"])
+
+
 async def make(connection: Connection) -> None:
     """Makes it where it is missing."""
-    there = await connection.fetchval(f"SELECT pg_catalog.to_regclass('{SCHEMA}.template') IS NOT NULL")
-    if there:
+    if await _is_there(connection, "template"):
         return
     async with connection.transaction():
         await connection.execute("SET LOCAL client_min_messages = warning")
@@ -52,7 +73,7 @@ async def make(connection: Connection) -> None:
 
 
 async def exists(connection: Connection) -> bool:
-    return bool(await connection.fetchval(f"SELECT pg_catalog.to_regclass('{SCHEMA}.migration') IS NOT NULL"))
+    return await _is_there(connection, "migration")
 
 
 async def migrations(

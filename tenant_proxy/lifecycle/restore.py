@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -414,14 +414,14 @@ class _Restore:
         path = self.directory / archive.LARGE_OBJECTS
         if not path.exists():
             return
-        with open(path, encoding="utf-8") as file:  # noqa: ASYNC230
-            for line in file:
+        with open(path, encoding="utf-8", newline="\n") as file:  # noqa: ASYNC230
+            for line in _whole(file):
                 created = _CREATED.match(line)
                 if created:
                     await self._create(int(created[1]))
                     continue
                 sql = _NUMBERED.sub(
-                    lambda found: found[1] + str(self._now(int(found[2]))), line.rstrip(), count=1
+                    lambda found: found[1] + str(self._now(int(found[2]))), line.rstrip("\n"), count=1
                 )
                 if not sql.startswith("SELECT pg_catalog.lo_put"):
                     sql = self.renaming.statement(sql.rstrip(";"))
@@ -461,7 +461,11 @@ class _Restore:
             self.notes.append(f"large objects were numbered anew: {row['relname']}.{row['attname']}")
 
     async def _extras(self, extras: list[str]) -> None:
+        neighbours = await self.connection.fetchval(_NEIGHBOURS, self.renaming.new_schema)
         for sql in extras:
+            if (schema := _granted_in(sql)) in neighbours:
+                self.notes.append(f'"{schema}" is another tenant\'s here: {sql}')
+                continue
             if sql.startswith("GRANT") and " ON DATABASE " in sql:
                 privilege, _, rest = sql.partition(" ON DATABASE ")
                 sql = (
@@ -502,6 +506,30 @@ def _name(quoted: str) -> str:
     return quoted[1:-1].replace('""', '"') if quoted.startswith('"') else quoted
 
 
+def _granted_in(sql: str) -> str | None:
+    """The schema on which, or in which, a right is given."""
+    grant = orjson.loads(parse_sql_json(sql))["stmts"][0]["stmt"].get("GrantStmt")
+    if grant is None or grant["objtype"] == "OBJECT_DATABASE":
+        return None
+    (thing,) = grant["objects"]
+    if "RangeVar" in thing:
+        return str(thing["RangeVar"].get("schemaname", ""))
+    if "ObjectWithArgs" in thing:
+        return str(thing["ObjectWithArgs"]["objname"][0]["String"]["sval"])
+    return str(thing["String"]["sval"]) if grant["objtype"] == "OBJECT_SCHEMA" else None
+
+
+def _whole(lines: Iterable[str]) -> Iterator[str]:
+    """Statements; a comment may have lines in it."""
+    statement = ""
+    for line in lines:
+        statement += line
+        # a quote in a text is written twice
+        if statement.count("'") % 2 == 0:
+            yield statement
+            statement = ""
+
+
 async def _each(items: list[bytes]) -> AsyncIterator[bytes]:
     for item in items:
         yield item
@@ -530,6 +558,12 @@ SET LOCAL default_transaction_read_only = off;
 _CAST: Final = re.compile(r"(?:CREATE|COMMENT ON) CAST ")
 _CREATED: Final = re.compile(r"SELECT pg_catalog\.lo_create\((\d+)\);")
 _NUMBERED: Final = re.compile(r"(LARGE OBJECT |pg_catalog\.lo_put\()(\d+)")
+
+_NEIGHBOURS: Final = """
+SELECT ARRAY(SELECT n.nspname::text FROM pg_catalog.pg_namespace n
+              WHERE pg_catalog.obj_description(n.oid, 'pg_namespace') LIKE 'tenant\\_proxy:%'
+                AND n.nspname <> $1)
+"""
 
 _NAMES_IN_ROWS: Final = """
 SELECT quote_ident(c.relname) || '.' || quote_ident(a.attname) AS name

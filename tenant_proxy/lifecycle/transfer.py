@@ -123,15 +123,21 @@ async def make_custom_roles(run: Run, tenant: Tenant, wanted: Sequence[Mapping[s
                     "role.create", "role", f"{tenant.name}.{role.name}", None, {"grants": role.grants}
                 )
         made[str(one["server_role"])] = role.server_role
+    ours = rights.mark(tenant)
     async with run.context.admin(tenant.cluster, tenant.database) as connection:
+        facts = await read_facts(connection, made.values())
         for name in made.values():
-            async with connection.transaction():
-                if not await connection.fetchval(
-                    "SELECT true FROM pg_catalog.pg_roles WHERE rolname = $1", name
-                ):
-                    comment = literal(rights.mark(tenant))
+            # "eu_owner" of tenant "acme" is also the owner of a tenant "acme_eu"
+            if name in rights.roles_of(tenant) or facts.roles.get(name, ours) != ours:
+                raise Failure(
+                    "exists",
+                    f'there is a role "{name}" on cluster "{tenant.cluster}" already',
+                    hint="a custom role of this name can't come along",
+                )
+            if name not in facts.roles:
+                async with connection.transaction():
                     await connection.execute(
-                        f"CREATE ROLE {ident(name)} NOLOGIN; COMMENT ON ROLE {ident(name)} IS {comment}"
+                        f"CREATE ROLE {ident(name)} NOLOGIN; COMMENT ON ROLE {ident(name)} IS {literal(ours)}"
                     )
     run.data["custom_roles"] = made
 
@@ -144,8 +150,9 @@ async def drop_custom_roles(run: Run) -> None:
     tenant = await run.tenant()
     async with run.context.admin(tenant.cluster, tenant.database) as connection:
         facts = await read_facts(connection, run.data.get("custom_roles", {}).values())
-        for name in facts.roles:
-            await connection.execute(script(rights.drop_custom_role(name, facts)))
+        for name, found in facts.roles.items():
+            if found == rights.mark(tenant):
+                await connection.execute(script(rights.drop_custom_role(name, facts)))
 
 
 async def forget_custom_roles(run: Run, change: Change) -> None:

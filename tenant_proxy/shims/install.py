@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from tenant_proxy.shims.generate import COLUMNS_SQL, SCHEMAS, Column, Server, label, script
+from tenant_proxy.shims.generate import (
+    COLUMNS_SQL,
+    SCHEMAS,
+    Column,
+    Server,
+    UnsupportedServer,
+    label,
+    script,
+)
 from tenant_proxy.shims.names import CATALOG
 
 if TYPE_CHECKING:
@@ -42,6 +50,18 @@ SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, 0)
    AND d.classid <> 'pg_catalog.pg_type'::regclass
  ORDER BY 1
 """
+
+
+#: schemas of ours that are owned by somebody who is no admin, and could change what all tenants call
+_OTHERS: Final = """
+SELECT n.nspname::text AS schema, r.rolname::text AS owner
+  FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+ WHERE n.nspname = ANY ($1::text[]) AND NOT (r.rolsuper OR r.rolcreaterole OR r.rolname = current_user)
+"""
+
+
+class Taken(UnsupportedServer):
+    """A schema of ours is somebody else's."""
 
 
 class InUse(Exception):
@@ -92,6 +112,11 @@ async def install(connection: Connection) -> bool:
     server = await read_server(connection)
     async with connection.transaction():
         await connection.execute(f"SELECT pg_catalog.pg_advisory_xact_lock({_LOCK})")
+        if others := await connection.fetch(_OTHERS, list(SCHEMAS)):
+            raise Taken(
+                f'the schema "{others[0]["schema"]}" is owned by "{others[0]["owner"]}", who is no admin of'
+                " the server, and could change what all tenants call: look at what is in it, and drop it"
+            )
         if (await read_state(connection)).is_current:
             return False
         try:

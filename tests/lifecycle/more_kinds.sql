@@ -174,7 +174,7 @@ ALTER DEFAULT PRIVILEGES GRANT CREATE ON SCHEMAS TO {ro};
 DO $$
 DECLARE blob oid := lo_from_bytea(0, 'with a comment'::bytea);
 BEGIN
-    EXECUTE format('COMMENT ON LARGE OBJECT %s IS %L', blob, 'large');
+    EXECUTE format('COMMENT ON LARGE OBJECT %s IS %L', blob, E'large,\nand more\\ of \'it\';\r\n');
     EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO {ro}', blob);
 END $$;
 RESET ROLE;

@@ -21,6 +21,7 @@ GRANT USAGE ON SCHEMA legacy TO PUBLIC;
 GRANT SELECT ON legacy.orders TO PUBLIC;
 GRANT UPDATE (secret) ON legacy.orders TO stranger;
 GRANT SELECT ON other_one.t TO legacy_app;
+GRANT CREATE ON DATABASE lives TO legacy_app;
 CREATE FUNCTION legacy.dangerous() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
 CREATE FUNCTION legacy.dynamic(q text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE q; END $$;
 CREATE FUNCTION legacy.constant() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SELECT 1'; END $$;
@@ -38,6 +39,7 @@ FOUND = {
     ("breaks", "owned_by_others", "legacy.mood"),
     ("breaks", "reference_in", "rule _RETURN on view other_one.peek"),
     ("breaks", "reference_out", "constraint orders_other_fkey on table legacy.orders"),
+    ("breaks", "right_elsewhere", "lives"),
     ("breaks", "right_elsewhere", "other_one.t"),
     ("breaks", "role_power", "legacy_app"),
     ("breaks", "security_definer", "legacy.dangerous()"),

@@ -159,3 +159,12 @@ async def test_a_table_that_its_owner_can_not_read(any_place):
         await reading.read_tables(any_place.database_of(), one.estate)
     found = await reading.read_tables(any_place.database_of(), one.estate, lenient=True)
     assert [table.rows for table in found] == [reading.UNKNOWN]
+
+
+async def test_a_late_trigger_with_a_condition(any_place, tmp_path):
+    made = FOLD + (
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+        " WHEN (NEW.id > 1) EXECUTE FUNCTION fire();"
+    )
+    one = member(any_place, "conditional", made)
+    await copied(any_place, one, tmp_path, "conditional")

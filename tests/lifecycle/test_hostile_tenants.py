@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tenant_proxy.lifecycle import export, ledger, migrations, restore, templates
+from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.lifecycle import erasing, export, ledger, migrations, restore, templates
 from tenant_proxy.lifecycle.fleet import Member, Options
 from tenant_proxy.lifecycle.inventory import Estate
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
@@ -295,6 +296,78 @@ async def test_a_migration_that_leaves_a_cursor(any_place, tmp_path):
     one = member(any_place, "held", TRIGGER + held)
     (done,) = (await migrations.up([one], files(tmp_path, "UPDATE t SET id = 2"), Options())).outcomes
     assert (done.state, done.error) == ("done", "")
+
+
+async def test_a_ledger_that_a_tenant_has_made(place, tmp_path):
+    """What is written to it would fire its triggers; what is kept in it is run."""
+    one = member(place, "forges", TRIGGER)
+    place.sql(
+        f"CREATE SCHEMA {ledger.SCHEMA} AUTHORIZATION forges_owner; SET ROLE forges_owner;"
+        f" CREATE TABLE {ledger.SCHEMA}.migration (schema name, version bigint, name text, checksum text,"
+        "  PRIMARY KEY (schema, version));"
+        f" CREATE TABLE {ledger.SCHEMA}.template (schema name PRIMARY KEY, fingerprint text, script text);"
+        f" CREATE TRIGGER fired AFTER INSERT ON {ledger.SCHEMA}.migration FOR EACH ROW"
+        "  EXECUTE FUNCTION forges.fire()"
+    )
+    try:
+        with pytest.raises(Failure, match="is owned by"):
+            await migrations.up([one], files(tmp_path, "UPDATE t SET id = 2"), Options())
+    finally:
+        place.sql(f"DROP SCHEMA {ledger.SCHEMA} CASCADE")
+
+
+async def test_a_function_beside_one_of_an_extension(place):
+    """… that is the better match for a call of the extension's."""
+    one = member(place, "beside", TRIGGER + "CREATE TABLE seen (name text);")
+    place.sql(
+        "CREATE SCHEMA loose; CREATE EXTENSION pg_stat_statements SCHEMA loose;"
+        "GRANT ALL ON SCHEMA loose TO beside_owner; SET ROLE beside_owner;"
+        + "".join(
+            f"CREATE FUNCTION loose.pg_stat_statements_reset(oid, oid, {number}) RETURNS void LANGUAGE sql AS"
+            " 'INSERT INTO beside.seen VALUES (current_user)';"
+            for number in ("int", *(["bigint"] if place.major >= 17 else []))
+        )
+    )
+    connection = await place.connect()
+    try:
+        await erasing.forget_statements(connection, [1])
+        assert await connection.fetch(f"SELECT * FROM {one.estate.schema}.seen") == []
+    finally:
+        await connection.close()
+        place.sql("DROP SCHEMA loose CASCADE")
+
+
+async def test_rights_on_what_is_another_tenants_do_not_come_along(verbs, town):
+    """The names may be somebody else's where it comes to; and what it has given itself is its own."""
+    for name in ("acme", "beta"):
+        await verbs.tenant_onboard(NewTenant(name=name), NewAccess(login="alice"))
+    with town.connect() as conn:
+        conn.execute("CREATE TABLE beta.t (id int); ALTER TABLE beta.t OWNER TO beta_owner")
+        conn.execute("CREATE TABLE public.own (id int); ALTER TABLE public.own OWNER TO acme_owner")
+        conn.execute("CREATE TABLE public.lent (id int); ALTER TABLE public.lent OWNER TO town_admin")
+        conn.execute("GRANT SELECT ON public.lent TO acme_owner")
+        conn.execute("GRANT USAGE ON SCHEMA beta TO acme_owner; GRANT SELECT ON beta.t TO acme_owner")
+        conn.execute("GRANT SELECT ON public.own TO acme_readonly")
+    job = await verbs.tenant_clone("acme", "gamma")
+    assert len([one for one in job.result["notes"] if "is another tenant's here" in one]) == 2
+    with town.connect() as conn:
+        found = conn.execute(
+            "SELECT r.rolname, t.name FROM pg_roles r, "
+            " (VALUES ('beta.t'), ('public.own'), ('public.lent')) t(name)"
+            " WHERE r.rolname ~ '^gamma_' AND has_table_privilege(r.rolname, t.name, 'SELECT')"
+        )
+        assert found.fetchall() == [("gamma_owner", "public.lent")]
+
+
+async def test_a_custom_role_that_would_be_another_tenants_owner(verbs, town):
+    await verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="alice"))
+    await verbs.tenant_onboard(NewTenant(name="beta_eu"), NewAccess(login="bob"))
+    with town.connect() as conn:
+        conn.execute("CREATE TABLE acme.t (id int); ALTER TABLE acme.t OWNER TO acme_owner")
+    await verbs.role_put("acme", "eu_owner", {"t": ["SELECT"]})
+    with pytest.raises(Failure, match='a role "beta_eu_owner"'):
+        await verbs.tenant_clone("acme", "beta")
+    assert "beta_eu_owner" in town.roles()
 
 
 KEYS = """

@@ -46,6 +46,13 @@ def test_its_life(pg: Server, dsn: str, capsys: pytest.CaptureFixture[str]):
     assert pg.psql("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tp%'", database=DATABASE) == "0"
 
 
+def test_a_schema_that_somebody_else_has_made(pg: Server, dsn: str, capsys: pytest.CaptureFixture[str]):
+    pg.psql("CREATE SCHEMA tp_catalog AUTHORIZATION acme_app", database=DATABASE)
+    status, _, err = run(capsys, "install", "--dsn", dsn)
+    assert status == 1
+    assert 'owned by "acme_app"' in err
+
+
 def test_a_dry_run_prints_what_psql_can_run(pg: Server, dsn: str, capsys: pytest.CaptureFixture[str]):
     status, script, err = run(capsys, "install", "--dry-run", "--dsn", dsn)
     assert (status, err) == (0, "")
