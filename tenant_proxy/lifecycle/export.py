@@ -59,7 +59,7 @@ async def export(
             await connection.execute("SET LOCAL row_security = off; SET LOCAL statement_timeout = 0")
             version = connection.get_server_version()
             tool = tools.find(version.major * 10_000)
-            snapshot = await connection.fetchval("SELECT pg_catalog.pg_export_snapshot()")
+            snapshot = await held(connection, estate.schema)
             progress("dump", 0, 1)
             await dump(tool, database, estate, directory / archive.DUMP, snapshot=snapshot)
             progress("dump", 1, 1)
@@ -112,6 +112,24 @@ async def export(
         manifest = archive.pack(directory, manifest, target, pass_phrase)
         progress("pack", 1, 1)
     return manifest
+
+
+#: Locks them, as nextval would, until the transaction ends.
+_HELD: Final = """
+SELECT pg_catalog.count(pg_catalog.pg_sequence_last_value(c.oid))
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = $1 AND c.relkind = 'S'
+"""
+
+
+async def held(connection: Connection, schema: str) -> str:
+    """The snapshot of the connection's transaction, for pg_dump.
+
+    It locks tables, but selects from sequences by their names: of a table that has come in the place of one
+    it would have computed what is constant in its indexes.
+    """
+    await connection.fetchval(_HELD, schema)
+    return str(await connection.fetchval("SELECT pg_catalog.pg_export_snapshot()"))
 
 
 async def dump(

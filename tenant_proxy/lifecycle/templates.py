@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -219,12 +219,12 @@ async def build(connection: Connection, database: Database, template: Roles) -> 
     tool = tools.find(connection.get_server_version().major * 10_000)
     with tempfile.TemporaryDirectory(prefix="tp-template-") as name:
         path = Path(name) / "dump"
-        await export.dump(
-            tool,
-            database,
-            template.estate(),
-            path,
-        )
+        async with (
+            replace(database, rehearsal=None).connected() as holding,
+            holding.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            snapshot = await export.held(holding, template.schema)
+            await export.dump(tool, database, template.estate(), path, snapshot=snapshot)
         parts = {
             section: (
                 await tools.run([tool.path("pg_restore"), f"--section={section}", "--file=-", str(path)])

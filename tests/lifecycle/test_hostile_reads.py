@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import pytest
 
+from tenant_proxy.catalog.records import Plan, Spec
+from tenant_proxy.devel.postgres import PostgresError
 from tenant_proxy.lifecycle import export, reading, restore, templates
-from tests.lifecycle.test_hostile_tenants import member, roles_of
+from tenant_proxy.lifecycle.records import NewAccess, NewTenant
+from tests.lifecycle.test_hostile_tenants import HOSTILE, TAKEN, member, roles_of
 
 #: {schema}.fold(1) is computed when it is planned
 FOLD = """
@@ -148,6 +151,29 @@ async def test_a_table_that_becomes_a_view(any_place, tmp_path):
     assert [table.rows for table in found] == [2, 1]
 
 
+@pytest.mark.parametrize("kind", ["predicate", "statistics"])
+async def test_a_sequence_that_becomes_a_table(any_place, tmp_path, kind):
+    """pg_dump reads a sequence by its name, and locks none."""
+    one = member(any_place, "turns", FOLD + "CREATE SEQUENCE s;")
+    swapped = []
+
+    def swap(what, done, total):
+        if what == "dump" and done == 0:
+            try:
+                any_place.sql(
+                    "SET lock_timeout = '1s'; SET ROLE turns_owner; SET search_path = turns; BEGIN;"
+                    "DROP SEQUENCE s; CREATE TABLE s (id int, last_value bigint, is_called bool);"
+                    + FOLDED[kind].format(schema="turns").replace(" t ", " s ").replace("FROM t;", "FROM s;")
+                    + "COMMIT"
+                )
+            except PostgresError as error:
+                swapped.append(str(error))
+
+    path = tmp_path / "tenant.tar"
+    await export.export(any_place.database_of(), one.estate, path, tenant="x", progress=swap)
+    assert "lock timeout" in swapped[0]
+
+
 async def test_a_table_that_its_owner_can_not_read(any_place):
     """… is read by the admin, as long as reading it runs nothing of the tenant's."""
     made = FOLD + "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY;"
@@ -168,3 +194,21 @@ async def test_a_late_trigger_with_a_condition(any_place, tmp_path):
     )
     one = member(any_place, "conditional", made)
     await copied(any_place, one, tmp_path, "conditional")
+
+
+async def test_all_of_it_by_an_admin_who_is_no_superuser(verbs, town):
+    everything = FOLD + "".join(FOLDED.values()).replace("INDEX folded", "INDEX").replace("grab", "a_taken")
+    everything += PARTED.split("END $$;\n", 1)[1] + HASHED.split("END $$;\n", 1)[1].join(
+        ("CREATE TYPE mood AS ENUM ('good', 'bad');", "CREATE SEQUENCE s;")
+    )
+    await verbs.tenant_onboard(NewTenant(name="acme"), NewAccess(login="alice"))
+    with town.connect() as conn:
+        conn.execute((HOSTILE + everything + TAKEN).format(schema="acme"))
+    await verbs.tenant_clone("acme", "beta", accept=True)
+    await verbs.plan_put(Plan(name="like", spec=Spec(template="acme")))
+    await verbs.tenant_onboard(NewTenant(name="gamma", plan="like"), NewAccess(login="bob"))
+    await verbs.tenant_scan("acme")
+    for name in ("acme", "beta", "gamma"):
+        await verbs.tenant_delete(name, grace_s=0)
+        job = await verbs.tenant_erase(name)
+        assert job.result["record"]["rows"]["t"] == 2
