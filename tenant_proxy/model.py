@@ -77,6 +77,8 @@ class Effect(enum.IntFlag):
     SELF = 1 << 26
     #: currval() or lastval(): what the session itself has last had of a sequence
     LAST = 1 << 27
+    #: changes how literals are read, by a setting that the server does not report
+    LITERALS = 1 << 28
 
 
 class Edit(NamedTuple):
@@ -123,7 +125,7 @@ class Verdict:
     #: names of settings that the statement changes, lower case
     settings: tuple[str, ...] = ()
     #: what pins, for SHOW and metrics: "temp_table", "listen", "hold_cursor", "advisory_lock", "prepare",
-    #: "random_seed"
+    #: "random_seed", "session_state" (of an extension), "code"
     pin_reason: str = ""
     #: sorted and apart from each other.  Unless `exact`, they neither touch literals nor depend on them: the
     #: same places of the shape for every text of it

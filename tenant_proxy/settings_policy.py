@@ -83,6 +83,11 @@ FIXED_SETTINGS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 #: settings whose value is the name of an object in a schema
 OBJECT_NAME_SETTINGS: Final = frozenset({"default_text_search_config"})
 
+#: settings by which literals and expressions are read when a statement is parsed, and that no server reports
+LITERAL_SETTINGS: Final = frozenset(
+    {"array_nulls", "isn.weak", "lc_monetary", "timezone_abbreviations", "transform_null_equals", "xmloption"}
+)
+
 #: older names that guc.c still takes -> what they mean today (map_old_guc_names)
 OLD_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {"sort_mem": "work_mem", "vacuum_mem": "maintenance_work_mem"}

@@ -279,7 +279,8 @@ class Pool(Section):
     query_timeout_s: Seconds = 0
     """A query that takes longer is cancelled, and its client gets 57014."""
     idle_in_transaction_timeout_s: Seconds = 0
-    """A client that is idle in a transaction for longer gets 25P03."""
+    """A client that is idle in a transaction for longer gets 25P03; so does one that lets its backend wait
+    otherwise: for a Sync or Flush, for the rest of a message or data of a COPY, or by reading nothing."""
     client_idle_timeout_s: Seconds = 0
     """A client that is idle outside a transaction for longer gets 57P05."""
     server_idle_timeout_s: Seconds = 600

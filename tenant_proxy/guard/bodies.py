@@ -72,6 +72,7 @@ def do_block(w: Walk, body: Body) -> bool:
         w.pin("code")
     if w.stored & _SETS:
         w.set(w.all_settings)
+    w.effects |= w.stored & int(Effect.LITERALS)
     w.stored |= stored
     w.all_settings += settings_before
     return True

@@ -149,6 +149,8 @@ def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], loca
         if fact.pin_reason:
             w.stored |= int(Effect.PINS)
             w.pin(fact.pin_reason)
+        if fact.changes:
+            w.set(fact.changes)
     count = len(arguments)
     sensitive = fact.sets or fact.reads_rows or count in fact.names or count in fact.queries
     if sensitive and any("NamedArgExpr" in argument for argument in arguments):
@@ -187,7 +189,7 @@ def reference(w: Walk, parts: list[str], location: int, *, trigger: bool = False
         fact.names
         or fact.queries
         or fact.sets
-        or fact.effects & Effect.PINS
+        or fact.effects & (Effect.PINS | Effect.SETTINGS)
         or (fact.turned and (w.scope.hides or w.scope.hide_missing))
     ):
         w.refuse(

@@ -65,6 +65,8 @@ class Fact:
     reads_input: bool = False
     #: set_config, whose arguments decide more than the above can say
     sets: bool = False
+    #: settings that it changes, whatever its arguments
+    changes: tuple[str, ...] = ()
     #: fewest arguments of any overload
     least: int = 0
     #: calls may be turned to a function of the proxy's own (catalogs.py)
@@ -224,6 +226,14 @@ _EXTENSIONS: Final[Mapping[str, Fact]] = {
         for name, counts in _LISTED["extensions"]["queries"].items()
     },
     **{name: Fact(names=_names_listed(kinds)) for name, kinds in _LISTED["extensions"]["names"].items()},
+    **{
+        name: Fact(effects=Effect.PINS, pin_reason="session_state")
+        for name in _LISTED["extensions"]["session_state"]
+    },
+    **{
+        name: Fact(effects=Effect.SETTINGS, changes=tuple(names))
+        for name, names in _LISTED["extensions"]["sets"].items()
+    },
 }
 
 
@@ -265,8 +275,11 @@ def refused_extensions() -> list[tuple[str, bool]]:
 
 #: functions of extensions, known by their name alone, that `x.name` may call
 EXTENSION_ATTRIBUTES: Final = frozenset(_LISTED["extensions"]["of_one"]) | frozenset(
-    name for name, fact in _EXTENSIONS.items() if 1 in fact.names or 1 in fact.queries
+    name for name, fact in _EXTENSIONS.items() if fact.effects or 1 in fact.names or 1 in fact.queries
 )
+
+#: functions of extensions that leave something in their session
+SESSION_STATE: Final = frozenset(name for name, fact in _EXTENSIONS.items() if fact.effects)
 
 #: names that `x.name` may call with x as the only argument, and that are not safe
 ATTRIBUTES: Final = EXTENSION_ATTRIBUTES | frozenset(

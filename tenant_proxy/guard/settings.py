@@ -15,6 +15,7 @@ from tenant_proxy.model import Effect
 from tenant_proxy.settings_policy import (
     FIXED_SETTINGS,
     IDENTITY_SETTINGS,
+    LITERAL_SETTINGS,
     OBJECT_NAME_SETTINGS,
     canonical_name,
     check_search_path,
@@ -154,6 +155,8 @@ def _check(w: Walk, name: str, value: str | None, location: int, *, bound_to: bo
     """`bound_to`: by a Bind, when the relay has been told what the statement does."""
     if name in IDENTITY_SETTINGS and _keeps_identity(w, name, value):
         return
+    if name in LITERAL_SETTINGS:
+        w.effects |= int(Effect.LITERALS)
     if name == "seed" and not bound_to and name not in (*w.scope.denied_settings, *w.scope.locked):
         # what random() gives next is the backend's, not the session's
         w.pin("random_seed")
@@ -232,6 +235,7 @@ def set_config(w: Walk, arguments: Sequence[Mapping[str, Any]], location: int) -
                 name="set_config",
             )
         w.bind(_parameter(w, arguments[1]), f"{bound.VALUE_OF}{parameter['number']}")
+        w.effects |= int(Effect.LITERALS)
         _set(w, "*", arguments[2])
         return
     name = canonical_name(name)

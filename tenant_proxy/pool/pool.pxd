@@ -420,6 +420,10 @@ cdef struct Client:
     uint64_t portal_hash        # … and its name
     uint32_t codec_bits         # of the guard's scope: in which encoding its texts are
     uint64_t reading            # of settings that decide what literals mean: see relay.readings
+    uint8_t reads_alone         # … it has set some that nobody tells: its statements are no one else's
+    uint8_t unasked             # it has sent what a server answers behind a Flush or Sync alone, and none since
+    uint64_t left_us            # since when the connection takes nothing of what it is answered
+    uint64_t left_out           # … and what it had taken
     uint64_t read_by[4]         # … of each
     int32_t pid                 # of its BackendKeyData
     size_t stmt_bytes           # texts that its named statements hold

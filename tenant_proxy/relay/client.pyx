@@ -269,6 +269,8 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
             return HOLD
         if limit == PACE_REFUSED:
             return refuse_query(e, c, b, total) if code == F_QUERY else refuse_extended(e, c, b, total)
+    # what is answered to these waits for a Sync or Flush, unless there is much of it
+    c.unasked = (code == F_PARSE or code == F_BIND or code == F_DESCRIBE or code == F_EXECUTE or code == F_CLOSE)
     if code == F_QUERY:
         return on_query(e, c, b, p, n, total)
     if code == F_PARSE:

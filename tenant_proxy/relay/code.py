@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from tenant_proxy.config.schema import Cluster, Isolation
-from tenant_proxy.guard.functions import FUNCTIONS, OIDS, extension_fact
+from tenant_proxy.guard.functions import FUNCTIONS, OIDS, SESSION_STATE, extension_fact
 from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.sharing import is_proven
@@ -412,10 +412,13 @@ class Code:
         scope = scope_of(visit.tenant, visit.logins)
         own: set[int] = set()
         called: set[int] = set()
+        keeping: dict[int, str] = {}
         for schema in visit.schemas:
             called |= found.called.get(schema, set())
             for row in found.functions.get(schema, ()):
                 own.add(row["oid"])
+                if row["name"].rpartition(".")[2] in SESSION_STATE:
+                    keeping[row["oid"]] = row["name"]
                 doubt = function_doubt(self._guard, scope, row)
                 if doubt:
                     return doubt
@@ -426,6 +429,8 @@ class Code:
         risky = called & RISKY_OIDS
         if risky:
             return f"an expression calls {OIDS[min(risky)][0]}"
+        if called & keeping.keys():
+            return f"an expression calls {keeping[min(called & keeping.keys())]}"
         strange = {oid for oid in called if oid >= FIRST_USER_OID} - own
         if strange:
             return f"an expression calls function {min(strange)} of another schema"

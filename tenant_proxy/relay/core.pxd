@@ -40,6 +40,7 @@ cdef enum:
     EFF_KEEPS = 33554432
     EFF_SELF = 67108864
     EFF_LAST = 134217728
+    EFF_LITERALS = 268435456
     EFF_ALLOWED = 0x80000000        # the statement may run
 
 cdef enum:

@@ -1,15 +1,21 @@
-"""Time-outs of clients and servers: pure decisions, asked a few times a second."""
+"""Time-outs of clients and servers: pure decisions, asked a few times a second.
 
-from libc.stdint cimport uint64_t
+A client that keeps its server waiting counts as idle in a transaction whatever it does so by, or who holds all
+shared servers could not be told from one whose statements take long.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
 
 from tenant_proxy.pool.pool cimport (
-    AHEAD_DUE, CL_IDLE, CL_WAITING, PACE_WAITS, SV_CLEANING, SV_CONNECT, SV_IDLE, SV_LOGIN, Client, Pool, Server,
+    AHEAD_DUE, CL_IDLE, CL_WAITING, PACE_WAITS, R_FUNCTION, R_QUERY, R_SYNC, SV_CLEANING, SV_CONNECT, SV_IDLE, SV_LOGIN,
+    Client, Pool, Server, ring_at,
 )
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, IDLE, IDLE_IN_TRANSACTION, JUDGING, LIFETIME, LOGIN_TIMEOUT, QUERY_TIMEOUT, QUEUE_TIMEOUT,
     RESET_FAILED, SETTINGS_FAILED,
 )
 from tenant_proxy.relay.pairing cimport has_hung_up
+from tenant_proxy.wire.buf cimport buf_len
 from tenant_proxy.wire.consts cimport XACT_IDLE
 
 cdef enum:
@@ -33,6 +39,11 @@ cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noex
     if s != NULL and s.ring.count:
         if p.query_timeout_us and c.request_us and now > c.request_us + p.query_timeout_us:
             return QUERY_TIMEOUT
+        if p.idle_xact_timeout_us and (
+            now > c.active_us + p.idle_xact_timeout_us and is_clients_turn(c, s)
+            or has_left_off(c, now) and now > c.left_us + p.idle_xact_timeout_us
+        ):
+            return IDLE_IN_TRANSACTION
         return 0
     if s != NULL and (s.xact_status != XACT_IDLE or s.batch_open):
         if p.idle_xact_timeout_us and now > c.active_us + p.idle_xact_timeout_us:
@@ -41,6 +52,34 @@ cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noex
     if p.client_idle_us and now > c.active_us + p.client_idle_us:
         return IDLE
     return 0
+
+
+cdef bint is_clients_turn(Client *c, Server *s) noexcept nogil:
+    # whether its server waits for more of it, though not all is answered: for the rest of a message, for data of a COPY,
+    # or for what makes it answer
+    cdef uint32_t i
+    if buf_len(&s.link.out):
+        # it does not take what there is
+        return False
+    if (c.stream_left and not c.skip_stream) or s.copy_in == 1:
+        return True
+    if not c.unasked or not s.batch_open:
+        return False
+    for i in range(s.ring.count):
+        if (ring_at(&s.ring, i).request == R_SYNC or ring_at(&s.ring, i).request == R_QUERY
+                or ring_at(&s.ring, i).request == R_FUNCTION):
+            return False
+    return True
+
+
+cdef bint has_left_off(Client *c, uint64_t now) noexcept nogil:
+    # whether it reads nothing of what it has been answered, so that more stays with its server
+    cdef uint64_t taken = c.link.bytes_out - buf_len(&c.link.out)
+    if buf_len(&c.link.out) == 0 or c.left_us == 0 or c.left_out != taken:
+        c.left_us = now if buf_len(&c.link.out) else 0
+        c.left_out = taken
+        return False
+    return True
 
 
 cdef int server_overdue(Server *s, uint64_t now) noexcept nogil:

@@ -2,8 +2,9 @@
 
 PostgreSQL turns `'01/02/2020'::date` to a value when the statement is parsed.  So a statement that is prepared
 under one client's settings is no other client's whose settings differ.  The server reports all four, and a
-client is always told what its own are.  Those that are not reported (transform_null_equals, array_nulls,
-xmloption, lc_monetary) are not looked at.
+client is always told what its own are.  Of those that are not reported (array_nulls, xmloption … :
+settings_policy.LITERAL_SETTINGS) it is known who sets them: from then on such a client's statements are its own.
+What a function sets of them unseen is not known.
 
 What a server reports comes late for what is sent in one go (SET, and a Parse behind it): such a statement is read in
 a way of its own, so that it is no other client's, and anew when it is used later.
@@ -42,6 +43,12 @@ cdef uint64_t reading_of(Relay e, Client *c) noexcept nogil:
     return hash_bytes(e.seed + ENCODING + 1, <const char *> &e.next_stmt, sizeof(e.next_stmt))
 
 
+cdef void reads_alone(Relay e, Client *c) noexcept nogil:
+    if not c.reads_alone:
+        c.reads_alone = 1
+        c.reading ^= hash_bytes(e.seed + ENCODING + 2, <const char *> &c.link.id, sizeof(c.link.id))
+
+
 cdef void note_reading(Relay e, Client *c, const char *data, size_t n) noexcept nogil:
     # a ParameterStatus that the client is told
     cdef const char *name = data + HEAD
@@ -61,6 +68,9 @@ cdef void note_reading(Relay e, Client *c, const char *data, size_t n) noexcept 
 cdef void note_readings(Relay e, Client *c, const char *greeting, size_t n) noexcept nogil:
     # all that it is told when it logs in
     cdef size_t size
+    if c.pool != NULL and c.pool.group != NULL and c.startup_id:
+        # servers are its tenant's, whatever the startup packets of clients say
+        c.reading ^= hash_bytes(e.seed + ENCODING + 3, <const char *> &c.startup_id, sizeof(c.startup_id))
     while n > HEAD:
         size = <size_t> read_u32(greeting + 1) + 1
         if size > n or size < HEAD:

@@ -11,7 +11,7 @@ from tenant_proxy.pool.pool cimport (
     ACT_REFUSED, CL_CLOSING, CL_SKIP_TO_SYNC, R_PARSE, R_QUERY, RUNS_UNNAMED, Client, Server, ring_push,
 )
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_BEGINS, EFF_DDL, EFF_DISCARDS_ALL, EFF_GROWS, EFF_KEEPS, EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_RESETS,
+    EFF_ALLOWED, EFF_BEGINS, EFF_DDL, EFF_DISCARDS_ALL, EFF_GROWS, EFF_KEEPS, EFF_LITERALS, EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_RESETS,
     EFF_SETTINGS, EFF_STARTS, EFF_WRITES, EFF_XACT_CONTROL, JUDGING, NO_NEWS, PROTOCOL, Burst, Relay,
     keep_refusal, send_refusal, up_judge, up_pinned, up_refuse_gathered, up_refuse_growth, up_too_many_pins, up_violation,
 )
@@ -20,6 +20,7 @@ from tenant_proxy.relay.hearing cimport NOTIFIED
 from tenant_proxy.relay.lanes cimport LANE_GOES, lane_check
 from tenant_proxy.relay.marks cimport count_pin, counted, define
 from tenant_proxy.relay.pairing cimport client_end, obtain
+from tenant_proxy.relay.readings cimport reads_alone
 from tenant_proxy.relay.statements cimport client_drop_unnamed, server_forget_all
 from tenant_proxy.wire.consts cimport F_QUERY, XACT_IDLE, put_u32
 
@@ -160,6 +161,8 @@ cdef void apply_effects(Relay e, Client *c, Server *s, uint32_t effects, const c
     # what the statement will leave on the server, if it succeeds
     if may_set(effects):
         s.unsettled = 1
+    if effects & EFF_LITERALS:
+        reads_alone(e, c)
     if effects & (EFF_SETTINGS | EFF_PINS | EFF_DISCARDS_ALL):
         if effects & EFF_SETTINGS:
             s.settings_changed = 1

@@ -50,6 +50,7 @@ cdef enum:
     WHOLE_LIMIT = 1048576           # messages that are needed whole: errors, ReadyForQuery …
     CHANNEL_LIMIT = 65536           # a NotificationResponse above this is none of PostgreSQL's
     RING_LOW = 32768                # outstanding requests below which a held client is read again
+    COPY_BOTH = 2                   # Server.copy_in where it sends as well (replication)
 
 cdef enum:
     BROKEN = -1
@@ -409,7 +410,8 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
     elif code == B_PARAMETER_DESC:
         keep = not (action & ACT_SKIP)
     elif code == B_COPY_IN or code == B_COPY_BOTH:
-        s.copy_in = s.copied = 1
+        s.copied = 1
+        s.copy_in = 1 if code == B_COPY_IN else COPY_BOTH
         drop_swallowed_syncs(s)
     elif code == B_COPY_OUT or code == B_COPY_DONE or code == B_FUNCTION_RESULT:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from functools import partial
@@ -10,12 +11,15 @@ import pytest
 
 from tests.fix_proxy import Proxy
 from tests.wire_client import (
+    FLUSH,
     SYNC,
     ConnectionEnded,
     LoginFailed,
+    bind,
     close_statement,
     columns,
     errors,
+    execute,
     parse,
     query,
     rows,
@@ -230,6 +234,57 @@ def test_idle_in_transaction_timeout(proxies):
         idler.query("BEGIN; LOCK TABLE scratch")
         assert final_error(idler)["C"] == "25P03"
         assert other.value("SELECT count(*) FROM scratch") is not None
+
+
+HALF_A_BIND = b"B" + struct.pack("!I", 5_000_000) + b"\0\0\0\0\0\1" + struct.pack("!I", 4_999_980) + b"x"
+HALF_A_CALL = b"F" + struct.pack("!III", 5_000_000, 952, 0)
+COPY = query("COPY scratch FROM STDIN")
+MUCH = "SELECT repeat('x', 1000) FROM generate_series(1, 100000)"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        parse("SELECT 1") + bind() + execute(),
+        parse("SELECT $1") + HALF_A_BIND,
+        HALF_A_CALL,
+        COPY,
+        COPY + b"d" + struct.pack("!I", 5_000_000) + b"1",
+        query(MUCH),
+    ],
+    ids=["no Sync", "half a Bind", "half a FunctionCall", "no data", "half of the data", "not reading"],
+)
+def test_who_lets_its_backend_wait_is_idle_as_well(proxies, sent: bytes):
+    proxy = proxies(
+        pool={"mode": "transaction", "max": 1, "idle_in_transaction_timeout_s": 0.5},
+        limits={"send_buffer_bytes": 65536},
+    )
+    with proxy.wire() as idler, proxy.wire() as other:
+        idler.send(sent)
+        time.sleep(0.2)
+        assert other.value("SELECT 'served'") == "served"
+        assert final_error(idler)["C"] == "25P03" if sent != query(MUCH) else True
+
+
+def test_who_waits_for_its_backend_is_not_idle(proxies):
+    proxy = proxies(pool={"mode": "transaction", "max": 1, "idle_in_transaction_timeout_s": 0.3})
+    with proxy.wire() as client:
+        slow = parse("SELECT pg_sleep(1)") + bind() + execute()
+        assert sqlstates(client.ask(slow, SYNC)) == []
+        client.send(slow + FLUSH)
+        time.sleep(0.6)
+        assert types(client.ask(SYNC))[-1] == "Z"
+        client.send(slow + SYNC)
+        time.sleep(0.1)
+        client.send(parse("SELECT 1") + bind() + execute())
+        time.sleep(0.1)
+        assert sqlstates(client.ask(SYNC) + client.until_ready()) == []
+        client.send(COPY)
+        for _ in range(5):
+            time.sleep(0.15)
+            client.send(b"d" + struct.pack("!I", 8) + b"1\tx\n")
+        client.send(b"f" + struct.pack("!I", 8) + b"end\0")
+        assert sqlstates(client.until_ready()) == ["57014"]
 
 
 def test_client_idle_timeout(proxies):

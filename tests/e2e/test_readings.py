@@ -13,6 +13,7 @@ from tests.wire_client import SYNC, WireClient, bind, close_statement, execute, 
 DATE = "SELECT '01/02/2020'::date::text = '2020-02-01'"
 TIME = "SELECT extract(epoch FROM '2020-01-01 00:00'::timestamptz) = 1577836800"
 SPAN = "SELECT '-1 2:00'::interval = '-1 day -2 hours'::interval"
+NULLS = "SELECT '{NULL}'::text[] = ARRAY['NULL']"
 TEXT = b"SELECT length('\xc3\xa9') = 1"
 
 
@@ -33,6 +34,9 @@ def said(client: WireClient, name: str) -> str | None:
         ({"TimeZone": "Asia/Tokyo"}, TIME, ("f", "t")),
         ({"IntervalStyle": "sql_standard"}, SPAN, ("t", "f")),
         ({"client_encoding": "LATIN1"}, TEXT, ("f", "t")),
+        # what the server does not report
+        ({"array_nulls": "off"}, NULLS, ("t", "f")),
+        ({"transform_null_equals": "on"}, "SELECT (1 = NULL) IS NULL", ("f", "t")),
     ],
 )
 @pytest.mark.parametrize("at_startup", [True, False])
@@ -62,6 +66,29 @@ def test_it_follows_what_a_client_sets(proxy: Proxy):
         assert (said(other, "s"), said(one, "s")) == ("t", "f")
         one.query("RESET TimeZone")
         assert (said(one, "s"), said(other, "s")) == ("t", "t")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "SET array_nulls = off",
+        "BEGIN; SET LOCAL array_nulls = off",
+        "BEGIN; SELECT set_config('array_nulls', 'off', true)",
+        "DO $$ BEGIN SET array_nulls = off; END $$",
+        "DO $$ BEGIN PERFORM set_config('array_nulls', 'off', false); END $$",
+    ],
+)
+def test_what_the_server_does_not_report_is_nobody_else_s(proxy: Proxy, setting: str):
+    with proxy.wire() as one, proxy.wire() as other:
+        for client in (one, other):
+            assert not sqlstates(client.ask(parse(NULLS, "before"), SYNC))
+        for statement in setting.split(";", 1) if setting.startswith("BEGIN") else (setting,):
+            assert not sqlstates(one.query(statement))
+        assert not sqlstates(one.ask(parse(NULLS, "s"), SYNC))
+        assert said(one, "s") == "t"
+        one.query("COMMIT")
+        assert not sqlstates(other.ask(parse(NULLS, "s"), SYNC))
+        assert (said(other, "before"), said(other, "s")) == ("f", "f")
 
 
 SET = "SET DateStyle = ISO, DMY"

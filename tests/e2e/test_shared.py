@@ -630,6 +630,28 @@ def test_a_view_of_the_settings_changes_them(shared, pg, evil):
         shares_again(pg, acme)
 
 
+def test_what_an_extension_keeps_in_its_session_is_no_other_tenant_s(shared, pg, evil):
+    """isn takes wrong check digits once it has been told to, until the session ends."""
+    wrong = "SELECT '978-0-11-000533-5'::ean13"
+    with pg.connect() as conn:
+        conn.execute("CREATE EXTENSION isn SCHEMA public")
+        try:
+            proxy = shared()
+            with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+                shares_again(pg, acme)
+                assert acme.value("SELECT isn_weak(true)") == "t"
+                assert not is_shared(pg, backend_of(acme))
+                assert is_shared(pg, backend_of(beta))
+                assert sqlstates(beta.query(wrong)) == ["22P02"]
+                assert sqlstates(acme.query(wrong)) == []
+            conn.execute("CREATE VIEW acme.sly AS SELECT isn_weak(true)")
+            proxy.admin("RELOAD")
+            with proxy.wire("acme_app") as acme:
+                wait_until(lambda: not is_shared(pg, backend_of(acme)), "it is read")
+        finally:
+            conn.execute("DROP EXTENSION isn CASCADE")
+
+
 def test_code_is_not_changed_under_what_runs(shared, pg, evil):
     """A statement on a shared backend can't come to call what was not there when it was judged."""
     proxy = shared(backends=2)
