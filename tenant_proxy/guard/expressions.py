@@ -146,6 +146,7 @@ def call(w: Walk, parts: list[str], arguments: Sequence[Mapping[str, Any]], loca
         return
     if fact.effects:
         w.effects |= int(fact.effects)
+        w.stored |= int(fact.effects & Effect.ESCALATES)
         if fact.pin_reason:
             w.stored |= int(Effect.PINS)
             w.pin(fact.pin_reason)

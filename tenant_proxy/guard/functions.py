@@ -149,6 +149,7 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
     writes = _Names(listed["effects"]["writes"])
     locks = _Names(listed["effects"]["advisory_lock"])
     seeds = _Names(listed["effects"]["random_seed"])
+    logins = _Names(listed["effects"]["login"])
     reads_rows = _Names(listed["reads_rows"])
     reviewed = _Names(listed["reviewed"])
     fleeting = _Names(listed["fleeting"])
@@ -165,6 +166,8 @@ def _build(facts: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Fac
             effects |= Effect.WRITES
         if name in locks or name in seeds:
             effects |= Effect.PINS
+        if name in logins:
+            effects |= Effect.ESCALATES
         if name in last:
             effects |= Effect.LAST | Effect.KEEPS
         by_type = {} if name in names else _names_by_type(calls)

@@ -83,7 +83,7 @@ RISKY_OIDS: Final = frozenset(
     for oid, names in OIDS.items()
     for name in names
     if (fact := FUNCTIONS.get(name)) is not None
-    and (fact.refused or fact.sets or fact.queries or fact.effects & Effect.PINS)
+    and (fact.refused or fact.sets or fact.queries or fact.effects & (Effect.PINS | Effect.ESCALATES))
 )
 
 #: what CREATE TYPE … AS RANGE makes functions of

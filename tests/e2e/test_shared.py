@@ -345,6 +345,9 @@ def test_who_one_is(shared, pg):
         assert is_shared(pg, backend_of(acme))
         assert acme.value("SELECT session_user") == "acme_app"
         assert acme.value("SHOW session_authorization") == "acme_app"
+        assert acme.value('SELECT pg_catalog."session_user"()') == "acme_app"
+        if pg.major >= 16:
+            assert str(acme.value("SELECT system_user")).endswith(":acme_app")
         acme.query("RESET ROLE")
         assert acme.value("SELECT current_user") == "acme_app"
         assert is_shared(pg, backend_of(acme))
