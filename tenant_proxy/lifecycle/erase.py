@@ -13,7 +13,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
 
 from tenant_proxy import __version__
 from tenant_proxy.catalog import effective, logins
@@ -28,11 +30,15 @@ from tenant_proxy.lifecycle.inventory import Estate, Oids
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
 from tenant_proxy.lifecycle.reading import UNKNOWN, read_tables
 
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
 #: what an erasure does not reach
 STAYS: Final = (
     "the tenant's row in the catalog: its name, state and times",
     "the log of changes, without data and secrets",
     "usage that was counted for invoices",
+    "archives that were exported of it",
     "backups, WAL archives and server logs, for as long as they are kept elsewhere",
 )
 
@@ -132,6 +138,11 @@ async def _drop_logins(run: Run) -> None:
 async def _drop_objects(run: Run) -> None:
     tenant, estate = await run.tenant(), await _estate(run)
     if tenant.database is not None:
+        async with run.context.admin(tenant.cluster) as connection:
+            exists = await database_exists(connection, tenant.database)
+        if exists:
+            async with failing(tenant.cluster), database_of(run.context, tenant).connected() as connection:
+                await _end_prepared(connection, tenant, estate)
         await run.context.close_database(tenant.cluster, tenant.database)
         async with run.context.admin(tenant.cluster) as connection:
             if await database_exists(connection, tenant.database):
@@ -141,9 +152,30 @@ async def _drop_objects(run: Run) -> None:
     async with failing(tenant.cluster), reporting(run) as progress:
         async with database_of(run.context, tenant).connected() as connection:
             await erasing.end_sessions(connection, estate.all_roles())
+            await _end_prepared(connection, tenant, estate)
             await erasing.drop_large_objects(connection, estate.all_roles(), progress)
-            await erasing.drop_schema(connection, estate.schema, progress)
+            try:
+                await erasing.drop_schema(connection, estate.schema, progress)
+            except asyncpg.LockNotAvailableError as error:
+                raise Failure(
+                    "conflict",
+                    f'somebody holds what is tenant "{tenant.name}"\'s: {error}',
+                    hint="pg_locks and pg_stat_activity of that database say who; then go on:"
+                    f" tenant-proxy job resume {run.job.id}",
+                ) from error
             await ledger.forget(connection, estate.schema)
+
+
+async def _end_prepared(connection: Connection, tenant: Tenant, estate: Estate) -> None:
+    others = await erasing.end_prepared(connection, estate)
+    if others:
+        shown = ", ".join(f'"{gid}" of {owner}' for gid, owner in others[:5])
+        raise Failure(
+            "conflict",
+            f'prepared transactions of others hold what is tenant "{tenant.name}"\'s: {shown}',
+            hint="COMMIT PREPARED or ROLLBACK PREPARED there, then go on: tenant-proxy tenant erase "
+            + tenant.name,
+        )
 
 
 async def _drop_roles(run: Run) -> None:
@@ -151,7 +183,17 @@ async def _drop_roles(run: Run) -> None:
     database = database_on(run.context, tenant.cluster)
     async with failing(tenant.cluster), database.connected() as connection:
         await erasing.forget_statements(connection, run.data["oids"]["roles"])
-        await erasing.drop_roles(connection, database, estate.all_roles())
+        try:
+            await erasing.drop_roles(connection, database, estate.all_roles())
+        except asyncpg.DependentObjectsStillExistError as error:
+            raise Failure(
+                "conflict",
+                f'the admin of cluster "{tenant.cluster}" can\'t take away all that tenant "{tenant.name}"'
+                f" has: {error.args[0]}",
+                detail=error.detail or "",
+                hint="let a superuser take it away or give it to somebody (REVOKE, ALTER … OWNER TO), then go"
+                f" on: tenant-proxy job resume {run.job.id}",
+            ) from error
 
 
 async def _scan(run: Run) -> None:
@@ -163,7 +205,13 @@ async def _scan(run: Run) -> None:
     async with failing(tenant.cluster), database.connected() as connection:
         left = await erasing.scan(connection, database, estate, Oids.from_dict(run.data["oids"]))
         if tenant.database is not None:
-            left = tuple(item for item in left if item.kind != "schema")
+            # schemas of the name are others'
+            left = tuple(
+                item
+                for item in left
+                if item.kind != "schema"
+                and not (item.kind == "setting" and item.detail.startswith("search_path="))
+            )
             if await database_exists(connection, tenant.database):
                 raise Failure("conflict", f'the database "{tenant.database}" is still there')
     if left:
@@ -215,11 +263,22 @@ async def _end(run: Run, change: Change) -> None:
     await change.connection.execute("DELETE FROM tenant_migration WHERE tenant = $1", tenant.id)
     # what other jobs had been told of it
     await change.connection.execute(
-        "UPDATE job SET params = '{}', data = '{}', result = NULL, progress = '{}'"
+        "UPDATE job SET params = '{}', data = '{}', result = NULL, progress = '{}',"
+        """ error = CASE WHEN error IS NOT NULL THEN '{"code": "erased", "message": "erased"}'::jsonb END"""
         " WHERE tenant = $1 AND id <> $2",
         tenant.id,
         run.job.id,
     )
+    # answers that were kept for who asks again, who is told that it was done
+    await change.connection.execute(
+        "UPDATE idempotency SET response = jsonb_set(response, '{body}', 'null') WHERE response IS NOT NULL"
+        " AND jsonb_path_exists(response -> 'body', '$.** ? (@ == $name)',"
+        " jsonb_build_object('name', $1::text))",
+        tenant.name,
+    )
+    left = await change.connection.fetch(_KEPT, tenant.id, run.data["logins"])
+    if left:
+        raise Failure("conflict", "the catalog holds more of it: " + ", ".join(row["what"] for row in left))
     record = _record(run, tenant)
     key = run.context.config.lifecycle.signing_key
     signed = certificate.signed(record, None if key is None else certificate.read_private_key(key.reveal()))
@@ -238,6 +297,19 @@ async def _end(run: Run, change: Change) -> None:
     await change.audit("tenant.erasure", "tenant", tenant.name, None, signed)
     run.data.clear()
     run.result = signed
+
+
+#: what the catalog must not hold of it any more; $1 the tenant, $2 logins that it had
+_KEPT: Final = """
+SELECT 'access' AS what FROM access WHERE tenant = $1
+UNION SELECT 'custom roles' FROM custom_role WHERE tenant = $1
+UNION SELECT 'tokens' FROM token WHERE tenant = $1
+UNION SELECT 'versions' FROM tenant_migration WHERE tenant = $1
+UNION SELECT 'logins and their secrets' FROM login l WHERE l.name = ANY ($2::text[])
+  AND NOT EXISTS (SELECT FROM access a WHERE a.login = l.id)
+UNION SELECT 'what jobs noted' FROM job WHERE tenant = $1 AND kind <> 'erase'
+  AND (params <> '{}' OR data <> '{}' OR result IS NOT NULL)
+"""
 
 
 def _record(run: Run, tenant: Tenant) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tenant_proxy.lifecycle import inventory, rights
 from tenant_proxy.lifecycle.inventory import Estate, Item
 from tenant_proxy.lifecycle.reading import Progress, silent
 from tenant_proxy.lifecycle.rename import quote_name
+from tenant_proxy.lifecycle.sql import literal
 from tenant_proxy.lifecycle.tools import Database
 
 if TYPE_CHECKING:
@@ -124,6 +125,38 @@ async def end_sessions(connection: Connection, roles: Sequence[str]) -> None:
         " WHERE usename = ANY ($1::text[]) AND pid <> pg_catalog.pg_backend_pid()",
         known,
     )
+
+
+_PREPARED: Final = """
+SELECT p.gid, p.owner::text AS owner, p.owner = ANY ($2::text[]) AS is_own FROM pg_catalog.pg_prepared_xacts p
+ WHERE p.database = pg_catalog.current_database()
+   AND (p.owner = ANY ($2::text[]) OR EXISTS (
+        SELECT FROM pg_catalog.pg_locks itself
+          JOIN pg_catalog.pg_locks l ON l.virtualtransaction = itself.virtualtransaction AND l.pid IS NULL
+          JOIN pg_catalog.pg_class c ON c.oid = l.relation
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE itself.transactionid = p.transaction AND itself.pid IS NULL AND n.nspname = $1))
+ ORDER BY p.gid
+"""
+
+
+async def end_prepared(connection: Connection, estate: Estate) -> list[tuple[str, str]]:
+    """Rolls back what the roles have prepared to commit, which ends with no session; those of others that
+    hold something of the schema are left: their names and owners.
+    """
+    roles = await _existing(connection, estate.all_roles())
+    rows = await connection.fetch(_PREPARED, estate.schema, roles)
+    own = [row for row in rows if row["is_own"]]
+    if own:
+        await _become_able(connection, roles)
+    for row in own:
+        # its owner alone may, or a superuser; in no transaction
+        await connection.execute(f"SET ROLE {quote_name(row['owner'])}")
+        try:
+            await connection.execute(f"ROLLBACK PREPARED {literal(row['gid'])}")
+        finally:
+            await connection.execute("RESET ROLE")
+    return [(row["gid"], row["owner"]) for row in rows if not row["is_own"]]
 
 
 async def drop_owned(connection: Connection, roles: Sequence[str]) -> None:

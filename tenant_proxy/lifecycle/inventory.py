@@ -369,6 +369,20 @@ SELECT 'membership', m.roleid::text, m.member::text FROM pg_catalog.pg_auth_memb
 UNION ALL
 SELECT 'setting', s.setrole::text, '' FROM pg_catalog.pg_db_role_setting s WHERE s.setrole = ANY ($4::oid[])
 UNION ALL
+-- others' settings that name it, in what is read as a list of names
+SELECT 'setting', coalesce(r.rolname::text, 'all roles') || coalesce(' in database ' || b.datname, ''), c.one
+  FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) AS c(one)
+  LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+  LEFT JOIN pg_catalog.pg_database b ON b.oid = s.setdatabase
+ CROSS JOIN LATERAL (
+    SELECT split_part(c.one, '=', 1) AS name,
+           ARRAY(SELECT btrim(x.one, ' "') FROM unnest(string_to_array(
+                    substr(c.one, strpos(c.one, '=') + 1), ',')) AS x(one)) AS names) AS v
+ -- of the whole cluster, so that they are looked at where the schema is
+ WHERE $1 <> '' AND (
+       v.name = 'search_path' AND $1 = ANY (v.names) AND coalesce(b.datname = current_database(), true)
+       OR v.name IN ('role', 'session_authorization') AND v.names && $2::text[])
+UNION ALL
 SELECT 'large object', l.oid::text, '' FROM pg_catalog.pg_largeobject_metadata l
  WHERE l.lomowner = ANY ($4::oid[])
 UNION ALL
