@@ -213,16 +213,20 @@ SELECT a.attname::pg_catalog.text AS name, pg_catalog.format_type(a.atttypid, a.
 
 
 class Confined:
-    """For a tenant that is being restored in a transaction, by a role that has no rights but its owner's.
+    """For a tenant that is being restored in a transaction, by a role that has no rights but its roles'.
 
     It is not the owner itself, so that the owner's default privileges give nobody what was not given.
     """
 
-    def __init__(self, connection: Connection, database: str, schema: str, owner: str, settings: str) -> None:
-        """`settings`: statements that are to hold again after each that has run code."""
+    def __init__(
+        self, connection: Connection, database: str, schema: str, roles: Sequence[str], settings: str
+    ) -> None:
+        """`roles`: of the tenant alone, its owner and those that may own what is in the schema; `settings`:
+        statements that are to hold again after each that has run code.
+        """
         self._connection = connection
         self._schema = schema
-        self._owner = owner
+        self._roles = roles
         self._settings = settings
         # seen by nobody else, as it is gone when the transaction ends; a rehearsal shows the same
         self.role = f"tp_jail_{hashlib.sha256(f'{database} {schema}'.encode()).hexdigest()[:12]}"
@@ -231,7 +235,7 @@ class Confined:
         major = self._connection.get_server_version().major
         await self._connection.execute(
             f"CREATE ROLE {self.role} NOLOGIN;\n"
-            + f"{membership(self._owner, self.role, major, inherit=True)};\n"
+            + "".join(f"{membership(role, self.role, major, inherit=True)};\n" for role in self._roles)
             + f"{membership(self.role, 'CURRENT_USER', major, inherit=True)};\n"
         )
 

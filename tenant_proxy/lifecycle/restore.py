@@ -150,8 +150,12 @@ class _Restore:
 
     async def _confined(self) -> Confined:
         owner = self.manifest.source["owner"]
-        schema, owner = self.renaming.new_schema, self.renaming.roles.get(owner, owner)
-        confined = Confined(self.connection, self.database.name, schema, owner, _QUIET)
+        source = self.manifest.source
+        known = (owner, source.get("readwrite"), source.get("readonly"), *self.renaming.roles)
+        roles = dict.fromkeys(self.renaming.roles.get(role, role) for role in known if role is not None)
+        confined = Confined(
+            self.connection, self.database.name, self.renaming.new_schema, list(roles), _QUIET
+        )
         await confined.begin()
         return confined
 
@@ -515,7 +519,8 @@ def _granted_in(sql: str) -> str | None:
     if "RangeVar" in thing:
         return str(thing["RangeVar"].get("schemaname", ""))
     if "ObjectWithArgs" in thing:
-        return str(thing["ObjectWithArgs"]["objname"][0]["String"]["sval"])
+        *schema, _ = (part["String"]["sval"] for part in thing["ObjectWithArgs"]["objname"])
+        return schema[0] if schema else None
     return str(thing["String"]["sval"]) if grant["objtype"] == "OBJECT_SCHEMA" else None
 
 

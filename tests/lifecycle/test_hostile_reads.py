@@ -212,3 +212,25 @@ async def test_all_of_it_by_an_admin_who_is_no_superuser(verbs, town):
         await verbs.tenant_delete(name, grace_s=0)
         job = await verbs.tenant_erase(name)
         assert job.result["record"]["rows"]["t"] == 2
+
+
+async def test_tables_of_the_tenants_other_roles(any_place, tmp_path):
+    any_place.with_roles("several")
+    any_place.sql(
+        "GRANT CREATE ON SCHEMA several TO several_readwrite; SET search_path = several;"
+        "SET ROLE several_owner; CREATE TABLE named (id int PRIMARY KEY);"
+        "GRANT REFERENCES, SELECT ON named TO several_readwrite;"
+        "SET ROLE several_readwrite; CREATE TABLE t (id int PRIMARY KEY REFERENCES named CHECK (id >= 0));"
+        "CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        "CREATE TRIGGER fired AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION fire();"
+        "CREATE POLICY all_of_it ON t USING (true); ALTER TABLE t REPLICA IDENTITY USING INDEX t_pkey;"
+        "SET ROLE several_owner; INSERT INTO named VALUES (1);"
+        "SET ROLE several_readwrite; INSERT INTO t VALUES (1);"
+    )
+    path = tmp_path / "tenant.tar"
+    estate = any_place.estate("several")
+    standard = ("several_readwrite", "several_readonly")
+    manifest = await export.export(any_place.database_of(), estate, path, tenant="x", standard=standard)
+    any_place.clear()
+    any_place.known("several")
+    assert (await restore.restore(any_place.database_of(), path)).tables == manifest.tables
