@@ -65,9 +65,9 @@ class Control:
             self._client, self._config, self._boot, proxy_name(self._config), self._follower
         )
         self._accounting = asyncio.create_task(self._accounts.run())
+        await self._client.call("supervisor", "ready")
         if self._config.api.enabled:
             self._api = asyncio.create_task(api.serve(self._config))
-        await self._client.call("supervisor", "ready")
         if not self._boot["http_fds"]:
             stopped = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

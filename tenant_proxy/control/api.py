@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.config.schema import Config
@@ -15,15 +15,21 @@ RETRY_S: Final = 5.0
 log = get_logger("control")
 
 
-async def serve(config: Config) -> None:
-    """Until it is cancelled."""
-    # imported where it is served alone: most of this process's memory would be that
+def _import() -> tuple[Any, Any]:
+    """Imported where it is served alone: most of this process's memory would be that."""
     from tenant_proxy.api import app
     from tenant_proxy.lifecycle.context import Context
 
+    return app, Context.open
+
+
+async def serve(config: Config) -> None:
+    """Until it is cancelled."""
+    # seconds, where the machine has much to do: who waits for this process would take it for gone
+    app, open_context = await asyncio.to_thread(_import)
     while True:
         try:
-            async with await Context.open(config, connections=app.CONNECTIONS) as context:
+            async with await open_context(config, connections=app.CONNECTIONS) as context:
                 await app.serve(context, config.api.address, config.api.port, signals=False)
         except Failure as failure:
             log.error("the API can't be served", reason=failure.message)
