@@ -12,6 +12,7 @@ while a lock keeps it so.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -41,6 +42,10 @@ class Unreadable(Exception):
 
 #: of a table that could not be read
 UNKNOWN: Final = -1
+#: Where it need not be read: for how long others may hold it, and for how long its owner's code may run.
+#: That may catch what cancels it, so its session is ended.
+LOCK_TIMEOUT: Final = "10s"
+PATIENCE_S = 600.0
 
 #: A row of `t` as text.  A cast may be the tenant's own, and `t` alone would be a column of that name.
 _AS_TEXT: Final = "pg_catalog.textin(pg_catalog.record_out(t.*))"
@@ -83,6 +88,9 @@ class Reader:
         self._schema = schema
         self._role = role
         self._witness = witness
+        self._patience_s: float | None = None
+        #: by us, as it took too long
+        self._ended = False
 
     async def tables(
         self,
@@ -97,14 +105,17 @@ class Reader:
         that are fixed here.  `order` is that of the columns of some tables, where it is not theirs.
         """
         await self._connection.execute(_SETTINGS)
+        if lenient:
+            await self._connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            self._patience_s = PATIENCE_S
         names = [row["name"] for row in await self._connection.fetch(_TABLES, self._schema)]
         result = []
         for number, name in enumerate(names):
             progress("count", number, len(names))
             try:
                 result.append(await self._table(name, (order or {}).get(name, ())))
-            except (Unreadable, asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
-                if not lenient:
+            except (Unreadable, asyncpg.PostgresError):
+                if not lenient or (self._connection.is_closed() and not self._ended):
                     raise
                 result.append(Table(name, UNKNOWN, ""))
         progress("count", len(names), len(names))
@@ -118,9 +129,13 @@ class Reader:
             "SELECT pg_catalog.count(*) AS n, coalesce(pg_catalog.sum(pg_catalog.hashtextextended("
             f"{text}, 20)::pg_catalog.numeric), 0)::pg_catalog.text AS digest FROM ONLY {table} AS t"
         )
+        if self._ended:
+            raise Unreadable("another takes too long")
         try:
             row = await self._confined(query)
         except asyncpg.PostgresError as error:
+            if self._connection.is_closed():
+                raise
             row = await self._by_us(table, query, error)
         assert row is not None
         return Table(name, row["n"], row["digest"])
@@ -135,9 +150,17 @@ class Reader:
                 " SECURITY DEFINER AS $tp_body$BEGIN RETURN QUERY EXECUTE $1; END$tp_body$;\n"
                 f"ALTER FUNCTION {function}(pg_catalog.text) OWNER TO {ident(self._role)}"
             )
-            return await self._connection.fetchrow(
-                f"SELECT n, digest FROM {function}($1::pg_catalog.text)", query
+            asked = asyncio.ensure_future(
+                self._connection.fetchrow(f"SELECT n, digest FROM {function}($1::pg_catalog.text)", query)
             )
+            try:
+                if not (await asyncio.wait({asked}, timeout=self._patience_s))[0]:
+                    self._ended = True
+                    pid = self._connection.get_server_pid()
+                    await self._witness().execute(f"SELECT pg_catalog.pg_terminate_backend({pid})")
+                return await asked
+            finally:
+                asked.cancel()
         finally:
             if not self._connection.is_closed():
                 await self._connection.execute("ROLLBACK TO SAVEPOINT tp_read; RELEASE SAVEPOINT tp_read")
@@ -145,6 +168,8 @@ class Reader:
     async def _by_us(self, table: str, query: str, refused: asyncpg.PostgresError) -> asyncpg.Record | None:
         witness = self._witness()
         async with witness.transaction():
+            if self._patience_s is not None:
+                await witness.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
             # neither an index nor statistics are made meanwhile, nor is it another table
             await witness.execute(f"LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE")
             if not await witness.fetchval(_PLAIN, table):

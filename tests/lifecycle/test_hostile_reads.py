@@ -234,3 +234,33 @@ async def test_tables_of_the_tenants_other_roles(any_place, tmp_path):
     any_place.clear()
     any_place.known("several")
     assert (await restore.restore(any_place.database_of(), path)).tables == manifest.tables
+
+
+async def test_code_that_never_ends_keeps_no_tenant_from_its_erasure(any_place, monkeypatch):
+    monkeypatch.setattr(reading, "PATIENCE_S", 1.0)
+    made = FOLD + (
+        "CREATE TABLE u (id int); CREATE INDEX folded ON u (id) WHERE id >= fold(1); CREATE TABLE z (id int);"
+    )
+    one = member(any_place, "endless", made)
+    any_place.sql(
+        "SET ROLE endless_owner; CREATE OR REPLACE FUNCTION endless.a_taken() RETURNS boolean"
+        " LANGUAGE plpgsql AS $$ BEGIN"
+        " LOOP BEGIN PERFORM pg_sleep(100); EXCEPTION WHEN query_canceled THEN END; END LOOP; END $$"
+    )
+    found = await reading.read_tables(any_place.database_of(), one.estate, lenient=True)
+    assert [table.rows for table in found] == [2, reading.UNKNOWN, reading.UNKNOWN]
+    left = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    assert any_place.sql(left).strip() == "0"
+
+
+async def test_a_table_that_somebody_holds_keeps_no_tenant_from_its_erasure(place, monkeypatch):
+    monkeypatch.setattr(reading, "LOCK_TIMEOUT", "100ms")
+    one = member(place, "holds", FOLD + "CREATE TABLE u (id int);")
+    connection = await place.connect()
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE holds.t")
+            found = await reading.read_tables(place.database_of(), one.estate, lenient=True)
+    finally:
+        await connection.close()
+    assert [table.rows for table in found] == [reading.UNKNOWN, 0]
