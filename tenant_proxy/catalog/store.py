@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -14,6 +14,7 @@ import asyncpg
 
 from tenant_proxy.catalog import migrate, states
 from tenant_proxy.catalog.failures import Failure, not_found
+from tenant_proxy.catalog.keeping import Keeping
 from tenant_proxy.catalog.records import AuditEntry, Plan, Tenant
 from tenant_proxy.catalog.states import State
 
@@ -74,7 +75,7 @@ class Store:
     """The catalog, by a few connections that are opened when they are first needed."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
-        self._pool = pool
+        self._keeping = Keeping(pool)
 
     @classmethod
     async def connect(cls, dsn: str, *, connections: int = 4, check: bool = True) -> Self:
@@ -106,7 +107,7 @@ class Store:
         return store
 
     async def close(self) -> None:
-        await self._pool.close()
+        await self._keeping.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,15 +119,17 @@ class Store:
     async def read(self) -> AsyncIterator[Connection]:
         """A connection whose search_path is the catalog's schema."""
         try:
-            connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
+            connection = await self._keeping.take(CONNECT_TIMEOUT_S)
         except (OSError, TimeoutError, asyncpg.PostgresConnectionError) as error:
             raise unavailable(error) from None
         try:
             yield connection  # type: ignore[misc]
-        except (asyncpg.PostgresConnectionError, OSError) as error:
-            raise unavailable(error) from None
-        finally:
-            await self._pool.release(connection)
+        except BaseException as error:
+            await self._keeping.pool.release(connection)
+            if isinstance(error, asyncpg.PostgresConnectionError | OSError):
+                raise unavailable(error) from None
+            raise
+        await self._keeping.give(connection)
 
     @asynccontextmanager
     async def rehearsing(self, told: Callable[[str, Sequence[object]], None]) -> AsyncIterator[Store]:
@@ -142,16 +145,19 @@ class Store:
             await transaction.start()
             try:
                 with connection.query_logger(heard):
-                    yield _Rehearsed(self._pool, connection)
+                    yield _Rehearsed(self._keeping.pool, connection)
             finally:
                 await transaction.rollback()
 
     @asynccontextmanager
-    async def change(self, actor: str, job: int | None = None) -> AsyncIterator[Change]:
-        """One transaction; what the catalog refuses in it is a Failure."""
+    async def change(
+        self, actor: str, job: int | None = None, *, alone: bool = False
+    ) -> AsyncIterator[Change]:
+        """One transaction; what the catalog refuses in it is a Failure.  `alone`: of one statement."""
         async with self.read() as connection:
             try:
-                async with connection.transaction():
+                alone = alone and not connection.is_in_transaction()
+                async with nullcontext() if alone else connection.transaction():
                     yield Change(connection, actor, job)
             except asyncpg.PostgresError as error:
                 failure = failure_of(error)

@@ -120,7 +120,7 @@ async def _login(run: Run) -> Login:
 
 async def _settle(run: Run) -> None:
     """On the tenant's cluster."""
-    await settle(run.context, await _login(run), (await run.tenant()).cluster)
+    await settle(run.context, await _login(run), (await run.placed()).cluster)
 
 
 async def _settle_everywhere(run: Run) -> None:

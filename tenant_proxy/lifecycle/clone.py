@@ -34,20 +34,24 @@ async def fill(run: Run, tenant: Tenant, template: str) -> None:
     database = database_of(run.context, tenant)
     async with run.context.admin(tenant.cluster, tenant.database) as connection:
         async with failing(tenant.cluster):
-            made = await connection.fetchval(
-                "SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_namespace n"
-                " ON n.oid = d.refobjid WHERE n.nspname = $1"
-                " AND d.refclassid = 'pg_catalog.pg_namespace'::regclass"
-                " AND d.classid <> 'pg_catalog.pg_default_acl'::regclass)",
-                tenant.schema_,
-            )
-            if not made:  # it is one transaction: what is there is all of it
-                await templates.fill(
-                    connection, database, await _template(run, tenant, template), roles_of(tenant)
-                )
+            found = await connection.fetchrow(_THERE, tenant.schema_, template)
+            assert found is not None
+            if not found["made"]:  # it is one transaction: what is there is all of it
+                pattern = await _template(run, tenant, template, found["owner"])
+                await templates.fill(connection, database, pattern, roles_of(tenant))
 
 
-async def _template(run: Run, tenant: Tenant, template: str) -> Roles:
+#: whether there is anything in the schema $1, and whose $2 is
+_THERE: Final = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_namespace n ON n.oid = d.refobjid
+                WHERE n.nspname = $1 AND d.refclassid = 'pg_catalog.pg_namespace'::regclass
+                  AND d.classid <> 'pg_catalog.pg_default_acl'::regclass) AS made,
+       (SELECT r.rolname::text FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r
+            ON r.oid = n.nspowner WHERE n.nspname = $2) AS owner
+"""
+
+
+async def _template(run: Run, tenant: Tenant, template: str, owner: str | None) -> Roles:
     """Its roles, where it is a tenant's schema itself; else its rights are the standard ones."""
     async with run.context.store.read() as connection:
         row = await connection.fetchrow(
@@ -59,12 +63,6 @@ async def _template(run: Run, tenant: Tenant, template: str) -> Roles:
         )
     if row is not None:
         return roles_of(Tenant.of(row))
-    async with run.context.admin(tenant.cluster, tenant.database) as connection:
-        owner = await connection.fetchval(
-            "SELECT r.rolname::text FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r"
-            " ON r.oid = n.nspowner WHERE n.nspname = $1",
-            template,
-        )
     if owner is None:
         raise TemplateError(f'there is no schema "{template}" to begin with')
     return Roles(template, owner)

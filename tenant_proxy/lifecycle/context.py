@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import asyncpg
 
 from tenant_proxy.catalog.failures import Failure
+from tenant_proxy.catalog.keeping import Keeping
 from tenant_proxy.catalog.store import Store, left
 from tenant_proxy.config.schema import Cluster, Config
 from tenant_proxy.net.tls import asyncpg_ssl
@@ -54,7 +55,7 @@ class Context:
         self.running: set[int] = set()
         #: (cluster, setting, value) that the cluster takes
         self.settings_taken: set[tuple[str, str, str]] = set()
-        self._pools: dict[tuple[str, str], asyncpg.Pool[asyncpg.Record]] = {}
+        self._pools: dict[tuple[str, str], Keeping] = {}
 
     @classmethod
     async def open(
@@ -128,8 +129,8 @@ class Context:
         given.  What the server refuses is a Failure with its words.
         """
         try:
-            pool = await self._pool(self.cluster(cluster), database)
-            connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+            keeping = await self._pool(self.cluster(cluster), database)
+            connection = await keeping.take(CONNECT_TIMEOUT_S)
         except asyncpg.InvalidCatalogNameError:
             if self.rehearsal is None or database is None:
                 raise
@@ -139,14 +140,17 @@ class Context:
             return
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise _unreachable(cluster, error) from None
+        went_well = False
         try:
             yield self._told(connection, cluster, database)
         except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
             raise _unreachable(cluster, error) from None
         except asyncpg.PostgresError as error:
             raise refused(cluster, error) from error
+        else:
+            went_well = True
         finally:
-            await pool.release(connection)
+            await (keeping.give if went_well else keeping.pool.release)(connection)
 
     def _told(self, connection: Any, cluster: str, database: str | None) -> Connection:
         """The connection, or one that only writes down what it would execute."""
@@ -165,7 +169,7 @@ class Context:
         if pool is not None:
             await pool.close()
 
-    async def _pool(self, cluster: Cluster, database: str | None) -> asyncpg.Pool[asyncpg.Record]:
+    async def _pool(self, cluster: Cluster, database: str | None) -> Keeping:
         key = cluster.name, database or cluster.database
         if key not in self._pools:
             user = cluster.admin.user
@@ -177,7 +181,7 @@ class Context:
                 )
             password = cluster.admin.password
             # nothing is awaited before it is in place: two who ask at once get the same
-            self._pools[key] = asyncpg.create_pool(
+            pool = asyncpg.create_pool(
                 host=cluster.host,
                 port=cluster.port,
                 user=user,
@@ -199,9 +203,9 @@ class Context:
                     "client_min_messages": "warning",
                 },
             )
-        pool = self._pools[key]
-        await pool
-        return pool
+            self._pools[key] = Keeping(pool)
+        await self._pools[key].pool
+        return self._pools[key]
 
 
 def refused(cluster: str, error: asyncpg.PostgresError) -> Failure:

@@ -24,12 +24,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import Job, JobState, Tenant
 from tenant_proxy.catalog.store import Change
 from tenant_proxy.lifecycle.context import Context
+
+if TYPE_CHECKING:
+    from tenant_proxy.lifecycle.context import Connection
 
 LEASE_S: Final = 30.0
 #: a job whose server could not be reached is taken up again after this long
@@ -103,6 +106,7 @@ class Run:
     transient: Mapping[str, Any] = field(default_factory=dict)
     #: what the job gives in the end
     result: dict[str, Any] = field(default_factory=dict)
+    _tenant: Tenant | None = None
     _progress_at: float = 0.0
 
     @property
@@ -113,6 +117,14 @@ class Run:
         """As it is now."""
         assert self.job.tenant is not None
         return await self.context.store.tenant_by_id(self.job.tenant)
+
+    async def placed(self) -> Tenant:
+        """As it was when it was first asked for: for jobs that change neither its names nor where it is, as
+        no other can while they are at work.
+        """
+        if self._tenant is None:
+            self._tenant = await self.tenant()
+        return self._tenant
 
     async def progress(self, done: int, total: int, note: str = "") -> None:
         """For people who wait; written now and then."""
@@ -422,14 +434,19 @@ async def _forward(kind: Kind, current: Run, steps: Sequence[Step]) -> Job:
             await step.do(current)
         current.context.at_point(f"{point}:done")
         last = index == len(steps) - 1
+        if step.record is None and not last:  # a statement alone
+            async with current.context.store.read() as connection:
+                await _write(current, connection, JobState.RUNNING, index + 1, names, error=None)
+            current.context.at_point(f"{point}:recorded")
+            current.context.at_point(f"{point}:after")
+            continue
         async with _written(current) as change:
             if step.record is not None:
                 await step.record(current, change)
             if last and kind.end is not None:
                 await kind.end(current, change)
-            await _write(
-                current, change, JobState.DONE if last else JobState.RUNNING, index + 1, names, error=None
-            )
+            state = JobState.DONE if last else JobState.RUNNING
+            await _write(current, change.connection, state, index + 1, names, error=None)
             current.context.at_point(f"{point}:recorded")
         current.context.at_point(f"{point}:after")
     return current.job
@@ -462,7 +479,7 @@ async def _backward(kind: Kind, current: Run, steps: Sequence[Step]) -> None:
             if index == 0 and kind.undone is not None:
                 await kind.undone(current, change)
             state = JobState.UNDONE if index == 0 else JobState.UNDOING
-            await _write(current, change, state, index, names, error=current.job.error)
+            await _write(current, change.connection, state, index, names, error=current.job.error)
         current.context.at_point(f"{point}:undone")
 
 
@@ -476,14 +493,14 @@ def _written(current: Run) -> AbstractAsyncContextManager[Change]:
 
 async def _write(
     current: Run,
-    change: Change,
+    connection: Connection,
     state: JobState,
     position: int,
     steps: Sequence[str],
     error: Mapping[str, Any] | None,
 ) -> None:
     ended = state in (JobState.DONE, JobState.UNDONE, JobState.FAILED)
-    row = await change.connection.fetchrow(
+    row = await connection.fetchrow(
         """UPDATE job SET state = $2, position = $3, steps = $4, data = $5, result = $6, error = $7,
                   updated_at = now(), finished_at = CASE WHEN $8 THEN now() END,
                   lease_owner = CASE WHEN NOT $8 THEN lease_owner END,
@@ -508,7 +525,8 @@ async def _write(
 async def _failed(kind: Kind, current: Run, failure: Failure) -> None:
     async with _written(current) as change:
         state = JobState.UNDOING if kind.undoes else JobState.FAILED
-        await _write(current, change, state, current.job.position, current.job.steps, failure.to_json())
+        position, steps = current.job.position, current.job.steps
+        await _write(current, change.connection, state, position, steps, failure.to_json())
         if not kind.undoes and kind.undone is not None:
             await kind.undone(current, change)
     current.context.at_point(f"{kind.name}:failed")
@@ -518,7 +536,8 @@ async def _stuck(current: Run, steps: Sequence[str], index: int, failure: Failur
     """Undoing failed too: somebody has to look."""
     error = {**(current.job.error or {}), "undoing": {"step": steps[index], **failure.to_json()}}
     async with _written(current) as change:
-        await _write(current, change, JobState.FAILED, current.job.position, steps, error)
+        position = current.job.position
+        await _write(current, change.connection, JobState.FAILED, position, steps, error)
 
 
 async def _later(current: Run, failure: Failure) -> None:

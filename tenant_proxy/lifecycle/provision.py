@@ -31,7 +31,7 @@ def _spec(run: Run) -> Spec:
 
 async def bare_steps(run: Run) -> list[Step]:
     """Those that make an empty schema with its roles and rights."""
-    tenant = await run.tenant()
+    tenant = await run.placed()
     steps: list[Step] = []
     if tenant.database is not None:
         steps.append(Step("look", do=_look))
@@ -97,16 +97,16 @@ async def _drop_database(run: Run) -> None:
 
 
 async def _make_objects(run: Run) -> None:
-    tenant = await run.tenant()
+    tenant = await run.placed()
     spec = _spec(run)
     service = run.context.cluster(tenant.cluster).service.user
     async with run.context.admin(tenant.cluster, tenant.database) as connection:
-        async with connection.transaction():
-            facts = await read_facts(connection, rights.roles_of(tenant), tenant.schema_)
-            if not run.params.get("repair"):
-                _check_nobodys(tenant, facts)
-            await check_server(connection, tenant.cluster, spec)
-            await connection.execute(script(rights.provision(tenant, spec, facts, service)))
+        facts = await read_facts(connection, rights.roles_of(tenant), tenant.schema_)
+        if not run.params.get("repair"):
+            _check_nobodys(tenant, facts)
+        await check_server(connection, tenant.cluster, spec)
+        # one message, and so one transaction
+        await connection.execute(script(rights.provision(tenant, spec, facts, service)))
 
 
 async def check_server(connection: Connection, cluster: str, spec: Spec) -> None:
@@ -211,7 +211,7 @@ async def _drop_objects(run: Run) -> None:
 
 async def _copy_template(run: Run) -> None:
     """Its undoing is that of the schema."""
-    tenant = await run.tenant()
+    tenant = await run.placed()
     spec = _spec(run)
     await import_module(_TEMPLATES).fill(run, tenant, spec.template)
 

@@ -174,8 +174,8 @@ async def fill(connection: Connection, database: Database, template: Roles, targ
             began = time.monotonic()
             script, findings = await _current(connection, database, template)
             _seen[key] = began, script
-    async with connection.transaction():
-        await connection.execute(filled(script, target))
+    # one message, and so one transaction
+    await connection.execute(filled(script, target))
     return findings
 
 

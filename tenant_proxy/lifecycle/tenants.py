@@ -106,27 +106,27 @@ class TenantVerbs:
         if existing:
             return _same(existing[0], new)
         cluster = await placement.choose(self.context, new.name, new.labels, new.cluster)
-        async with self._change() as change:
-            plan = None if new.plan is None else await find_plan(change.connection, new.plan)
-            spec = effective.spec(plan, new.spec)
-            columns: dict[str, Any] = {
-                "name": new.name,
-                "plan": new.plan,
-                "labels": new.labels,
-                "sni": new.sni,
-                "spec": new.spec.given(),
-                "cluster": cluster.name,
-                "database": new.database,
-                **placement.names(self.context.config, new.name, new.schema_, new.database),
-            }
-            if spec.own_database and new.database is None:
-                columns["database"] = columns["schema"]
-            if columns["database"] == cluster.database:
-                raise Failure(
-                    "invalid", f'"{cluster.database}" is the database that the cluster\'s tenants share'
-                )
-            self._check_spec(spec, columns["schema"])
-            await server_settings.check(self.context, cluster.name, spec.settings, columns["schema"])
+        plan = None if new.plan is None else await self.context.store.plan(new.plan)
+        spec = effective.spec(plan, new.spec)
+        columns: dict[str, Any] = {
+            "name": new.name,
+            "plan": new.plan,
+            "labels": new.labels,
+            "sni": new.sni,
+            "spec": new.spec.given(),
+            "cluster": cluster.name,
+            "database": new.database,
+            **placement.names(self.context.config, new.name, new.schema_, new.database),
+        }
+        if spec.own_database and new.database is None:
+            columns["database"] = columns["schema"]
+        if columns["database"] == cluster.database:
+            raise Failure(
+                "invalid", f'"{cluster.database}" is the database that the cluster\'s tenants share'
+            )
+        self._check_spec(spec, columns["schema"])
+        await server_settings.check(self.context, cluster.name, spec.settings, columns["schema"])
+        async with self.context.store.change(self.context.actor, alone=True) as change:
             return await change.insert_tenant(**columns)
 
     async def tenant_set(
