@@ -388,8 +388,7 @@ cdef void serve_waiting(Relay e, Pool *g, Server *s) noexcept nogil:
             if found == NULL:
                 found = share_pick(g, p, c.startup_id, c.settings_id, e.now_us)
             if found == NULL:
-                # too long for one that suits
-                found = s
+                found = s       # it has waited too long for one that suits
             if is_gone(e, found):
                 idle_remove(g, found)
                 found.phase = SV_ACTIVE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -15,7 +14,6 @@ from tests.fix_proxy import Proxy
 from tests.pg_server import Server
 from tests.wire_client import (
     SYNC,
-    ConnectionEnded,
     bind,
     close_statement,
     describe_portal,
@@ -574,85 +572,6 @@ def test_a_trigger_and_a_view_are_code_too(shared, pg, evil):
         proxy.admin("RELOAD")
         with proxy.wire("acme_app") as acme:
             shares_again(pg, acme)
-
-
-@pytest.mark.parametrize("setting", ["role", "session_authorization", "search_path"])
-@pytest.mark.parametrize("local", ["true", "false"])
-@pytest.mark.parametrize(
-    "how",
-    [
-        "SELECT {call}, current_user, current_schema()",
-        "SELECT current_user, current_user, current_schema() FROM (SELECT {call} OFFSET 0) x",
-        "SELECT evil(), current_user, current_schema()",
-    ],
-)
-def test_what_resets_a_setting_leads_to_nobody_else(shared, pg, evil, setting, local, how):
-    """A shared backend's own role is the service's, which sees what statements of all tenants say."""
-    proxy = shared()
-    call = f"set_config('{setting}', NULL, {local})"
-    with proxy.wire("acme_app") as acme:
-        shares_again(pg, acme)
-        if "evil" in how:
-            body = f"BEGIN RETURN {call}; END"
-            acme.query(f"CREATE FUNCTION evil() RETURNS text LANGUAGE plpgsql AS $$ {body} $$")
-            # so that its code has been read again
-            time.sleep(2)
-        for _ in range(3):
-            ((_, user, schema),) = rows(acme.query(how.format(call=call)))
-            assert (user, schema) == ("acme_app", "acme")
-
-
-def test_a_view_of_the_settings_changes_them(shared, pg, evil):
-    """As if by set_config(), which no statement shows: the server would then read text otherwise."""
-    proxy = shared()
-    view = "CREATE VIEW acme.sly AS SELECT * FROM pg_settings"
-    becomes = r"SELECT '\' || '; SET ROLE beta_app; UPDATE beta.orders SET item = $$ACME$$; --'"
-    with proxy.wire("acme_app") as acme:
-        assert sqlstates(acme.query(view)) == ["42501"]
-        shares_again(pg, acme)
-        # in SQL that nobody sees before it runs, or before the tenant came to the proxy
-        acme.query(
-            f"DO $do$ DECLARE t text := overlay('{view}' PLACING '' FROM 1 FOR 0); BEGIN EXECUTE t; END $do$"
-        )
-        for _ in range(20):
-            assert not is_shared(pg, backend_of(acme))
-        acme.send(
-            query("UPDATE sly SET setting = 'off' WHERE name = 'standard_conforming_strings'")
-            + query(becomes)
-        )
-        with pytest.raises(ConnectionEnded):
-            for _ in range(4):
-                acme.until_ready()
-    with pg.connect() as conn:
-        assert conn.execute("SELECT DISTINCT item FROM beta.orders WHERE item = 'ACME'").fetchall() == []
-        # one of the operator's
-        conn.execute("DROP VIEW acme.sly; CREATE VIEW acme.sly AS SELECT * FROM pg_settings")
-        conn.execute("GRANT SELECT ON acme.sly TO acme_app")
-    proxy.admin("RELOAD")
-    with proxy.wire("acme_app") as acme:
-        shares_again(pg, acme)
-
-
-def test_what_an_extension_keeps_in_its_session_is_no_other_tenant_s(shared, pg, evil):
-    """isn takes wrong check digits once it has been told to, until the session ends."""
-    wrong = "SELECT '978-0-11-000533-5'::ean13"
-    with pg.connect() as conn:
-        conn.execute("CREATE EXTENSION isn SCHEMA public")
-        try:
-            proxy = shared()
-            with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
-                shares_again(pg, acme)
-                assert acme.value("SELECT isn_weak(true)") == "t"
-                assert not is_shared(pg, backend_of(acme))
-                assert is_shared(pg, backend_of(beta))
-                assert sqlstates(beta.query(wrong)) == ["22P02"]
-                assert sqlstates(acme.query(wrong)) == []
-            conn.execute("CREATE VIEW acme.sly AS SELECT isn_weak(true)")
-            proxy.admin("RELOAD")
-            with proxy.wire("acme_app") as acme:
-                wait_until(lambda: not is_shared(pg, backend_of(acme)), "it is read")
-        finally:
-            conn.execute("DROP EXTENSION isn CASCADE")
 
 
 def test_code_is_not_changed_under_what_runs(shared, pg, evil):
