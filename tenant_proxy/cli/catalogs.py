@@ -15,7 +15,8 @@ PUBLIC = ""
 
 _ROLES = """
 SELECT r.rolname::text AS name, r.rolcanlogin, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolconnlimit,
-       coalesce(r.rolvaliduntil < pg_catalog.now(), false) AS expired
+       coalesce(r.rolvaliduntil < pg_catalog.now(), false) AS expired,
+       pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CREATE') AS makes_schemas
   FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::text[])
 """
 
@@ -58,6 +59,8 @@ class Role:
     connection_limit: int
     #: past VALID UNTIL
     expired: bool
+    #: CREATE on the database
+    makes_schemas: bool
 
 
 class Catalogs:

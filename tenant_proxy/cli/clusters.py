@@ -463,6 +463,13 @@ def _judge_power(check: _Check, catalogs: Catalogs, tenant: TenantInfo, name: st
         if has:
             text = f'DANGEROUS: the role "{name}" is {word}: PostgreSQL keeps nothing from it'
             check.found("warning", tenant.name, word.lower(), text, f"ALTER ROLE {ident(name)} NO{word};")
+    if role.makes_schemas and not role.superuser:
+        text = (
+            f'the role "{name}" may make schemas, and so put one in another\'s place, also of those that'
+            " tenant-proxy has, while the operator works in it"
+        )
+        sql = f"REVOKE CREATE ON DATABASE {ident(check.cluster.database)} FROM {ident(name)};"
+        check.found("warning", tenant.name, "makes_schemas", text, sql)
     for powerful in sorted(catalogs.member_of(name) & _POWERFUL_ROLES):
         text = f'DANGEROUS: the role "{name}" is a member of "{powerful}", which reaches beyond a tenant'
         check.found("warning", tenant.name, "powerful_role", text, f"REVOKE {powerful} FROM {ident(name)};")

@@ -139,6 +139,7 @@ MENDED = {
     "superuser": ("warning", "acme", "ALTER ROLE acme_app SUPERUSER"),
     "bypassrls": ("warning", "beta", "ALTER ROLE beta_rw BYPASSRLS"),
     "createrole": ("warning", "acme", "ALTER ROLE acme_app CREATEROLE"),
+    "makes_schemas": ("warning", "acme", "GRANT CREATE ON DATABASE app TO acme_app"),
     "powerful_role": ("warning", "acme", "GRANT pg_read_all_data TO acme_app"),
     "connection_limit": ("warning", "acme", "ALTER ROLE acme_app CONNECTION LIMIT 3"),
     "public_rights": ("warning", "acme", "GRANT USAGE ON SCHEMA acme TO PUBLIC"),
