@@ -384,7 +384,7 @@ def verify_erasure(
         return
     say(
         f"tenant {record['tenant']} ({record['schema']} on {record['cluster']}) was erased"
-        f" {record['erased_at']} for {record['requested_by']}"
+        f" {record['erased_at']} for {record.get('deleted_by') or record['requested_by']}"
     )
     say(
         ", ".join(f"{count} {kind}" for kind, count in record["removed"].items()) + " were removed, none left"

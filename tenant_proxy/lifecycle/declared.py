@@ -265,7 +265,7 @@ def _access_changes(wanted: DeclaredTenant, has: Mapping[str, Access]) -> list[C
         new = NewAccess.model_validate({**one.model_dump(), "level": Level.CUSTOM if one.role else one.level})
         now = has.get(login)
         may = one.role or one.level.value
-        until = f" until {one.expires_at:%Y-%m-%d}" if one.expires_at else ""
+        until = _until(one.expires_at)
         name = f"{login} on {wanted.name}"
 
         async def make(verbs: Door, new: NewAccess = new) -> Granted:
@@ -274,7 +274,7 @@ def _access_changes(wanted: DeclaredTenant, has: Mapping[str, Access]) -> list[C
         if now is None:
             changes.append(Change("+", "access", name, (f"{may}{until}",), make))
         elif (now.level, now.role, now.expires_at) != (new.level, one.role, one.expires_at):
-            details = (f"{now.role or now.level.value} → {may}{until}",)
+            details = (f"{now.role or now.level.value}{_until(now.expires_at)} → {may}{until}",)
             changes.append(Change("~", "access", name, details, make))
     for login in sorted(has.keys() - declared.keys()):
 
@@ -283,6 +283,10 @@ def _access_changes(wanted: DeclaredTenant, has: Mapping[str, Access]) -> list[C
 
         changes.append(Change("-", "access", f"{login} on {wanted.name}", (), revoke))
     return changes
+
+
+def _until(expires_at: datetime | None) -> str:
+    return f" until {expires_at:%Y-%m-%d}" if expires_at else ""
 
 
 async def _places(verbs: Door, wanted: DeclaredAccess, has: Mapping[str, Access]) -> AsyncIterator[Change]:

@@ -279,7 +279,13 @@ async def _end(run: Run, change: Change) -> None:
     left = await change.connection.fetch(_KEPT, tenant.id, run.data["logins"])
     if left:
         raise Failure("conflict", "the catalog holds more of it: " + ", ".join(row["what"] for row in left))
-    record = _record(run, tenant)
+    # who let it go: the one who erases it may be a proxy, once its grace is over
+    deleted_by = await change.connection.fetchval(
+        "SELECT actor FROM audit WHERE action = 'tenant.delete' AND kind = 'tenant' AND name = $1"
+        " ORDER BY id DESC LIMIT 1",
+        tenant.name,
+    )
+    record = _record(run, tenant) | {"deleted_by": deleted_by}
     key = run.context.config.lifecycle.signing_key
     signed = certificate.signed(record, None if key is None else certificate.read_private_key(key.reveal()))
     now = await change.now()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.states import State
 from tenant_proxy.cli import main
 from tenant_proxy.lifecycle import declared
-from tenant_proxy.lifecycle.records import NewTenant
+from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tests.fix_lifecycle import each_major
 
 FILES = {
@@ -133,6 +134,17 @@ async def test_mistakes_name_the_file(verbs, tmp_path, text, told):
 
 
 @each_major
+async def test_what_changes_of_an_end_is_said(verbs, folder):
+    """It said "readwrite → readwrite"."""
+    await applied(verbs, folder)
+    end = datetime(2099, 1, 2, tzinfo=UTC)
+    await verbs.access_grant("acme", NewAccess(login="alice", expires_at=end))
+    (change,) = [
+        one for one in await declared.difference(verbs, declared.read([folder])) if one.kind == "access"
+    ]
+    assert change.details == ("owner until 2099-01-02 → owner",)
+
+
 def test_the_command(town, folder, tmp_path, capsys):
     path = tmp_path / "tenant_proxy.yaml"
     path.write_text(yaml.safe_dump(town.config()))

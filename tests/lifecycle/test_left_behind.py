@@ -127,6 +127,7 @@ async def test_what_the_catalog_had_noted(verbs, town):
         )
     record = (await verbs.tenant_erase("acme")).result["record"]
     assert "archives that were exported of it" in record["stays"]
+    assert record["deleted_by"] == "anna"
     async with verbs.context.store.read() as connection:
         kept = [
             json.dumps([dict(row) for row in await connection.fetch(f"SELECT * FROM {table}")], default=str)
