@@ -19,6 +19,8 @@ from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.upkeep import upkeep
 from tenant_proxy.lifecycle.verbs import Verbs
 from tests.fix_lifecycle import ADMIN, each_major, make_town
+from tests.lifecycle.test_hostile_reads import FOLD, FOLDED, HASHED
+from tests.lifecycle.test_hostile_tenants import HOSTILE, TAKEN
 
 TABLES = """
 CREATE TYPE mood AS ENUM ('good', 'bad');
@@ -530,3 +532,28 @@ async def test_migrations_of_all_tenants(verbs, town, tmp_path):
     assert sorted(line.partition(":")[0] for line in caught.value.detail.splitlines()) == [
         "acme", "beta", "delta", "gamma",
     ]  # fmt: skip
+
+
+async def test_a_move_runs_nothing_of_the_tenants_as_the_admin(two, town):
+    """Superusers on both sides, who alone read tables that hide rows from their owner."""
+    verbs, second = two
+    is_newer = second.pg.major >= town.pg.major
+    here, there = (town, second) if is_newer else (second, town)
+    source, target = ("main", "second") if is_newer else ("second", "main")
+    await verbs.tenant_onboard(NewTenant(name="acme", cluster=source), NewAccess(login="alice"))
+    made = FOLD + "".join(FOLDED.values()).replace("INDEX folded", "INDEX") + HASHED.split("END $$;", 1)[1]
+    made += (
+        "CREATE TABLE hidden (id int); INSERT INTO hidden VALUES (1);"
+        "ALTER TABLE hidden ENABLE ROW LEVEL SECURITY; ALTER TABLE hidden FORCE ROW LEVEL SECURITY;"
+    )
+    made = "CREATE TYPE mood AS ENUM ('good', 'bad');" + made
+    with here.connect() as conn:
+        conn.execute((HOSTILE + made + TAKEN).format(schema="acme"))
+    for one in (here, there):
+        one.pg.psql(f"ALTER ROLE {ADMIN} SUPERUSER", database="postgres")
+    try:
+        job = await verbs.tenant_move("acme", target)
+    finally:
+        for one in (here, there):
+            one.pg.psql(f"ALTER ROLE {ADMIN} NOSUPERUSER", database="postgres")
+    assert job.result["rows"] == 5
