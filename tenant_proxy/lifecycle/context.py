@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: connections to one database of a cluster at most, from one process
 ADMIN_CONNECTIONS: Final = 16
+#: … of which each ends after as many queries, some fifty tenants: what a session knows of objects that it
+#: has made, and plans of functions that are gone, make every change of definitions dearer in it
+ADMIN_QUERIES: Final = 300
 CONNECT_TIMEOUT_S: Final = 10.0
 
 
@@ -194,6 +197,7 @@ class Context:
                 timeout=CONNECT_TIMEOUT_S,
                 min_size=0,
                 max_size=ADMIN_CONNECTIONS,
+                max_queries=ADMIN_QUERIES,
                 reset=left,
                 # a tenant's code could put another statement under the name of one that is kept
                 statement_cache_size=0,

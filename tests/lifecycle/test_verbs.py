@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from psycopg import errors
 
-from tenant_proxy.catalog import audit
+from tenant_proxy.catalog import audit, keeping
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Level, Plan, Spec
 from tenant_proxy.catalog.states import State
+from tenant_proxy.lifecycle import context
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.upkeep import next_time, upkeep
 from tenant_proxy.lifecycle.verbs import Verbs
@@ -436,3 +438,15 @@ async def test_settings_that_a_server_takes(verbs, town):
     async with verbs.context.admin("main") as connection:  # nothing of it stays
         assert await connection.fetchval("SHOW work_mem") == "4MB"
         assert await connection.fetchval("SHOW search_path") == ""
+
+
+async def test_the_admins_sessions_do_not_grow_old(verbs, monkeypatch):
+    monkeypatch.setattr(context, "ADMIN_QUERIES", 3)
+    monkeypatch.setattr(keeping, "KEPT_S", 0.01)
+    cluster = verbs.context.config.clusters[0].name
+    pids = set()
+    for _ in range(6):
+        async with verbs.context.admin(cluster) as connection:
+            pids.add(await connection.fetchval("SELECT pg_backend_pid()"))
+        await asyncio.sleep(0.1)
+    assert 1 < len(pids) < 6
