@@ -240,6 +240,11 @@ SELECT r.rolname::text AS name, r.rolcanlogin, r.rolinherit, r.rolconnlimit, r.r
        pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment
   FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::text[]) ORDER BY r.rolcanlogin, r.rolname
 """
+_ROLE_LABELS: Final = """
+SELECT r.rolname::text AS name, l.provider, l.label FROM pg_catalog.pg_shseclabel l
+  JOIN pg_catalog.pg_roles r ON r.oid = l.objoid
+ WHERE l.classoid = 'pg_catalog.pg_authid'::regclass AND r.rolname = ANY ($1::text[]) ORDER BY 1, 2
+"""
 _MEMBERSHIPS: Final = """
 SELECT g.rolname::text AS role, m.rolname::text AS member, a.admin_option,
        pg_catalog.to_jsonb(a) ->> 'inherit_option' AS inherits,
@@ -274,6 +279,9 @@ async def roles_sql(connection: Connection, estate: Estate) -> str:
         lines.append(f"CREATE ROLE {quote_name(row['name'])} {' '.join(options)};")
         if row["comment"] is not None:
             lines.append(f"COMMENT ON ROLE {quote_name(row['name'])} IS {literal(row['comment'])};")
+    for row in await connection.fetch(_ROLE_LABELS, roles):
+        label = f"SECURITY LABEL FOR {quote_name(row['provider'])} ON ROLE {quote_name(row['name'])}"
+        lines.append(f"{label} IS {literal(row['label'])};")
     for row in await connection.fetch(_MEMBERSHIPS, roles):
         options = ["ADMIN TRUE"] if row["admin_option"] else []
         options += ["INHERIT FALSE"] if row["inherits"] == "false" else []
@@ -425,7 +433,10 @@ async def extras_sql(connection: Connection, estate: Estate) -> str:
 
 
 _LARGE_OBJECTS: Final = """
-SELECT l.oid, r.rolname::text AS owner, pg_catalog.obj_description(l.oid, 'pg_largeobject') AS comment
+SELECT l.oid, r.rolname::text AS owner, pg_catalog.obj_description(l.oid, 'pg_largeobject') AS comment,
+       ARRAY(SELECT ARRAY[s.provider, s.label] FROM pg_catalog.pg_seclabel s
+              WHERE s.classoid = 'pg_catalog.pg_largeobject'::regclass AND s.objoid = l.oid
+              ORDER BY s.provider) AS labels
   FROM pg_catalog.pg_largeobject_metadata l JOIN pg_catalog.pg_roles r ON r.oid = l.lomowner
  WHERE r.rolname = ANY ($1::text[]) ORDER BY l.oid
 """
@@ -460,6 +471,9 @@ async def _write_large_objects(
                 out.write(f"GRANT {right['privilege']} ON LARGE OBJECT {oid} TO {grantee}{option};\n")
             if row["comment"] is not None:
                 out.write(f"COMMENT ON LARGE OBJECT {oid} IS {literal(row['comment'])};\n")
+            for provider, label in row["labels"]:
+                said = f"SECURITY LABEL FOR {quote_name(provider)} ON LARGE OBJECT {oid}"
+                out.write(f"{said} IS {literal(label)};\n")
         progress("large objects", len(rows), len(rows))
 
 

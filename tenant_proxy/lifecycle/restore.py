@@ -276,6 +276,13 @@ class _Restore:
             tree = orjson.loads(parse_sql_json(sql))["stmts"][0]["stmt"]
             if tree.get("CreateRoleStmt", {}).get("role") in known:
                 continue
+            if said := _OF_ROLE.match(sql):
+                # a name that is no role's to the parser: it would be said of the role where it came from
+                old = _name(said["role"])
+                role = self.renaming.roles.get(old, old)
+                if role in known:
+                    continue
+                sql = f"{said['what']} ON ROLE {quote_name(role)} IS {said['text']}"
             # ALTER ROLE … IN DATABASE: this one
             sql = re.sub(r" IN DATABASE (?:\"(?:[^\"]|\"\")*\"|\S+) SET ", self._in_database(), sql, count=1)
             await self._execute(sql)
@@ -552,6 +559,10 @@ _RIGHTS: Final = re.compile(r"(?:GRANT|REVOKE|SET SESSION AUTHORIZATION) ")
 #: around what is not of the owner's giving
 _GRANTED_BY: Final = "SET SESSION AUTHORIZATION "
 _GRANTED: Final = "RESET SESSION AUTHORIZATION"
+_OF_ROLE: Final = re.compile(
+    r"(?P<what>COMMENT|SECURITY LABEL FOR .+?) ON ROLE (?P<role>\"(?:[^\"]|\"\")*\"|\S+) IS (?P<text>.*)$",
+    re.DOTALL,
+)
 _REFRESH: Final = "REFRESH MATERIALIZED VIEW "
 _MARK: Final = re.compile(r"COMMENT ON (?:SCHEMA|ROLE) \S+ IS 'tenant_proxy:")
 _QUIET: Final = """

@@ -105,3 +105,16 @@ async def test_columns_of_a_table_that_was_made_an_heir(place, tmp_path):
     assert await erase(place, estate) == ()
     await restore.restore(place.database_of(), tmp_path / "a.tar")
     assert place.sql("SELECT z, b, a FROM heirs.heir") == "1|two|3"
+
+
+async def test_what_is_said_of_roles_is_not_said_of_those_where_it_came_from(place, tmp_path):
+    estate, other = place.with_roles("said"), place.known("said_too")
+    await export.export(place.database_of(), estate, tmp_path / "a.tar", tenant="x")
+    place.sql("COMMENT ON ROLE said_owner IS 'as it is'")
+    roles = dict(zip(sorted(estate.all_roles()), sorted(other.all_roles()), strict=True))
+    await restore.restore(
+        place.database_of(), tmp_path / "a.tar", schema=other.schema, roles=roles, accept=True
+    )
+    said = "SELECT shobj_description('{}'::regrole, 'pg_authid')"
+    assert place.sql(said.format("said_owner")) == "as it is"
+    assert place.sql(said.format("said_too_owner")) == "owner of said"
