@@ -31,6 +31,7 @@ cdef struct Link:
     uint8_t local                 # a unix socket
     uint8_t unsent                # `out` has not been tried to be sent: it waits for the end of the round
     uint8_t listed                # in the reactor's list of those
+    uint8_t urgent                # goes before the others of a round
     uint8_t shared                # another process may have the descriptor too
     uint8_t accepts               # of a listener: how many connections are accepted at once
     uint32_t interest             # what epoll is registered for
@@ -69,8 +70,7 @@ cdef class Reactor:
     cdef PtrMap links             # id -> Link*
     cdef Link *first_ready
     cdef Link *first_dead
-    cdef Link *unsent_servers
-    cdef Link *unsent_clients
+    cdef Link *unsent[3]          # by the order in which they are sent: urgent ones, servers, clients
     cdef Role roles[3]
     cdef accept_fn on_accept
     cdef size_t send_limit        # bytes waiting in `out` above which the writer is held back
@@ -86,6 +86,8 @@ cdef class Reactor:
     cdef uint64_t called_us       # when Python was last given something that it may answer later
     cdef uint64_t rounds
     cdef uint64_t frees
+    cdef uint64_t pressed_us      # when what is urgent last came together with what is not
+    cdef bint hurries             # the kernel has been asked for short slices
 
     # life of a link
     cdef void attach(self, Link *l, int fd, uint8_t kind) noexcept nogil
@@ -101,7 +103,7 @@ cdef class Reactor:
     # internals
     cdef int send_raw(self, Link *l, const char *data, size_t n) noexcept nogil
     cdef void keep_unsent(self, Link *l) noexcept nogil
-    cdef void send_list(self, Link **first) noexcept nogil
+    cdef void send_list(self, int order) noexcept nogil
     cdef void send_unsent(self, Link *l) noexcept nogil
     cdef void flush(self, Link *l) noexcept nogil
     cdef void set_interest(self, Link *l) noexcept nogil
@@ -113,5 +115,6 @@ cdef class Reactor:
     cdef void dispatch(self, Link *l, uint32_t events) noexcept nogil
     cdef void settle(self) noexcept nogil
     cdef void tick(self) noexcept nogil
+    cdef void hurry(self) noexcept nogil
     cdef void run_rounds(self) noexcept nogil
     cdef int run_round(self, int timeout_ms) noexcept nogil

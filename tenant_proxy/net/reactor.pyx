@@ -16,11 +16,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from tenant_proxy.net.layered cimport tls_readable, tls_say_goodbye, tls_send
 from tenant_proxy.net.sockets cimport (
     EPOLLERR, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
     EPOLL_CTL_DEL, EPOLL_CTL_MOD, MSG_NOSIGNAL, SHUT_WR, TP_HAS_EPOLL, TP_INHERITS, c_close, c_send,
     c_shutdown, epoll_create1, epoll_ctl, epoll_event, epoll_wait, recv, tp_accept, tp_address, tp_bits,
-    tp_connect_error, tp_nodelay, tp_now_us,
+    tp_connect_error, tp_nodelay, tp_now_us, tp_slice,
 )
 from tenant_proxy.wire.buf cimport buf_append, buf_consume, buf_free, buf_len, buf_reserve
 from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_get, map_remove
@@ -36,6 +37,11 @@ cdef enum:
     ACCEPTS = 64                 # connections accepted at once
     UNSENT_BYTES = 8192          # of a link, kept for the end of a round
     READ_BYTES = 16384           # room made for a read into `inb`
+    URGENT = 0                   # Reactor.unsent
+    SERVERS = 1
+    CLIENTS = 2
+    PRESSED_US = 2000000         # slices stay short for so long …
+    SHORT_SLICE_NS = 100000      # … the least that Linux takes
 
 
 cdef class Reactor:
@@ -123,7 +129,9 @@ cdef class Reactor:
 
     cdef int run_round(self, int timeout_ms) noexcept nogil:
         cdef epoll_event events[EVENTS]
+        cdef Link *l
         cdef int i
+        cdef int urgent = 0, others = 0
         cdef int n = epoll_wait(self.epfd, events, EVENTS, timeout_ms)
         if n <= 0:
             return n
@@ -132,11 +140,28 @@ cdef class Reactor:
         # Servers first: those that died are then known before a client is given one, those that are done
         # are free for the next; and the client processes that replies wake are woken together.
         for i in range(n):
-            if (<Link *> events[i].data.ptr).kind == KIND_SERVER:
-                self.dispatch(<Link *> events[i].data.ptr, events[i].events)
+            l = <Link *> events[i].data.ptr
+            if l.kind == KIND_SERVER:
+                self.dispatch(l, events[i].events)
+            elif l.urgent:
+                urgent += 1
+            else:
+                others += 1
+        if urgent:
+            # Single short statements wait neither for what else has come nor, by their writes, for the processes
+            # that its replies wake.
+            if others:
+                self.pressed_us = self.now_us
+            for i in range(n):
+                l = <Link *> events[i].data.ptr
+                if l.kind != KIND_SERVER and l.urgent:
+                    self.dispatch(l, events[i].events)
+                    events[i].events = 0
+        self.send_list(URGENT)
         for i in range(n):
-            if (<Link *> events[i].data.ptr).kind != KIND_SERVER:
-                self.dispatch(<Link *> events[i].data.ptr, events[i].events)
+            l = <Link *> events[i].data.ptr
+            if l.kind != KIND_SERVER and events[i].events:
+                self.dispatch(l, events[i].events)
         self.busy = False
         self.settle()
         self.rounds += 1
@@ -152,17 +177,18 @@ cdef class Reactor:
         if self.busy:
             return
         self.busy = True
-        while self.first_ready != NULL or self.unsent_servers != NULL or self.unsent_clients != NULL:
-            while self.first_ready != NULL:
-                l = self.first_ready
-                self.first_ready = l.next_ready
-                l.ready = 0
-                if not l.dead and not l.closing and not l.paused:
-                    self.process_inb(l)
-                    if not l.dead and not l.closing:
-                        self.set_interest(l)
-            self.send_list(&self.unsent_servers)
-            self.send_list(&self.unsent_clients)
+        while self.first_ready != NULL:
+            l = self.first_ready
+            self.first_ready = l.next_ready
+            l.ready = 0
+            if not l.dead and not l.closing and not l.paused:
+                self.process_inb(l)
+                if not l.dead and not l.closing:
+                    self.set_interest(l)
+        # this makes nothing ready: an error is told by the read side
+        self.send_list(URGENT)
+        self.send_list(SERVERS)
+        self.send_list(CLIENTS)
         while self.first_dead != NULL:
             l = self.first_dead
             self.first_dead = l.next_dead
@@ -184,6 +210,15 @@ cdef class Reactor:
         self.called_us = self.now_us
         with nogil:
             self.settle()
+
+    cdef void hurry(self) noexcept nogil:
+        # Called a few times a second.  The kernel lets who wakes up with a shorter slice run at once, where all
+        # processors are taken; the others' work costs some more switches of processes then, so only where single
+        # short statements come among much else.
+        cdef bint pressed = self.pressed_us > 0 and self.now_us - self.pressed_us < PRESSED_US
+        if pressed != self.hurries:
+            self.hurries = pressed
+            tp_slice(SHORT_SLICE_NS if pressed else 0)
 
     # --- life of a link ---------------------------------------------------
 
@@ -419,22 +454,19 @@ cdef class Reactor:
 
     cdef void keep_unsent(self, Link *l) noexcept nogil:
         # it stays in the list until the round's end, even if it is sent before
+        cdef int order = URGENT if l.urgent else SERVERS if l.kind == KIND_SERVER else CLIENTS
         l.unsent = 1
         if l.listed:
             return
         l.listed = 1
-        if l.kind == KIND_SERVER:
-            l.next_unsent = self.unsent_servers
-            self.unsent_servers = l
-        else:
-            l.next_unsent = self.unsent_clients
-            self.unsent_clients = l
+        l.next_unsent = self.unsent[order]
+        self.unsent[order] = l
 
-    cdef void send_list(self, Link **first) noexcept nogil:
+    cdef void send_list(self, int order) noexcept nogil:
         cdef Link *l
-        while first[0] != NULL:
-            l = first[0]
-            first[0] = l.next_unsent
+        while self.unsent[order] != NULL:
+            l = self.unsent[order]
+            self.unsent[order] = l.next_unsent
             l.listed = 0
             if not l.dead:
                 self.send_unsent(l)
@@ -642,54 +674,3 @@ cdef void loop_watch(Reactor r, int fd, uint64_t id, uint32_t interest) noexcept
             r.loop.remove_writer(fd)
     except Exception as error:
         r.log.error("the loop can't watch a socket", error=str(error))
-
-
-cdef void tls_readable(Reactor r, Link *l, ssize_t n) noexcept with gil:
-    """Received records -> plain bytes behind `inb`; the layer's own answers are sent."""
-    cdef bytes plain
-    try:
-        layer = <object> <PyObject *> l.tls
-        plain = layer.feed(r.scratch[:n])
-        pending = layer.take_out()
-        if pending:
-            r.send_raw(l, pending, len(pending))
-        if plain and buf_append(&l.inb, plain, len(plain)) != 0:
-            raise MemoryError
-        if layer.closed:
-            # what came before the end counts
-            r.process_inb(l)
-            if not l.dead and not l.closing:
-                r.roles[l.kind].on_eof(r, l)
-    except Exception as error:
-        r.log.debug("TLS failed", link=l.id, error=str(error))
-        tls_last_words(r, l)
-        r.roles[l.kind].on_eof(r, l)
-
-
-cdef void tls_last_words(Reactor r, Link *l) noexcept:
-    """An alert says why the handshake failed."""
-    try:
-        pending = (<object> <PyObject *> l.tls).take_out()
-        if pending:
-            r.send_raw(l, pending, len(pending))
-    except Exception as error:
-        r.log.debug("TLS failed", link=l.id, error=str(error))
-
-
-cdef void tls_say_goodbye(Reactor r, Link *l) noexcept with gil:
-    """Without close_notify the peer can't tell this end from a cut connection."""
-    try:
-        (<object> <PyObject *> l.tls).close()
-    except Exception as error:
-        r.log.debug("TLS failed", link=l.id, error=str(error))
-    tls_last_words(r, l)
-
-
-cdef int tls_send(Reactor r, Link *l, const char *data, size_t n) noexcept with gil:
-    cdef bytes sealed
-    try:
-        sealed = (<object> <PyObject *> l.tls).seal(data[:n])
-        return r.send_raw(l, sealed, len(sealed)) if sealed else 0
-    except Exception as error:
-        r.log.debug("TLS failed", link=l.id, error=str(error))
-        return -1

@@ -79,6 +79,7 @@ cdef void width_enter(Pool *g, Share *member, Server *s, uint64_t now_us) noexce
         w.first = s
     w.last = s
     s.young = LIGHT if is_light(member, s) else YOUNG
+    s.link.urgent = s.young == LIGHT
     w.light += s.young == LIGHT
     w.running += 1
     # the least width with which it could go

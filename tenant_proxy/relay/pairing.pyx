@@ -78,13 +78,11 @@ cdef Server *obtain(Relay e, Client *c) noexcept nogil:
     cdef Pool *p = c.pool.group if c.lane == LANE_SHARED else c.pool
     cdef Server *s
     while True:
+        s = NULL
         if not p.is_group:
             s = idle_pick(p, c.startup_id, c.settings_id)
-        else:
-            s = (
-                share_pick(p, c.pool, c.startup_id, c.settings_id, e.now_us)
-                if share_may_start(c.pool, e.now_us) else NULL
-            )
+        elif share_may_start(c.pool, e.now_us):
+            s = share_pick(p, c.pool, c.startup_id, c.settings_id, e.now_us)
         if s == NULL:
             break
         if is_gone(e, s):
@@ -116,6 +114,7 @@ cdef int pair(Relay e, Client *c, Server *s) noexcept nogil:
     c.pool.assignments += 1
     if s.pool.is_group:
         return pair_shared(e, c, s)
+    c.link.urgent = 0
     # one that only waits to be greeted goes on without the server
     if s.settings_id != c.settings_id and (c.phase != CL_LOGIN_WAITING or c.pinned):
         r = up_sync_settings(e, s, c)
@@ -136,6 +135,7 @@ cdef int pair_shared(Relay e, Client *c, Server *s) noexcept nogil:
     if s.last != p and is_kept(s.pool, s, e.now_us):
         s.pool.crowded = 1
     share_begin(p, s, e.now_us)
+    c.link.urgent = s.link.urgent
     count_shared(e, p.active_index, 1)
     s.may_rest = s.may_turn = 1
     if (c.greeted and s.tenant == p and s.startup_id == c.startup_id and s.settings_id == c.settings_id
@@ -253,8 +253,7 @@ cdef void wait_patiently(Relay e, Pool *g) noexcept nogil:
 
 
 cdef bint wants_more(Pool *g) noexcept nogil:
-    # An idle server fits everybody, unless it is choosy: who waits beside one has reached a limit of its own, or
-    # the width.
+    # An idle server fits everybody, unless it is choosy: who waits beside one is at a limit, or the width is.
     return g.waiting > g.opening and (g.idle_last == NULL or is_choosy(g, g.idle_last))
 
 

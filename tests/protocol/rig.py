@@ -150,18 +150,15 @@ class Rig:
         )
         self.engine.start(self, get_logger("rig"))
         self._session_mode = session_mode
-        self.pool = self.engine.pool_open(
-            1,
-            **{
-                # off: every text is asked of `judge`
-                "scope": 1, "guard_mode": 2, "session_mode": session_mode, "max": servers, "min": 0,
-                "queue_limit": 0, "fail_when_down": True, "max_prepared": 100,
-                "reset_query": messages.query("DISCARD ALL"), "queue_timeout_s": 0, "query_timeout_s": 0,
-                "idle_in_transaction_timeout_s": 0, "client_idle_timeout_s": 0, "server_idle_timeout_s": 0,
-                "connect_timeout_s": 10, "max_prepared_bytes": 1 << 28,
-            }
-            | limits
-        )  # fmt: skip
+        self.pool_settings = {
+            # off: every text is asked of `judge`
+            "scope": 1, "guard_mode": 2, "session_mode": session_mode, "max": servers, "min": 0,
+            "queue_limit": 0, "fail_when_down": True, "max_prepared": 100,
+            "reset_query": messages.query("DISCARD ALL"), "queue_timeout_s": 0, "query_timeout_s": 0,
+            "idle_in_transaction_timeout_s": 0, "client_idle_timeout_s": 0, "server_idle_timeout_s": 0,
+            "connect_timeout_s": 10, "max_prepared_bytes": 1 << 28,
+        } | limits  # fmt: skip
+        self.pool = self.engine.pool_open(1, **self.pool_settings)
 
     def close(self) -> None:
         self.engine.stop()
