@@ -224,6 +224,7 @@ class Dialer:
             watch(sock, cluster.dead_after_s)
         info = ServerInfo(
             pool=pool,
+            tenant=pool.tenant,
             startup_id=startup_id,
             host=cluster.host,
             address=target if isinstance(target, str) else (str(target[0]), int(target[1])),  # type: ignore[index]
@@ -285,7 +286,7 @@ class Dialer:
             self._fail(server, f"{_where(opening.info)} does not speak PostgreSQL's protocol.")
 
     def _start_tls(self, server: int, opening: Opening) -> None:
-        cluster = opening.info.pool.tenant.cluster
+        cluster = opening.info.tenant.cluster
         engine = self._worker.engine
         if cluster.name not in self._contexts:
             self._contexts[cluster.name] = server_context(cluster.tls)
@@ -316,7 +317,7 @@ class Dialer:
             channel_binding=binding,
         )
         # behind the settings, so that none of them stands for who and where
-        parameters = info.settings | {"user": pool.server_user, "database": pool.tenant.cluster.database}
+        parameters = info.settings | {"user": pool.server_user, "database": info.tenant.cluster.database}
         self._worker.engine.server_login(server)
         self._worker.engine.server_send(server, messages.startup_message(parameters))
 
@@ -367,7 +368,7 @@ class Dialer:
         assert opening.auth is not None
         if not opening.auth.done:
             raise errors.server_login_failed("The server skipped authentication.")
-        pool, cluster = opening.info.pool, opening.info.pool.tenant.cluster
+        pool, cluster = opening.info.pool, opening.info.tenant.cluster
         if opening.asked == 0:
             ask = not pool.replication and self._worker.facts.is_wanted(cluster)
         else:
@@ -404,7 +405,7 @@ class Dialer:
             self._worker.engine.server_listens(server, info.pid)
             self._worker.ears.on_ready(server, info)
             return
-        self.backends[pool.tenant.cluster.name, info.pid] = server
+        self.backends[info.tenant.cluster.name, info.pid] = server
         self._worker.engine.server_ready(server, info.pid, expires_us)
 
     def look_again(self) -> None:
@@ -481,10 +482,10 @@ class Dialer:
 
     def on_gone(self, server: int, info: ServerInfo, reason: int) -> None:
         """The engine closed a server: also one whose login was in progress."""
-        self._worker.budget.give_back(info.pool.tenant, ear=info.pool.is_ear)
+        self._worker.budget.give_back(info.tenant, ear=info.pool.is_ear)
         self._worker.peers.on_gone(info.pool, reason)
         opening = self._openings.pop(server, None)
-        place = info.pool.tenant.cluster.name, info.pid
+        place = info.tenant.cluster.name, info.pid
         if self.backends.get(place) == server:
             del self.backends[place]
         if opening is not None and reason in GIVEN_UP:

@@ -84,6 +84,8 @@ class ServerInfo:
     """A server: how it was opened, and what it said of itself."""
 
     pool: PoolRecord
+    #: as it was then: its pool's may have moved to another cluster since
+    tenant: TenantInfo
     startup_id: int
     host: str
     #: what connect() is given: a (host, port) pair or a socket's path

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.fix_proxy import Proxy, merged
-from tests.wire_client import LoginFailed, sqlstates, wait_until
+from tests.wire_client import LoginFailed, errors, query, sqlstates, wait_until
 
 
 @pytest.fixture(params=[1, 2], ids=["1-worker", "2-workers"])
@@ -185,3 +185,30 @@ def test_many_reloads_under_load(own_proxy):
             assert sqlstates(c.until_ready()) == []
     for c in clients:
         c.terminate()
+
+
+def test_a_tenant_that_moves_takes_its_backends_places_along(own_proxy, own_pg):
+    """What it had open on the one cluster is that one's to give to others."""
+    clusters = [
+        {"name": name, "host": own_pg.host, "port": own_pg.port, "database": "app", "max_backends": 2}
+        for name in ("main", "other")
+    ]
+    pool = {"mode": "transaction", "queue_timeout_s": 2}
+
+    def placed(acme: str) -> list[dict[str, str]]:
+        return [{"name": "acme", "cluster": acme}, {"name": "beta", "cluster": "main"}]
+
+    proxy = own_proxy(own_pg, clusters=clusters, pool=pool, tenants=placed("main"))
+    with proxy.wire() as idle, proxy.wire() as busy:
+        busy.query("BEGIN; SELECT 1")
+        assert idle.value("SELECT 1") == "1"
+        proxy.reload(merged(proxy.config, {"tenants": placed("other")}))
+        assert sqlstates(busy.query("COMMIT")) == []
+    with proxy.wire("beta_app") as one, proxy.wire("beta_app") as another:
+        for client in (one, another):
+            assert sqlstates(client.query("BEGIN; SELECT 1")) == []
+    with proxy.wire() as one, proxy.wire() as another, proxy.wire() as third:
+        for client in (one, another):
+            client.query("BEGIN; SELECT 1")
+        third.send(query("SELECT 1"))
+        assert errors(third.until_end())[-1]["C"] == "57P03"
