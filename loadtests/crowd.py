@@ -135,6 +135,21 @@ class CrowdTarget(StartedTarget):
         return Endpoint("127.0.0.1", self.port, name, PASSWORD, DATABASE)
 
 
+class CrowdDirect(CrowdTarget):
+    """The server itself, which gives each client a backend."""
+
+    name = "direct"
+
+    def start(self) -> None:
+        self.port = self.crowd.postgres.port
+
+    def _launch(self, service: Service) -> None:
+        """It runs."""
+
+    def stop(self) -> None:
+        """It goes on."""
+
+
 class CrowdPgBouncer(CrowdTarget):
     name = "pgbouncer"
 

@@ -19,6 +19,7 @@ from loadtests.crowd import (
     Clients,
     Crowd,
     CrowdDedicated,
+    CrowdDirect,
     CrowdPgBouncer,
     CrowdProxy,
     CrowdTarget,
@@ -49,6 +50,8 @@ FOLLOW_S: Final = 30.0
 QUIET_PAUSE_S: Final = 0.1
 
 KINDS: Final[dict[str, type[CrowdTarget]]] = {"pgbouncer": CrowdPgBouncer, "proxy": CrowdProxy}
+#: … and what the server's own scheduling makes of a flood
+FLOODED: Final[dict[str, type[CrowdTarget]]] = {**KINDS, "direct": CrowdDirect}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +232,9 @@ class Affinity(_Crowded):
 class NoisyNeighbour(_Crowded):
     """Tenants that ask now and then, alone and beside one that floods."""
 
+    def unable(self, target: Target) -> str | None:
+        return None if target.name in FLOODED else "it has no pools that tenants could share"
+
     def command(self, effort: Effort) -> str:
         flood = " ".join(self._flood(effort).arguments())
         return (
@@ -241,7 +247,7 @@ class NoisyNeighbour(_Crowded):
         return Job("select-only", "simple", FLOOD_CLIENTS, seconds=effort.seconds + 2, log=False)
 
     def measure(self, target: Target, postgres: Postgres, effort: Effort) -> Findings:
-        with self._started(KINDS[target.name], postgres, effort) as started:
+        with self._started(FLOODED[target.name], postgres, effort) as started:
             clients = Clients(started, names(self._count(effort)))
             try:
                 clients.run(1, IN_FLIGHT, point_query)
