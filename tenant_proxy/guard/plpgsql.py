@@ -21,19 +21,11 @@ from pglast.parser import ParseError
 from tenant_proxy.guard import expressions, names, sharing
 from tenant_proxy.guard.executed import Executed
 from tenant_proxy.guard.parse import Unreadable, parse, tokens
+from tenant_proxy.guard.plpgsql_words import DIRECTIONS, ENDS, LEVELS, QUERIES, RESERVED
 from tenant_proxy.guard.source import NotFound
 from tenant_proxy.guard.walk import Walk
 from tenant_proxy.shims.names import CATALOG
 
-_LEVELS: Final = {"debug", "log", "info", "notice", "warning", "exception"}
-_DIRECTIONS: Final = {
-    *("next", "prior", "first", "last", "absolute", "relative", "forward", "backward", "all"),
-}
-#: what a query may begin with; a FOR loop over anything else is over a cursor
-_QUERIES: Final = {
-    *("select", "with", "values", "table", "insert", "update", "delete", "merge", "explain", "show", "("),
-}
-_ENDS: Final = {"end", "exception", "else", "elsif", "elseif", "when"}
 _OPEN, _CLOSE = {"(", "["}, {")", "]"}
 
 #: SQL that may run what was prepared
@@ -243,10 +235,14 @@ class _Reader:
         source.edit(after.start, after.end, f"{CLOSING}{self.text[after.start : after.end]}")
 
     def query(self, span: tuple[int, int]) -> None:
-        """An SQL statement, perhaps with INTO variables, which are taken out."""
-        start, end = span
-        if start == end:
+        """An SQL statement whose rows go elsewhere than into variables: INTO makes a table there."""
+        if span[0] == span[1]:
             self._unexpected()
+        self.sql(self.slice(span), self.offset(span))
+
+    def sql_statement(self) -> None:
+        """An SQL statement of its own, perhaps with INTO variables, which are taken out."""
+        span = start, end = self.until(";")
         at = start
         while at < end:
             before = self.tokens[at - 1].word if at > start else ""
@@ -259,25 +255,37 @@ class _Reader:
                 text = text[: cut_from - offset] + blank + text[cut_to - offset :]
                 self.sql(text, offset)
                 self.executed.assigned(self.variable((at + 1, after)), text)
-                return
+                break
             at += 1
-        self.sql(self.slice(span), self.offset(span))
+        else:
+            self.query(span)
+        self.expect(";")
 
     def _skip_targets(self, at: int, end: int) -> int:
-        """[STRICT] name[.name…] [, …] behind INTO; returns the token behind them."""
+        """[STRICT] name[.name[.name]] [, …] behind INTO; returns the token behind them.
+
+        PL/pgSQL takes three; SQL would call a fourth, or a word of its own, with what stands before INTO.
+        """
         if at < end and self.tokens[at].word == "strict":
             at += 1
         while True:
-            if at >= end or not self.tokens[at].is_name:
+            names_left = 3
+            while names_left and at < end and self._is_variable(self.tokens[at]):
+                names_left -= 1
+                at += 1
+                if at >= end or self.tokens[at].word != ".":
+                    break
+                at += 1
+            else:
                 self.at = at
                 self._unexpected()
-            at += 1
-            while at + 1 < end and self.tokens[at].word == "." and self.tokens[at + 1].is_name:
-                at += 2
             if at < end and self.tokens[at].word == ",":
                 at += 1
                 continue
             return at
+
+    def _is_variable(self, token: Token) -> bool:
+        return token.is_name and token.word not in RESERVED
 
     def list_of_expressions(self, *stops: str) -> None:
         while True:
@@ -400,7 +408,7 @@ class _Reader:
     # --- statements ------------------------------------------------------------------
 
     def statements(self) -> None:
-        while not self.ended and self.peek() not in _ENDS:
+        while not self.ended and self.peek() not in ENDS:
             self.statement()
 
     def statement(self) -> None:
@@ -415,13 +423,12 @@ class _Reader:
         elif word in _STATEMENTS:
             _STATEMENTS[word](self)
         else:
-            self.query(self.until(";"))
-            self.expect(";")
+            self.sql_statement()
 
     def _is_assignment(self, word: str, following: str) -> bool:
         if self.ended or not (self.tokens[self.at].is_name or self.tokens[self.at].word.startswith("$")):
             return False
-        return word not in _RESERVED and following in (":=", "=", "[", ".")
+        return word not in RESERVED and following in (":=", "=", "[", ".")
 
     def assignment(self) -> None:
         target = self.until(":=", "=", ";")
@@ -491,7 +498,7 @@ class _Reader:
         span = self.until("loop")
         back, self.at = self.at, span[0]
         first = self.peek()
-        if first in _QUERIES and not self._is_range(span):
+        if first in QUERIES and not self._is_range(span):
             self.query(span)
             self.executed.assigned(self.variable(target), self.slice(span))
         elif self._is_range(span):
@@ -566,7 +573,7 @@ class _Reader:
 
     def raise_(self) -> None:
         self.expect("raise")
-        if self.peek() in _LEVELS:
+        if self.peek() in LEVELS:
             self.at += 1
         if self.peek() not in (";", "using"):
             if self.ended:
@@ -640,14 +647,14 @@ class _Reader:
         span = self.until("into", ";")
         back, self.at = self.at, span[0]
         if any(token.word in ("from", "in") for token in self.tokens[slice(*span)]):
-            while self.peek() in _DIRECTIONS:
+            while self.peek() in DIRECTIONS:
                 self.at += 1
             count = self.until("from", "in")
             if count[0] != count[1]:
                 self.expression(count)
             self.at += 1
         else:
-            while self.peek() in _DIRECTIONS and self.at + 1 < back:
+            while self.peek() in DIRECTIONS and self.at + 1 < back:
                 self.at += 1
         self.name()
         if self.at != back:
@@ -667,12 +674,6 @@ def _check_bounds(text: str) -> None:
 
 #: name%TYPE and name%ROWTYPE, since version 17 also as arrays
 _COPIED_TYPE: Final = re.compile(r"(?is)(.*\S)\s*%\s*(rowtype|type)\b(?:\s*array\b)?(?:\s*\[\s*\d*\s*\])*\s*")
-
-#: reserved words of PL/pgSQL (pl_reserved_kwlist.h): never a variable
-_RESERVED: Final = {
-    *("all", "begin", "by", "case", "declare", "else", "end", "execute", "for", "foreach", "from", "if"),
-    *("in", "into", "loop", "not", "null", "or", "strict", "then", "to", "using", "when", "while"),
-}
 
 _STATEMENTS: Final = {
     "if": _Reader.if_,

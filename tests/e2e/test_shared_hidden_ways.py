@@ -26,6 +26,7 @@ def evil(pg: Server) -> Iterator[None]:
     yield
     with pg.connect() as conn:
         conn.execute("DROP FUNCTION IF EXISTS acme.evil() CASCADE; DROP VIEW IF EXISTS acme.sly")
+        conn.execute("DROP FUNCTION IF EXISTS acme.evil(text)")
 
 
 @pytest.mark.parametrize("setting", ["role", "session_authorization", "search_path"])
@@ -52,6 +53,49 @@ def test_what_resets_a_setting_leads_to_nobody_else(shared, pg, evil, setting, l
         for _ in range(3):
             ((_, user, schema),) = rows(acme.query(how.format(call=call)))
             assert (user, schema) == ("acme_app", "acme")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "RETURN QUERY {query}",
+        "FOR r IN {query} LOOP RETURN NEXT r; END LOOP",
+        "OPEN c FOR {query}; FETCH c INTO r",
+        "OPEN d; FETCH d INTO r",
+    ],
+)
+def test_a_query_in_code_makes_no_table_on_a_shared_backend(shared, pg, evil, code):
+    """INTO names variables in statements alone, elsewhere a new table, which others would find first."""
+    proxy = shared()
+    sly = "EXPLAIN ANALYZE SELECT id, item INTO TEMP orders FROM acme.orders"
+    body = f"DECLARE r text; c refcursor; d CURSOR FOR {sly}; BEGIN {code.format(query=sly)}; END"
+    with proxy.wire("acme_app") as acme, proxy.wire("beta_app") as beta:
+        shares_again(pg, acme)
+        acme.query(f"CREATE FUNCTION evil() RETURNS SETOF text LANGUAGE plpgsql AS $$ {body} $$")
+        time.sleep(2)
+        for statement in ("BEGIN", "SELECT evil()", "COMMIT"):
+            acme.query(statement)
+        assert beta.value("SELECT item FROM orders WHERE id = 1") == "bolt"
+        # it is where temporary tables may be
+        assert acme.value("SELECT item FROM pg_temp.orders WHERE id = 1") == "anvil"
+        assert not is_shared(pg, backend_of(acme))
+
+
+@pytest.mark.parametrize(
+    "target", ["blk.r.item.ts_stat", "r.item.item.ts_stat", "r.item, blk.r.item.ts_stat"]
+)
+def test_no_name_behind_into_is_called(shared, pg, evil, target):
+    """PL/pgSQL takes three names there, and leaves a fourth to SQL: here SELECT (q).ts_stat, which runs q."""
+    proxy = shared()
+    body = f"<<blk>> DECLARE r acme.orders; BEGIN SELECT (q) INTO {target}; RETURN r.item; END"
+    becomes = "SELECT to_tsvector(''simple'', set_config(''role'', ''beta_app'', true))"
+    with proxy.wire("acme_app") as acme:
+        shares_again(pg, acme)
+        made = acme.query(f"CREATE FUNCTION evil(q text = '') RETURNS text LANGUAGE plpgsql AS $$ {body} $$")
+        time.sleep(2)
+        called = acme.query(f"SELECT evil('{becomes}'), current_user")
+        assert [user for _, user in rows(called) if user != "acme_app"] == []
+        assert sqlstates(made) == ["42601"]
 
 
 def test_a_view_of_the_settings_changes_them(shared, pg, evil):
