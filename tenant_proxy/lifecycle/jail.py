@@ -48,43 +48,45 @@ RESTORED: Final = "RESET ALL; DISCARD TEMP;\n"
 #: What may run when the transaction ends, as whoever ends it.  What waits for that is on tables that the
 #: transaction has locked to write to them; PostgreSQL refuses to alter one with something waiting, which is
 #: what is asked: what was altered is undone.  (Not only of what can be deferred: that is taken from a
-#: partition by its parent's ALTER CONSTRAINT while something waits.)
+#: partition by its parent's ALTER CONSTRAINT while something waits.)  Of a table that is not partitioned what
+#: is altered is as it was mostly: else PostgreSQL reads all that it knows of the table anew, twice.  What can
+#: be deferred is asked of all tables at once: the plan for one reads every tenant's constraints.
 _PUT_OFF: Final = """CLOSE ALL;
-DO $tp_put_off$ DECLARE one pg_catalog.record; BEGIN
-FOR one IN
-    SELECT (SELECT n.nspname FROM pg_catalog.pg_namespace AS n
-             WHERE n.oid OPERATOR(pg_catalog.=) r.relnamespace) AS schema,
-           r.relname AS name,
-           EXISTS (
-            SELECT FROM pg_catalog.pg_constraint AS c
-             WHERE c.conrelid OPERATOR(pg_catalog.=) r.oid AND c.condeferrable
-               AND c.contype OPERATOR(pg_catalog.=) ANY ('{t,x}'::pg_catalog."char"[])) AS late
-      FROM pg_catalog.pg_class AS r
-     WHERE r.oid OPERATOR(pg_catalog.=) ANY (ARRAY(
-            SELECT t.tgrelid FROM pg_catalog.pg_trigger AS t
-             WHERE t.tgconstraint OPERATOR(pg_catalog.<>) 0 AND t.tgrelid OPERATOR(pg_catalog.=) ANY (ARRAY(
-                    SELECT l.relation FROM pg_catalog.pg_locks AS l
-                     WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.relation IS NOT NULL
-                       AND l.mode OPERATOR(pg_catalog.<>) ALL (
-                            '{AccessShareLock,RowShareLock}'::pg_catalog.text[])))))
-LOOP
-    IF one.late AND
-        pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 180000
-    THEN
-        RAISE EXCEPTION 'the tenant has triggers or exclusion constraints that can be deferred'
-            USING ERRCODE = '0A000', DETAIL = 'They would run with more rights than the tenant''s.',
-                  HINT = 'Make them NOT DEFERRABLE meanwhile, or use PostgreSQL 18.';
-    END IF;
-    BEGIN
-        EXECUTE pg_catalog.format('ALTER TABLE ONLY %I.%I RESET (tp_none)', one.schema, one.name);
-        RAISE EXCEPTION USING ERRCODE = 'TP001';
-    EXCEPTION
-        WHEN SQLSTATE 'TP001' THEN NULL;
-        WHEN object_in_use THEN
-            RAISE EXCEPTION 'the tenant has code that puts off what is to be done'
-                USING ERRCODE = '0A000', DETAIL = 'It would run with more rights than the tenant''s.';
-    END;
-END LOOP; END $tp_put_off$;
+DO $tp_put_off$ DECLARE written pg_catalog.oid[]; altering pg_catalog.text; BEGIN
+written := ARRAY(
+    SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger AS t
+     WHERE t.tgconstraint OPERATOR(pg_catalog.<>) 0 AND t.tgrelid OPERATOR(pg_catalog.=) ANY (ARRAY(
+            SELECT l.relation FROM pg_catalog.pg_locks AS l
+             WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.relation IS NOT NULL
+               AND l.mode OPERATOR(pg_catalog.<>) ALL ('{AccessShareLock,RowShareLock}'::pg_catalog.text[])))
+     ORDER BY 1);
+IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 180000
+    AND EXISTS (
+        SELECT FROM pg_catalog.pg_constraint AS c
+         WHERE c.conrelid OPERATOR(pg_catalog.=) ANY (written) AND c.condeferrable
+           AND c.contype OPERATOR(pg_catalog.=) ANY ('{t,x}'::pg_catalog."char"[]))
+THEN
+    RAISE EXCEPTION 'the tenant has triggers or exclusion constraints that can be deferred'
+        USING ERRCODE = '0A000', DETAIL = 'They would run with more rights than the tenant''s.',
+              HINT = 'Make them NOT DEFERRABLE meanwhile, or use PostgreSQL 18.';
+END IF;
+BEGIN
+    FOR altering IN
+        SELECT pg_catalog.format('ALTER TABLE ONLY %s %s', c.oid::pg_catalog.regclass,
+                                 CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'p'::pg_catalog."char"
+                                      THEN 'RESET (tp_none)' ELSE 'SET WITHOUT CLUSTER' END)
+          FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) ANY (written) ORDER BY c.oid
+    LOOP
+        EXECUTE altering;
+    END LOOP;
+    RAISE EXCEPTION USING ERRCODE = 'TP001';
+EXCEPTION
+    WHEN SQLSTATE 'TP001' THEN NULL;
+    WHEN object_in_use THEN
+        RAISE EXCEPTION 'the tenant has code that puts off what is to be done'
+            USING ERRCODE = '0A000', DETAIL = 'It would run with more rights than the tenant''s.';
+END;
+END $tp_put_off$;
 """
 
 
@@ -104,7 +106,7 @@ _SHORT: Final = 8_000
 
 
 #: … where that is not written to
-MAKES_LATE: Final = _PUT_OFF.replace("IF one.late AND", "IF false AND")
+MAKES_LATE: Final = _PUT_OFF.replace("AND EXISTS (", "AND false AND EXISTS (")
 
 
 class CanNotRun(Exception):
