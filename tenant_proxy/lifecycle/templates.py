@@ -242,7 +242,7 @@ async def build(connection: Connection, database: Database, template: Roles) -> 
             f"{len(unsure)} places can't be renamed for certain: "
             + "; ".join(f"{one.where}: {one.what}" for one in unsure[:5])
         )
-    parts_of_it = [*made, *rows, *after]
+    parts_of_it = without_unused([*made, *rows, *after])
     try:
         script = _script(with_references(merged(parts_of_it)))
         script += await _tried(connection, template, script)
@@ -336,6 +336,23 @@ _CONSTRAINT: Final = re.compile(
 _IDENTITY: Final = re.compile(
     r"ALTER TABLE (?P<name>\S+) ALTER COLUMN (?P<column>\S+) ADD (?P<identity>GENERATED [^;]*\n\))$"
 )
+
+
+_STARTS: Final = re.compile(
+    r"(?:CREATE SEQUENCE|ALTER TABLE \S+ ALTER COLUMN \S+ ADD GENERATED (?:ALWAYS|BY DEFAULT) AS IDENTITY"
+    r" \(\n    SEQUENCE NAME) (?P<name>\S+)\n(?:    AS \w+\n)?    START WITH (?P<start>-?\d+)\n"
+)
+_UNUSED: Final = re.compile(r"SELECT pg_catalog\.setval\('(?P<name>[^']+)', (?P<start>-?\d+), false\)$")
+
+
+def without_unused(found: list[str]) -> list[str]:
+    """Without what sets sequences to where they start anyway."""
+    starts = {match["name"]: match["start"] for sql in found if (match := _STARTS.match(sql))}
+    return [
+        sql
+        for sql in found
+        if not (match := _UNUSED.match(sql)) or starts.get(match["name"]) != match["start"]
+    ]
 
 
 def merged(found: list[str]) -> list[str]:
