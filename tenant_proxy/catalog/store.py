@@ -327,6 +327,15 @@ class Change:
         check_version("tenant", name, row["version"], version)
         return Tenant.of(given)
 
+    def locked(self, number: int) -> Tenant | None:
+        """A tenant as this transaction has left it so far, where it has locked it."""
+        row = self._locked.get(number)
+        if row is None:
+            return None
+        given = dict(row)
+        given.pop("began", None)
+        return Tenant.of(given)
+
     async def insert_tenant(self, action: str = "tenant.create", **columns: Any) -> Tenant:
         said = self.said(action, "tenant", columns["name"], None, plain(columns, columns))
         return Tenant.of(await self.insert("tenant", columns, said=said))

@@ -16,7 +16,7 @@ import asyncpg
 from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import CustomRole, Login, LoginKind, Tenant
-from tenant_proxy.catalog.states import PROVISIONED, conflict
+from tenant_proxy.catalog.states import PROVISIONED, State, conflict
 from tenant_proxy.catalog.store import Change, check_version, plain
 from tenant_proxy.config.opaque import opaque_name
 from tenant_proxy.lifecycle import rights
@@ -218,6 +218,9 @@ async def _granted(run: Run, change: Change) -> None:
         [login.id, tenant.id],
         change.said("access.grant", "access", f"{login.name} on {tenant.name}", before, shown),
     )
+    if run.params.get("activate") and tenant.state is State.READY:
+        now = await change.now()
+        await change.update_tenant(tenant, "tenant.activate", state="active", activated_at=now)
 
 
 async def _ungrant(run: Run) -> None:

@@ -56,6 +56,8 @@ class Context:
         self.watcher: Callable[[str, int, int], None] | None = None
         #: jobs that this process works on
         self.running: set[int] = set()
+        #: of jobs that began here and are not worked on yet: their tenants, as they were left by that
+        self.begun: dict[int, Tenant] = {}
         #: (cluster, setting, value) that the cluster takes
         self.settings_taken: set[tuple[str, str, str]] = set()
         self._pools: dict[tuple[str, str], Keeping] = {}
@@ -107,6 +109,7 @@ class Context:
         other = Context(self.config, self.store, actor)
         other._pools = self._pools
         other.running = self.running
+        other.begun = self.begun
         other.watcher = self.watcher
         other.secrets = self.secrets
         other.settings_taken = self.settings_taken

@@ -16,7 +16,7 @@ from tenant_proxy.auth.scram import build_verifier, parse_verifier
 from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Access, CustomRole, Level, Login, LoginKind, Tenant
-from tenant_proxy.catalog.states import PROVISIONED, conflict
+from tenant_proxy.catalog.states import PROVISIONED, State, conflict
 from tenant_proxy.catalog.store import check_version
 from tenant_proxy.config.opaque import server_password
 from tenant_proxy.lifecycle import jobs
@@ -55,7 +55,10 @@ class AccessVerbs(TenantVerbs):
         self._check_login(new)
         return await self._grant(await self.context.store.tenant(tenant), new, wait_s)
 
-    async def _grant(self, found: Tenant, new: NewAccess, wait_s: float) -> Granted:
+    async def _grant(
+        self, found: Tenant, new: NewAccess, wait_s: float, *, activate: bool = False
+    ) -> Granted:
+        """`activate`: the tenant too, where it is ready, in the transaction that ends the job."""
         tenant = found.name
         if found.state not in PROVISIONED:
             raise conflict(tenant, found.state, "logins are granted a tenant that is provisioned")
@@ -88,6 +91,8 @@ class AccessVerbs(TenantVerbs):
             "max_clients": new.max_clients,
             "service": new.service,
         }
+        if activate:
+            params["activate"] = True
         job = await jobs.start(self.context, "grant", found, params, transient=transient, wait_s=wait_s)
         await jobs.run(self.context, job)
         async with self.context.store.read() as connection:
@@ -220,8 +225,11 @@ class AccessVerbs(TenantVerbs):
         tenant, _ = await asyncio.gather(self.tenant_create(new), self._call(new.cluster))
         if tenant.state not in PROVISIONED:
             tenant = await self._provision(tenant, WAIT_S)
-        granted = await self._grant(tenant, access, WAIT_S)
-        return Onboarded(tenant=await self.tenant_activate(new.name), granted=granted)
+        granted = await self._grant(tenant, access, WAIT_S, activate=True)
+        tenant = await self.context.store.tenant(new.name)
+        if tenant.state is not State.ACTIVE:  # the login had it already
+            tenant = await self.tenant_activate(new.name)
+        return Onboarded(tenant=tenant, granted=granted)
 
     # --- helpers
 

@@ -119,8 +119,8 @@ class Run:
         return await self.context.store.tenant_by_id(self.job.tenant)
 
     async def placed(self) -> Tenant:
-        """As it was when it was first asked for: for jobs that change neither its names nor where it is, as
-        no other can while they are at work.
+        """As it was when the job began, or when it was first asked for: for jobs that change neither its
+        names nor where it is, as no other can while they are at work.
         """
         if self._tenant is None:
             self._tenant = await self.tenant()
@@ -236,6 +236,9 @@ async def _insert(
                 )
                 assert row is not None
                 job = Job.of(row)
+        left = None if tenant is None else change.locked(tenant.id)
+    if left is not None:
+        context.begun[job.id] = left
     context.at_point(f"{kind.name}:begun")
     context.began(job)
     return job
@@ -300,6 +303,7 @@ async def run(context: Context, given: int | Job, *, undo: bool = False) -> Job:
 async def _run(context: Context, job: Job) -> Job:
     kind = kind_named(job.kind)
     current = Run(context.acting_as(job.actor), job, dict(job.data), result=dict(job.result or {}))
+    current._tenant = context.begun.pop(job.id, None)
     work = asyncio.ensure_future(_work(kind, current))
     lease = asyncio.ensure_future(_keep_lease(current))
     try:

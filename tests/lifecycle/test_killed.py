@@ -108,6 +108,15 @@ async def may(verbs: Verbs, name: str, town: Town) -> None:
         assert await connection.fetchval("SELECT count(*) FROM login_secret") > 0
 
 
+async def onboard(verbs: Verbs, name: str) -> None:
+    await verbs.tenant_onboard(NewTenant(name=name), NewAccess(login=name))
+
+
+async def is_onboard(verbs: Verbs, name: str, town: Town) -> None:
+    assert (await verbs.tenant_get(name)).state is State.ACTIVE
+    await may(verbs, name, town)
+
+
 async def may_not(verbs: Verbs, name: str, town: Town) -> None:
     assert await verbs.access_list(tenant=name) == []
     assert name not in town.roles()
@@ -154,6 +163,7 @@ SCENARIOS = {
     "provision_apart": Scenario(apart, lambda verbs, name: verbs.tenant_provision(name), is_ready_apart),
     "provision_fails": Scenario(impossible, lambda verbs, name: verbs.tenant_provision(name), has_failed),
     "grant": Scenario(provisioned, lambda verbs, name: verbs.access_grant(name, NewAccess(login=name)), may),
+    "onboard": Scenario(provisioned, onboard, is_onboard),
     "level": Scenario(
         granted,
         lambda verbs, name: verbs.access_grant(name, NewAccess(login=name, level=Level.READONLY)),
