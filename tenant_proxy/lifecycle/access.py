@@ -22,6 +22,7 @@ from tenant_proxy.config.opaque import opaque_name
 from tenant_proxy.lifecycle import rights
 from tenant_proxy.lifecycle.facts import read_facts, read_login_facts
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
+from tenant_proxy.lifecycle.rehearsal import itself
 from tenant_proxy.lifecycle.sql import fitting, script
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ async def settle(context: Context, login: Login, cluster: str) -> None:
     async with context.admin(cluster) as connection:
         try:
             async with connection.transaction():
-                await connection.fetchval("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *key)
+                # one message, where a parameter makes two of it
+                await itself(connection).execute(f"SELECT pg_catalog.pg_advisory_xact_lock{key}")
                 # read under the lock: whoever holds it has seen what was decided before
                 wanted = await _wanted(context, login, cluster)
                 facts = await read_login_facts(connection, {*users, *wanted.verifiers})
