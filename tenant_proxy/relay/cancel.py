@@ -112,19 +112,20 @@ class Cancels:
             log.warning("cancel request not delivered", pid=info.pid, error=str(error))
 
     async def _converse(self, info: ServerInfo) -> None:
-        tls = server_context(info.tls) if info.encrypted else None
+        tls = server_context(info.tls) if info.encrypted and not isinstance(info.address, str) else None
         if isinstance(info.address, str):
             reader, writer = await asyncio.open_unix_connection(info.address)
         elif tls is not None and info.tls.negotiation == "direct":
             reader, writer = await asyncio.open_connection(*info.address, ssl=tls, server_hostname=info.host)
         else:
             reader, writer = await asyncio.open_connection(*info.address)
-            if tls is not None:
+        try:
+            if tls is not None and writer.get_extra_info("ssl_object") is None:
                 writer.write(messages.ssl_request())
-                if await reader.readexactly(1) != b"S":
+                # nothing where it hangs up
+                if await reader.read(1) != b"S":
                     raise OSError("the server does not offer TLS to a cancel request")
                 await writer.start_tls(tls, server_hostname=info.host)
-        try:
             writer.write(messages.cancel_request(info.pid, info.key))
             await writer.drain()
             # the server closes once it has signalled the backend
