@@ -424,6 +424,7 @@ cdef struct Client:
     uint8_t unasked             # it has sent what a server answers behind a Flush or Sync alone, and none since
     uint64_t left_us            # since when the connection takes nothing of what it is answered
     uint64_t left_out           # … and what it had taken
+    uint64_t heard              # of a message that is not whole yet: what had come of it when that was looked at
     uint64_t read_by[4]         # … of each
     int32_t pid                 # of its BackendKeyData
     size_t stmt_bytes           # texts that its named statements hold
@@ -465,7 +466,8 @@ cdef struct Server:
     uint8_t query_failed        # in its transaction, which has failed, a simple Query did so (relay.portals)
     uint8_t told_fatal          # a FATAL error went to the client: nothing more need be said at the end; TOLD_TO_END
     uint8_t failed              # a request of the proxy's own got an error
-    uint8_t coded               # counted under its pool's coded_index
+    uint8_t coded               # counted under its pool's coded_index …
+    int32_t counted_at          # … or active_index, as that was then: it moves with the tenant
     uint8_t defines             # definitions are being changed in its transaction
     uint8_t touched             # of a group: something was written, sequences may have been used
     Pool *tenant                # of a group: whose it is now, NULL while nobody's

@@ -429,19 +429,20 @@ cdef class Engine(Sessions):
         self.expire_servers(id)
 
     def expire_servers(self, uint32_t id):
-        """Servers opened until now are not used again once they are free."""
+        """Servers opened until now are not used again once they are free.  Those that are being opened end at once:
+        nobody may answer there any more, and clients would wait for them."""
         cdef size_t i
         cdef Link *l
-        cdef list idle = []
+        cdef list unused = []
         if self.links.slots == NULL:
             return
         for i in range(self.links.mask + 1):
             l = <Link *> self.links.slots[i].value
             if l != NULL and l.kind == KIND_SERVER and (<Server *> l).pool.id == id:
                 (<Server *> l).close_needed = 1
-                if (<Server *> l).phase == SV_IDLE:
-                    idle.append(l.id)
-        for one in idle:
+                if (<Server *> l).phase in (SV_IDLE, SV_CONNECT, SV_LOGIN):
+                    unused.append(l.id)
+        for one in unused:
             self.server_end(one, RETIRED)
 
     def pool_wanted(self, uint32_t id):

@@ -183,7 +183,8 @@ cdef int check_code(Relay e, Client *c, uint32_t effects) noexcept nogil:
         return LANE_HELD
     if changes and not s.coded:
         s.coded = 1
-        count_shared(e, p.coded_index, 1)
+        s.counted_at = p.coded_index
+        count_shared(e, s.counted_at, 1)
     return LANE_GOES
 
 

@@ -36,12 +36,13 @@ cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noex
         return LOGIN_TIMEOUT if now > c.connect_us + login_timeout_us else 0
     if p == NULL:
         return 0
+    note_moves(c, now)
     if s != NULL and s.ring.count:
         if p.query_timeout_us and c.request_us and now > c.request_us + p.query_timeout_us:
             return QUERY_TIMEOUT
         if p.idle_xact_timeout_us and (
             now > c.active_us + p.idle_xact_timeout_us and is_clients_turn(c, s)
-            or has_left_off(c, now) and now > c.left_us + p.idle_xact_timeout_us
+            or c.left_us and now > c.left_us + p.idle_xact_timeout_us
         ):
             return IDLE_IN_TRANSACTION
         return 0
@@ -72,14 +73,18 @@ cdef bint is_clients_turn(Client *c, Server *s) noexcept nogil:
     return True
 
 
-cdef bint has_left_off(Client *c, uint64_t now) noexcept nogil:
-    # whether it reads nothing of what it has been answered, so that more stays with its server
+cdef void note_moves(Client *c, uint64_t now) noexcept nogil:
+    # Who sends more of a message that is looked at when it is whole, or takes more of what it has been answered, is not
+    # idle, however long that takes.
     cdef uint64_t taken = c.link.bytes_out - buf_len(&c.link.out)
-    if buf_len(&c.link.out) == 0 or c.left_us == 0 or c.left_out != taken:
-        c.left_us = now if buf_len(&c.link.out) else 0
-        c.left_out = taken
-        return False
-    return True
+    if c.left_us and c.left_out != taken or buf_len(&c.link.inb) and c.heard != c.link.bytes_in:
+        c.active_us = now
+    c.heard = c.link.bytes_in
+    if buf_len(&c.link.out) == 0:
+        c.left_us = 0
+    elif c.left_us == 0 or c.left_out != taken:
+        c.left_us = now
+    c.left_out = taken
 
 
 cdef int server_overdue(Server *s, uint64_t now) noexcept nogil:

@@ -136,7 +136,8 @@ cdef int pair_shared(Relay e, Client *c, Server *s) noexcept nogil:
         s.pool.crowded = 1
     share_begin(p, s, e.now_us)
     c.link.urgent = s.link.urgent
-    count_shared(e, p.active_index, 1)
+    s.counted_at = p.active_index
+    count_shared(e, s.counted_at, 1)
     s.may_rest = s.may_turn = 1
     if (c.greeted and s.tenant == p and s.startup_id == c.startup_id and s.settings_id == c.settings_id
             and c.replay == NULL):
@@ -190,14 +191,14 @@ cdef void unpair(Relay e, Server *s, Client *c) noexcept nogil:
     usage_bill(s, c.pool, e.now_us)
     if s.pool.is_group:
         share_end(c.pool, s, e.now_us)
-        count_shared(e, c.pool.active_index, -1)
+        count_shared(e, s.counted_at, -1)
         if s.ahead == AHEAD_DUE:
             # nothing has been sent: it is still nobody's
             s.ahead = AHEAD_NONE
             s.tenant = NULL
     elif s.coded:
         s.coded = 0
-        count_shared(e, c.pool.coded_index, -1)
+        count_shared(e, s.counted_at, -1)
 
 
 cdef void settled(Relay e, Server *s) noexcept nogil:
@@ -500,7 +501,7 @@ cdef void maybe_release(Relay e, Server *s) noexcept nogil:
     cdef Client *c = s.client
     if s.coded and c != NULL and at_rest(s):
         s.coded = 0
-        count_shared(e, c.pool.coded_index, -1)
+        count_shared(e, s.counted_at, -1)
     if c == NULL or c.pinned or not at_rest(s) or (c.stream_left and not c.skip_stream) or s.hearing:
         return
     if s.settings_changed:

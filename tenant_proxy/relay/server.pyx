@@ -175,6 +175,9 @@ cdef int server_work(Relay e, Server *s, char *data, size_t n, size_t *used) noe
                 done = True
     forward(e, s, data, sent, pos)
     used[0] = pos
+    if s.batch_open and s.ring.count == 0 and s.client != NULL:
+        # what it has asked for by a Flush is answered: from now on the server waits for it
+        s.client.active_us = e.now_us
     if done and let_go(e, s) != 0:
         return -1
     if s.client != NULL and s.client.link.paused and s.ring.count < RING_LOW \

@@ -8,8 +8,10 @@ from tenant_proxy.relay.core import Reason
 from tests.protocol.stage import POOL_DEFAULTS, Stage
 from tests.protocol.wire import (
     AUTHENTICATED,
+    FLUSH,
     IDLE,
     OPEN,
+    PARSED,
     complete,
     fatal,
     parse,
@@ -221,6 +223,64 @@ def test_a_batch_without_sync_is_idle_in_a_transaction(stage: Stage):
     time.sleep(0.02)
     stage.sweep()
     client << b"1\0\0\0\4" + fatal("25P03")
+
+
+def test_who_is_answered_behind_a_flush_has_his_time_from_then_on(stage: Stage):
+    pool = stage.pool(idle_in_transaction_timeout_s=0.2)
+    server = stage.idle_server(pool=pool)
+    client = stage.client(pool=pool)
+    client >> parse("", "SELECT 1") + FLUSH
+    time.sleep(0.25)
+    stage.sweep()
+    server >> PARSED
+    stage.sweep()
+    client << PARSED
+    assert client.state == "active"
+    time.sleep(0.25)
+    stage.sweep()
+    client << fatal("25P03")
+
+
+def test_who_sends_a_long_statement_slowly_is_not_idle(stage: Stage):
+    pool = stage.pool(idle_in_transaction_timeout_s=0.2)
+    ((client, server),) = busy(stage, pool)
+    long = query(f"SELECT '{'x' * 5000}'")
+    for start in range(0, 5000, 1000):
+        client >> long[start : start + 1000]
+        time.sleep(0.08)
+        stage.sweep()
+    client >> long[5000:]
+    server << long
+    server >> result("x", OPEN)
+    client << result("x", OPEN)
+    client >> long[:1000]
+    for _ in range(4):
+        time.sleep(0.08)
+        stage.sweep()
+    client << fatal("25P03")
+
+
+def test_who_reads_a_large_answer_slowly_is_not_idle():
+    stage = Stage(send_buffer_bytes=1 << 20)
+    pool = stage.pool(idle_in_transaction_timeout_s=0.3)
+    ((client, server),) = busy(stage, pool)
+    client >> query("SELECT 1")
+    server >> result("x" * 700_000, OPEN)
+    read = b""
+    for _ in range(5):
+        read += client.socket.recv(100_000)
+        stage.work()
+        time.sleep(0.1)
+        stage.sweep()
+    assert client.state == "active"
+    assert read + client.take() == result("x" * 700_000, OPEN)
+    client >> query("SELECT 1")
+    server >> result("x" * 700_000, OPEN)
+    for _ in range(5):
+        time.sleep(0.1)
+        stage.sweep()
+    assert client.end == "IDLE_IN_TRANSACTION"
+    stage.close()
 
 
 def test_an_idle_client(stage: Stage):
@@ -444,6 +504,18 @@ def test_servers_of_an_older_configuration_are_not_used_again(stage: Stage):
     assert in_use.state == "gone"
     client >> query("SELECT 2")
     stage.server() << query("SELECT 2")
+
+
+def test_nor_is_one_waited_for_that_is_being_opened(stage: Stage):
+    stage.servers_log_in = False
+    client = stage.client()
+    client >> query("SELECT 1")
+    silent = stage.server()
+    stage.servers_log_in = True
+    stage.engine.expire_servers(stage.first_pool())
+    stage.work()
+    assert silent.end == "RETIRED"
+    stage.server() << query("SELECT 1")
 
 
 def test_a_retired_pool_loses_its_servers_as_they_come_free(stage: Stage):
