@@ -647,8 +647,8 @@ class _Reader:
         span = self.until("into", ";")
         back, self.at = self.at, span[0]
         if any(token.word in ("from", "in") for token in self.tokens[slice(*span)]):
-            while self.peek() in DIRECTIONS:
-                self.at += 1
+            if self.accept(*DIRECTIONS):
+                self.accept("all")
             count = self.until("from", "in")
             if count[0] != count[1]:
                 self.expression(count)

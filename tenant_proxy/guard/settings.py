@@ -68,8 +68,10 @@ def variable_set(w: Walk, body: Body, *, stored: bool = False) -> bool:
         return True
     name = canonical_name(name)
     if kind in ("VAR_SET_DEFAULT", "VAR_RESET", "VAR_SET_CURRENT"):
-        # FROM CURRENT: what was let through before
-        _check(w, name, None, location)
+        # FROM CURRENT: what was let through before, but for who one is: where the login is the tenant's own
+        # that is nobody else, which a function takes along to a shared backend
+        is_taken = kind == "VAR_SET_CURRENT" and name in IDENTITY_SETTINGS
+        _check(w, name, "" if is_taken else None, location)
     elif kind == "VAR_SET_VALUE":
         _check_arguments(w, name, body.get("args", ()), location)
     else:

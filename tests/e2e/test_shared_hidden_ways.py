@@ -98,6 +98,25 @@ def test_no_name_behind_into_is_called(shared, pg, evil, target):
         assert sqlstates(made) == ["42601"]
 
 
+@pytest.mark.parametrize("setting", ["role", '"Role"'])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE FUNCTION evil() RETURNS text LANGUAGE sql SET {} FROM CURRENT AS 'SELECT current_user'",
+        "CREATE FUNCTION evil() RETURNS text LANGUAGE sql RETURN current_user;"
+        " ALTER FUNCTION evil() SET {} FROM CURRENT",
+    ],
+)
+def test_who_one_is_is_no_setting_of_a_function(shared, pg, evil, sql, setting):
+    """Made where the tenant's login is the role, it would make a shared backend the service's."""
+    proxy = shared()
+    with proxy.wire("acme_app") as acme:
+        shares_again(pg, acme)
+        made = acme.query(sql.format(setting))
+        assert rows(acme.query("SELECT evil()")) in ([], [("acme_app",)])
+        assert sqlstates(made) == ["42501"]
+
+
 def test_a_view_of_the_settings_changes_them(shared, pg, evil):
     """As if by set_config(), which no statement shows: the server would then read text otherwise."""
     proxy = shared()

@@ -58,7 +58,8 @@ def test_nothing_opens_and_no_catalog_is_left(scope: GuardScope):
     for sql in STATEMENTS:
         shown, hidden = judge(sql), judge(sql, scope)
         if shown.action is not Action.ALLOW:
-            # `public` was another's schema, and is one's own; signals are the proxy's; nobody may write to its view
+            # `public` was another's schema, and is one's own; signals are the proxy's; nobody may write to
+            # its view
             assert (
                 hidden.action is not Action.ALLOW
                 or (scope.public_is_own and "public" in sql)

@@ -8,7 +8,7 @@ import pytest
 
 from tenant_proxy.model import Action
 from tests.guard.corpus_files import read
-from tests.unit.guard.scope import judge, refusal
+from tests.unit.guard.scope import judge, refusal, scope
 
 BODIES = read(Path(__file__).parent.parent.parent / "guard" / "plpgsql.yaml")
 
@@ -45,3 +45,11 @@ def test_references_to_variables_are_not_taken_for_schemas():
         is Action.ALLOW
     )
     assert refusal("SELECT f.arg.a FROM t").reason == "cross_schema"
+
+
+def test_a_function_may_have_the_name_of_a_direction():
+    """FETCH takes one; what follows is a number, or makes one."""
+    body = "DECLARE c refcursor; r text; BEGIN FETCH ABSOLUTE last(1) FROM c INTO r; END"
+    denied = scope(denied_functions=["last"])
+    definition = f"CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $body${body}$body$"
+    assert refusal(definition, denied).reason == "function"
