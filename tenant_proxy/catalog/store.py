@@ -398,12 +398,18 @@ class Change:
         columns: Mapping[str, Any],
         returning: str = "*",
         said: tuple[Any, ...] | None = None,
+        also: tuple[str, list[Any]] = ("", []),
     ) -> asyncpg.Record:
-        """`table`, the columns' names and what is returned are ours, never somebody's words."""
+        """`table`, the columns' names and what is returned are ours, never somebody's words.  `also`, with an
+        entry in the log: what the same statement does with the row, and the values that it takes.
+        """
+        assert said is not None or not also[0]
         names = ", ".join(columns)
         values = ", ".join(_place(name, number) for number, name in enumerate(columns, start=1))
         change = f"INSERT INTO {table} ({names}) VALUES ({values}) RETURNING {returning}"
-        row = await self.changed(change, [*columns.values()], said)
+        more, given = also
+        places = range(len(columns) + 1, len(columns) + len(given) + 1)
+        row = await self.changed(change, [*columns.values(), *given], said, more.format(*places))
         assert row is not None
         return row
 
@@ -431,12 +437,12 @@ class Change:
         return row
 
     async def changed(
-        self, change: str, values: list[Any], said: tuple[Any, ...] | None
+        self, change: str, values: list[Any], said: tuple[Any, ...] | None, also: str = ""
     ) -> asyncpg.Record | None:
-        """A statement that returns something, with its entry in the log: as one."""
+        """A statement that returns something, with its entry in the log: as one, and `also` between them."""
         if said is not None:
             entry = _AUDIT.format(_places(len(said), len(values) + 1))
-            change = f"WITH changed AS ({change}), said AS ({entry}) SELECT * FROM changed"
+            change = f"WITH changed AS ({change}){also}, said AS ({entry}) SELECT * FROM changed"
         return await self.connection.fetchrow(change, *values, *said or ())
 
 

@@ -155,33 +155,56 @@ async def _begin_grant(run: Run, change: Change) -> None:
         if params.get("service"):
             # its tokens are told by the claim that names the login
             columns |= {"kind": LoginKind.SERVICE.value, "claims": {}}
-        login = Login.of(await change.insert("login", columns, returning=logins.COLUMNS))
-        user = server_users(run.context.config, login.name)[0]
-        columns["addresses"] = params["addresses"]
-        after = {**plain(columns, columns), "secret": "set"}
-        await change.insert(
-            "login_secret",
-            {"login": login.id, "slot": 0, "verifier": run.transient["verifier"], "server_user": user},
-            said=change.said("login.create", "login", login.name, None, after),
-        )
-        run.data["new_login"] = True
-    await _put_access(run, change, tenant, login)
+        await _make_login(run, change, tenant, columns)
+    else:
+        await _put_access(run, change, tenant, login)
 
 
-async def _put_access(run: Run, change: Change, tenant: Tenant, login: Login) -> None:
+#: of a login that is made by the same statement; the parameters are those behind the login's
+_ITS_FIRST: Final = """,
+secret AS (INSERT INTO login_secret (login, slot, verifier, server_user)
+           SELECT id, 0, ${0}::text, ${1}::text FROM changed),
+granted AS (INSERT INTO access (login, tenant, pending, is_default, level, custom_role, expires_at)
+            SELECT id, ${2}::bigint, true, true, ${3}::text, ${4}::bigint, ${5}::timestamptz FROM changed)"""
+
+
+async def _make_login(run: Run, change: Change, tenant: Tenant, columns: dict[str, Any]) -> None:
+    """With its secret and its access; the log is locked for no longer than it takes."""
+    name, wanted = columns["name"], await _asked(run, change, tenant)
+    shown = columns | {"addresses": run.params["addresses"]}
+    values = [
+        run.transient["verifier"],
+        server_users(run.context.config, name)[0],
+        tenant.id,
+        wanted["level"],
+        wanted["custom_role"],
+        wanted["expires_at"],
+    ]
+    await change.insert(
+        "login",
+        columns,
+        returning=logins.COLUMNS,
+        said=change.said("login.create", "login", name, None, {**plain(shown, shown), "secret": "set"}),
+        also=(_ITS_FIRST, values),
+    )
+    run.data["new_login"] = True
+
+
+async def _asked(run: Run, change: Change, tenant: Tenant) -> dict[str, Any]:
     params = run.params
     custom = await _custom_role(change, tenant, params["role"]) if params["level"] == "custom" else None
-    wanted = {
+    return {
         "level": params["level"],
         "custom_role": None if custom is None else custom.id,
         "expires_at": _time(params["expires_at"]),
     }
-    is_new = "new_login" in run.data
-    before = None if is_new else await logins.find_access(change.connection, login.id, tenant.id)
+
+
+async def _put_access(run: Run, change: Change, tenant: Tenant, login: Login) -> None:
+    wanted = await _asked(run, change, tenant)
+    before = await logins.find_access(change.connection, login.id, tenant.id)
     if before is None:
-        first = is_new or not await change.connection.fetchval(
-            "SELECT true FROM access WHERE login = $1", login.id
-        )
+        first = not await change.connection.fetchval("SELECT true FROM access WHERE login = $1", login.id)
         await change.insert(
             "access",
             {"login": login.id, "tenant": tenant.id, "pending": True, "is_default": first, **wanted},
