@@ -70,8 +70,11 @@ def variable_set(w: Walk, body: Body, *, stored: bool = False) -> bool:
     if kind in ("VAR_SET_DEFAULT", "VAR_RESET", "VAR_SET_CURRENT"):
         # FROM CURRENT: what was let through before, but for who one is: where the login is the tenant's own
         # that is nobody else, which a function takes along to a shared backend
-        is_taken = kind == "VAR_SET_CURRENT" and name in IDENTITY_SETTINGS
-        _check(w, name, "" if is_taken else None, location)
+        is_taken = kind == "VAR_SET_CURRENT"
+        _check(w, name, "" if is_taken and name in IDENTITY_SETTINGS else None, location)
+        if is_taken:
+            # the definition shows the value when it is read again
+            w.stored |= int(Effect.UNPROVEN)
     elif kind == "VAR_SET_VALUE":
         _check_arguments(w, name, body.get("args", ()), location)
     else:
