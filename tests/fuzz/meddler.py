@@ -32,10 +32,16 @@ class Meddler:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
                 change = (self._at, self._flip)
-                threading.Thread(target=_pump, args=[client, server, (-1, 0)], daemon=True).start()
-                threading.Thread(target=_pump, args=[server, client, change], daemon=True).start()
+                threading.Thread(target=_relay, args=[client, self._target, change], daemon=True).start()
+
+
+def _relay(client: socket.socket, target: tuple[str, int], change: tuple[int, int]) -> None:
+    with client, contextlib.suppress(OSError), socket.create_connection(target) as server:
+        back = threading.Thread(target=_pump, args=[server, client, change], daemon=True)
+        back.start()
+        _pump(client, server, (-1, 0))
+        back.join()
 
 
 def _pump(source: socket.socket, sink: socket.socket, change: tuple[int, int]) -> None:
