@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from pglast.parser import ParseError
 
 from tenant_proxy.guard import expressions, names, sharing
 from tenant_proxy.guard.executed import Executed
 from tenant_proxy.guard.parse import Unreadable, parse, tokens
-from tenant_proxy.guard.plpgsql_words import DIRECTIONS, ENDS, LEVELS, QUERIES, RESERVED
+from tenant_proxy.guard.plpgsql_words import DIRECTIONS, ENDS, LEVELS, QUERIES, RESERVED, Token
 from tenant_proxy.guard.source import NotFound
 from tenant_proxy.guard.walk import Walk
 from tenant_proxy.shims.names import CATALOG
@@ -46,15 +46,6 @@ _MAX_BODY: Final = 1024 * 1024
 
 #: deepest nesting of blocks and loops
 _MAX_DEPTH: Final = 200
-
-
-class Token(NamedTuple):
-    #: keyword or name in lower case as written without quotes, an operator, or "" for quoted names and
-    #: literals
-    word: str
-    start: int
-    end: int
-    is_name: bool
 
 
 def judge(w: Walk, text: str, location: int) -> None:
@@ -533,8 +524,14 @@ class _Reader:
             while not self.accept(")"):
                 if self.peek(1) in (":=", "=>"):
                     self.at += 2
-                self.expression(self.until(",", ")"))
+                self.argument(self.until(",", ")"))
                 self.accept(",")
+
+    def argument(self, span: tuple[int, int]) -> None:
+        """An expression alone: PL/pgSQL makes one query of all, in which FROM goes on with the next."""
+        self.expression(span)
+        if not _EXPRESSION.issuperset(parse(f"{_SELECT}{self.slice(span)}")[0]["stmt"]["SelectStmt"]):
+            self._fail("a cursor's argument is an expression here", "0A000")
 
     def foreach(self) -> None:
         self.expect("foreach")
@@ -596,7 +593,10 @@ class _Reader:
 
     def assert_(self) -> None:
         self.expect("assert")
-        self.list_of_expressions(";")
+        self.expression(self.until(",", ";"))
+        if self.accept(","):
+            # one, whatever commas are in it
+            self.expression(self.until(";"))
         self.expect(";")
 
     def execute(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 LEVELS: Final = {"debug", "log", "info", "notice", "warning", "exception"}
 DIRECTIONS: Final = {
@@ -19,3 +19,12 @@ RESERVED: Final = {
     *("all", "begin", "by", "case", "declare", "else", "end", "execute", "for", "foreach", "from", "if"),
     *("in", "into", "loop", "not", "null", "or", "strict", "then", "to", "using", "when", "while"),
 }
+
+
+class Token(NamedTuple):
+    #: keyword or name in lower case as written without quotes, an operator, or "" for quoted names and
+    #: literals
+    word: str
+    start: int
+    end: int
+    is_name: bool
