@@ -46,7 +46,7 @@ cdef int client_overdue(Client *c, uint64_t now, uint64_t login_timeout_us) noex
         ):
             return IDLE_IN_TRANSACTION
         return 0
-    if s != NULL and (s.xact_status != XACT_IDLE or s.batch_open):
+    if s != NULL and (s.xact_status != XACT_IDLE or s.batch_open or (c.stream_left and not c.skip_stream)):
         if p.idle_xact_timeout_us and now > c.active_us + p.idle_xact_timeout_us:
             return IDLE_IN_TRANSACTION
         return 0

@@ -13,6 +13,7 @@ from tests.protocol.wire import (
     OPEN,
     PARSED,
     complete,
+    copy_data,
     fatal,
     parse,
     query,
@@ -223,6 +224,19 @@ def test_a_batch_without_sync_is_idle_in_a_transaction(stage: Stage):
     time.sleep(0.02)
     stage.sweep()
     client << b"1\0\0\0\4" + fatal("25P03")
+
+
+def test_half_a_message_that_is_of_no_statement_keeps_no_server(stage: Stage):
+    pool = stage.pool(idle_in_transaction_timeout_s=0.1)
+    server = stage.idle_server(pool=pool)
+    client = stage.client(pool=pool)
+    client >> query("SELECT 1") + copy_data(b"x" * 1000)[:500]
+    server >> result("1")
+    client << result("1")
+    time.sleep(0.15)
+    stage.sweep()
+    client << fatal("25P03")
+    assert server.state == "gone"
 
 
 def test_who_is_answered_behind_a_flush_has_his_time_from_then_on(stage: Stage):
