@@ -51,8 +51,7 @@ RESTORED: Final = "RESET ALL; DISCARD TEMP;\n"
 #: partition by its parent's ALTER CONSTRAINT while something waits.)  Of a table that is not partitioned what
 #: is altered is as it was mostly: else PostgreSQL reads all that it knows of the table anew, twice.  What can
 #: be deferred is asked of all tables at once: the plan for one reads every tenant's constraints.
-_PUT_OFF: Final = """CLOSE ALL;
-DO $tp_put_off$ DECLARE written pg_catalog.oid[]; altering pg_catalog.text; BEGIN
+_WRITTEN: Final = """ DECLARE written pg_catalog.oid[]; altering pg_catalog.text; BEGIN
 written := ARRAY(
     SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger AS t
      WHERE t.tgconstraint OPERATOR(pg_catalog.<>) 0 AND t.tgrelid OPERATOR(pg_catalog.=) ANY (ARRAY(
@@ -60,6 +59,8 @@ written := ARRAY(
              WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.relation IS NOT NULL
                AND l.mode OPERATOR(pg_catalog.<>) ALL ('{AccessShareLock,RowShareLock}'::pg_catalog.text[])))
      ORDER BY 1);
+"""
+_DEFERRABLE: Final = """\
 IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 180000
     AND EXISTS (
         SELECT FROM pg_catalog.pg_constraint AS c
@@ -70,6 +71,8 @@ THEN
         USING ERRCODE = '0A000', DETAIL = 'They would run with more rights than the tenant''s.',
               HINT = 'Make them NOT DEFERRABLE meanwhile, or use PostgreSQL 18.';
 END IF;
+"""
+_WAITING: Final = """\
 BEGIN
     FOR altering IN
         SELECT pg_catalog.format('ALTER TABLE ONLY %s %s', c.oid::pg_catalog.regclass,
@@ -86,13 +89,20 @@ EXCEPTION
         RAISE EXCEPTION 'the tenant has code that puts off what is to be done'
             USING ERRCODE = '0A000', DETAIL = 'It would run with more rights than the tenant''s.';
 END;
-END $tp_put_off$;
-"""
+END """
+_ASKED: Final = _WRITTEN + _DEFERRABLE + _WAITING
 
+
+def _done(block: str) -> str:
+    return f"CLOSE ALL;\nDO $tp_put_off${block}$tp_put_off$;\n"
+
+
+_PUT_OFF: Final = _done(_ASKED)
+#: … where nothing will write to what can be deferred
+MAKES_LATE: Final = _done(_WRITTEN + _WAITING)
 
 #: The same as a function beside the ledger, where nobody but the admin gets: read and planned once a session.
 #: The search_path is its own, as a plan is kept for one only.
-_ASKED: Final = _PUT_OFF.split("$tp_put_off$")[1]
 _ASKING: Final = f"{ledger.SCHEMA}.put_off_{hashlib.sha256(_ASKED.encode()).hexdigest()[:12]}()"
 
 #: As a session began, but for plans; at the end of a transaction.  (DISCARD ALL takes one of its own.)
@@ -105,12 +115,19 @@ SWEPT: Final = (
 _SHORT: Final = 8_000
 
 
-#: … where that is not written to
-MAKES_LATE: Final = _PUT_OFF.replace("AND EXISTS (", "AND false AND EXISTS (")
-
-
 class CanNotRun(Exception):
     """A text that can't be put into a literal."""
+
+
+def _quoted(text: str, tag: str) -> str:
+    if tag in text:
+        raise CanNotRun(f"it has {tag} in it")
+    return f"{tag}{text}{tag}"
+
+
+def _at_once(sql: str) -> str:
+    """It, and what it puts off."""
+    return _quoted(f"{sql}\n;SET CONSTRAINTS ALL IMMEDIATE", _TAG)
 
 
 def jailed(sql: str, schema: str, owner: str, ending: str = _PUT_OFF) -> str:
@@ -118,8 +135,6 @@ def jailed(sql: str, schema: str, owner: str, ending: str = _PUT_OFF) -> str:
 
     `ending`: `MAKES_LATE` where it makes what can be put off, and nothing will write to that any more.
     """
-    if _TAG in sql:
-        raise CanNotRun(f"it has {_TAG} in it")
     function = f"{quote_name(schema)}.tp_jail"
     # Nobody else sees it.  Plans of functions that are gone stay in the session, where each makes all changes
     # of definitions dearer: so it has one statement.
@@ -127,7 +142,7 @@ def jailed(sql: str, schema: str, owner: str, ending: str = _PUT_OFF) -> str:
         f"CREATE FUNCTION {function}(pg_catalog.text) RETURNS pg_catalog.void LANGUAGE plpgsql"
         " SECURITY DEFINER AS $tp_body$BEGIN EXECUTE $1; END$tp_body$;\n"
         f"ALTER FUNCTION {function}(pg_catalog.text) OWNER TO {quote_name(owner)};\n"
-        f"SELECT {function}({_TAG}{sql}\n;SET CONSTRAINTS ALL IMMEDIATE{_TAG}::pg_catalog.text);\n"
+        f"SELECT {function}({_at_once(sql)}::pg_catalog.text);\n"
         f"{ending}"
         f"DROP FUNCTION IF EXISTS {function}(pg_catalog.text);\n"
     )
@@ -171,18 +186,12 @@ def jailed_often(sql: str, schema: str, owner: str, *, maker: bool) -> str:
     ending = f"CLOSE ALL; SELECT {_ASKING};\n"
     if not maker or len(sql) > _SHORT:
         return jailed(sql, schema, owner, ending)
-    if _TAG in sql:
-        raise CanNotRun(f"it has {_TAG} in it")
-    block = f"BEGIN EXECUTE {_TAG}{sql}\n;SET CONSTRAINTS ALL IMMEDIATE{_TAG}; END"
-    body = f"DO $tp_block${block}$tp_block$"
-    for tag, text in (("$tp_block$", block), ("$tp_body$", body)):
-        if tag in text:
-            raise CanNotRun(f"it has {tag} in it")
+    block = _quoted(f"BEGIN EXECUTE {_at_once(sql)}; END", "$tp_block$")
     function = f"{quote_name(schema)}.tp_jail()"
     return (
         f"SET LOCAL ROLE {quote_name(owner)}; SET LOCAL check_function_bodies = off;\n"
         f"CREATE FUNCTION {function} RETURNS pg_catalog.void LANGUAGE sql SECURITY DEFINER"
-        f" AS $tp_body${body}$tp_body$;\n"
+        f" AS {_quoted(f'DO {block}', '$tp_body$')};\n"
         "RESET ROLE; RESET check_function_bodies;\n"
         f"SELECT {function};\n"
         f"{ending}"

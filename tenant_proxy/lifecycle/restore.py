@@ -149,9 +149,8 @@ class _Restore:
         return Restored(self.manifest, tables, self.renaming.findings, self.notes)
 
     async def _confined(self) -> Confined:
-        owner = self.manifest.source["owner"]
         source = self.manifest.source
-        known = (owner, source.get("readwrite"), source.get("readonly"), *self.renaming.roles)
+        known = (source["owner"], source.get("readwrite"), source.get("readonly"), *self.renaming.roles)
         roles = dict.fromkeys(self.renaming.roles.get(role, role) for role in known if role is not None)
         confined = Confined(
             self.connection, self.database.name, self.renaming.new_schema, list(roles), _QUIET

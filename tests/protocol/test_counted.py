@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tenant_proxy.model import Effect
+from tests.protocol.group import FLOOD, Group
 from tests.protocol.rig import ALLOWED, IDLE, query
-from tests.protocol.test_urgent import FLOOD, Group
 
 ACTIVE, CODED, TURNS = 1, 3, 5
 
@@ -33,7 +33,6 @@ class Counted(Group):
 def group() -> Iterator[Counted]:
     group = Counted()
     yield group
-    group.watch.close()
     group.close()
 
 
