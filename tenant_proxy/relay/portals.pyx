@@ -19,15 +19,17 @@ from tenant_proxy.relay.core cimport Relay, up_failed_transaction
 cdef int portal_check(Relay e, Client *c, Server *s) noexcept nogil:
     # before an Execute of the unnamed portal without a Bind in its batch
     cdef uint32_t i
-    if s.copy_in:
-        # It ends the COPY, and the session with it: nothing is run.
-        return PORTAL_GOES
     if s.query_failed:
         # as the server would say
         up_failed_transaction(e)
         return PORTAL_REFUSED
     for i in range(s.ring.count):
         if ring_at(&s.ring, i).request == R_QUERY:
+            if s.copy_in:
+                # It would end the COPY, and the session with it, as what goes in its place does too; but the COPY
+                # may have failed by now, by data that are ahead of it.
+                up_failed_transaction(e)
+                return PORTAL_REFUSED
             e.pause(&c.link)
             return PORTAL_HELD
     return PORTAL_GOES

@@ -129,9 +129,7 @@ def test_flush_and_sync_inside_a_simple_copy_are_ignored(both, scratch):
         assert rows(c.query("SELECT count(*) FROM scratch")) == [("2",)]
 
 
-@pytest.mark.parametrize(
-    "wrong", [query("SELECT 1"), parse("SELECT 1"), execute()], ids=["query", "parse", "execute"]
-)
+@pytest.mark.parametrize("wrong", [query("SELECT 1"), parse("SELECT 1")], ids=["query", "parse"])
 def test_other_messages_inside_a_copy(both, scratch, wrong):
     """Nobody can tell where the COPY's data ends then: ERROR, FATAL, and the end of the connection."""
     for c in both():

@@ -7,12 +7,17 @@ from collections.abc import Callable
 import pytest
 
 from tests.fix_proxy import Proxy
-from tests.wire_client import SYNC, execute, query, sqlstates
+from tests.wire_client import SYNC, copy_data, execute, query, sqlstates
 
 #: statements that fail in a portal, and what then writes over what it points to
 FAILS = [
     ["ALTER TABLE orders DROP nothing", "SELECT f(g) FROM generate_series(1,3) g"],
     ["EXECUTE nothing", "SELECT generate_series(1,3)/0"],
+]
+COPIES = [
+    "COPY scratch FROM STDIN",
+    "COPY scratch FROM STDIN;",
+    "COPY scratch (id, body) FROM STDIN (FORMAT csv)",
 ]
 
 
@@ -34,3 +39,31 @@ def test_what_a_failed_query_leaves_behind_is_not_run(proxies: Callable[..., Pro
             client.query("ROLLBACK")
             assert sqlstates(client.ask(execute(), SYNC)) == ["34000"]
         assert witness.value("SELECT 1") == "1"
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_what_a_failed_copy_leaves_behind_is_not_run(proxies: Callable[..., Proxy], mode: str):
+    """Its data are bad, and behind them the Execute is there before the server has said so."""
+    proxy = proxies(pool={"mode": mode})
+    with proxy.wire() as witness, proxy.wire() as client:
+        witness.query("BEGIN")
+        witness.query("SELECT 1")
+        for copy in COPIES:
+            for _, overwrites in FAILS:
+                client.query("BEGIN")
+                client.query("SELECT count(*) FROM scratch")
+                client.send(query(copy))
+                client.until("G")
+                client.send(copy_data(b"bad\n"), query(overwrites), execute(), SYNC)
+                assert sqlstates(client.until_ready(3)) == ["22P02", "25P02", "25P02"]
+                client.query("ROLLBACK")
+        assert witness.value("SELECT 1") == "1"
+
+
+def test_an_execute_inside_a_copy_ends_the_session(proxies: Callable[..., Proxy]):
+    """As it does directly; what the server names is what goes in its place."""
+    with proxies().wire() as client:
+        client.send(query("COPY scratch FROM STDIN"))
+        client.until("G")
+        client.send(copy_data(b"1\tone\n"), execute())
+        assert sqlstates(client.until_end()) == ["08P01", "08P01"]

@@ -7,6 +7,7 @@ import pytest
 from tests.protocol.stage import Stage
 from tests.protocol.wire import (
     BOUND,
+    COPY_IN,
     FAILED,
     IDLE,
     OPEN,
@@ -14,6 +15,7 @@ from tests.protocol.wire import (
     SYNC,
     bind,
     complete,
+    copy_data,
     error,
     execute,
     parse,
@@ -113,3 +115,14 @@ def test_a_bind_before_the_query_is_none(stage: Stage):
     server << parse("", "SELECT 1") + bind("") + query("EXECUTE q")
     server >> PARSED + BOUND + error("26000") + FAILED
     server << POISON + SYNC
+
+
+def test_while_a_copy_may_have_failed(stage: Stage):
+    """By data that are ahead of it, which nobody knows yet."""
+    client, server = stage.pair()
+    said(client, server, query("BEGIN"), complete("BEGIN") + OPEN)
+    said(client, server, query("COPY t FROM STDIN"), COPY_IN)
+    client >> copy_data(b"bad\n") + query("SELECT f(x)") + RUN
+    server << copy_data(b"bad\n") + query("SELECT f(x)") + POISON + SYNC
+    server >> error("22P02") + FAILED + error("25P02") + FAILED + error("42601") + FAILED
+    client << error("22P02") + FAILED + error("25P02") + FAILED + error("25P02") + FAILED
