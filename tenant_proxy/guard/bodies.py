@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tenant_proxy.guard import plpgsql, settings
 from tenant_proxy.guard.expressions import reference
+from tenant_proxy.guard.second_reading import Around, Parameter
 from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
 from tenant_proxy.model import Effect
 
@@ -39,7 +40,7 @@ def _bodies(w: Walk, options: Sequence[Any]) -> list[tuple[list[str], int]]:
     return found
 
 
-def _body(w: Walk, language: str, options: Sequence[Any], what: str) -> None:
+def _body(w: Walk, language: str, options: Sequence[Any], what: str, around: Around) -> None:
     """Judges the code of a function or DO block; its effects are those of who calls it."""
     if language not in _READABLE:
         w.refuse(
@@ -59,7 +60,7 @@ def _body(w: Walk, language: str, options: Sequence[Any], what: str) -> None:
             w.nested(texts[0], location, f"the body of a {what}", literal=literal)
         else:
             with w.inside(texts[0], literal=literal):
-                plpgsql.judge(w, texts[0], location)
+                plpgsql.judge(w, texts[0], location, around)
     w.in_code = outside
 
 
@@ -67,7 +68,7 @@ def do_block(w: Walk, body: Body) -> bool:
     """Its code runs now, and leaves in the session what it sets, prepares and makes there."""
     stored, w.stored = w.stored, 0
     settings_before, w.all_settings = w.all_settings, []
-    _body(w, _language(body["args"], "plpgsql"), body["args"], "DO block")
+    _body(w, _language(body["args"], "plpgsql"), body["args"], "DO block", Around("inline_code_block"))
     if w.stored & _KEPT:
         w.pin("code")
     if w.stored & _SETS:
@@ -101,13 +102,38 @@ def create_function(w: Walk, body: Body) -> bool:
     outside = w.values
     if language == "sql":
         w.values = frozenset(item["FunctionParameter"].get("name", "") for item in parameters)
-    _body(w, language, options, "function")
+    _body(w, language, options, "function", _around(body, name[-1]))
     if "sql_body" in body:
         in_code, w.in_code = w.in_code, True
         _sql_body(w, body["sql_body"])
         w.in_code = in_code
     w.values = outside
     return True
+
+
+def _around(body: Body, name: str) -> Around:
+    """What is known of a function before its body is read."""
+    returns = body.get("returnType", {})
+    return_names = strings(returns.get("names", ()))
+    return Around(
+        name,
+        kind="PROCEDURE" if body.get("is_procedure") else "FUNCTION",
+        parameters=[_parameter(item["FunctionParameter"]) for item in body.get("parameters", ())],
+        returns=_RETURNS.get(return_names[-1], "value") if return_names else "value",
+        is_set=bool(returns.get("setof")),
+    )
+
+
+#: what is returned by functions in which RETURN is another
+_RETURNS: Final = {"trigger": "trigger", "void": "void"}
+_MODES: Final = {"FUNC_PARAM_OUT": "OUT", "FUNC_PARAM_TABLE": "OUT", "FUNC_PARAM_INOUT": "INOUT"}
+
+
+def _parameter(body: Body) -> Parameter:
+    kind = body["argType"]
+    names = strings(kind["names"])
+    is_cursor = names[-1] == "refcursor" and names[:-1] in ([], ["pg_catalog"]) and "arrayBounds" not in kind
+    return Parameter(_MODES.get(body["mode"], "IN"), body.get("name", ""), is_cursor)
 
 
 def _sql_body(w: Walk, node: Any) -> None:

@@ -55,8 +55,9 @@ _ALLOWED_ROW_ASSIGNMENT: Final = 2_000
 #: of each text, however short
 _COST_OF_A_PARSE: Final = 2_000
 
-#: of a byte of a body in PL/pgSQL, which is read a token at a time in Python
-COST_OF_CODE: Final = 25
+#: of a byte of a body in PL/pgSQL, which is read a token at a time in Python, and once more by PostgreSQL's
+#: reader
+COST_OF_CODE: Final = 33
 
 _SET = re.compile(r"(?i)\bset\b")
 _FOREIGN = re.compile(r"[^\x00-\x7f]")

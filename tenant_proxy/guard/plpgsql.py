@@ -1,9 +1,10 @@
 """Reads PL/pgSQL far enough to judge the SQL in it.
 
-The language is little more than SQL between keywords, so a reader of tokens suffices (libpg_query's own
-one knows no types outside pg_catalog and drops parts of what it reads).  Every token of a body belongs to a
+The language is little more than SQL between keywords, so a reader of tokens suffices, which knows where each
+piece stands.  Every token of a body belongs to a
 construct that is known here or to SQL that is judged; anything else refuses the body.  Rules follow
 src/pl/plpgsql/src/pl_gram.y: expressions end at the first keyword that may end them outside parentheses.
+What it has judged is compared with what PostgreSQL's own reader finds (`second_reading`).
 
 EXECUTE of a constant is judged like SQL in the body.  Other dynamic SQL is read when it runs, by
 tp_catalog.dynamic, where that is installed.  Where it is not, it is let through: it runs on a backend that
@@ -14,19 +15,36 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any, Final, NoReturn
+from collections.abc import Iterable
+from typing import Any, Final
 
-from pglast.parser import ParseError
-
-from tenant_proxy.guard import expressions, names, sharing
+from tenant_proxy.guard import expressions, names, second_reading, sharing
 from tenant_proxy.guard.executed import Executed
-from tenant_proxy.guard.parse import Unreadable, parse, tokens
-from tenant_proxy.guard.plpgsql_words import DIRECTIONS, ENDS, LEVELS, QUERIES, RESERVED, Token
+from tenant_proxy.guard.parse import Unreadable, parse
+from tenant_proxy.guard.plpgsql_tokens import Token, Tokens
+from tenant_proxy.guard.plpgsql_words import (
+    CLOSING_BRACKETS,
+    COPIED_TYPE,
+    CURSORS,
+    DIRECTIONS,
+    ENDS,
+    LEVELS,
+    OPENING_BRACKETS,
+    QUERIES,
+    RESERVED,
+)
+from tenant_proxy.guard.second_reading import (
+    ASSIGNMENT,
+    DYNAMIC,
+    EXPRESSION,
+    STATEMENT,
+    Around,
+    Reading,
+    Type,
+)
 from tenant_proxy.guard.source import NotFound
 from tenant_proxy.guard.walk import Walk
 from tenant_proxy.shims.names import CATALOG
-
-_OPEN, _CLOSE = {"(", "["}, {")", "]"}
 
 #: SQL that may run what was prepared
 _PREPARED: Final = re.compile(r"(?i)\bexecute\b")
@@ -41,116 +59,35 @@ CLOSING: Final = f"/*{CATALOG}*/)"
 #: what the tree of SELECT and an expression alone has
 _EXPRESSION: Final = frozenset({"targetList", "limitOption", "op"})
 
-#: longest body, in characters; each statement and expression in it is parsed on its own
-_MAX_BODY: Final = 1024 * 1024
-
 #: deepest nesting of blocks and loops
 _MAX_DEPTH: Final = 200
 
 
-def judge(w: Walk, text: str, location: int) -> None:
+def judge(w: Walk, text: str, location: int, around: Around) -> None:
     """A body; refusals are told at `location` of the statement."""
     outer = w.fixed
     if w.fixed < 0:
         w.fixed = max(location, 0)
     try:
-        _Reader(w, text).body()
+        reader = _Reader(w, text)
+        reader.body()
+        second_reading.compare(w, text, around, reader.reading)
     finally:
         w.fixed = outer
 
 
-class _Reader:
+class _Reader(Tokens):
     def __init__(self, w: Walk, text: str) -> None:
-        self.w = w
-        self.text = text
-        self.at = 0
+        super().__init__(w, text)
         self.depth = 0
         self.executed = Executed()
-        self.tokens = self._tokens()
-
-    def _tokens(self) -> list[Token]:
-        try:
-            _check_bounds(self.text)
-            scanned = tokens(self.text)
-        except Unreadable as error:
-            self._fail(error.message, error.sqlstate)
-        except ParseError as error:
-            self._fail(str(error.args[0]))
-        found = []
-        for token in scanned:
-            if token.name in ("SQL_COMMENT", "C_COMMENT"):
-                continue
-            text = self.text[token.start : token.end + 1]
-            quoted = text[0] in "\"'" or token.name in ("SCONST", "USCONST", "UIDENT", "BCONST", "XCONST")
-            is_name = token.name in ("IDENT", "UIDENT") or token.kind != "NO_KEYWORD"
-            found.append(Token("" if quoted else text.lower(), token.start, token.end + 1, is_name))
-        return found
-
-    # --- tokens ------------------------------------------------------------------
-
-    def _fail(self, message: str, sqlstate: str = "42601") -> NoReturn:
-        self.w.refuse(
-            "syntax",
-            message,
-            sqlstate=sqlstate,
-            detail="This is in a body in PL/pgSQL.",
-            hint="The proxy reads PL/pgSQL as PostgreSQL 18 does.",
-        )
-
-    def _unexpected(self) -> NoReturn:
-        if self.at >= len(self.tokens):
-            self._fail("syntax error at end of input")
-        token = self.tokens[self.at]
-        self._fail(f'syntax error at or near "{self.text[token.start : token.end]}"')
-
-    def peek(self, ahead: int = 0) -> str:
-        """The word at a token, "" at the end and for quoted tokens."""
-        at = self.at + ahead
-        return self.tokens[at].word if at < len(self.tokens) else ""
-
-    @property
-    def ended(self) -> bool:
-        return self.at >= len(self.tokens)
-
-    def accept(self, *words: str) -> bool:
-        if self.peek() in words:
-            self.at += 1
-            return True
-        return False
-
-    def expect(self, word: str) -> None:
-        if not self.accept(word):
-            self._unexpected()
-
-    def name(self) -> Token:
-        if self.ended or not self.tokens[self.at].is_name:
-            self._unexpected()
-        self.at += 1
-        return self.tokens[self.at - 1]
-
-    def until(self, *stops: str) -> tuple[int, int]:
-        """Skips to the first of `stops` outside parentheses; returns the tokens skipped, [from, to)."""
-        start, level = self.at, 0
-        while level or (word := self.peek()) not in stops:
-            word = self.peek()
-            if word in _OPEN:
-                level += 1
-            elif word in _CLOSE:
-                level -= 1
-            if self.ended or level < 0 or word == ";":
-                self._unexpected()
-            self.at += 1
-        return start, self.at
-
-    def offset(self, span: tuple[int, int]) -> int:
-        """Where `slice` begins."""
-        return self.tokens[span[0]].start
-
-    def slice(self, span: tuple[int, int]) -> str:
-        start, end = span
-        if start == end:
-            return ""
-        return self.text[self.tokens[start].start : self.tokens[end - 1].end]
+        self.reading = Reading()
+        following = self.tokens[1:]
+        self.reading.dotted = {
+            self.name_of(token)
+            for token, dot in zip(self.tokens, following, strict=False)
+            if dot.word == "." and token.is_name
+        }
 
     # --- judging ---------------------------------------------------------------------
 
@@ -158,23 +95,29 @@ class _Reader:
         self.w.nested(text, self.w.fixed, "a body in PL/pgSQL", offset=offset)
 
     def expression(self, span: tuple[int, int]) -> None:
+        """An expression that is run as it stands."""
+        self.judged(span)
+        self.reading.saw(EXPRESSION, self.slice(span))
+
+    def judged(self, span: tuple[int, int]) -> None:
         text = self.slice(span)
         if not text:
-            self._unexpected()
+            self.unexpected()
         # an expression may go on with FROM, WHERE …, as after SELECT
         self.sql(f"{_SELECT}{text}", self.offset(span) - len(_SELECT))
 
     def dynamic(self, span: tuple[int, int]) -> None:
         """The text of an EXECUTE."""
-        self.expression(span)
+        self.judged(span)
+        self.reading.saw(DYNAMIC, self.slice(span))
         text, w = f"{_SELECT}{self.slice(span)}", self.w
         try:
             tree = parse(text)[0]["stmt"]["SelectStmt"]
             targets = tree["targetList"]
         except (Unreadable, KeyError, IndexError):
-            self._unexpected()
+            self.unexpected()
         if len(targets) != 1:
-            self._unexpected()
+            self.unexpected()
         value = targets[0]["ResTarget"]["val"]
         constant = w.constant(value)
         # no cast, as its type may be one of the tenant's own, and make another text of it; and what a session
@@ -202,23 +145,10 @@ class _Reader:
         """A variable is given an expression's value."""
         self.executed.assigned(variable, f"{_SELECT}{self.slice(span)}")
 
-    def variable(self, span: tuple[int, int]) -> str:
-        """The name of what is assigned to, or of the field of it; "" if there is none."""
-        name = ""
-        for token in self.tokens[slice(*span)]:
-            if token.word == "[":
-                break
-            if token.is_name:
-                name = self.name_of(token)
-        return name
-
-    def name_of(self, token: Token) -> str:
-        return token.word or names.truncated(self.text[token.start + 1 : token.end - 1].replace('""', '"'))
-
     def _read_at_run_time(self, span: tuple[int, int], tree: dict[str, Any]) -> None:
         """Lets tp_catalog.dynamic read the text; tp_catalog.written takes out what is put in here."""
         if not _EXPRESSION.issuperset(tree) or "name" in tree["targetList"][0]["ResTarget"]:
-            self._fail("EXECUTE takes an expression here", "0A000")
+            self.fail("EXECUTE takes an expression here", "0A000")
         # at the tokens around it, as edits of the expression may begin where that does
         before, after = self.tokens[span[0] - 1], self.tokens[span[1]]
         source = self.w.tokens
@@ -228,8 +158,9 @@ class _Reader:
     def query(self, span: tuple[int, int]) -> None:
         """An SQL statement whose rows go elsewhere than into variables: INTO makes a table there."""
         if span[0] == span[1]:
-            self._unexpected()
+            self.unexpected()
         self.sql(self.slice(span), self.offset(span))
+        self.reading.saw(STATEMENT, self.slice(span))
 
     def sql_statement(self) -> None:
         """An SQL statement of its own, perhaps with INTO variables, which are taken out."""
@@ -245,12 +176,21 @@ class _Reader:
                 blank = " " * (cut_to - cut_from)
                 text = text[: cut_from - offset] + blank + text[cut_to - offset :]
                 self.sql(text, offset)
+                self.saw_without(span, at, after)
                 self.executed.assigned(self.variable((at + 1, after)), text)
                 break
             at += 1
         else:
             self.query(span)
         self.expect(";")
+
+    def saw_without(self, span: tuple[int, int], into: int, after: int) -> None:
+        """PL/pgSQL blanks INTO and what is behind it, up to the next token, byte by byte."""
+        end = self.tokens[after].start if after < span[1] else self.tokens[after - 1].end
+        text, start = self.text, self.tokens[into].start
+        blank = " " * len(text[start:end].encode())
+        rest = text[end : self.tokens[span[1] - 1].end]
+        self.reading.saw(STATEMENT, f"{text[self.offset(span) : start]}{blank}{rest}".rstrip())
 
     def _skip_targets(self, at: int, end: int) -> int:
         """[STRICT] name[.name[.name]] [, …] behind INTO; returns the token behind them.
@@ -259,7 +199,9 @@ class _Reader:
         """
         if at < end and self.tokens[at].word == "strict":
             at += 1
+        targets = []
         while True:
+            targets.append(at)
             names_left = 3
             while names_left and at < end and self._is_variable(self.tokens[at]):
                 names_left -= 1
@@ -269,11 +211,19 @@ class _Reader:
                 at += 1
             else:
                 self.at = at
-                self._unexpected()
+                self.unexpected()
             if at < end and self.tokens[at].word == ",":
                 at += 1
                 continue
+            if len(targets) > 1:
+                self.are_scalars(targets)
             return at
+
+    def are_scalars(self, targets: Iterable[int]) -> None:
+        """Variables that are assigned to with others, or to a number, at these tokens."""
+        for at in targets:
+            if self.tokens[at].is_name and self.tokens[at + 1 : at + 2] and self.tokens[at + 1].word != ".":
+                self.reading.scalars.add(self.name_of(self.tokens[at]))
 
     def _is_variable(self, token: Token) -> bool:
         return token.is_name and token.word not in RESERVED
@@ -291,11 +241,12 @@ class _Reader:
             self.at += 1
             self.name()
             self.name()
+            self.reading.options = self.tokens[self.at - 1].end
         self.label()
         self.block()
         self.accept(";")
         if not self.ended:
-            self._unexpected()
+            self.unexpected()
         self.executed.judge(self.w)
 
     def label(self) -> None:
@@ -306,7 +257,7 @@ class _Reader:
     def block(self) -> None:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
-            self._fail("statement is nested too deeply to be checked", "54001")
+            self.fail("statement is nested too deeply to be checked", "54001")
         if self.accept("declare"):
             while self.peek() != "begin":
                 if not self.accept("declare"):
@@ -351,18 +302,21 @@ class _Reader:
         if self.accept("cursor"):
             if self.accept("("):
                 while not self.accept(")"):
-                    self.name()
-                    self.type_name(self.until(",", ")"))
+                    argument = self.name()
+                    self.declared(argument, self.until(",", ")"))
                     self.accept(",")
             if not self.accept("for", "is"):
-                self._unexpected()
+                self.unexpected()
             self.query(self.until(";"))
             self.expect(";")
             return
         self.accept("constant")
-        self.type_name(self.until(";", ":=", "=", "default", "not", "collate"))
+        span = self.until(";", ":=", "=", "default", "not", "collate")
+        self.declared(variable, span)
         if self.accept("collate"):
-            self.qualified(self.until(";", ":=", "=", "default", "not"))
+            collation = self.until(";", ":=", "=", "default", "not")
+            self.qualified(collation)
+            self.reading.types[-1] = self.reading.types[-1]._replace(end=self.tokens[self.at - 1].end)
         if self.accept("not"):
             self.expect("null")
         if self.accept(":=", "=", "default"):
@@ -371,10 +325,18 @@ class _Reader:
             self.gives(self.name_of(variable), span)
         self.expect(";")
 
+    def declared(self, variable: Token, span: tuple[int, int]) -> None:
+        self.type_name(span)
+        if span[0] == span[1]:
+            self.unexpected()
+        text, start = self.slice(span), self.offset(span)
+        is_cursor = CURSORS.fullmatch(text) is not None
+        self.reading.types.append(Type(start, start + len(text), self.name_of(variable), is_cursor))
+
     def qualified(self, span: tuple[int, int]) -> None:
         parts = names.split_qualified(self.slice(span))
         if parts is None:
-            self._unexpected()
+            self.unexpected()
         self.check_name(parts, span)
 
     def check_name(self, parts: list[str], span: tuple[int, int]) -> None:
@@ -383,14 +345,14 @@ class _Reader:
 
     def type_name(self, span: tuple[int, int]) -> None:
         text = self.slice(span)
-        reference = _COPIED_TYPE.fullmatch(text)
+        reference = COPIED_TYPE.fullmatch(text)
         if reference is None:
             with self.w.inside(text, offset=self.offset(span) if text else None):
                 expressions.judge_name(self.w, text, "type", -1)
             return
         parts = names.split_qualified(reference[1])
         if parts is None:
-            self._unexpected()
+            self.unexpected()
         # of a%TYPE's parts the last is a column, if it is not all a variable
         if reference[2].lower() == "type":
             parts = parts[:-1]
@@ -424,10 +386,11 @@ class _Reader:
     def assignment(self) -> None:
         target = self.until(":=", "=", ";")
         if not self.accept(":=", "="):
-            self._unexpected()
-        self.expression(target)
+            self.unexpected()
+        self.judged(target)
         span = self.until(";")
-        self.expression(span)
+        self.judged(span)
+        self.reading.saw(ASSIGNMENT, self.slice((target[0], span[1])))
         self.gives(self.variable(target), span)
         self.expect(";")
 
@@ -461,7 +424,7 @@ class _Reader:
     def _nested_statements(self) -> None:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
-            self._fail("statement is nested too deeply to be checked", "54001")
+            self.fail("statement is nested too deeply to be checked", "54001")
         self.statements()
         self.depth -= 1
 
@@ -480,6 +443,9 @@ class _Reader:
         self.expect("for")
         target = self.until("in")
         self.expect("in")
+        commas = [at + 1 for at in range(*target) if self.tokens[at].word == ","]
+        if commas:
+            self.are_scalars([target[0], *commas])
         if self.accept("execute"):
             self.dynamic(self.until("using", "loop"))
             if self.accept("using"):
@@ -502,16 +468,16 @@ class _Reader:
         else:
             self.cursor_arguments()
             if self.at != back:
-                self._unexpected()
+                self.unexpected()
         self.at = back
         self.loop()
 
     def _is_range(self, span: tuple[int, int]) -> bool:
         level = 0
         for token in self.tokens[span[0] : span[1]]:
-            if token.word in _OPEN:
+            if token.word in OPENING_BRACKETS:
                 level += 1
-            elif token.word in _CLOSE:
+            elif token.word in CLOSING_BRACKETS:
                 level -= 1
             elif token.word == ".." and level == 0:
                 return True
@@ -521,17 +487,21 @@ class _Reader:
         """cursor [ ( [name :=] expression, … ) ]"""
         self.name()
         if self.accept("("):
+            given: list[str] = []
             while not self.accept(")"):
                 if self.peek(1) in (":=", "=>"):
                     self.at += 2
-                self.argument(self.until(",", ")"))
+                span = self.until(",", ")")
+                self.argument(span)
+                given.append(self.slice(span))
                 self.accept(",")
+            self.reading.gave(given)
 
     def argument(self, span: tuple[int, int]) -> None:
         """An expression alone: PL/pgSQL makes one query of all, in which FROM goes on with the next."""
-        self.expression(span)
+        self.judged(span)
         if not _EXPRESSION.issuperset(parse(f"{_SELECT}{self.slice(span)}")[0]["stmt"]["SelectStmt"]):
-            self._fail("a cursor's argument is an expression here", "0A000")
+            self.fail("a cursor's argument is an expression here", "0A000")
 
     def foreach(self) -> None:
         self.expect("foreach")
@@ -574,7 +544,7 @@ class _Reader:
             self.at += 1
         if self.peek() not in (";", "using"):
             if self.ended:
-                self._unexpected()
+                self.unexpected()
             if self.accept("sqlstate") or not self.tokens[self.at].is_name:
                 self.at += 1  # the format, or a SQLSTATE
             else:
@@ -585,7 +555,7 @@ class _Reader:
             while True:
                 self.name()
                 if not self.accept("=", ":="):
-                    self._unexpected()
+                    self.unexpected()
                 self.expression(self.until(",", ";"))
                 if not self.accept(","):
                     break
@@ -608,18 +578,23 @@ class _Reader:
             elif self.accept("using"):
                 self.list_of_expressions("into", ";")
             else:
-                self._unexpected()
+                self.unexpected()
 
     def perform(self) -> None:
         self.expect("perform")
-        self.expression(self.until(";"))
+        start = self.tokens[self.at - 1].end
+        span = self.until(";")
+        self.judged(span)
+        self.reading.saw(STATEMENT, f"SELECT{self.text[start : self.tokens[self.at - 1].end]}")
         self.expect(";")
 
     def skip(self) -> None:
         """GET DIAGNOSTICS, CLOSE, NULL, COMMIT, ROLLBACK: names alone."""
-        for token in self.tokens[slice(*self.until(";"))]:
+        span = self.until(";")
+        for token in self.tokens[slice(*span)]:
             if not token.is_name and token.word not in (":=", "=", ",", ".", "[", "]"):
-                self._unexpected()
+                self.unexpected()
+        self.are_scalars(at - 1 for at in range(*span) if self.tokens[at].word in (":=", "="))
         self.expect(";")
 
     def open(self) -> None:
@@ -658,22 +633,11 @@ class _Reader:
                 self.at += 1
         self.name()
         if self.at != back:
-            self._unexpected()
+            self.unexpected()
         if self.accept("into"):
             self.at = self._skip_targets(self.at, len(self.tokens))
         self.expect(";")
 
-
-def _check_bounds(text: str) -> None:
-    """The bounds that `parse` holds a text to, for one that is only scanned."""
-    if "\0" in text:
-        raise Unreadable("22021", 'invalid byte sequence for encoding "UTF8": 0x00')
-    if len(text) > _MAX_BODY:
-        raise Unreadable("54000", "statement is too large to be checked")
-
-
-#: name%TYPE and name%ROWTYPE, since version 17 also as arrays
-_COPIED_TYPE: Final = re.compile(r"(?is)(.*\S)\s*%\s*(rowtype|type)\b(?:\s*array\b)?(?:\s*\[\s*\d*\s*\])*\s*")
 
 _STATEMENTS: Final = {
     "if": _Reader.if_,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import re
+from typing import Final
+
+OPENING_BRACKETS, CLOSING_BRACKETS = {"(", "["}, {")", "]"}
 
 LEVELS: Final = {"debug", "log", "info", "notice", "warning", "exception"}
 DIRECTIONS: Final = {
@@ -20,11 +23,8 @@ RESERVED: Final = {
     *("in", "into", "loop", "not", "null", "or", "strict", "then", "to", "using", "when", "while"),
 }
 
+#: name%TYPE and name%ROWTYPE, since version 17 also as arrays
+COPIED_TYPE: Final = re.compile(r"(?is)(.*\S)\s*%\s*(rowtype|type)\b(?:\s*array\b)?(?:\s*\[\s*\d*\s*\])*\s*")
 
-class Token(NamedTuple):
-    #: keyword or name in lower case as written without quotes, an operator, or "" for quoted names and
-    #: literals
-    word: str
-    start: int
-    end: int
-    is_name: bool
+#: the type of cursors
+CURSORS: Final = re.compile(r'(?is)(?:(?:pg_catalog|"pg_catalog")\s*\.\s*)?(?:refcursor|"refcursor")')

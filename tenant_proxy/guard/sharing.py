@@ -157,6 +157,18 @@ def dynamic(w: Walk) -> None:
     w.stored |= _UNPROVEN
 
 
+def unread(w: Walk) -> None:
+    """Code of which it is not certain that all SQL in it was judged."""
+    if w.scope.locked:
+        w.refuse(
+            "locked_settings",
+            "permission denied for code that can't be checked",
+            detail="It could change a parameter that the operator has locked by locked_settings.",
+            hint="Declare all that it assigns to, and name no variable like a table or its alias.",
+        )
+    w.stored |= _UNPROVEN
+
+
 def _value_function(w: Walk, body: Body) -> bool:
     if body["op"] == "SVFOP_SESSION_USER":
         # a shared backend's is not the tenant's
