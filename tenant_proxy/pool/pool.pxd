@@ -409,7 +409,12 @@ cdef struct Client:
     uint8_t listens             # … in transaction mode, by an ear
     Buf notes                   # NotificationResponses that it is told when its transaction has ended
     uint32_t began_size
-    char *began                 # … that a shared server has had, while nothing but reading has followed, or NULL
+    char *began                 # … that a shared server has had, with what was set and marked since, while nothing but
+                                # reading has followed, or NULL
+    uint32_t bound_size         # of what is behind it: bound, and not executed yet
+    uint8_t repeats_sets        # it sets what may outlast the transaction
+    uint8_t has_read            # since it began
+    uint8_t batch_keeps         # KEEPS_…: what the batch has bound
     uint64_t touched            # server on which it may have used sequences last, by its link's id
     uint8_t tells               # it is told what its next server's settings are: they are not those it has seen
     uint64_t stream_left        # bytes of the message in hand that are still to come

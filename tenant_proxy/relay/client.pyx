@@ -16,7 +16,7 @@ from tenant_proxy.pool.pool cimport (
     ring_mark, ring_push,
 )
 from tenant_proxy.relay.ahead cimport ahead_flush, rest_behind
-from tenant_proxy.relay.begins cimport without_server
+from tenant_proxy.relay.begins cimport forget_began, keep_batch, keep_begun, may_repeat, without_server
 from tenant_proxy.relay.core cimport (
     EFF_ALLOWED, EFF_BEGINS, EFF_COMMITS, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_EXECUTES, EFF_LAST,
     EFF_STARTS,
@@ -289,7 +289,7 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
         if not s.copy_in:
             # a server that takes CopyData swallows Sync (CopyGetData in src/backend/commands/copyfromparse.c)
             s.batch_open = s.batch_runs = 0
-            ring_push(&s.ring, R_SYNC, 0, NULL, 0)
+            ring_push(&s.ring, R_SYNC, keep_batch(c) if c.began != NULL else 0, NULL, 0)
         else:
             s.copied = SWALLOWED
         burst_forward(e, b, p, total)
@@ -406,7 +406,8 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     apply_effects(e, c, s, effects, p + 5, size)
     s.unnamed_id = 0
     client_drop_unnamed(c)
-    ring_push(&s.ring, R_QUERY, ACT_DISCARD if effects & EFF_DISCARDS_ALL else 0, NULL, 0)
+    ring_push(&s.ring, R_QUERY, (ACT_DISCARD if effects & EFF_DISCARDS_ALL else 0)
+              | keep_begun(c, effects, p + 5, size), NULL, 0)
     if r != NULL:
         ring_mark(&s.ring, r)
         write_query(e, b, r)
@@ -448,6 +449,8 @@ cdef ssize_t on_function_call(Relay e, Client *c, Burst *b, char *p, size_t n, s
     s = server_of(e, c)
     if s == NULL or (c.listens and not heard_before(e, c, s, effects)):
         return no_server(c)
+    if c.began != NULL and may_repeat(effects):
+        forget_began(c)
     apply_effects(e, c, s, effects, NULL, 0)
     ring_push(&s.ring, R_FUNCTION, 0, NULL, 0)
     return stream(e, c, b, p, n, total)

@@ -12,18 +12,17 @@ from tenant_proxy.pool.pool cimport (
     ACT_FAKE, ACT_SKIP, R_BIND, R_CLOSE, R_DESCRIBE, R_EXECUTE, R_PARSE, RUNS, RUNS_UNNAMED, Client, ClientStmt, Server, ServerStmt, Stmt,
     ring_at, ring_mark, ring_push,
 )
-from tenant_proxy.relay.begins cimport forget_began
+from tenant_proxy.relay.begins cimport batch_without_server, keep_bound, keep_executed
 from tenant_proxy.relay.core cimport (
     BIND_AS_IS, BIND_CHANGED, BIND_REFUSED, EFF_ALLOWED, EFF_BEGINS, EFF_BOUND, EFF_CHANNELS, EFF_DEALLOCATES, EFF_DISCARDS_ALL,
-    EFF_ESCALATES, EFF_EXECUTES, EFF_LAST, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_STARTS, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind, up_deallocate,
+    EFF_EXECUTES, EFF_LAST, EFF_LISTENS, EFF_REWRITES, EFF_SELF, EFF_STARTS, EFF_XACT_CONTROL, TOLD_HERE, V_FORMAT, V_MEMORY, Burst, Relay, refusal_data, refusal_size, up_bind, up_deallocate,
     up_executed, up_own_edits, up_existing_statement, up_missing_statement, up_other_rows, up_parameter_types, up_refuse_prepared, up_refuse_size,
 )
-from tenant_proxy.relay.begins cimport batch_without_server
 from tenant_proxy.relay.declared cimport DECLARED_GOES, DECLARED_HELD, declared_check, declared_elsewhere
 from tenant_proxy.relay.hearing cimport (
     LISTEN_GOES, LISTEN_HELD, for_ear, heard_before, listen_check, listens_still,
 )
-from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check, leads_elsewhere
+from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, elsewhere, lane_check
 from tenant_proxy.relay.holdings cimport SMALL_BYTES, may_prepare
 from tenant_proxy.relay.portals cimport PORTAL_GOES, PORTAL_HELD, portal_check
 from tenant_proxy.relay.preparing cimport ensure_known, executed, make_room, write_close, write_named, write_parse
@@ -38,7 +37,7 @@ from tenant_proxy.relay.rewriting cimport (
 from tenant_proxy.relay.sequences cimport before_touch, own_values, prefer_own
 from tenant_proxy.relay.stale cimport is_first
 from tenant_proxy.relay.statements cimport (
-    NAME_BYTES, client_add, client_drop_unnamed, client_find, client_replace, client_take, client_take_unnamed,
+    NAME_BYTES, client_add, client_drop_unnamed, client_find, client_replace, client_take, client_take_unnamed, close_here,
     hash_bytes, may_keep, may_name, server_find, server_forget_all, server_knows, server_learn, server_name, stmt_intern,
     stmt_new, stmt_unref,
 )
@@ -112,10 +111,7 @@ cdef ssize_t on_parse(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if effects & EFF_LAST and c.server == NULL:
         prefer_own(e, c)
     if c.pool.group != NULL:
-        lane = lane_check(e, c, effects | (
-            EFF_ESCALATES if effects & (EFF_BEGINS | EFF_STARTS) and c.server == NULL
-            and leads_elsewhere(e, c, end, n - total) else 0
-        ))
+        lane = lane_check(e, c, effects | elsewhere(e, c, effects, end, n, total))
         if lane != LANE_GOES:
             return no_server(c) if lane == LANE_HELD else refuse_extended(e, c, b, total)
     s = server_of(e, c)
@@ -354,7 +350,7 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         if how != LISTEN_GOES:
             return no_server(c) if how == LISTEN_HELD else refuse_extended(e, c, b, total)
     if c.pool.group != NULL:
-        lane = lane_check(e, c, t.effects if t != NULL else 0)
+        lane = lane_check(e, c, 0 if t == NULL else t.effects | elsewhere(e, c, t.effects, p + total, n, total))
         if lane != LANE_GOES:
             return no_server(c) if lane == LANE_HELD else refuse_extended(e, c, b, total)
     s = server_of(e, c)
@@ -365,9 +361,8 @@ cdef ssize_t on_bind(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
         how = told_check(e, c, b, s, cs, t, ss)
         if how != TOLD_GOES:
             return no_server(c) if how == TOLD_HELD else refuse_extended(e, c, b, total)
-    if name - portal > 1 and c.began != NULL:
-        # a portal that may be read on later
-        forget_began(c)
+    if c.began != NULL or t != NULL and t.effects & (EFF_BEGINS | EFF_STARTS):
+        keep_bound(c, t, (NULL if t == NULL else cs.rewrite if cs != NULL else t.rewrite) != NULL, name - portal > 1)
     how = BIND_AS_IS
     if t != NULL and t.effects & EFF_BOUND:
         if total > BOUND_LIMIT:
@@ -606,6 +601,9 @@ cdef ssize_t on_name(Relay e, Client *c, Burst *b, char *p, size_t n, size_t tot
             t = cs.stmt if closing else read_anew(e, c, cs)
     else:
         t = c.unnamed
+    if closing and c.server == NULL:
+        close_here(e, c, cs, name_len == 0)
+        return total
     if closing:
         s = server_of(e, c)
         if s == NULL:
@@ -693,7 +691,7 @@ cdef ssize_t on_whole(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if request == R_DESCRIBE and c.tracks and total == 7:
         tell_portal(c, s)
     else:
-        ring_push(&s.ring, request, 0, NULL, 0)
+        ring_push(&s.ring, request, keep_executed(c, p[5] == 0) if request == R_EXECUTE else 0, NULL, 0)
     if c.portal_rewrite != NULL and request == R_EXECUTE:
         ring_mark(&s.ring, noted_portal(e, c, p + 5, total - 10))
     burst_forward(e, b, p, total)

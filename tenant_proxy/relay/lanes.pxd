@@ -11,5 +11,7 @@ cdef enum:
     LANE_REFUSED = 2            # `refusal` says why
 
 cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil
-cdef bint leads_elsewhere(Relay e, Client *c, const char *rest, size_t n) noexcept nogil
+cdef uint32_t elsewhere(
+    Relay e, Client *c, uint32_t effects, const char *rest, size_t n, size_t total
+) noexcept nogil
 cdef int moved(Relay e, Server *s) noexcept nogil

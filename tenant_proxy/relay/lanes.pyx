@@ -16,18 +16,19 @@ from libc.string cimport memchr, strlen
 from posix.strings cimport strncasecmp
 
 from tenant_proxy.pool.pool cimport (
-    ACT_SKIP, CL_ACTIVE, CL_IDLE, CL_WAITING, CODE_PROVEN, CODE_UNREAD, ESC_CODE, ESC_REFUSED, ESC_STATEMENT, ESC_TRANSACTION,
-    LANE_OWN, LANE_SHARED, R_QUERY, R_SYNC, Client, Pool, Server, ring_push,
+    ACT_FAKE, ACT_SKIP, CL_ACTIVE, CL_IDLE, CL_WAITING, CODE_PROVEN, CODE_UNREAD, ESC_CODE, ESC_REFUSED, ESC_STATEMENT, ESC_TRANSACTION,
+    LANE_OWN, LANE_SHARED, R_QUERY, R_SYNC, Client, Pool, Server, ring_head, ring_push,
 )
-from tenant_proxy.relay.begins cimport begins_anew, forget_began
+from tenant_proxy.relay.begins cimport begins_anew, forget_began, may_repeat
 from tenant_proxy.relay.core cimport (
-    EFF_ALLOWED, EFF_BOUND, EFF_COMMITS, EFF_COPIES, EFF_DDL, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES,
-    EFF_MULTI, EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SELF, EFF_SETTINGS,
+    EFF_ALLOWED, EFF_BEGINS, EFF_BOUND, EFF_COMMITS, EFF_COPIES, EFF_DDL, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES,
+    EFF_MULTI, EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SELF, EFF_SETTINGS, EFF_STARTS,
     EFF_UNPROVEN, EFF_XACT_CONTROL, UNCLEAN, Relay,
     up_escalate, up_quiesce, up_unread,
 )
 from tenant_proxy.relay.marks cimport count_shared, counted, is_proven
 from tenant_proxy.relay.pairing cimport give_up, maybe_release, obtain, server_end, unpair
+from tenant_proxy.relay.server cimport drain_fakes
 from tenant_proxy.wire.consts cimport XACT_IDLE, XACT_OPEN, put_u32, read_u32
 
 cdef enum:
@@ -66,7 +67,11 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
             and s.xact_status == XACT_IDLE and not s.batch_open and not s.stream_left
         )
         if not effects & NOT_SHARED and not begins_own and is_proven(e, p):
-            if c.began != NULL and (effects & ~<uint32_t> READING or not effects & EFF_READS):
+            if c.began == NULL:
+                pass
+            elif effects & EFF_READS and not effects & ~<uint32_t> READING:
+                c.has_read = 1
+            elif not may_repeat(effects):
                 forget_began(c)
             note_effects(s, effects)
             return LANE_GOES
@@ -77,6 +82,9 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
                 forget_began(c)
             s.may_rest = 0
             return LANE_GOES
+        if s.ring.count and not s.skipping and ring_head(&s.ring).action & ACT_FAKE and ring_head(&s.ring).request != R_QUERY:
+            # its names for statements, closed ahead of this one: that needs no server's answer
+            drain_fakes(e, s)
         if s.settings_changed and s.ring.count == 0 and s.xact_status == XACT_IDLE:
             # it is asked for them first
             maybe_release(e, s)
@@ -84,16 +92,16 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
             return LANE_HELD
         if s.ring.count == 0 and not s.batch_open and not s.stream_left and s.xact_status == XACT_IDLE:
             give_up(e, s)
-        elif s.ring.count and not s.batch_open and s.xact_status == XACT_IDLE:
-            # whether it is in a transaction shows when what it has asked for is answered
+        elif s.ring.count and not s.batch_open and (s.xact_status == XACT_IDLE or c.began != NULL):
+            # whether it is in a transaction, and may be moved, shows when what it has asked for is answered
             e.pause(&c.link)
             return LANE_HELD
         elif (s.batch_open and not s.batch_runs and not s.skipping and s.xact_status == XACT_IDLE and s.ring.count == 0
                 and not s.stream_left):
             end_batch(e, c, s)
             return LANE_HELD
-        elif (c.began != NULL and s.xact_status == XACT_OPEN and s.ring.count == 0 and not s.batch_open
-                and not s.stream_left and not s.settings_changed):
+        elif (c.began != NULL and s.xact_status == XACT_OPEN and s.ring.count == 0 and not s.batch_runs and not s.skipping
+                and not s.stream_left and (c.repeats_sets or not s.settings_changed)):
             ask_to_move(e, c, s)
             return LANE_HELD
         else:
@@ -133,6 +141,15 @@ cdef inline void note_effects(Server *s, uint32_t effects) noexcept nogil:
         s.may_turn = 0
         if effects & MAY_STAY:
             s.may_rest = 0
+
+
+cdef uint32_t elsewhere(
+    Relay e, Client *c, uint32_t effects, const char *rest, size_t n, size_t total
+) noexcept nogil:
+    # what a BEGIN has besides its own effects, in a message of `total` bytes, of the `n` that are here; `rest` is behind it
+    if effects & (EFF_BEGINS | EFF_STARTS) and c.server == NULL and n > total and leads_elsewhere(e, c, rest, n - total):
+        return EFF_ESCALATES
+    return 0
 
 
 cdef bint leads_elsewhere(Relay e, Client *c, const char *rest, size_t n) noexcept nogil:
@@ -202,16 +219,19 @@ cdef inline bint begins_elsewhere(Relay e, Pool *p) noexcept nogil:
     return p.begins_own or e.now_us < p.own_until_us
 
 
-# --- a transaction that has only read begins anew -------------------------------------------------
+# --- a transaction that has only read and set begins anew ----------------------------------------
 
 
 cdef void ask_to_move(Relay e, Client *c, Server *s) noexcept nogil:
     cdef char m[5]
+    cdef const char *sql = b"SELECT"
+    if c.has_read:
+        sql = MAY_MOVE
     ring_push(&s.ring, R_QUERY, ACT_SKIP, NULL, 0)
     m[0] = b'Q'
-    put_u32(&m[1], <uint32_t> (4 + strlen(MAY_MOVE) + 1))
+    put_u32(&m[1], <uint32_t> (4 + strlen(sql) + 1))
     e.batch_add(m, 5)
-    e.batch_add(MAY_MOVE, strlen(MAY_MOVE) + 1)
+    e.batch_add(sql, strlen(sql) + 1)
     s.moving = 1
     c.phase = CL_WAITING
     e.pause(&c.link)

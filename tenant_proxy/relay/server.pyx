@@ -15,7 +15,7 @@ from tenant_proxy.pool.pool cimport (
     SV_LISTENING, SV_LOGIN, SWALLOWED, TOLD_TO_END, Client, ClientStmt, Outstanding, Pool, Server, Stmt, count_query, ring_at, ring_head, ring_pop, ring_remove_at,
 )
 from tenant_proxy.relay.ahead cimport ahead_ready, ask_again, part
-from tenant_proxy.relay.begins cimport begun
+from tenant_proxy.relay.begins cimport begun, set_unseen
 from tenant_proxy.relay.core cimport (
     CONNECT_FAILED, GONE, KILLED, LOGIN_FAILED, PROTOCOL, RESET_FAILED, SETTINGS_FAILED, Relay, drop_object, send_object,
     send_refusal, up_ask_done, up_ask_row, up_error, up_notice, up_server_connected,
@@ -301,6 +301,7 @@ cdef int server_message(Relay e, Server *s, int code, char *data, size_t pos, si
             note_reading(e, s.client, data + pos, total)
             if not action & ACT_SKIP and not whose(s).session_mode:
                 s.settings_changed = 1  # by a statement, perhaps in a function: what else, is asked for
+                set_unseen(s.client, action)
     elif code == B_NOTIFICATION:
         keep = s.client != NULL and s.client.pinned
         if keep and whole and s.pid == <int32_t> read_u32(data + pos + 5):

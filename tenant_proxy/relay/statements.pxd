@@ -31,6 +31,7 @@ cdef void client_replace(Client *c, ClientStmt *cs, Stmt *t, uint32_t scope, Rew
 cdef void client_forget(Client *c, ClientStmt *cs) noexcept nogil
 cdef void client_take(Client *c, ClientStmt *cs) noexcept nogil
 cdef ClientStmt *client_take_unnamed(Client *c) noexcept nogil
+cdef void close_here(Relay e, Client *c, ClientStmt *cs, bint unnamed) noexcept nogil
 cdef void client_put_back(Client *c, ClientStmt *cs) noexcept nogil
 cdef void client_stmt_free(ClientStmt *cs) noexcept nogil
 cdef void client_confirm(Client *c, uint64_t hash, Stmt *t) noexcept nogil

@@ -280,6 +280,16 @@ cdef ClientStmt *client_take_unnamed(Client *c) noexcept nogil:
     return cs
 
 
+cdef void close_here(Relay e, Client *c, ClientStmt *cs, bint unnamed) noexcept nogil:
+    # a Close of a client that has no server, so nothing that has failed makes one skip it
+    if cs != NULL:
+        client_take(c, cs)
+        client_stmt_free(cs)
+    elif unnamed:
+        client_drop_unnamed(c)
+    e.send(&c.link, b"3\0\0\0\4", 5)
+
+
 cdef void client_put_back(Client *c, ClientStmt *cs) noexcept nogil:
     # a Close that the server has skipped
     if cs.name_len == 0 and c.unnamed == NULL:

@@ -400,50 +400,6 @@ def test_a_client_that_keeps_a_backend_begins_where_all_can_run_too(fresh, pg):
         acme.query("ROLLBACK")
 
 
-def test_a_transaction_that_has_only_read_moves(fresh, pg):
-    with fresh.wire("acme_app") as acme:
-        acme.query("BEGIN READ WRITE")
-        assert acme.value("SELECT item FROM orders WHERE id = 1") == "anvil"
-        assert is_shared(pg, backend_of(acme))
-        said = acme.query("CREATE TABLE later (id int)")
-        assert sqlstates(said) == []
-        assert not is_shared(pg, backend_of(acme))
-        assert sqlstates(acme.query("INSERT INTO later VALUES (1)")) == []
-        acme.query("ROLLBACK")
-        assert sqlstates(acme.query("TABLE later")) == ["42P01"]
-        # and the next begin there at once, for a while
-        acme.query("BEGIN")
-        assert not is_shared(pg, backend_of(acme))
-        acme.query("ROLLBACK")
-        assert is_shared(pg, backend_of(acme))
-
-
-@pytest.mark.parametrize(
-    "kept",
-    [
-        ["INSERT INTO scratch VALUES (77, 'written')"],
-        ["SAVEPOINT a"],
-        ["SET LOCAL work_mem = '7MB'"],
-        ["SELECT set_config('work_mem', '7MB', true)"],
-        ["SELECT pg_advisory_xact_lock(1)"],
-        ["SELECT * FROM orders FOR UPDATE"],
-        ["DECLARE c CURSOR FOR SELECT 1"],
-        ["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT 1"],
-        ["SET LOCAL app.owner = '7'; SELECT 1"],
-        ["SET TRANSACTION READ ONLY; SELECT 1"],
-        ["SET CONSTRAINTS ALL IMMEDIATE; SELECT 1"],
-    ],
-    ids=lambda kept: kept[0].split("'")[0].strip(),
-)
-def test_a_transaction_that_has_left_something_does_not_move(fresh, kept):
-    with fresh.wire("acme_app") as acme:
-        acme.query("BEGIN")
-        for sql in kept:
-            assert sqlstates(acme.query(sql)) == []
-        assert sqlstates(acme.query("CREATE TABLE later (id int)")) == ["40001"]
-        acme.query("ROLLBACK")
-
-
 def test_a_dump_begins_where_it_can_go_on(fresh, pg):
     """As pg_dump has it: one snapshot, and then what takes a backend of its own."""
     with fresh.wire("acme_app") as acme:
@@ -457,44 +413,6 @@ def test_a_dump_begins_where_it_can_go_on(fresh, pg):
         ):
             assert sqlstates(acme.query(sql)) == [], sql
         assert not is_shared(pg, backend_of(acme))
-
-
-def test_a_transaction_of_one_snapshot_does_not_move(fresh):
-    with fresh.wire("acme_app") as acme:
-        acme.query("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        assert acme.value("SELECT count(*) FROM orders") == "3"
-        assert sqlstates(acme.query("CREATE TABLE later (id int)")) == ["40001"]
-        assert sqlstates(acme.query("SELECT 1")) == ["25P02"]
-        acme.query("ROLLBACK")
-
-
-def test_a_transaction_that_a_view_has_written_in_does_not_move(fresh, pg, superuser):
-    with pg.connect("acme_app", "acme-secret") as direct:
-        direct.execute("SET search_path = acme")
-        direct.execute(
-            "CREATE FUNCTION notes() RETURNS int LANGUAGE sql AS"
-            " $$ INSERT INTO scratch VALUES (78, 'by a view') RETURNING id $$;"
-            "CREATE VIEW noted AS SELECT notes() AS id"
-        )
-    try:
-        fresh.admin("RELOAD")
-        with fresh.wire("acme_app") as acme:
-            shares_again(pg, acme)
-            acme.query("BEGIN")
-            assert acme.value("SELECT id FROM noted") == "78"
-            assert sqlstates(acme.query("CREATE TABLE later (id int)")) == ["40001"]
-            acme.query("ROLLBACK")
-    finally:
-        superuser.execute("DROP FUNCTION acme.notes() CASCADE")
-
-
-def test_a_portal_stays_with_its_transaction(fresh):
-    with fresh.wire("acme_app") as acme:
-        acme.query("BEGIN")
-        acme.send(parse("SELECT id FROM orders") + bind(portal="p") + execute("p", 1) + SYNC)
-        acme.until_ready()
-        assert sqlstates(acme.query("CREATE TABLE later (id int)")) == ["40001"]
-        acme.query("ROLLBACK")
 
 
 ATTACK = "RESET ROLE; SET ROLE beta_app"

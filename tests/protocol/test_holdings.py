@@ -41,11 +41,9 @@ def prepare(client: Client, server: Server, number: int) -> None:
     client << PARSED + IDLE
 
 
-def forget(client: Client, server: Server, number: int) -> None:
-    """The server keeps it."""
+def forget(client: Client, number: int) -> None:
+    """Servers keep it."""
     client >> close(f"s{number}") + SYNC
-    server << SYNC
-    server >> IDLE
     client << CLOSED + IDLE
 
 
@@ -67,8 +65,8 @@ def test_clients_of_all_logins_together(stage: Stage, full):
     second << error("53200") + IDLE
     # one client gives up what another may have
     client, known = full
-    forget(client, known, 1)
-    forget(client, known, 2)
+    forget(client, 1)
+    forget(client, 2)
     client >> parse("s6", large(6)) + SYNC
     known << close("tp_1") + parse("tp_5", large(6)) + SYNC
     known >> CLOSED + PARSED + IDLE
@@ -142,8 +140,8 @@ def test_names_count_too(stage: Stage, pool: int):
 def test_what_the_server_alone_knows_is_forgotten(stage: Stage, full):
     """The least recently used first, and no more than is needed."""
     client, server = full
-    forget(client, server, 2)
-    forget(client, server, 3)
+    forget(client, 2)
+    forget(client, 3)
     client >> parse("s5", large(5)) + SYNC
     server << close("tp_2") + parse("tp_5", large(5)) + SYNC
     server >> CLOSED + PARSED + IDLE
@@ -154,7 +152,7 @@ def test_what_the_server_alone_knows_is_forgotten(stage: Stage, full):
 def test_and_what_idle_servers_know(stage: Stage, pool: int, full):
     client, server = full
     for number in range(1, 5):
-        forget(client, server, number)
+        forget(client, number)
     client >> query("BEGIN")
     server << query("BEGIN")
     server >> complete("BEGIN") + OPEN
