@@ -501,7 +501,7 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
 
     def on_judged(self, client: int) -> None:
         """A statement that its client has waited with is dealt with."""
-        self._worker.judging.judges.forget(client)
+        self._worker.judging.judged(client)
 
     def on_cancel_judging(self, client: int) -> None:
         self._worker.judging.judges.cancel(client)

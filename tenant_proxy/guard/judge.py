@@ -135,11 +135,14 @@ class Guard:
             _log.exception("guard failed", extra={"tenant": scope.tenant, "error": type(error).__name__})
             return _FAILED
 
-    def judge_at_once(self, scope: GuardScope, sql: str | bytes) -> Verdict | None:
-        """The verdict if it takes no longer than a millisecond or two (`parse.ALLOWANCE`), else None."""
-        if len(sql) > ALLOWED_TEXT_BYTES:
+    def judge_at_once(self, scope: GuardScope, sql: str | bytes, times: int = 1) -> Verdict | None:
+        """The verdict if it takes no longer than a millisecond or two (`parse.ALLOWANCE`), else None.
+
+        `times`: or so many times as long.
+        """
+        if len(sql) > ALLOWED_TEXT_BYTES * times:
             return None
-        return within_allowance(functools.partial(self.judge, scope, sql))
+        return within_allowance(functools.partial(self.judge, scope, sql), times)
 
     def _judge_long(self, scope: GuardScope, sql: str) -> Verdict:
         encoded = sql.encode("utf-8", "surrogatepass")
@@ -280,6 +283,27 @@ class Guard:
             f"the value of parameter ${number} can't be checked",
             detail="It has a character that the proxy can't read in this client_encoding.",
             hint="Set client_encoding to UTF8 in the startup packet.",
+        )
+
+    def too_large_here(self) -> Verdict:
+        """The verdict of a text that is to be judged once more, by the session that it is sent in."""
+        return _refused(
+            "too_large",
+            "54000",
+            "statement is too large for what it asks of its session",
+            detail="What listens, executes, resets or asks for the session's own id has another text in each"
+            " session, and a large one can't be made anew each time.",
+            hint="Send that in a message of its own.",
+        )
+
+    def forgotten(self) -> Verdict:
+        """The verdict of a Bind of a large statement of which it is not known any more what it binds."""
+        return _refused(
+            "too_large",
+            "54000",
+            "the values of this statement can't be checked any more",
+            detail="The tenant has prepared too many large statements whose values are checked.",
+            hint="Prepare it again.",
         )
 
     def executes_bound(self, name: bytes) -> Verdict:

@@ -84,18 +84,19 @@ class Costly(Exception):
 
 
 class _Allowance:
-    __slots__ = ("left",)
+    __slots__ = ("left", "text_bytes")
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, times: int) -> None:
+        self.left = ALLOWANCE * times
+        self.text_bytes = ALLOWED_TEXT_BYTES * times
 
 
 _allowance: ContextVar[_Allowance | None] = ContextVar("allowance", default=None)
 
 
-def within_allowance(judge: Callable[[], Judged]) -> Judged | None:
-    """What `judge` returns, or None if what it parses would cost more than ALLOWANCE together."""
-    token = _allowance.set(_Allowance(ALLOWANCE))
+def within_allowance(judge: Callable[[], Judged], times: int = 1) -> Judged | None:
+    """What `judge` returns, or None if what it parses would cost more than so many ALLOWANCEs together."""
+    token = _allowance.set(_Allowance(times))
     try:
         return judge()
     except Costly:
@@ -104,15 +105,15 @@ def within_allowance(judge: Callable[[], Judged]) -> Judged | None:
         _allowance.reset(token)
 
 
-def charge(cost: int) -> bool:
+def charge(cost: int) -> _Allowance | None:
     """Takes from the allowance, if there is one; raises Costly when it is used up."""
     held = _allowance.get()
     if held is None:
-        return False
+        return None
     held.left -= cost
     if held.left < 0:
         raise Costly
-    return True
+    return held
 
 
 def tokens(text: str) -> list[Token]:
@@ -149,8 +150,8 @@ def parse(text: str, folding: str = "") -> Tree:
         ) from None
     if len(encoded) > MAX_TEXT_BYTES:
         raise Unreadable("54000", "statement is too large to be checked", reason="too_large")
-    if charged:
-        _check_allowed(text, encoded)
+    if charged is not None:
+        _check_allowed(text, encoded, charged.text_bytes)
     if len(encoded) > 4096 and scan_cost(encoded) > MAX_SCAN_COST:
         raise _too_complex()
     if len(encoded) > 1024 and _assigns_rows(text):
@@ -161,7 +162,7 @@ def parse(text: str, folding: str = "") -> Tree:
         raise _unreadable(error, text) from None
     if len(found) > MAX_TREE_BYTES:
         raise Unreadable("54000", "statement is too large to be checked", reason="too_large")
-    if charged:
+    if charged is not None:
         charge(len(found))
     if folding and not text.isascii():
         _check_folding(text, folding)
@@ -179,9 +180,9 @@ def _check_folding(text: str, folding: str) -> None:
             )
 
 
-def _check_allowed(text: str, encoded: bytes) -> None:
+def _check_allowed(text: str, encoded: bytes, most: int) -> None:
     """What is known to take the parser longer than its tree's size tells."""
-    if len(encoded) > ALLOWED_TEXT_BYTES or (
+    if len(encoded) > most or (
         len(encoded) > 256
         and (
             scan_cost(encoded) > _ALLOWED_SCAN_COST

@@ -23,12 +23,13 @@ from tenant_proxy.guard.functions import FUNCTIONS, OIDS, SESSION_STATE, extensi
 from tenant_proxy.guard.judge import Guard
 from tenant_proxy.guard.policy import GuardScope
 from tenant_proxy.guard.sharing import is_proven
-from tenant_proxy.model import Action, Effect
+from tenant_proxy.model import Action, Effect, Verdict
 from tenant_proxy.net.tls import asyncpg_ssl
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.pool.budget import CODE_COUNTERS
 from tenant_proxy.relay.code_catalogs import (
     FIRST_USER_OID,
+    MAX_CODE_BYTES,
     SESSION_USER,
     SETTINGS,
     Catalogs,
@@ -52,6 +53,8 @@ STEP_S: Final = 10.0
 HURRY_S: Final = 0.05
 #: tenants whose code is read at once, at most
 AT_ONCE: Final = 128
+#: functions are judged for so long before others are served
+AT_A_TIME_S: Final = 0.001
 #: pause before code that is not proven is read again; doubles up to the longest
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
@@ -136,6 +139,9 @@ class _Visit:
     until: float
     #: transactions that were open then and still are, which may have changed code unseen
     old: set[Open] | None = None
+    #: the scope that its functions are judged in, and those that take longer than the loop may be held up
+    scope: GuardScope | None = None
+    hard: list[asyncpg.Record] = field(default_factory=list)
 
     def is_quiet(self, transactions: Mapping[str, set[Open]]) -> bool:
         """Whether what was open at the first look has ended; what began later and changes code is counted."""
@@ -170,6 +176,8 @@ class Code:
         #: cluster -> tenants that are to be read, and who reads them
         self._queues: dict[str, list[TenantInfo]] = {}
         self._readers: dict[str, asyncio.Task[None]] = {}
+        #: who have judge processes read what takes long
+        self._apart: set[asyncio.Task[None]] = set()
         #: while there are some: what has the engine come back to this loop
         self._hurrying: asyncio.TimerHandle | None = None
         #: how many are read at once
@@ -355,9 +363,13 @@ class Code:
                 doubts |= {one.tenant.name: why for one in batch}
         if found is not None:
             for one in batch:
-                doubts[one.tenant.name] = self._doubt_of(one, found)
-                # judging takes its time, and others are served meanwhile
-                await asyncio.sleep(0)
+                doubt = await self._doubt_of(one, found)
+                if one.hard and not doubt:
+                    task = asyncio.get_running_loop().create_task(self._judge_apart(one))
+                    self._apart.add(task)
+                    task.add_done_callback(self._apart.discard)
+                else:
+                    doubts[one.tenant.name] = doubt
         now = time.monotonic()
         for one in asked:
             if one.old and now > one.until:
@@ -366,7 +378,21 @@ class Code:
                     one.tenant.name, f"waits for a transaction of {oldest.login} (process {oldest.pid})"
                 )
         self._done([one for one in visits if one.tenant.name in doubts], doubts)
-        return [one for one in visits if one.tenant.name not in doubts]
+        return [one for one in visits if one.tenant.name not in doubts and not one.hard]
+
+    async def _judge_apart(self, visit: _Visit) -> None:
+        """Goes on with what `_doubt_of` has left."""
+        assert visit.scope is not None
+        judges = self._worker.judging.judges
+        doubt = ""
+        try:
+            for row in visit.hard:
+                doubt = verdict_doubt(row, await judges.verdict(visit.scope, row["definition"].encode()))
+                if doubt:
+                    break
+            self._done([visit], {visit.tenant.name: doubt})
+        finally:
+            visit.known.queued = False
 
     def _done(self, visits: list[_Visit], doubts: Mapping[str, str]) -> None:
         registry = self._worker.state.registry
@@ -401,15 +427,20 @@ class Code:
 
     # --- reading ------------------------------------------------------------------------
 
-    def _doubt_of(self, visit: _Visit, found: Catalogs) -> str:
-        """What is not proven of a tenant's code, "" if all is."""
+    async def _doubt_of(self, visit: _Visit, found: Catalogs) -> str:
+        """What is not proven of a tenant's code, "" if all is but what is in `visit.hard` then.
+
+        Judging takes its time, and others are served meanwhile.
+        """
+        await asyncio.sleep(0)
+        began = time.monotonic()
         if found.unfit:
             return f"the service login is {found.unfit}"
         defaults = {role: found.defaults.get(role, {}) for role in visit.roles}
         if visit.known.basis is not None and defaults != visit.known.defaults:
             self._worker.forget_switches()
         visit.known.defaults = defaults
-        scope = scope_of(visit.tenant, visit.logins)
+        scope = visit.scope = scope_of(visit.tenant, visit.logins)
         own: set[int] = set()
         called: set[int] = set()
         keeping: dict[int, str] = {}
@@ -419,9 +450,17 @@ class Code:
                 own.add(row["oid"])
                 if row["name"].rpartition(".")[2] in SESSION_STATE:
                     keeping[row["oid"]] = row["name"]
-                doubt = function_doubt(self._guard, scope, row)
+                doubt = known_doubt(row)
+                if doubt is None:
+                    verdict = self._guard.judge_at_once(scope, row["definition"])
+                    doubt = verdict_doubt(row, verdict) if verdict is not None else ""
+                    if verdict is None:
+                        visit.hard.append(row)
                 if doubt:
                     return doubt
+                if time.monotonic() - began > AT_A_TIME_S:
+                    await asyncio.sleep(0)
+                    began = time.monotonic()
         if SESSION_USER in called:
             return "an expression names session_user"
         if SETTINGS in called:
@@ -485,6 +524,12 @@ def scope_of(tenant: TenantInfo, logins: Iterable[str]) -> GuardScope:
 
 def function_doubt(guard: Guard, scope: GuardScope, row: asyncpg.Record) -> str:
     """What is not proven of a function (a row of `read_functions`), "" if all is."""
+    doubt = known_doubt(row)
+    return doubt if doubt is not None else verdict_doubt(row, guard.judge(scope, row["definition"]))
+
+
+def known_doubt(row: asyncpg.Record) -> str | None:
+    """The same without judging it; None if it has to be judged."""
     name = row["name"]
     if row["prokind"] == "a":
         return ""  # what it calls is looked at
@@ -495,9 +540,14 @@ def function_doubt(guard: Guard, scope: GuardScope, row: asyncpg.Record) -> str:
         if row["extension"] in EXTENSIONS and (fact is None or not fact.refused):
             return ""
         return f"function {name} is in language {row['language']}"
-    if row["definition"] is None:
-        return f"function {name} is in language {row['language']}"
-    verdict = guard.judge(scope, row["definition"])
+    if row["definition"] is not None:
+        return None
+    if row["is_much"]:
+        return f"there is more than {MAX_CODE_BYTES // 1024**2} MiB of code in a schema"
+    return f"function {name} is in language {row['language']}"
+
+
+def verdict_doubt(row: asyncpg.Record, verdict: Verdict) -> str:
     if verdict.action is Action.REJECT:
-        return f"function {name} is refused: {verdict.reason}"
-    return "" if is_proven(verdict.effects) else f"function {name} is not proven"
+        return f"function {row['name']} is refused: {verdict.reason}"
+    return "" if is_proven(verdict.effects) else f"function {row['name']} is not proven"

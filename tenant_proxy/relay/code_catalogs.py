@@ -16,6 +16,9 @@ from tenant_proxy.shims.names import CATALOG
 
 FIRST_USER_OID: Final = 16384
 
+#: more source than this in a schema is not read
+MAX_CODE_BYTES: Final = 8 * 1024 * 1024
+
 _OPEN = """
 SELECT a.usename::pg_catalog.text AS login, l.virtualtransaction AS transaction, l.pid
   FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
@@ -60,18 +63,23 @@ SELECT CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolbypassrls THEN 'BYPASSRLS
  WHERE r.rolname = SESSION_USER
 """
 
-_FUNCTIONS = """
+_FUNCTIONS = f"""
 SELECT n.nspname::pg_catalog.text AS schema,
        p.oid, n.nspname || '.' || p.proname AS name, l.lanname AS language, e.extname AS extension,
-       p.prokind::text, p.prosrc AS source,
+       p.prokind::text, CASE WHEN l.lanname = 'internal' THEN p.prosrc END AS source,
        CASE WHEN l.lanname IN ('sql', 'plpgsql') AND p.prokind IN ('f', 'p', 'w')
-            THEN pg_catalog.pg_get_functiondef(p.oid) END AS definition
+              AND s.bytes <= {MAX_CODE_BYTES}
+            THEN pg_catalog.pg_get_functiondef(p.oid) END AS definition,
+       s.bytes > {MAX_CODE_BYTES} AS is_much
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   LEFT JOIN pg_catalog.pg_depend d
     ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e'
   LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+  JOIN (SELECT o.pronamespace, pg_catalog.sum(pg_catalog.octet_length(o.prosrc)
+          + coalesce(pg_catalog.octet_length(o.prosqlbody::pg_catalog.text), 0)) AS bytes
+          FROM pg_catalog.pg_proc o GROUP BY o.pronamespace) AS s ON s.pronamespace = n.oid
  WHERE n.nspname = ANY ($1::pg_catalog.text[])
 """
 

@@ -66,7 +66,7 @@ class Judges:
     """The judge processes of a worker.  `wake` has a client offer its statement again."""
 
     def __init__(self, wake: Callable[[int], None]) -> None:
-        self._wake = wake
+        self._wake_client = wake
         self._clients: dict[int, Client] = {}
         #: tenant -> clients that wait, in the order of the tenants' turns
         self._queues: dict[str, deque[Client]] = {}
@@ -76,6 +76,9 @@ class Judges:
         #: processes that were killed and are not gone yet
         self._dying: list[subprocess.Popen[bytes]] = []
         self._scopes: dict[int, bytes] = {}
+        #: who waits for a verdict and is no client, by numbers below zero
+        self._askers: dict[int, asyncio.Event] = {}
+        self._asked = 0
         #: statements judged here, and those that ended their process
         self.judged = 0
         self.failed = 0
@@ -127,6 +130,29 @@ class Judges:
         queue.remove(held)
         if not queue:
             del self._queues[held.tenant]
+
+    async def verdict(self, scope: GuardScope, sql: bytes) -> Verdict:
+        """The verdict on a text that no client has sent: a tenant's code, which has the tenant's turns."""
+        self._asked -= 1
+        asker = self._asked
+        woken = self._askers[asker] = asyncio.Event()
+        try:
+            while True:
+                verdict = self.answer(asker, scope.id) or self.submit(asker, scope, sql)
+                if verdict is not None:
+                    return verdict
+                await woken.wait()
+                woken.clear()
+        finally:
+            del self._askers[asker]
+            self.forget(asker)
+
+    def _wake(self, client: int) -> None:
+        woken = self._askers.get(client)
+        if woken is not None:
+            woken.set()
+        else:
+            self._wake_client(client)
 
     def state(self) -> dict[str, int]:
         """For metrics."""
@@ -198,6 +224,9 @@ class Judges:
         return process
 
     def _pickled(self, scope: GuardScope) -> bytes:
+        if not scope.id:
+            # of no client, and one of many
+            return pickle.dumps(scope)
         found = self._scopes.get(scope.id)
         if found is None:
             found = self._scopes[scope.id] = pickle.dumps(scope)

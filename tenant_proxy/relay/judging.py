@@ -26,6 +26,7 @@ from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.declared_types import MAX_TYPES, DeclaredTypes, question
 from tenant_proxy.relay.executed import ExecutedNames
 from tenant_proxy.relay.judges import Judges
+from tenant_proxy.relay.long_texts import LongTexts, digest
 from tenant_proxy.relay.session import Session
 from tenant_proxy.relay.violations import FUNCTION_CALL, Violations, statement_of
 from tenant_proxy.settings_policy import MAX_IDENTIFIER_BYTES, canonical_name, client_encoding_codec
@@ -41,6 +42,8 @@ _ACTIONS = {GuardMode.ENFORCE: "reject", GuardMode.OBSERVE: "observe", GuardMode
 UNKNOWN_EFFECTS = Effect.WRITES | Effect.SETTINGS | Effect.OPAQUE
 MAX_CUSTOM_SETTINGS = 100
 MAX_RESETS = 2_000
+#: longer than at once, by so much, may take what can't be judged elsewhere
+HERE_TIMES: Final = 4
 
 UTF8: Final = "utf_8"
 #: in place of a codec: for client encodings that the guard can't read
@@ -69,6 +72,9 @@ class Judging:
         self.cache = VerdictCache(cache_entries)
         self._guard = Guard()
         self.judges = Judges(wake)
+        self.long_texts = LongTexts()
+        #: client -> digest of the text that a judge process has of it
+        self._offered: dict[int, bytes] = {}
         self.executed_names = ExecutedNames()
         self.declared_types = DeclaredTypes()
         #: by their numbers; those of other client encodings have the codec's number in the upper byte
@@ -167,8 +173,11 @@ class Judging:
         verdict = self.judges.answer(client, scope_id) if sql is None else self._verdict(scope, sql, client)
         if verdict is None and sql is not None:
             verdict = self.judges.submit(client, scope, sql)
+            self._offered[client] = digest(sql)
         if verdict is None:
             return None
+        if client in self._offered and verdict.action is not Action.REJECT:
+            self.long_texts.keep(scope.tenant, scope_id, self._offered[client], verdict)
         effects = int(verdict.effects)
         if verdict.settings and not self._notes_settings(scope.tenant, verdict.settings):
             effects |= Effect.PINS
@@ -210,7 +219,9 @@ class Judging:
         scope = self._scope(scope_id)
         verdict = self.cache.verdict(scope_id, sql)
         if verdict is None:
-            verdict = self._verdict(scope, sql, 0) or self._guard.judge(scope, sql)
+            verdict = self._known(scope, sql, 0)
+        if verdict is None:
+            return True, refusal(self._guard.forgotten()).to_message()
         assert isinstance(verdict, Verdict)
         try:
             given = messages.bind_values(values)
@@ -272,8 +283,13 @@ class Judging:
             return False, question(scope, oids).encode(scope.codec)
         return True, self._refused(session, scope, judged, b"") or b""
 
-    def forget(self, client: int) -> None:
+    def judged(self, client: int) -> None:
+        """A statement that its client has waited with is dealt with."""
         self.judges.forget(client)
+        self._offered.pop(client, None)
+
+    def forget(self, client: int) -> None:
+        self.judged(client)
         self.executed_names.forget(client)
         self.declared_types.forget(client)
 
@@ -325,7 +341,8 @@ class Judging:
         if self._last is not None and self._last[:2] == (scope_id, sql):
             return self._last[2]
         scope = self._scope(scope_id)
-        return encoded(self._verdict_now(scope, sql, client).edits, sql, scope.codec)
+        verdict = self._verdict(scope, sql, client) or self._judge_here(scope, sql)
+        return encoded(verdict.edits, sql, scope.codec)
 
     def executes(self, scope_id: int, sql: bytes, client: int) -> tuple[str, ...]:
         """The prepared statements that a text which is let through names in EXECUTE."""
@@ -334,7 +351,7 @@ class Judging:
     def execute_edits(self, scope_id: int, sql: bytes, names: Mapping[str, str]) -> list[PlaceEdit]:
         """The edits of such a text, where servers know statements by other names."""
         scope = dataclasses.replace(self._scope(scope_id), statements=names)
-        return encoded(self._guard.judge(scope, sql).edits, sql, scope.codec)
+        return encoded(self._judge_here(scope, sql).edits, sql, scope.codec)
 
     def listens(self, scope_id: int, sql: bytes, client: int) -> tuple[str, ...]:
         """The channels that a text which is let through names in LISTEN, as they are on the server."""
@@ -350,7 +367,7 @@ class Judging:
     ) -> tuple[list[PlaceEdit], bytes]:
         """The edits of a text for the ear of its client and with what its session is, and `Verdict.tags`."""
         scope = dataclasses.replace(self._scope(scope_id), ear=ear, session=session, resets=resets)
-        verdict = self._guard.judge(scope, sql)
+        verdict = self._judge_here(scope, sql)
         return encoded(verdict.edits, sql, scope.codec), verdict.tags.encode()
 
     def reset_edits(self, scope_id: int, sql: bytes) -> list[PlaceEdit]:
@@ -359,9 +376,11 @@ class Judging:
         found = self._resets.get(key)
         if found is None:
             scope = dataclasses.replace(self._scope(scope_id), resets=False)
+            found = encoded(self._judge_here(scope, sql).edits, sql, scope.codec)
             if len(self._resets) >= MAX_RESETS:
                 self._resets.clear()
-            found = self._resets[key] = encoded(self._guard.judge(scope, sql).edits, sql, scope.codec)
+            if len(sql) <= ALLOWED_TEXT_BYTES:
+                self._resets[key] = found
         return found
 
     def judge_function(self, session: Session, scope_id: int, oid: int) -> int | bytes:
@@ -387,9 +406,23 @@ class Judging:
             self._guard.judge_at_once(scope, sql) if len(sql) <= ALLOWED_TEXT_BYTES else None
         )
 
+    def _known(self, scope: GuardScope, sql: bytes, client: int) -> Verdict | None:
+        """The verdict on a text that was let through, perhaps without its edits; None if it is forgotten."""
+        return self._verdict(scope, sql, client) or self.long_texts.of(scope.tenant, scope.id, sql)
+
     def _verdict_now(self, scope: GuardScope, sql: bytes, client: int) -> Verdict:
-        """The verdict on the statement that the client has just been let through with."""
-        return self._verdict(scope, sql, client) or self._guard.judge(scope, sql)
+        """The same, where none is an error."""
+        verdict = self._known(scope, sql, client)
+        if verdict is None:
+            raise refusal(self._guard.too_large_here())
+        return verdict
+
+    def _judge_here(self, scope: GuardScope, sql: bytes) -> Verdict:
+        """The verdict of a text that was let through, by what its session is."""
+        verdict = self._guard.judge_at_once(scope, sql, HERE_TIMES)
+        if verdict is None:
+            raise refusal(self._guard.too_large_here())
+        return verdict
 
     def deallocates(self, scope_id: int, sql: bytes, client: int) -> Verdict:
         """The verdict on the client's statement, whose effects say DEALLOCATES."""

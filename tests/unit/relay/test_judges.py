@@ -188,3 +188,16 @@ async def test_memory_is_bounded_and_given_back(engine):
     for process in engine.judges._processes:
         pages = int(Path(f"/proc/{process.child.pid}/statm").read_text().split()[1])
         assert pages * 4096 <= LARGE_BYTES
+
+
+async def test_who_is_no_client_has_turns_as_well(engine):
+    """A tenant's code, whose scopes have no number of their own."""
+    acme, beta = dataclasses.replace(ACME, id=0), dataclasses.replace(BETA, id=0)
+    first, second, third = await asyncio.gather(
+        engine.judges.verdict(acme, REFUSED),
+        engine.judges.verdict(acme, ALLOWED),
+        engine.judges.verdict(beta, REFUSED),
+    )
+    assert (first.action, first.reason) == (Action.REJECT, "cross_schema")
+    assert (second.action, third.action) == (Action.ALLOW, Action.ALLOW)
+    assert engine.judges.state()["waiting"] == 0
