@@ -1,4 +1,4 @@
-"""Transactions that begin on a shared backend, and need one of the tenant's own before they leave anything."""
+"""Transactions that begin on a shared backend, and need one of the tenant's own before they leave a trace."""
 
 from __future__ import annotations
 
