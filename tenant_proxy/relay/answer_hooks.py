@@ -39,6 +39,10 @@ class AnswerHooks:
         message = "current transaction is aborted, commands ignored until end of transaction block"
         return ProxyError("25P02", message, routine="exec_execute_message").to_message()
 
+    def broken_copy(self, code: int) -> bytes:
+        message = f"unexpected message type 0x{code:02X} during COPY from stdin"
+        return ProxyError("08P01", message).to_message()
+
     # --- a server's ---
 
     def on_error(

@@ -33,6 +33,7 @@ from tenant_proxy.relay.hearing cimport (
 from tenant_proxy.relay.lanes cimport LANE_GOES, LANE_HELD, lane_check
 from tenant_proxy.relay.pacing cimport PACE_HELD, PACE_REFUSED, gate_check
 from tenant_proxy.relay.pairing cimport client_end, maybe_release
+from tenant_proxy.relay.portals cimport breaks_copy
 from tenant_proxy.relay.preparing cimport executed
 from tenant_proxy.relay.requests cimport (
     ENDED, HOLD, apply_effects, burst_flush, burst_forward, gather, judge, let_go, may_pin, no_server,
@@ -263,6 +264,8 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
             c.phase = CL_ACTIVE if s != NULL else CL_IDLE
             tell_ready(e, c)
             return total
+    if s != NULL and s.copy_in and breaks_copy(e, s, code):
+        return refuse_query(e, c, b, total) if code in (F_QUERY, F_FUNCTION_CALL) else refuse_extended(e, c, b, total)
     if c.pool.gated:
         limit = gate_check(e, c, code)
         if limit == PACE_HELD:

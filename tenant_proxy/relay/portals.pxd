@@ -10,3 +10,5 @@ cdef enum:
     PORTAL_REFUSED = 2              # `refusal` holds the ErrorResponse
 
 cdef int portal_check(Relay e, Client *c, Server *s) noexcept nogil
+
+cdef bint breaks_copy(Relay e, Server *s, int code) noexcept nogil

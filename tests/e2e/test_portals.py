@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.e2e.test_shared import provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
-from tests.wire_client import SYNC, copy_data, execute, query, sqlstates
+from tests.pg_server import Server
+from tests.wire_client import SYNC, close_statement, copy_data, execute, function_call, query, sqlstates
 
 #: statements that fail in a portal, and what then writes over what it points to
 FAILS = [
@@ -55,15 +57,31 @@ def test_what_a_failed_copy_leaves_behind_is_not_run(proxies: Callable[..., Prox
                 client.send(query(copy))
                 client.until("G")
                 client.send(copy_data(b"bad\n"), query(overwrites), execute(), SYNC)
-                assert sqlstates(client.until_ready(3)) == ["22P02", "25P02", "25P02"]
+                assert sqlstates(client.until_ready(3)) == ["22P02", "08P01", "08P01"]
                 client.query("ROLLBACK")
         assert witness.value("SELECT 1") == "1"
 
 
-def test_an_execute_inside_a_copy_ends_the_session(proxies: Callable[..., Proxy]):
-    """As it does directly; what the server names is what goes in its place."""
-    with proxies().wire() as client:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        execute(),
+        query("ROLLBACK TO s"),
+        query("CREATE TEMP TABLE t ()"),
+        close_statement("s"),
+        function_call(177, b"\0\0\0\1", b"\0\0\0\2"),
+    ],
+    ids=["execute", "rollback", "temp", "close", "call"],
+)
+def test_what_may_not_come_inside_a_copy_ends_the_session(
+    proxies: Callable[..., Proxy], pg: Server, wrong: bytes
+):
+    """As it does directly, and nothing of it waits for an answer, which would never come."""
+    provide(pg)
+    proxy = proxies(**shared_config(pg))
+    with proxy.wire() as client:
+        shares_again(pg, client)
         client.send(query("COPY scratch FROM STDIN"))
         client.until("G")
-        client.send(copy_data(b"1\tone\n"), execute())
+        client.send(copy_data(b"1\tone\n"), wrong)
         assert sqlstates(client.until_end()) == ["08P01", "08P01"]

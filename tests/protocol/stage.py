@@ -290,6 +290,9 @@ class Hooks:
     def failed_transaction(self) -> bytes:
         return wire.error("25P02")
 
+    def broken_copy(self, code: int) -> bytes:
+        return wire.error("08P01")
+
     def existing_statement(self, name: bytes) -> bytes:
         return errors.prepared_statement_exists(name.decode("utf-8", "replace")).to_message()
 

@@ -123,6 +123,6 @@ def test_while_a_copy_may_have_failed(stage: Stage):
     said(client, server, query("BEGIN"), complete("BEGIN") + OPEN)
     said(client, server, query("COPY t FROM STDIN"), COPY_IN)
     client >> copy_data(b"bad\n") + query("SELECT f(x)") + RUN
-    server << copy_data(b"bad\n") + query("SELECT f(x)") + POISON + SYNC
+    server << copy_data(b"bad\n") + query("tenant_proxy refused this statement") + POISON + SYNC
     server >> error("22P02") + FAILED + error("25P02") + FAILED + error("42601") + FAILED
-    client << error("22P02") + FAILED + error("25P02") + FAILED + error("25P02") + FAILED
+    client << error("22P02") + FAILED + error("08P01") + FAILED + error("08P01") + FAILED
