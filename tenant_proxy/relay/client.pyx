@@ -90,10 +90,16 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
                 e.pause(&c.link)
                 break
             k = n - pos if n - pos < c.stream_left else c.stream_left
-            if not c.skip_stream:
+            if not c.skip_stream and c.server != NULL:
                 burst_forward(e, &b, data + pos, k)
             c.stream_left -= k
             pos += k
+            if c.stream_left == 0 and (b.run_size or e.batch_size):
+                # to the server that has its beginning: what comes next may be for another, or have something of the
+                # proxy's go ahead of it
+                flush(e, &b, c, c.server)
+                if c.phase == CL_CLOSING:
+                    break
             continue
         if c.phase < CL_IDLE:
             r = login_message(e, c, data + pos, n - pos)
@@ -135,6 +141,20 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
             drain_fakes(e, s)
         maybe_release(e, s)
     return 0 if c.phase != CL_CLOSING else -1
+
+
+cdef void flush(Relay e, Burst *b, Client *c, Server *s) noexcept nogil:
+    # what has come so far, in the middle of a burst
+    if s.ahead:
+        ahead_flush(e, b, c, s)
+    if c.phase != CL_CLOSING:
+        burst_flush(e, b, c, s)
+
+
+cdef inline bint takes_no_copy(Server *s) noexcept nogil:
+    # Neither in a COPY nor on the way to one: it would drop what belongs to one, or do nothing at a Flush.  So that is not
+    # sent: half of it would keep the server, and it would have to go to no other than its other half.
+    return s == NULL or (s.ring.count == 0 and not s.batch_open and not s.copy_in)
 
 
 # --- before the relay ---------------------------------------------------------------
@@ -252,9 +272,7 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
         return violation(e, c, V_FORMAT, 0)
     if code == F_TERMINATE:
         if s != NULL:
-            if s.ahead:
-                ahead_flush(e, b, c, s)
-            burst_flush(e, b, c, s)
+            flush(e, b, c, s)
         client_end(e, c, TERMINATED)
         return ENDED
     if c.phase == CL_SKIP_TO_SYNC or (s != NULL and s.skipping):
@@ -298,14 +316,14 @@ cdef ssize_t client_message(Relay e, Client *c, Burst *b, char *p, size_t n) noe
         burst_forward(e, b, p, total)
         return total
     if code == F_FLUSH:
-        if s != NULL:
+        if not takes_no_copy(s):
             burst_forward(e, b, p, total)
         return total
     if code == F_FUNCTION_CALL:
         return on_function_call(e, c, b, p, n, total)
     # CopyData, CopyDone, CopyFail: without a COPY the server ignores them too, since the client may not
     # have read its failure yet (PostgresMain in src/backend/tcop/postgres.c)
-    if s == NULL:
+    if takes_no_copy(s):
         return skip(c, total)
     if code != F_COPY_DATA:
         s.copy_in = 0

@@ -85,7 +85,7 @@ cdef int lane_check(Relay e, Client *c, uint32_t effects) noexcept nogil:
         if s.ring.count and not s.skipping and ring_head(&s.ring).action & ACT_FAKE and ring_head(&s.ring).request != R_QUERY:
             # its names for statements, closed ahead of this one: that needs no server's answer
             drain_fakes(e, s)
-        if s.settings_changed and s.ring.count == 0 and s.xact_status == XACT_IDLE:
+        if s.settings_changed and s.ring.count == 0 and not s.batch_open and s.xact_status == XACT_IDLE:
             # it is asked for them first
             maybe_release(e, s)
             e.pause(&c.link)
