@@ -376,7 +376,7 @@ cdef ssize_t on_query(Relay e, Client *c, Burst *b, char *p, size_t n, size_t to
     if c.pool.group != NULL:
         if effects & EFF_RESETS:
             effects = reset_effects(e, c, effects)
-        lane = lane_check(e, c, effects)
+        lane = lane_check(e, c, effects & ~<uint32_t> EFF_RESETS)
         if lane != LANE_GOES:
             return no_server(c) if lane == LANE_HELD else refuse_query(e, c, b, total)
         if effects & (EFF_COMMITS | EFF_ROLLS_BACK):

@@ -22,7 +22,7 @@ from tenant_proxy.pool.pool cimport (
 from tenant_proxy.relay.begins cimport begins_anew, forget_began, may_repeat
 from tenant_proxy.relay.core cimport (
     EFF_ALLOWED, EFF_BEGINS, EFF_BOUND, EFF_COMMITS, EFF_COPIES, EFF_DDL, EFF_DEALLOCATES, EFF_DISCARDS_ALL, EFF_ESCALATES,
-    EFF_MULTI, EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SELF, EFF_SETTINGS, EFF_STARTS,
+    EFF_MULTI, EFF_OPAQUE, EFF_PINS, EFF_READS, EFF_RESETS, EFF_REWRITES, EFF_ROLLS_BACK, EFF_SELF, EFF_SETTINGS, EFF_STARTS,
     EFF_UNPROVEN, EFF_XACT_CONTROL, UNCLEAN, Relay,
     up_escalate, up_quiesce, up_unread,
 )
@@ -32,7 +32,8 @@ from tenant_proxy.relay.server cimport drain_fakes
 from tenant_proxy.wire.consts cimport XACT_IDLE, XACT_OPEN, put_u32, read_u32
 
 cdef enum:
-    NOT_SHARED = EFF_ESCALATES | EFF_UNPROVEN | EFF_DDL | EFF_PINS | EFF_DISCARDS_ALL
+    #: RESET ALL leads a shared one back to nobody's settings; who can do it without (relay.resets) does not say it here
+    NOT_SHARED = EFF_ESCALATES | EFF_UNPROVEN | EFF_DDL | EFF_PINS | EFF_DISCARDS_ALL | EFF_RESETS
     #: may leave the server in a transaction or a COPY, or is followed by a question about settings
     MAY_STAY = EFF_XACT_CONTROL | EFF_MULTI | EFF_COPIES | EFF_SETTINGS | EFF_DEALLOCATES
     #: whatever does more is no turn (relay.turns)

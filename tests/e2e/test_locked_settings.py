@@ -154,6 +154,15 @@ def test_what_resets_all_leads_back_to_it(proxy):
         assert rows(n.query("SELECT item FROM sales")) == [("sled",)]
 
 
+def test_what_resets_all_in_one_batch_leads_back_to_it(proxy):
+    with north(proxy) as n, south(proxy) as s:
+        reset = (parse("RESET ALL"), bind(), execute())
+        assert rows(n.ask(*reset, parse("SELECT item FROM sales"), bind(), execute(), SYNC)) == [("sled",)]
+        assert n.value("SELECT current_setting('app.tenant_id')") == "n"
+        written = s.ask(*reset, parse("INSERT INTO sales (item) VALUES ('x')"), bind(), execute(), SYNC)
+        assert sqlstates(written) == ["25006"]
+
+
 def test_a_login_that_only_reads(proxy):
     with south(proxy) as s:
         assert sqlstates(s.query("INSERT INTO sales (item) VALUES ('x')")) == ["25006"]

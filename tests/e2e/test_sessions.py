@@ -67,6 +67,20 @@ def test_reset_all(each_isolation, text):
         assert c.value("SHOW work_mem") == "5MB"
 
 
+def test_reset_all_in_the_extended_protocol(each_isolation):
+    """On a shared backend it would lead to the settings of nobody: no search_path, and any error its end."""
+    with each_isolation.wire(options="-c work_mem=5MB", TimeZone="Asia/Tokyo") as c:
+        reset = (parse("RESET ALL"), bind(), execute())
+        shown = (parse("SELECT current_setting('work_mem'), current_setting('TimeZone')"), bind(), execute())
+        c.query("SET work_mem = '9MB'")
+        assert sqlstates(c.ask(*reset, SYNC)) == []
+        assert c.value("SELECT item FROM orders WHERE id = 1") == "anvil"
+        assert sqlstates(c.query("SELECT 1/0")) == ["22012"]
+        assert rows(c.ask(*shown, SYNC)) == [("5MB", "Asia/Tokyo")]
+        c.query("SET work_mem = '9MB'")
+        assert rows(c.ask(*reset, *shown, SYNC)) == [("5MB", "Asia/Tokyo")]
+
+
 def test_reset_all_keeps_to_shared_backends(shared, pg):
     with shared.wire() as c:
         c.query("SET work_mem = '9MB'")
