@@ -71,6 +71,94 @@ def runs_code(sql: str) -> bool:
     return kind not in _PLAIN
 
 
+def is_plain(sql: str) -> bool:
+    """Whether a statement may run with SET ROLE to the owner and no more around it: one that runs no code,
+    or a table whose columns and expressions know nothing but PostgreSQL's own types, functions and operators.
+    Expressions are not computed where no rows are; the search_path is to be empty.
+    """
+    kind, body = _parsed(sql)
+    if kind == "AlterTableStmt" and all(map(_is_next_value, body["cmds"])):
+        return True
+    if kind != "CreateStmt":
+        return not runs_code(sql)
+    return not set(body) - _OF_PLAIN_TABLES and all(map(_is_plain_element, body.get("tableElts", ())))
+
+
+def _is_next_value(command: Json) -> bool:
+    """A column's DEFAULT that is a sequence's next value."""
+    call = command["AlterTableCmd"].get("def", {}).get("FuncCall", {})
+    return (
+        command["AlterTableCmd"]["subtype"] == "AT_ColumnDefault"
+        and [one["String"]["sval"] for one in call.get("funcname", ())] in _NEXT_VALUE
+        and _is_plain_expression(call)
+    )
+
+
+_NEXT_VALUE: Final = (["nextval"], ["pg_catalog", "nextval"])
+_OF_PLAIN_TABLES: Final = frozenset({"relation", "tableElts", "options", "oncommit"})
+_OF_PLAIN_COLUMNS: Final = frozenset(
+    {"colname", "typeName", "collClause", "compression", "storage_name", "constraints", "is_local"}
+    | {"location"}
+)
+
+
+def _is_plain_element(element: Json) -> bool:
+    if "Constraint" in element:
+        return _is_plain_constraint(element)
+    column = element.get("ColumnDef", {"": None})
+    return (
+        not set(column) - _OF_PLAIN_COLUMNS
+        and _is_own_of_server(column["typeName"]["names"])
+        and _is_own_of_server(column.get("collClause", {}).get("collname", ()))
+        and all(map(_is_plain_constraint, column.get("constraints", ())))
+    )
+
+
+def _is_plain_constraint(element: Json) -> bool:
+    constraint = element["Constraint"]
+    match constraint["contype"]:
+        case "CONSTR_NOTNULL" | "CONSTR_NULL" | "CONSTR_IDENTITY" | "CONSTR_FOREIGN":
+            return True
+        case "CONSTR_PRIMARY" | "CONSTR_UNIQUE":
+            return "where_clause" not in constraint
+        case "CONSTR_DEFAULT" | "CONSTR_CHECK":
+            return _is_plain_expression(constraint["raw_expr"])
+    return False
+
+
+#: nodes of expressions -> the key of the names in them that are looked up
+_PLAIN_NODES: Final = {
+    "A_ArrayExpr": "", "A_Const": "", "A_Expr": "name", "BoolExpr": "", "BooleanTest": "", "CaseExpr": "",
+    "CaseWhen": "", "CoalesceExpr": "", "ColumnRef": "", "FuncCall": "funcname", "Integer": "", "List": "",
+    "MinMaxExpr": "", "NullTest": "", "SQLValueFunction": "", "String": "", "TypeCast": "",
+}  # fmt: skip
+
+
+def _is_plain_expression(node: Any) -> bool:
+    if isinstance(node, list):
+        return all(map(_is_plain_expression, node))
+    if not isinstance(node, dict):
+        return True
+    for key, value in node.items():
+        if key == "typeName":
+            if not _is_own_of_server(value["names"]):
+                return False
+        elif key[:1].isupper():
+            if key not in _PLAIN_NODES or not _is_own_of_server(value.get(_PLAIN_NODES[key], ())):
+                return False
+            if not _is_plain_expression(value):
+                return False
+        elif not _is_plain_expression(value):
+            return False
+    return True
+
+
+def _is_own_of_server(names: Iterable[Json]) -> bool:
+    """pg_dump writes all others with their schema."""
+    found = [one["String"]["sval"] for one in names]
+    return len(found) < 2 or (len(found) == 2 and found[0] == "pg_catalog")
+
+
 def late_last(found: Iterable[str]) -> tuple[list[str], list[str]]:
     """Apart: what could put code of the tenant's off to the end of a transaction, with what is said of it
     directly behind.

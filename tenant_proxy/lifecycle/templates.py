@@ -26,7 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -34,7 +34,7 @@ from weakref import WeakValueDictionary
 import asyncpg
 
 from tenant_proxy.lifecycle import definitions, export, inventory, ledger, rehearsal, tools
-from tenant_proxy.lifecycle.harmless import late_last, runs_code
+from tenant_proxy.lifecycle.harmless import is_plain, late_last, runs_code
 from tenant_proxy.lifecycle.inventory import Estate, Item
 from tenant_proxy.lifecycle.jail import MAKES_LATE, RESTORED, CanNotRun, jailed
 from tenant_proxy.lifecycle.rename import Finding, Renaming, quote_name, statements
@@ -136,7 +136,7 @@ async def fingerprint(connection: Connection, schema: str) -> str:
     had = await ledger.as_list(connection, schema)
     # a script that was kept has in it how its code was confined when it was made
     confined = hashlib.sha256(_jailed("").encode()).hexdigest()[:16]
-    found = f"5 {confined} {row['shape']} {','.join(str(one['version']) for one in had)}"
+    found = f"6 {confined} {row['shape']} {','.join(str(one['version']) for one in had)}"
     own = rehearsal.itself(connection)
     async with own.transaction():
         await own.execute("SET LOCAL row_security = off")
@@ -478,6 +478,13 @@ def _script(found: list[str]) -> str:
         by_admin = _never
     rest, late = late_last(kept)
     script = _QUIET
+    if by_admin is _never:
+        # a table without rows, of PostgreSQL's own types: to confine it takes longer than to make it
+        plain = list(takewhile(is_plain, rest))
+        if plain:
+            text = "".join(f"{sql};\n" for sql in plain)
+            script += f"SET LOCAL ROLE {PLACES.owner};\n{text}RESET ROLE;\n"
+            rest = rest[len(plain) :]
     for is_by_admin, some in groupby(rest, by_admin):
         text = "".join(f"{sql};\n" for sql in some)
         script += text if is_by_admin else _jailed(text)

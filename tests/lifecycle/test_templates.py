@@ -56,6 +56,29 @@ async def test_a_script_whose_code_was_confined_otherwise_is_made_again(conn, pa
     assert await templates.fingerprint(conn, "pattern") != before
 
 
+async def test_tables_are_made_by_their_owner_and_nothing_around_it(place, conn):
+    """Up to the first statement that may run code, or whose rows may."""
+    place.sql(
+        "CREATE SCHEMA plain; CREATE TABLE plain.a (id int PRIMARY KEY, at timestamptz DEFAULT now());"
+        "CREATE TABLE plain.b (id bigserial PRIMARY KEY, a int REFERENCES plain.a);"
+        "CREATE INDEX ON plain.b (a)"
+    )
+    try:
+        script, _ = await templates.build(conn, place.database_of(), Roles("plain", "postgres"))
+        assert "tp_jail" not in script
+        assert f"SET LOCAL ROLE {templates.PLACES.owner}" in script
+        place.sql("CREATE FUNCTION plain.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+        place.sql("CREATE TABLE plain.c (id int CHECK (id > plain.f())); INSERT INTO plain.a VALUES (1)")
+        script, _ = await templates.build(conn, place.database_of(), Roles("plain", "postgres"))
+        before, confined, _ = script.partition("tp_jail")
+        assert confined
+        assert "CREATE TABLE" in before
+        assert ".c (" not in before
+        assert "INSERT" not in before
+    finally:
+        place.sql("DROP SCHEMA plain CASCADE")
+
+
 async def test_a_change_is_noticed_whatever_it_is(place, conn, pattern):
     seen = {await templates.fingerprint(conn, "pattern")}
     changes = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tenant_proxy.lifecycle.harmless import late_last, runs_code
+from tenant_proxy.lifecycle.harmless import is_plain, late_last, runs_code
 
 HARMLESS = """
 ALTER TABLE s.t OWNER TO o
@@ -65,6 +65,53 @@ CREATE ROLE o SUPERUSER
 COMMENT ON TABLE s.t IS 'x'; CREATE TABLE s.u (id int)
 ALTER TABLE s.t ADD SOMETHING THAT IS NEWER THAN THE PARSER
 """.strip().splitlines()
+
+
+PLAIN = """
+CREATE TABLE s.t ()
+CREATE TABLE s.t (id bigint GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME s.q START WITH 1) NOT NULL)
+CREATE TABLE s.t (id int DEFAULT nextval('s.q'::regclass), at timestamp(3) with time zone DEFAULT now())
+CREATE TABLE s.t (a numeric(10,2)[] DEFAULT '{}'::numeric[], b text COLLATE pg_catalog."C" DEFAULT 'x'::text)
+CREATE TABLE s.t (a text, CONSTRAINT c CHECK (((a = ANY (ARRAY['x'::text])) AND (length(a) > 0))))
+CREATE TABLE s.t (a text, CONSTRAINT k PRIMARY KEY (a), CONSTRAINT f FOREIGN KEY (a) REFERENCES s.u(a))
+CREATE TABLE s.t (a interval DEFAULT '01:00:00'::interval, b date DEFAULT CURRENT_DATE) WITH (fillfactor='70')
+ALTER TABLE ONLY s.t ALTER COLUMN id SET DEFAULT nextval('s.q'::regclass)
+""".strip().splitlines()
+
+NOT_PLAIN = """
+CREATE TABLE s.t (a s.checked)
+CREATE TABLE s.t (a public.citext)
+CREATE TABLE s.t (a int DEFAULT s.f())
+CREATE TABLE s.t (a text DEFAULT ('(3,x)'::s.pair)::text)
+CREATE TABLE s.t (a text DEFAULT CAST('1' AS s.checked))
+CREATE TABLE s.t (a int, CONSTRAINT c CHECK ((a OPERATOR(s.=) 3)))
+CREATE TABLE s.t (a int, CONSTRAINT c CHECK (CASE WHEN (a = 1) THEN s.f(a) ELSE true END))
+CREATE TABLE s.t (a int, CONSTRAINT c CHECK ((a IN (SELECT 1))))
+CREATE TABLE s.t (a int, b int GENERATED ALWAYS AS (a * 2) STORED)
+CREATE TABLE s.t (a text COLLATE s.c)
+CREATE TABLE s.t (a int, CONSTRAINT x EXCLUDE USING btree (a WITH =))
+CREATE TABLE s.t (a int) PARTITION BY RANGE (a)
+CREATE TABLE s.t PARTITION OF s.u FOR VALUES FROM ('1') TO ('2')
+CREATE TABLE s.t (a int) INHERITS (s.u)
+CREATE TABLE s.t OF s.pair
+CREATE TABLE s.t (LIKE s.u INCLUDING ALL)
+CREATE TABLE s.t USING heap AS SELECT 1
+INSERT INTO s.t VALUES (1)
+ALTER TABLE ONLY s.t ALTER COLUMN id SET DEFAULT s.nextval('s.q'::regclass)
+ALTER TABLE ONLY s.t ALTER COLUMN id SET DEFAULT nextval('s.q'::s.checked)
+ALTER TABLE ONLY s.t ALTER COLUMN id SET DEFAULT '(3,x)'
+ALTER TABLE ONLY s.t ALTER COLUMN id DROP DEFAULT
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("sql", [*HARMLESS, *PLAIN])
+def test_plain(sql):
+    assert is_plain(sql)
+
+
+@pytest.mark.parametrize("sql", [*(one for one in NOT if one != "CREATE TABLE s.t (id int)"), *NOT_PLAIN])
+def test_not_plain(sql):
+    assert not is_plain(sql)
 
 
 @pytest.mark.parametrize("sql", HARMLESS)
