@@ -82,6 +82,24 @@ async def places(connection: Connection, login: int) -> list[Placed]:
     return [Placed(**dict(row)) for row in rows]
 
 
+_STANDING: Final = f"""
+SELECT (SELECT coalesce(jsonb_object_agg(server_user, verifier), '{{}}')
+          FROM login_secret WHERE login = $1) AS secrets,
+       (SELECT coalesce(jsonb_agg(to_jsonb(place)), '[]') FROM ({_PLACES}) place) AS places
+"""
+
+
+async def standing(connection: Connection, login: int) -> tuple[dict[str, str], list[Placed]]:
+    """Its verifiers by server user, and its places; by one statement."""
+    row = await connection.fetchrow(_STANDING, login)
+    assert row is not None
+    places = [
+        Placed(**{**one, "expires_at": one["expires_at"] and datetime.fromisoformat(one["expires_at"])})
+        for one in row["places"]
+    ]
+    return row["secrets"], places
+
+
 async def accesses(
     connection: Connection,
     *,

@@ -267,6 +267,9 @@ async def find_plan(connection: Connection, name: str, *, lock: bool = False) ->
 class Change:
     """What may be changed in one transaction, as somebody, perhaps by a job."""
 
+    #: whether one may look before one changes
+    reads = True
+
     def __init__(self, connection: Connection, actor: str, job: int | None) -> None:
         self.connection = connection
         self.actor = actor

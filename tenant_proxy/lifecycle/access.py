@@ -22,7 +22,7 @@ from tenant_proxy.config.opaque import opaque_name
 from tenant_proxy.lifecycle import rights
 from tenant_proxy.lifecycle.facts import read_facts, read_login_facts
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
-from tenant_proxy.lifecycle.rehearsal import itself
+from tenant_proxy.lifecycle.rehearsal import transaction_under
 from tenant_proxy.lifecycle.sql import fitting, script
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ async def settle(context: Context, login: Login, cluster: str) -> None:
     lost: list[str] = []
     async with context.admin(cluster) as connection:
         try:
-            async with connection.transaction():
-                # one message, where a parameter makes two of it
-                await itself(connection).execute(f"SELECT pg_catalog.pg_advisory_xact_lock{key}")
+            async with transaction_under(connection, f"SELECT pg_catalog.pg_advisory_xact_lock{key}") as todo:
                 # read under the lock: whoever holds it has seen what was decided before
                 wanted = await _wanted(context, login, cluster)
                 facts = await read_login_facts(connection, {*users, *wanted.verifiers})
@@ -62,7 +60,7 @@ async def settle(context: Context, login: Login, cluster: str) -> None:
                 lost = [user for user in facts.users if rights.lost(user, wanted, facts)]
                 if lost:  # it is held on to behind the transaction
                     await connection.fetchval("SELECT pg_catalog.pg_advisory_lock($1, $2)", *key)
-                await _execute(connection, rights.settle_login(wanted, lost, facts))
+                todo += rights.settle_login(wanted, lost, facts)
             if lost:  # once nobody can come back as what it was
                 await connection.execute(rights.end_backends(lost))
                 gone = [user for user in lost if user not in wanted.verifiers]
@@ -80,8 +78,8 @@ async def _execute(connection: Connection, statements: Sequence[str]) -> None:
 async def _wanted(context: Context, login: Login, cluster: str) -> rights.ServerLogin:
     configured = context.cluster(cluster)
     async with context.store.read() as catalog:
-        secrets = await logins.secrets(catalog, login.id)
-        placed = [one for one in await logins.places(catalog, login.id) if one.cluster == cluster]
+        secrets, everywhere = await logins.standing(catalog, login.id)
+    placed = [one for one in everywhere if one.cluster == cluster]
     places = [
         rights.Place(one.database or configured.database, one.database is not None, one.schema, one.role)
         for one in placed
@@ -90,7 +88,7 @@ async def _wanted(context: Context, login: Login, cluster: str) -> rights.Server
     expiries = [one.expires_at for one in placed]
     return rights.ServerLogin(
         mark(login),
-        {one.server_user: one.verifier for one in secrets} if places else {},
+        secrets if places else {},
         places,
         sum(limits) if all(limits) else 0,
         _first(login.expires_at, None if None in expiries else _last(expiries)),
@@ -116,6 +114,8 @@ def _check_nobodys(cluster: str, wanted: rights.ServerLogin, facts: rights.Login
 
 
 async def _login(run: Run) -> Login:
+    if run.made is not None:
+        return logins.login_of(run.made)
     async with run.context.store.read() as connection:
         return await logins.need_login(connection, run.params["login"])
 
@@ -145,7 +145,9 @@ async def _begin_grant(run: Run, change: Change) -> None:
     tenant = await change.tenant(run.job.tenant_name)
     if tenant.state not in PROVISIONED:
         raise conflict(tenant.name, tenant.state, "logins are granted a tenant that is provisioned")
-    login = await logins.find_login(change.connection, params["login"], lock=True)
+    login = None
+    if change.reads or not run.transient:  # whoever has made a secret has looked
+        login = await logins.find_login(change.connection, params["login"], lock=True)
     if login is None:
         columns: dict[str, Any] = {
             "name": params["login"],
@@ -235,13 +237,14 @@ async def _custom_role(change: Change, tenant: Tenant, name: str) -> CustomRole:
 
 async def _granted(run: Run, change: Change) -> None:
     tenant = await change.tenant(run.job.tenant_name)
-    login = await logins.need_login(change.connection, run.params["login"], lock=True)
+    login = run.params["login"]
     shown = {key: run.params[key] for key in ("level", "role", "expires_at") if run.params[key]}
     before = run.data.get("before")
     await change.changed(
-        "UPDATE access SET pending = false WHERE login = $1 AND tenant = $2 AND pending RETURNING true",
-        [login.id, tenant.id],
-        change.said("access.grant", "access", f"{login.name} on {tenant.name}", before, shown),
+        "UPDATE access SET pending = false FROM login WHERE login.name = $1::text AND access.login = login.id"
+        " AND access.tenant = $2 AND access.pending RETURNING true",
+        [login, tenant.id],
+        change.said("access.grant", "access", f"{login} on {tenant.name}", before, shown),
     )
     if run.params.get("activate") and tenant.state is State.READY:
         now = await change.now()
@@ -286,7 +289,9 @@ async def _grant_steps(run: Run) -> Sequence[Step]:
     return [Step("server", do=_settle, undo=_ungrant)]
 
 
-KIND_GRANT: Final = Kind("grant", _grant_steps, begin=_begin_grant, end=_granted, undone=_grant_undone)
+KIND_GRANT: Final = Kind(
+    "grant", _grant_steps, begin=_begin_grant, end=_granted, undone=_grant_undone, together=True
+)
 
 
 # --- revoke -----------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ to wait.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tenant_proxy.catalog import logins
 from tenant_proxy.catalog.records import Tenant
@@ -28,33 +28,43 @@ from tenant_proxy.lifecycle.transfer import (
     write_archive,
 )
 
+if TYPE_CHECKING:
+    from tenant_proxy.lifecycle.context import Connection
 
-async def fill(run: Run, tenant: Tenant, template: str) -> None:
-    """Makes the template's objects; does nothing where they are made already."""
+
+async def make(run: Run, tenant: Tenant, template: str, objects: Callable[..., Awaitable[bool]]) -> None:
+    """Makes `objects` and, in the same transaction, the template's.  In a schema that is there by itself,
+    unless there is something: it is one transaction, so what is there is all of it.
+    """
     database = database_of(run.context, tenant)
-    async with run.context.admin(tenant.cluster, tenant.database) as connection:
+
+    async def filled(connection: Connection) -> str:
         async with failing(tenant.cluster):
-            found = await connection.fetchrow(_THERE, tenant.schema_, template)
-            assert found is not None
-            if not found["made"]:  # it is one transaction: what is there is all of it
-                pattern = await _template(run, tenant, template, found["owner"])
-                await templates.fill(connection, database, pattern, roles_of(tenant))
+            script = await templates.current(connection, database, template, pattern)
+            return templates.filled(script, roles_of(tenant))
+
+    async def pattern(connection: Connection) -> Roles:
+        return await _template(run, connection, tenant, template)
+
+    if await objects(run, filled):
+        return
+    async with run.context.admin(tenant.cluster, tenant.database) as connection, failing(tenant.cluster):
+        if not await connection.fetchval(_THERE, tenant.schema_):
+            await connection.execute(await filled(connection))
 
 
-#: whether there is anything in the schema $1, and whose $2 is
+#: whether there is anything in the schema $1
 _THERE: Final = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_namespace n ON n.oid = d.refobjid
                 WHERE n.nspname = $1 AND d.refclassid = 'pg_catalog.pg_namespace'::regclass
-                  AND d.classid <> 'pg_catalog.pg_default_acl'::regclass) AS made,
-       (SELECT r.rolname::text FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r
-            ON r.oid = n.nspowner WHERE n.nspname = $2) AS owner
+                  AND d.classid <> 'pg_catalog.pg_default_acl'::regclass)
 """
 
 
-async def _template(run: Run, tenant: Tenant, template: str, owner: str | None) -> Roles:
+async def _template(run: Run, connection: Connection, tenant: Tenant, template: str) -> Roles:
     """Its roles, where it is a tenant's schema itself; else its rights are the standard ones."""
-    async with run.context.store.read() as connection:
-        row = await connection.fetchrow(
+    async with run.context.store.read() as catalog:
+        row = await catalog.fetchrow(
             "SELECT * FROM tenant WHERE schema = $1 AND cluster = $2 AND database IS NOT DISTINCT FROM $3"
             " AND state <> 'erased'",
             template,
@@ -63,9 +73,16 @@ async def _template(run: Run, tenant: Tenant, template: str, owner: str | None) 
         )
     if row is not None:
         return roles_of(Tenant.of(row))
+    owner = await connection.fetchval(_OWNER, template)
     if owner is None:
         raise TemplateError(f'there is no schema "{template}" to begin with')
     return Roles(template, owner)
+
+
+_OWNER: Final = """
+SELECT r.rolname::text FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+ WHERE n.nspname = $1
+"""
 
 
 # --- clone ------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from tenant_proxy.net.tls import asyncpg_ssl
 
 if TYPE_CHECKING:
     from tenant_proxy.catalog.records import Job, Tenant
+    from tenant_proxy.lifecycle.at_once import Begun
     from tenant_proxy.lifecycle.rehearsal import Rehearsal
 
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -56,8 +57,8 @@ class Context:
         self.watcher: Callable[[str, int, int], None] | None = None
         #: jobs that this process works on
         self.running: set[int] = set()
-        #: of jobs that began here and are not worked on yet: their tenants, as they were left by that
-        self.begun: dict[int, Tenant] = {}
+        #: of jobs that began here and are not worked on yet
+        self.begun: dict[int, Begun] = {}
         #: (cluster, setting, value) that the cluster takes
         self.settings_taken: set[tuple[str, str, str]] = set()
         self._pools: dict[tuple[str, str], Keeping] = {}

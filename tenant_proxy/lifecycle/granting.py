@@ -53,12 +53,14 @@ class AccessVerbs(TenantVerbs):
     async def access_grant(self, tenant: str, new: NewAccess, *, wait_s: float = WAIT_S) -> Granted:
         """A login that does not exist is made, with a password; one that has the right already keeps it."""
         self._check_login(new)
-        return await self._grant(await self.context.store.tenant(tenant), new, wait_s)
+        return (await self._grant(await self.context.store.tenant(tenant), new, wait_s))[0]
 
     async def _grant(
         self, found: Tenant, new: NewAccess, wait_s: float, *, activate: bool = False
-    ) -> Granted:
-        """`activate`: the tenant too, where it is ready, in the transaction that ends the job."""
+    ) -> tuple[Granted, Tenant | None]:
+        """And the tenant behind it, where it was seen.  `activate`: the tenant too, where it is ready, in the
+        transaction that ends the job.
+        """
         tenant = found.name
         if found.state not in PROVISIONED:
             raise conflict(tenant, found.state, "logins are granted a tenant that is provisioned")
@@ -66,7 +68,7 @@ class AccessVerbs(TenantVerbs):
             login = await logins.find_login(connection, new.login)
             has = [] if login is None else await logins.accesses(connection, tenant=tenant, login=new.login)
         if has and not has[0].pending and _is_as_asked(has[0], new):
-            return Granted(access=has[0], dsn=self.dsn(new.login, tenant))
+            return Granted(access=has[0], dsn=self.dsn(new.login, tenant)), None
         if login is not None and new.service and login.kind is not LoginKind.SERVICE:
             hint = "revoke it from all its tenants, and grant it anew"
             raise Failure("exists", f'the login "{new.login}" exists, and has a password', hint=hint)
@@ -94,12 +96,13 @@ class AccessVerbs(TenantVerbs):
         if activate:
             params["activate"] = True
         job = await jobs.start(self.context, "grant", found, params, transient=transient, wait_s=wait_s)
-        await jobs.run(self.context, job)
+        done = await jobs.through(self.context, job)
+        if not job.data.get("new_login"):
+            password = None  # somebody else has made it meanwhile
         async with self.context.store.read() as connection:
             (access,) = await logins.accesses(connection, tenant=tenant, login=new.login)
-        return Granted(
-            access=access, password=password, dsn=self.dsn(new.login, tenant, password), job=job.id
-        )
+        dsn = self.dsn(new.login, tenant, password)
+        return Granted(access=access, password=password, dsn=dsn, job=job.id), done.ended
 
     async def access_revoke(self, tenant: str, login: str, *, wait_s: float = WAIT_S) -> None:
         """Its connections end; a login that may nothing any more is deleted."""
@@ -222,11 +225,11 @@ class AccessVerbs(TenantVerbs):
     async def tenant_onboard(self, new: NewTenant, access: NewAccess) -> Onboarded:
         """From nothing to a login that works: create, provision, grant, activate.  Repeated, it goes on."""
         self._check_login(access)
-        tenant, _ = await asyncio.gather(self.tenant_create(new), self._call(new.cluster))
+        (tenant, spec), _ = await asyncio.gather(self._create(new), self._call(new.cluster))
         if tenant.state not in PROVISIONED:
-            tenant = await self._provision(tenant, WAIT_S)
-        granted = await self._grant(tenant, access, WAIT_S, activate=True)
-        tenant = await self.context.store.tenant(new.name)
+            tenant = await self._provision(tenant, WAIT_S, spec=spec)
+        granted, ended = await self._grant(tenant, access, WAIT_S, activate=True)
+        tenant = ended or await self.context.store.tenant(new.name)
         if tenant.state is not State.ACTIVE:  # the login had it already
             tenant = await self.tenant_activate(new.name)
         return Onboarded(tenant=tenant, granted=granted)

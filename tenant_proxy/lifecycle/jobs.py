@@ -17,9 +17,6 @@ so, until somebody runs it again).  When a server can't be reached the job waits
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
@@ -29,12 +26,14 @@ from typing import TYPE_CHECKING, Any, Final
 from tenant_proxy.catalog.failures import Failure, not_found
 from tenant_proxy.catalog.records import Job, JobState, Tenant
 from tenant_proxy.catalog.store import Change
+from tenant_proxy.catalog.together import NotTogether
+from tenant_proxy.lifecycle import at_once
+from tenant_proxy.lifecycle.at_once import LEASE_S
 from tenant_proxy.lifecycle.context import Context
 
 if TYPE_CHECKING:
     from tenant_proxy.lifecycle.context import Connection
 
-LEASE_S: Final = 30.0
 #: a job whose server could not be reached is taken up again after this long
 RETRY_S: Final = 5.0
 #: progress is written at most this often
@@ -88,6 +87,8 @@ class Kind:
     undone: Record | None = None
     #: false: a job that fails stays where it is, and goes on from there when it is run again
     undoes: bool = True
+    #: `begin` and `end` need nothing but the tenant as it was read, mostly, and no number of the job's
+    together: bool = False
 
 
 class LeaseLost(Exception):
@@ -106,7 +107,12 @@ class Run:
     transient: Mapping[str, Any] = field(default_factory=dict)
     #: what the job gives in the end
     result: dict[str, Any] = field(default_factory=dict)
-    _tenant: Tenant | None = None
+    #: its tenant as it was when the job began
+    known: Tenant | None = None
+    #: a row that `begin` has made, where it was in this process
+    made: Mapping[str, Any] | None = None
+    #: the tenant as the job has left it, where that was seen
+    ended: Tenant | None = None
     _progress_at: float = 0.0
 
     @property
@@ -122,9 +128,9 @@ class Run:
         """As it was when the job began, or when it was first asked for: for jobs that change neither its
         names nor where it is, as no other can while they are at work.
         """
-        if self._tenant is None:
-            self._tenant = await self.tenant()
-        return self._tenant
+        if self.known is None:
+            self.known = await self.tenant()
+        return self.known
 
     async def progress(self, done: int, total: int, note: str = "") -> None:
         """For people who wait; written now and then."""
@@ -146,14 +152,6 @@ def kind_named(name: str) -> Kind:
     kind = getattr(import_module(KINDS[name]), f"KIND_{name.upper()}")
     assert isinstance(kind, Kind)
     return kind
-
-
-def _me() -> str:
-    """Who holds leases: this process, and no later one with its pid."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_BOOT}"
-
-
-_BOOT: Final = uuid.uuid4().hex[:8]
 
 
 # --- starting ------------------------------------------------------------------------------------
@@ -207,20 +205,37 @@ async def _insert(
     transient: Mapping[str, Any],
     version: int | None,
 ) -> Job:
+    columns: dict[str, Any] = {
+        "kind": kind.name,
+        "tenant": None if tenant is None else tenant.id,
+        "tenant_name": "" if tenant is None else tenant.name,
+        "actor": context.actor,
+        "params": params,
+    }
+    left: at_once.Begun | None
+    try:
+        job, left = await at_once.begin(context, kind, tenant, columns, transient, version)
+    except NotTogether:
+        job, left = await _begin(context, kind, tenant, columns, transient, version)
+    if left is not None:
+        context.begun[job.id] = left
+    context.at_point(f"{kind.name}:begun")
+    context.began(job)
+    return job
+
+
+async def _begin(
+    context: Context,
+    kind: Kind,
+    tenant: Tenant | None,
+    columns: dict[str, Any],
+    transient: Mapping[str, Any],
+    version: int | None,
+) -> tuple[Job, at_once.Begun | None]:
     async with context.store.change(context.actor) as change:
         if tenant is not None and version is not None:
             await change.tenant(tenant.name, version)
-        row = await change.connection.fetchrow(
-            """INSERT INTO job (kind, tenant, tenant_name, actor, params, attempts, lease_owner, lease_until)
-               VALUES ($1, $2, $3, $4, $5, 1, $6, now() + make_interval(secs => $7)) RETURNING *""",
-            kind.name,
-            None if tenant is None else tenant.id,
-            "" if tenant is None else tenant.name,
-            context.actor,
-            params,
-            _me(),
-            LEASE_S,
-        )
+        row = await change.connection.fetchrow(at_once.INSERT, *at_once.inserted(columns))
         assert row is not None
         job = Job.of(row)
         change.job = job.id
@@ -237,11 +252,7 @@ async def _insert(
                 assert row is not None
                 job = Job.of(row)
         left = None if tenant is None else change.locked(tenant.id)
-    if left is not None:
-        context.begun[job.id] = left
-    context.at_point(f"{kind.name}:begun")
-    context.began(job)
-    return job
+        return job, None if left is None else at_once.Begun(left)
 
 
 async def open_job(context: Context, tenant: int) -> Job | None:
@@ -289,21 +300,31 @@ async def run(context: Context, given: int | Job, *, undo: bool = False) -> Job:
     `undo` it is undone, even if nothing is wrong with it.  Failure where it failed (`job` tells which), or
     where somebody else is at work on it.
     """
+    return (await through(context, given, undo=undo)).job
+
+
+async def through(context: Context, given: int | Job, *, undo: bool = False) -> Run:
+    """`run`, and all that was seen of it."""
     number = given if isinstance(given, int) else given.id
     if number in context.running:
         raise _taken(number, "this process")
     context.running.add(number)
     try:
         job = await _take(context, number, undo=undo) if isinstance(given, int) else given
-        return await _run(context, job) if job.is_open else job
+        current = Run(context.acting_as(job.actor), job, dict(job.data), result=dict(job.result or {}))
+        if job.is_open:
+            current.job = await _run(context, current)
+        return current
     finally:
         context.running.discard(number)
 
 
-async def _run(context: Context, job: Job) -> Job:
+async def _run(context: Context, current: Run) -> Job:
+    job = current.job
     kind = kind_named(job.kind)
-    current = Run(context.acting_as(job.actor), job, dict(job.data), result=dict(job.result or {}))
-    current._tenant = context.begun.pop(job.id, None)
+    begun = context.begun.pop(job.id, None)
+    if begun is not None:
+        current.known, current.made = begun.tenant, begun.made
     work = asyncio.ensure_future(_work(kind, current))
     lease = asyncio.ensure_future(_keep_lease(current))
     try:
@@ -353,7 +374,7 @@ async def _take(context: Context, number: int, *, undo: bool) -> Job:
             "SELECT $1::timestamptz IS NULL OR $1 < now() OR $2::text = $3",
             job.lease_until,
             job.lease_owner,
-            _me(),
+            at_once.me(),
         )
         if job.is_open and not free:
             raise _taken(number, job.lease_owner or "")
@@ -366,7 +387,7 @@ async def _take(context: Context, number: int, *, undo: bool) -> Job:
                 WHERE id = $1 RETURNING *""",
             number,
             (JobState.UNDOING if undoing else JobState.RUNNING).value,
-            _me(),
+            at_once.me(),
             LEASE_S,
         )
         assert row is not None
@@ -386,7 +407,7 @@ async def _keep_lease(current: Run) -> None:
                 """UPDATE job SET lease_until = now() + make_interval(secs => $3)
                     WHERE id = $1 AND lease_owner = $2 RETURNING true""",
                 current.job.id,
-                _me(),
+                at_once.me(),
                 LEASE_S,
             )
         if not kept:
@@ -444,14 +465,19 @@ async def _forward(kind: Kind, current: Run, steps: Sequence[Step]) -> Job:
             current.context.at_point(f"{point}:recorded")
             current.context.at_point(f"{point}:after")
             continue
-        async with _written(current) as change:
-            if step.record is not None:
-                await step.record(current, change)
-            if last and kind.end is not None:
-                await kind.end(current, change)
-            state = JobState.DONE if last else JobState.RUNNING
-            await _write(current, change.connection, state, index + 1, names, error=None)
-            current.context.at_point(f"{point}:recorded")
+        try:
+            if not last or step.record is not None:
+                raise NotTogether
+            await at_once.end(kind, current, names, point)
+        except NotTogether:
+            async with _written(current) as change:
+                if step.record is not None:
+                    await step.record(current, change)
+                if last and kind.end is not None:
+                    await kind.end(current, change)
+                state = JobState.DONE if last else JobState.RUNNING
+                await _write(current, change.connection, state, index + 1, names, error=None)
+                current.context.at_point(f"{point}:recorded")
         current.context.at_point(f"{point}:after")
     return current.job
 
@@ -503,24 +529,7 @@ async def _write(
     steps: Sequence[str],
     error: Mapping[str, Any] | None,
 ) -> None:
-    ended = state in (JobState.DONE, JobState.UNDONE, JobState.FAILED)
-    row = await connection.fetchrow(
-        """UPDATE job SET state = $2, position = $3, steps = $4, data = $5, result = $6, error = $7,
-                  updated_at = now(), finished_at = CASE WHEN $8 THEN now() END,
-                  lease_owner = CASE WHEN NOT $8 THEN lease_owner END,
-                  lease_until = CASE WHEN NOT $8 THEN now() + make_interval(secs => $9) END
-            WHERE id = $1 AND lease_owner = $10 RETURNING *""",
-        current.job.id,
-        state.value,
-        position,
-        list(steps),
-        current.data,
-        current.result or None,
-        None if error is None else dict(error),
-        ended,
-        LEASE_S,
-        _me(),
-    )
+    row = await connection.fetchrow(at_once.WRITE, *at_once.written(current, state, position, steps, error))
     if row is None:
         raise LeaseLost
     current.job = Job.of(row)
@@ -553,7 +562,7 @@ async def _later(current: Run, failure: Failure) -> None:
                           error = coalesce(error, '{}') || jsonb_build_object('waiting', $4::jsonb)
                     WHERE id = $1 AND lease_owner = $2""",
                 current.job.id,
-                _me(),
+                at_once.me(),
                 RETRY_S,
                 failure.to_json(),
             )

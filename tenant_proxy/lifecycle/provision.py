@@ -6,7 +6,7 @@ is undone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -36,7 +36,7 @@ async def bare_steps(run: Run) -> list[Step]:
     if tenant.database is not None:
         steps.append(Step("look", do=_look))
         steps.append(Step("database", do=_make_database, undo=_drop_database))
-    steps.append(Step("objects", do=_make_objects, undo=_drop_objects))
+    steps.append(Step("objects", do=_make_bare_objects, undo=_drop_objects))
     return steps
 
 
@@ -44,7 +44,8 @@ async def _steps(run: Run) -> Sequence[Step]:
     spec = _spec(run)
     steps = await bare_steps(run)
     if spec.template and not run.params.get("repair"):
-        steps.append(Step("template", do=_copy_template))
+        # undone alike, so that both are one step, and one transaction on the cluster
+        steps[-1] = Step(steps[-1].name, do=_make_from_template, undo=steps[-1].undo)
     steps += [
         Step(f"service {name}", do=partial(_serve, name), undo=partial(_unserve, name))
         for name in spec.services or ()
@@ -96,7 +97,24 @@ async def _drop_database(run: Run) -> None:
 # --- schema, roles, rights -----------------------------------------------------------------------------
 
 
-async def _make_objects(run: Run) -> None:
+async def _make_bare_objects(run: Run) -> None:
+    await _make_objects(run)
+
+
+async def _make_from_template(run: Run) -> None:
+    template = _spec(run).template
+    assert template is not None
+    await import_module(_TEMPLATES).make(run, await run.placed(), template, _make_objects)
+
+
+#: has `make(run, tenant, template, objects)`, which may be run again
+_TEMPLATES: Final = "tenant_proxy.lifecycle.clone"
+
+
+async def _make_objects(run: Run, *more: Callable[[Connection], Awaitable[str]]) -> bool:
+    """`more`: SQL that makes what is in the schema, of the same transaction where the schema is new; whether
+    that is so.
+    """
     tenant = await run.placed()
     spec = _spec(run)
     service = run.context.cluster(tenant.cluster).service.user
@@ -105,8 +123,12 @@ async def _make_objects(run: Run) -> None:
         if not run.params.get("repair"):
             _check_nobodys(tenant, facts)
         await check_server(connection, tenant.cluster, spec)
+        sql = script(rights.provision(tenant, spec, facts, service))
+        if facts.schema is None:
+            sql += "".join([await one(connection) for one in more])
         # one message, and so one transaction
-        await connection.execute(script(rights.provision(tenant, spec, facts, service)))
+        await connection.execute(sql)
+    return facts.schema is None
 
 
 async def check_server(connection: Connection, cluster: str, spec: Spec) -> None:
@@ -209,17 +231,6 @@ async def _drop_objects(run: Run) -> None:
                 await connection.execute(script(statements))
 
 
-async def _copy_template(run: Run) -> None:
-    """Its undoing is that of the schema."""
-    tenant = await run.placed()
-    spec = _spec(run)
-    await import_module(_TEMPLATES).fill(run, tenant, spec.template)
-
-
-#: has `fill(run, tenant, template)`, which may be run again
-_TEMPLATES: Final = "tenant_proxy.lifecycle.clone"
-
-
 # --- services -------------------------------------------------------------------------------------------
 
 
@@ -280,4 +291,4 @@ async def was_undone(run: Run, change: Change) -> None:
     )
 
 
-KIND_PROVISION: Final = Kind("provision", _steps, begin=begun, end=ended, undone=was_undone)
+KIND_PROVISION: Final = Kind("provision", _steps, begin=begun, end=ended, undone=was_undone, together=True)

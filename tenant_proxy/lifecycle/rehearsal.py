@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from tenant_proxy.lifecycle.sql import idents, literal, qualified
+from tenant_proxy.lifecycle.sql import idents, literal, qualified, script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,6 +133,29 @@ class Rehearsed:
 def itself(connection: Any) -> Any:
     """The connection, even of a rehearsal: for what is taken back at once, wherever it is done."""
     return connection._connection if isinstance(connection, Rehearsed) else connection
+
+
+@asynccontextmanager
+async def transaction_under(connection: Any, lock: str) -> AsyncIterator[list[str]]:
+    """A transaction that begins with `lock`, and ends with the statements that are put into the list; both
+    with a message less than it takes otherwise.
+    """
+    todo: list[str] = []
+    if isinstance(connection, Rehearsed):
+        async with connection.transaction():
+            await itself(connection).execute(lock)
+            yield todo
+            if todo:
+                await connection.execute(script(todo))
+        return
+    await connection.execute(f"BEGIN; {complete(lock)}")
+    try:
+        yield todo
+        await connection.execute(script([*todo, "COMMIT"]))
+    except BaseException:
+        if not connection.is_closed() and connection.is_in_transaction():
+            await connection.execute("ROLLBACK")
+        raise
 
 
 def complete(sql: str) -> str:

@@ -24,7 +24,7 @@ import secrets
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 from pathlib import Path
@@ -163,17 +163,35 @@ _looking: WeakValueDictionary[tuple[object, Database, str], asyncio.Lock] = Weak
 _FRESH_S: Final = 2.0
 
 
-async def fill(connection: Connection, database: Database, template: Roles, target: Roles) -> list[Finding]:
-    """Makes the template's objects in the target's empty schema; one transaction."""
-    key = database, template.schema
-    findings: list[Finding] = []
+async def current(
+    connection: Connection,
+    database: Database,
+    schema: str,
+    template: Callable[[Connection], Awaitable[Roles]],
+    findings: list[Finding] | None = None,
+) -> str:
+    """The script of the template in `schema` as it is now, or was a moment ago; `findings` are added to."""
+    key = database, schema
     async with _looking.setdefault((asyncio.get_running_loop(), *key), asyncio.Lock()):
         # one looks while others who want the same wait
         seen_at, script = _seen.get(key, (-_FRESH_S, ""))
         if time.monotonic() - seen_at > _FRESH_S:
             began = time.monotonic()
-            script, findings = await _current(connection, database, template)
+            script, found = await _current(connection, database, await template(connection))
             _seen[key] = began, script
+            if findings is not None:
+                findings += found
+    return script
+
+
+async def fill(connection: Connection, database: Database, template: Roles, target: Roles) -> list[Finding]:
+    """Makes the template's objects in the target's empty schema; one transaction."""
+
+    async def itself(_: Connection) -> Roles:
+        return template
+
+    findings: list[Finding] = []
+    script = await current(connection, database, template.schema, itself, findings)
     # one message, and so one transaction
     await connection.execute(filled(script, target))
     return findings

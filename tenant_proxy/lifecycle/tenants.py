@@ -101,10 +101,14 @@ class TenantVerbs:
 
     async def tenant_create(self, new: NewTenant) -> Tenant:
         """A draft.  One that is there and as asked for is returned; Failure (exists) where it differs."""
+        return (await self._create(new))[0]
+
+    async def _create(self, new: NewTenant) -> tuple[Tenant, Spec | None]:
+        """The tenant, and its effective values where they were looked up."""
         self._check_name(new.name)
         existing = await self.context.store.tenants(names=[new.name])
         if existing:
-            return _same(existing[0], new)
+            return _same(existing[0], new), None
         cluster = await placement.choose(self.context, new.name, new.labels, new.cluster)
         plan = None if new.plan is None else await self.context.store.plan(new.plan)
         spec = effective.spec(plan, new.spec)
@@ -127,7 +131,7 @@ class TenantVerbs:
         self._check_spec(spec, columns["schema"])
         await server_settings.check(self.context, cluster.name, spec.settings, columns["schema"])
         async with self.context.store.change(self.context.actor, alone=True) as change:
-            return await change.insert_tenant(**columns)
+            return await change.insert_tenant(**columns), spec
 
     async def tenant_set(
         self,
@@ -195,21 +199,24 @@ class TenantVerbs:
         """Makes its objects; where they are made already its rights are laid anew."""
         return await self._provision(await self.context.store.tenant(name), wait_s, version)
 
-    async def _provision(self, tenant: Tenant, wait_s: float, version: int | None = None) -> Tenant:
+    async def _provision(
+        self, tenant: Tenant, wait_s: float, version: int | None = None, spec: Spec | None = None
+    ) -> Tenant:
         name = tenant.name
         if tenant.state is State.PROVISIONING:  # whoever does it is waited for, or replaced
             await self._finish(tenant, wait_s)
             tenant = await self.context.store.tenant(name)
         if tenant.state is State.DELETING or tenant.failed_from is State.DELETING:
             raise conflict(name, tenant.state)
-        spec = effective.spec(await self.context.store.plan_of(tenant), tenant.spec)
-        services.check(spec.services or [])
+        if spec is None:
+            spec = effective.spec(await self.context.store.plan_of(tenant), tenant.spec)
+            services.check(spec.services or [])
         params: dict[str, Any] = {"spec": spec.given()}
         if tenant.state in PROVISIONED:
             params["repair"] = True
         job = await jobs.start(self.context, "provision", tenant, params, wait_s=wait_s, version=version)
-        await jobs.run(self.context, job)
-        return await self.context.store.tenant(name)
+        done = await jobs.through(self.context, job)
+        return done.ended or await self.context.store.tenant(name)
 
     async def tenant_activate(self, name: str, *, version: int | None = None) -> Tenant:
         async with self._change() as change:

@@ -14,7 +14,7 @@ from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import JobState
 from tenant_proxy.catalog.store import Store
 from tenant_proxy.config.schema import Cluster, Config
-from tenant_proxy.lifecycle import jobs
+from tenant_proxy.lifecycle import at_once, jobs
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.jobs import Kind, Run, Step
 from tenant_proxy.lifecycle.upkeep import upkeep
@@ -224,7 +224,7 @@ async def test_a_lost_lease_stops_whoever_lost_it(context, store, monkeypatch):
 async def test_what_one_records_of_a_job_that_another_has_meanwhile_is_undone(context, store, monkeypatch):
     """The lease is looked at by the last statement of a transaction: what stands before it must not stay."""
     owner = ContextVar("owner", default="first")
-    monkeypatch.setattr(jobs, "_me", owner.get)
+    monkeypatch.setattr(at_once, "me", owner.get)
     job = await jobs.start(context, "boxes", None, BOXES)
 
     async def by_another() -> None:

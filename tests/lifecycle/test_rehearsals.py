@@ -44,7 +44,18 @@ def _statements(path: Path, size: int) -> list[str]:
             found.append(entry[told.end() :].replace("\n\t", "\n"))
         elif found and (parameters := re.search(r"DETAIL:  [Pp]arameters: (.*)", entry, re.DOTALL)):
             found[-1] = _bound(found[-1], parameters[1])
-    return [one for one in map(_copied, map(_plain, found)) if "TEMPORARY TABLE tp_rows" not in one]
+    apart = [one for message in found for one in _apart(message)]
+    return [one for one in map(_copied, map(_plain, apart)) if "TEMPORARY TABLE tp_rows" not in one]
+
+
+def _apart(message: str) -> list[str]:
+    """A transaction whose first and last statement came with what stands beside them."""
+    text = message.rstrip().rstrip(";")
+    if text.startswith("BEGIN; SELECT pg_catalog.pg_advisory_xact_lock"):
+        return ["BEGIN", text.removeprefix("BEGIN; ")]
+    if text.endswith("COMMIT") and not text.startswith(("BEGIN", "COMMIT")):
+        return [text.removesuffix("COMMIT"), "COMMIT"]
+    return [message]
 
 
 def _copied(sql: str) -> str:
