@@ -167,8 +167,7 @@ class _Reader(Tokens):
         span = start, end = self.until(";")
         at = start
         while at < end:
-            before = self.tokens[at - 1].word if at > start else ""
-            if self.tokens[at].word == "into" and before not in ("insert", "merge"):
+            if self.tokens[at].word == "into" and not self._is_clause(at - 1, start):
                 after = self._skip_targets(at + 1, end)
                 cut_from, cut_to = self.tokens[at].start, self.tokens[after - 1].end
                 text = self.slice(span)
@@ -183,6 +182,23 @@ class _Reader(Tokens):
         else:
             self.query(span)
         self.expect(";")
+
+    def _is_clause(self, at: int, start: int) -> bool:
+        """Whether a token makes of INTO behind it a part of SQL: INSERT or MERGE, a word by itself.
+
+        PL/pgSQL takes names with dots three at a time, as one word.
+        """
+        if at < start or self.tokens[at].word not in ("insert", "merge"):
+            return False
+        names_there = 1
+        while at - 2 >= start and self.tokens[at - 1].word == "." and self._is_part(self.tokens[at - 2]):
+            names_there += 1
+            at -= 2
+        return names_there % 3 == 1
+
+    def _is_part(self, token: Token) -> bool:
+        """Of a name with dots."""
+        return self._is_variable(token) or token.word.startswith("$")
 
     def saw_without(self, span: tuple[int, int], into: int, after: int) -> None:
         """PL/pgSQL blanks INTO and what is behind it, up to the next token, byte by byte."""
@@ -622,8 +638,10 @@ class _Reader(Tokens):
         span = self.until("into", ";")
         back, self.at = self.at, span[0]
         if any(token.word in ("from", "in") for token in self.tokens[slice(*span)]):
-            if self.accept(*DIRECTIONS):
+            if self.accept("forward", "backward"):
                 self.accept("all")
+            else:
+                self.accept(*DIRECTIONS)
             count = self.until("from", "in")
             if count[0] != count[1]:
                 self.expression(count)

@@ -8,7 +8,7 @@ from pglast.parser import ParseError
 
 from tenant_proxy.guard import names
 from tenant_proxy.guard.parse import Unreadable, tokens
-from tenant_proxy.guard.plpgsql_words import CLOSING_BRACKETS, OPENING_BRACKETS
+from tenant_proxy.guard.plpgsql_words import CLOSING_BRACKETS, OPENING_BRACKETS, RESERVED
 from tenant_proxy.guard.walk import Walk
 
 #: longest body, in characters; each statement and expression in it is parsed on its own
@@ -88,10 +88,12 @@ class Tokens:
         return self.at >= len(self.tokens)
 
     def accept(self, *words: str) -> bool:
-        if self.peek() in words:
-            self.at += 1
-            return True
-        return False
+        word = self.peek()
+        if word not in words or (self.peek(1) == "." and word.isalpha() and word not in RESERVED):
+            # to PL/pgSQL a name with dots is one word, unless its first part is reserved
+            return False
+        self.at += 1
+        return True
 
     def expect(self, word: str) -> None:
         if not self.accept(word):

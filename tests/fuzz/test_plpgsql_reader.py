@@ -29,6 +29,7 @@ SEEDS = [
     b"r.f[f(1)].z := g(2);",
     b"SELECT (q).h INTO x FROM t;",
     b"SELECT 1 INTO STRICT blk.r.f, x;",
+    b"SELECT r.insert, (r).insert, a.b.c.merge INTO x;",
     b"INSERT INTO t VALUES (1) RETURNING a INTO r;",
     b"WITH w AS (INSERT INTO t VALUES (1) RETURNING a) SELECT a INTO x FROM w;",
     b"MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE;",
@@ -53,6 +54,7 @@ SEEDS = [
     b"OPEN c FOR SELECT 1;",
     b"OPEN c FOR EXECUTE q USING x;",
     b"FETCH ABSOLUTE f(1) FROM c INTO r;",
+    b"MOVE BACKWARD ALL IN c;",
     b"MOVE c;",
     b"CLOSE c;",
     b"RAISE NOTICE 'a %', f(1) USING hint = g(2);",
@@ -67,7 +69,8 @@ return query next execute using for in loop then else elsif when while open fetc
 call do raise notice exit continue null begin end exception others declare cursor int text assert
 foreach array slice scroll no reverse by commit all is t f(1) beta.g(2) (q).h explain analyze values
 default not constant collate as with delete update set where and or order reset table notify type %
-rowtype $1 found absolute relative create function temp record alias "x" "into" chain
+rowtype $1 found .insert .merge insert.x $1.insert reverse.x next.x query.y
+absolute relative create function temp record alias "x" "into" chain
 """
 WORDS = [f" {word} ".encode() for word in _WORDS.split()]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tenant_proxy.model import Action
+from tenant_proxy.guard import second_reading
+from tenant_proxy.model import Action, Effect
 from tests.guard.corpus_files import read
 from tests.unit.guard.scope import judge, refusal, scope
 
@@ -53,3 +54,36 @@ def test_a_function_may_have_the_name_of_a_direction():
     denied = scope(denied_functions=["last"])
     definition = f"CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $body${body}$body$"
     assert refusal(definition, denied).reason == "function"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT t.insert INTO x FROM t",
+        "SELECT t.merge INTO x FROM t",
+        "SELECT acme.t.insert INTO x FROM t",
+        "SELECT t . /* a */ insert INTO x FROM t",
+        'SELECT "insert" INTO x FROM t',
+        "WITH w AS (INSERT INTO t VALUES (1) RETURNING a) SELECT w.insert INTO x FROM w",
+        "INSERT INTO t VALUES (1) RETURNING t.insert INTO x",
+    ],
+)
+def test_a_column_may_be_called_insert(query):
+    verdict = verdict_of(f"DECLARE x int; BEGIN {query}; RETURN x; END")
+    assert verdict.action is Action.ALLOW, verdict
+    assert not verdict.effects & Effect.UNPROVEN
+
+
+def test_variables_may_be_called_like_words_of_pl_pgsql():
+    body = "BEGIN FOR i IN reverse.lo..reverse.hi LOOP NULL; END LOOP; RETURN next.a; END"
+    verdict = verdict_of(f"DECLARE reverse record; next record; {body}")
+    assert verdict.action is Action.ALLOW, verdict
+    assert not verdict.effects & Effect.UNPROVEN
+
+
+@pytest.mark.parametrize("name", ["(t).insert", "app.acme.t.insert", "app.acme.t.a.b.c.merge"])
+def test_into_that_is_no_target_of_pl_pgsql_makes_a_table(name):
+    """As PL/pgSQL reads it: SELECT INTO, which it does not allow."""
+    verdict = verdict_of(f"DECLARE x int; BEGIN SELECT {name} INTO x FROM t; RETURN x; END")
+    assert verdict.message != second_reading.REFUSED
+    assert verdict.action is Action.REJECT or verdict.effects & Effect.UNPROVEN, verdict
