@@ -16,7 +16,7 @@ from tenant_proxy.config.schema import Isolation
 from tenant_proxy.guard.judge import Guard
 from tenant_proxy.lifecycle.sql import ident
 from tenant_proxy.relay.code import function_doubt, scope_of
-from tenant_proxy.relay.code_catalogs import read_functions
+from tenant_proxy.relay.code_catalogs import SYSTEM_SCHEMAS, read_functions
 from tenant_proxy.tenancy.registry import TenantInfo
 
 #: how it is reported: severity, tenant, code, message, SQL
@@ -43,7 +43,7 @@ async def judge(
     readers: dict[str, list[TenantInfo]] = defaultdict(list)
     for tenant in (*tenants, *([of_catalog] if of_catalog is not None else ())):
         if tenant.isolation is Isolation.SHARED:
-            for schema in set(tenant.policy.allowed_schemas) - own:
+            for schema in {*tenant.policy.allowed_schemas, *SYSTEM_SCHEMAS} - own:
                 readers[schema].append(tenant)
     if not readers:
         return

@@ -32,12 +32,14 @@ from tenant_proxy.relay.code_catalogs import (
     MAX_CODE_BYTES,
     SESSION_USER,
     SETTINGS,
+    SYSTEM_SCHEMAS,
     Catalogs,
     Connection,
     Open,
     open_transactions,
     read_catalogs,
 )
+from tenant_proxy.settings_policy import check_setting
 from tenant_proxy.shims.names import CATALOG, INFORMATION, LISTING, SYSTEM
 from tenant_proxy.tenancy.registry import TenantInfo
 
@@ -387,7 +389,8 @@ class Code:
         doubt = ""
         try:
             for row in visit.hard:
-                doubt = verdict_doubt(row, await judges.verdict(visit.scope, row["definition"].encode()))
+                scope = scope_for(row, visit.scope)
+                doubt = verdict_doubt(row, await judges.verdict(scope, row["definition"].encode()))
                 if doubt:
                     break
             self._done([visit], {visit.tenant.name: doubt})
@@ -436,7 +439,7 @@ class Code:
         began = time.monotonic()
         if found.unfit:
             return f"the service login is {found.unfit}"
-        defaults = {role: found.defaults.get(role, {}) for role in visit.roles}
+        defaults = {role: defaults_of(visit.tenant, found.defaults.get(role, {})) for role in visit.roles}
         if visit.known.basis is not None and defaults != visit.known.defaults:
             self._worker.forget_switches()
         visit.known.defaults = defaults
@@ -444,7 +447,7 @@ class Code:
         own: set[int] = set()
         called: set[int] = set()
         keeping: dict[int, str] = {}
-        for schema in visit.schemas:
+        for schema in (*visit.schemas, *SYSTEM_SCHEMAS):
             called |= found.called.get(schema, set())
             for row in found.functions.get(schema, ()):
                 own.add(row["oid"])
@@ -452,7 +455,7 @@ class Code:
                     keeping[row["oid"]] = row["name"]
                 doubt = known_doubt(row)
                 if doubt is None:
-                    verdict = self._guard.judge_at_once(scope, row["definition"])
+                    verdict = self._guard.judge_at_once(scope_for(row, scope), row["definition"])
                     doubt = verdict_doubt(row, verdict) if verdict is not None else ""
                     if verdict is None:
                         visit.hard.append(row)
@@ -507,6 +510,21 @@ def _go_on(limit: asyncio.Timeout) -> None:
     limit.reschedule(asyncio.get_running_loop().time() + STEP_S)
 
 
+def defaults_of(tenant: TenantInfo, settings: Mapping[str, str]) -> dict[str, str]:
+    """What ALTER ROLE … SET has given a role, without what no client may set.
+
+    A role may do that to itself, by SQL that nobody reads.  That harms but a login of its own, where here
+    the service would set them, which may become anybody.
+    """
+    return {
+        name: value
+        for name, value in settings.items()
+        if not check_setting(
+            name, value, schema=tenant.schema, allowed_schemas=tenant.policy.allowed_schemas, denied=()
+        )
+    }
+
+
 def scope_of(tenant: TenantInfo, logins: Iterable[str]) -> GuardScope:
     """As the tenant's, but functions of the schemas that it may read are judged too."""
     scope = GuardScope.build(
@@ -522,10 +540,20 @@ def scope_of(tenant: TenantInfo, logins: Iterable[str]) -> GuardScope:
     return dataclasses.replace(scope, writable=readable, readable=readable)
 
 
+def scope_for(row: asyncpg.Record, scope: GuardScope) -> GuardScope:
+    """A function of an operator or cast that all find has its own schema in its definition."""
+    if row["space"] in scope.writable:
+        return scope
+    spaces = scope.writable | {row["space"]}
+    return dataclasses.replace(scope, writable=spaces, readable=spaces)
+
+
 def function_doubt(guard: Guard, scope: GuardScope, row: asyncpg.Record) -> str:
     """What is not proven of a function (a row of `read_functions`), "" if all is."""
     doubt = known_doubt(row)
-    return doubt if doubt is not None else verdict_doubt(row, guard.judge(scope, row["definition"]))
+    if doubt is None:
+        doubt = verdict_doubt(row, guard.judge(scope_for(row, scope), row["definition"]))
+    return doubt
 
 
 def known_doubt(row: asyncpg.Record) -> str | None:

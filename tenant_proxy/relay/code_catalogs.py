@@ -16,6 +16,10 @@ from tenant_proxy.shims.names import CATALOG
 
 FIRST_USER_OID: Final = 16384
 
+#: found by all, whatever search_path says.  Functions there that are not PostgreSQL's, and those of operators
+#: there and of casts between its types, are read as tenants' own
+SYSTEM_SCHEMAS: Final = ("pg_catalog", "information_schema")
+
 #: more source than this in a schema is not read
 MAX_CODE_BYTES: Final = 8 * 1024 * 1024
 
@@ -64,7 +68,13 @@ SELECT CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolbypassrls THEN 'BYPASSRLS
 """
 
 _FUNCTIONS = f"""
-SELECT n.nspname::pg_catalog.text AS schema,
+WITH everywhere AS (
+  SELECT c.castfunc AS oid FROM pg_catalog.pg_cast c
+   WHERE c.oid >= {FIRST_USER_OID} AND c.castsource < {FIRST_USER_OID} AND c.casttarget < {FIRST_USER_OID}
+   UNION SELECT o.oprcode FROM pg_catalog.pg_operator o
+   WHERE o.oid >= {FIRST_USER_OID} AND o.oprnamespace = 'pg_catalog'::pg_catalog.regnamespace)
+SELECT CASE WHEN p.oid IN (SELECT oid FROM everywhere) THEN 'pg_catalog'
+            ELSE n.nspname::pg_catalog.text END AS schema, n.nspname::pg_catalog.text AS space,
        p.oid, n.nspname || '.' || p.proname AS name, l.lanname AS language, e.extname AS extension,
        p.prokind::text, CASE WHEN l.lanname = 'internal' THEN p.prosrc END AS source,
        CASE WHEN l.lanname IN ('sql', 'plpgsql') AND p.prokind IN ('f', 'p', 'w')
@@ -81,6 +91,10 @@ SELECT n.nspname::pg_catalog.text AS schema,
           + coalesce(pg_catalog.octet_length(o.prosqlbody::pg_catalog.text), 0)) AS bytes
           FROM pg_catalog.pg_proc o GROUP BY o.pronamespace) AS s ON s.pronamespace = n.oid
  WHERE n.nspname = ANY ($1::pg_catalog.text[])
+    OR p.oid IN (SELECT oid FROM everywhere)
+    OR n.nspname = ANY (ARRAY{list(SYSTEM_SCHEMAS)}) AND p.oid >= {FIRST_USER_OID} AND EXISTS (
+         SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+          WHERE a.grantee <> p.proowner)
 """
 
 #: stands for session_user among the functions that are called
@@ -223,7 +237,7 @@ async def open_transactions(
 
 
 async def read_functions(connection: Connection, schemas: Iterable[str]) -> list[asyncpg.Record]:
-    """The functions of these schemas, with what is needed to judge them."""
+    """The functions of these schemas and of SYSTEM_SCHEMAS, with what is needed to judge them."""
     return await connection.fetch(_FUNCTIONS, sorted(schemas))
 
 

@@ -89,7 +89,9 @@ def turn_messages(role: str, settings: Mapping[str, str]) -> tuple[int, bytes, b
 def _wanted(role: str, settings: Mapping[str, str]) -> dict[str, str]:
     # it is nobody's by now, so what that is need not be set again: each costs the server some microseconds
     return {"role": role} | {
-        name: value for name, value in settings.items() if name not in NOT_CARRIED and BASE.get(name) != value
+        name: value
+        for name, value in settings.items()
+        if name not in NOT_CARRIED and name.lower() not in OWN and BASE.get(name) != value
     }
 
 

@@ -168,3 +168,100 @@ def test_what_an_extension_keeps_in_its_session_is_no_other_tenant_s(shared, pg,
                 wait_until(lambda: not is_shared(pg, backend_of(acme)), "it is read")
         finally:
             conn.execute("DROP EXTENSION isn CASCADE")
+
+
+@pytest.fixture
+def everybodys(pg: Server) -> Iterator[Callable[[str], None]]:
+    """Call for a function of the operator's, or of an extension, that all find: how it is made."""
+    body = "BEGIN EXECUTE q; RETURN 1; END"
+
+    def make(how: str) -> None:
+        with pg.connect() as conn:
+            conn.execute("CREATE SCHEMA elsewhere; GRANT USAGE ON SCHEMA elsewhere TO PUBLIC")
+            schema = "pg_catalog" if not how else "elsewhere"
+            conn.execute(
+                f"CREATE FUNCTION {schema}.run_text(q text) RETURNS int2 LANGUAGE plpgsql AS $${body}$$;{how}"
+            )
+
+    yield make
+    with pg.connect() as conn:
+        conn.execute("DROP SCHEMA elsewhere CASCADE; DROP FUNCTION IF EXISTS pg_catalog.run_text(text)")
+
+
+@pytest.mark.parametrize(
+    ("how", "call"),
+    [
+        ("", "run_text({})"),
+        ("", "({}::text).run_text"),
+        ("CREATE CAST (text AS int2) WITH FUNCTION elsewhere.run_text(text)", "{}::text::int2"),
+        (
+            "CREATE OPERATOR pg_catalog.@@@@ (RIGHTARG = text, FUNCTION = elsewhere.run_text)",
+            "@@@@ {}::text",
+        ),
+    ],
+)
+def test_what_is_added_to_pg_catalog_is_code_like_any_other(shared, pg, everybodys, how, call):
+    everybodys(how)
+    proxy = shared()
+    proxy.admin("RELOAD")
+    with proxy.wire("acme_app") as acme:
+        acme.query("SELECT 1")
+        time.sleep(2)
+        acme.query("SELECT " + call.format("'RESET ROLE'"))
+        assert acme.value("SELECT current_user") == "acme_app"
+        assert not is_shared(pg, backend_of(acme))
+    lanes = next(one for one in proxy.admin("SHOW LANES") if one["user"] == "acme_app")
+    assert lanes["code"].endswith(".run_text is not proven")
+
+
+@pytest.fixture
+def altered(pg: Server, proxies: Callable[..., Proxy]) -> Iterator[Callable[[str], Proxy]]:
+    """Call for a proxy where the tenant has altered its role so, by SQL that nobody reads."""
+    provide(pg)
+    proxy = proxies(**shared_config(pg))
+
+    def alter(change: str) -> Proxy:
+        with proxy.wire("acme_app") as acme:
+            acme.query("CREATE TABLE changes (change text)")
+            acme.query(f"INSERT INTO changes VALUES ($$ALTER ROLE acme_app SET {change}$$)")
+            assert sqlstates(acme.query("DO 'BEGIN EXECUTE (SELECT change FROM changes); END'")) == []
+        proxy.admin("RELOAD")
+        time.sleep(2)
+        return proxy
+
+    yield alter
+    with pg.connect() as conn:
+        conn.execute("ALTER ROLE acme_app RESET ALL; DROP TABLE IF EXISTS acme.changes")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "role = 'beta_app'",
+        'ROLE = "beta_app"',
+        "search_path = beta",
+        "exit_on_error = off",
+        "standard_conforming_strings = off",
+        "backslash_quote = on",
+        "client_encoding = 'SJIS'",
+    ],
+)
+def test_what_a_role_has_made_its_defaults_is_no_way_out(altered, pg, change):
+    """On a shared backend the proxy sets them, as a login of the role would have them."""
+    proxy = altered(change)
+    with proxy.wire("acme_app") as acme:
+        shares_again(pg, acme)
+        for _ in range(3):
+            assert acme.value("SELECT current_user") == "acme_app"
+            assert acme.value("SELECT current_schemas(false)") == "{acme,public}"
+            assert acme.value("SELECT item FROM orders WHERE id = 1") == "anvil"
+            assert acme.value(r"SELECT '\\'") == r"\\"
+            assert sqlstates(acme.query(r"SELECT '\', current_user, '")) != []
+            assert sqlstates(acme.query("SELECT 1/0")) == ["22012"]
+
+
+def test_other_defaults_of_a_role_count(altered, pg):
+    proxy = altered("work_mem = '3MB'")
+    with proxy.wire("acme_app") as acme:
+        shares_again(pg, acme)
+        assert acme.value("SHOW work_mem") == "3MB"
