@@ -54,7 +54,7 @@ async def judge(
     movable = {row["extname"]: row["extrelocatable"] for row in await observer.fetch(_MOVABLE)}
     guard = Guard()
     told: set[tuple[str, str]] = set()
-    for row in await read_functions(observer, readers):
+    for row in await read_functions(observer, readers.keys() - set(SYSTEM_SCHEMAS)):
         schema, extension = row["schema"], row["extension"]
         thing = schema, extension or row["name"]
         if thing in told:
