@@ -11,7 +11,7 @@ from typing import Any
 
 from tenant_proxy.config.schema import Config, Isolation
 from tenant_proxy.obs.log import get_logger
-from tenant_proxy.pool.budget import CODE_COUNTERS, DEFINED, GROWING, PINS, RESERVED, TURNS, WAITS
+from tenant_proxy.pool.budget import AWAKE, CODE_COUNTERS, DEFINED, GROWING, PINS, RESERVED, TURNS, WAITS
 from tenant_proxy.shm import MAX_TENANTS
 from tenant_proxy.tenancy.records import code_name
 from tenant_proxy.tenancy.registry import group_name
@@ -88,7 +88,7 @@ class Indexes:
         for cluster in config.clusters:
             if cluster.service.user:
                 names += [f"tenant:{group_name(cluster.name)}", f"{RESERVED}:{cluster.name}"]
-        names.append("clients")
+        names += ["clients", AWAKE]
         for tenant in config.tenants:
             isolation = tenant.isolation or config.isolation
             code = code_name(tenant.cluster or config.clusters[0].name, tenant.schema_ or tenant.name)

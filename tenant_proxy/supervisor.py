@@ -41,6 +41,7 @@ from tenant_proxy.nursery import Nursery
 from tenant_proxy.obs import log as obs_log
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.preparing import check_fd_limit, http_of, log_changes, needs_control, open_http
+from tenant_proxy.relay import mailbox
 from tenant_proxy.served import Indexes, ServedStore
 from tenant_proxy.shm import MAX_SLOTS, SharedCounters
 from tenant_proxy.system import notify
@@ -228,6 +229,10 @@ class Supervisor:
         assert child.worker is not None
         self._counters.clear_row(child.worker, self._indexes.of_growing())
         self._usage.forget_clients(child.worker, self._indexes.of_tenants().values())
+        living = next((w for w in self._workers if w.phase is Phase.READY and w is not child), None)
+        if living is not None and living.worker is not None:
+            # they need not wait for its successor
+            mailbox.pass_on(self._mailboxes[child.worker][0], self._mailboxes[living.worker][1])
 
     async def _wait_first_ready(self) -> bool:
         """True when a stop was asked for or all workers are ready; False if they do not come up."""

@@ -146,6 +146,7 @@ class Worker:
         self.engine.poke()
 
     def _sweep(self) -> None:
+        self.budget.beat(awake=not self.draining)
         self.engine.sweep(int(self.state.config.timeouts.login_s * 1e6))
         for pool in self.pools:
             if pool.tenant.pool.min and not self.draining:
@@ -285,7 +286,7 @@ class Worker:
         except ProxyError:
             return False
         home = home_of(tenant, self.workers)
-        if home == self.slot:
+        if home == self.slot or not self.budget.is_awake(home):
             return False
         if not self.mailbox.send_connection(
             home, self.engine.fileno(client), data + self.behind, local=attempt.kind == "local"

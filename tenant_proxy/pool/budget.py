@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,10 @@ TURNS = "turns"
 RESERVED = "reserved"
 #: of each schema: times that its definitions have changed
 DEFINED = "defined"
+#: when a worker last had its turn, in seconds of the machine's clock; 0: it is gone, or not there yet
+AWAKE = "awake"
+#: who has not had one for so long is stuck, or stopped
+ASLEEP_S = 2
 #: counters that only grow: what is compared with an earlier sum
 GROWING = (CODE_COUNTERS[0], DEFINED)
 
@@ -68,9 +73,7 @@ class Budget:
 
     def reserve(self, cluster: str, count: int) -> None:
         """So many shared backends of the cluster are reserved by tenants of this worker."""
-        index = self.indexes.get(f"{RESERVED}:{cluster}")
-        if index is not None:
-            _INT.pack_into(self._map, offset(self._slot, index), count)
+        self._set(f"{RESERVED}:{cluster}", count)
 
     def unopened(self, cluster: str) -> int:
         """Of those that this worker has not opened; less than 0: it has so many more."""
@@ -113,6 +116,19 @@ class Budget:
         for name in names:
             self._add(name, -1)
 
+    def beat(self, *, awake: bool) -> None:
+        """Called a few times a second: tells others that this worker is there, and whether it takes clients."""
+        self._set(AWAKE, max(1, int(time.monotonic())) if awake else -1)
+
+    def is_there(self, slot: int) -> bool:
+        """Whether that worker may have clients."""
+        return self._at(slot, AWAKE) != 0
+
+    def is_awake(self, slot: int) -> bool:
+        """Whether a connection that is passed to that worker will be looked at."""
+        last = self._at(slot, AWAKE)
+        return last > 0 and time.monotonic() - last < ASLEEP_S + 1
+
     @property
     def memory(self) -> memoryview:
         """All rows, as int32."""
@@ -136,6 +152,11 @@ class Budget:
             self._add(name, -1)
             return False
         return True
+
+    def _set(self, name: str, value: int) -> None:
+        index = self.indexes.get(name)
+        if index is not None:
+            _INT.pack_into(self._map, offset(self._slot, index), value)
 
     def _add(self, name: str, n: int) -> None:
         index = self.indexes.get(name)

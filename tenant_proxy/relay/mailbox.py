@@ -51,12 +51,7 @@ class Mailbox:
         """Passes a connection on; False when it stays: too much, or that worker's box is full."""
         if len(data) + 2 > MAX_PACKET:
             return False
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-        try:
-            self._senders[slot].sendmsg([CONNECTION + (b"\1" if local else b"\0") + data], rights)
-        except OSError:
-            return False
-        return True
+        return _sent(self._senders[slot], CONNECTION + (b"\1" if local else b"\0") + data, [fd])
 
     def broadcast_cancel(self, packet: bytes, fd: int | None) -> bool:
         """Asks the other workers; False when there are none.
@@ -82,31 +77,23 @@ class Mailbox:
             log.warning("a worker's mailbox is full", worker=slot)
 
     def _broadcast(self, packet: bytes, fd: int | None = None) -> bool:
+        # of no use to one that comes instead of one that is gone
         asked = False
-        rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
         for slot, sender in enumerate(self._senders):
-            if slot != self._slot:
-                try:
-                    sender.sendmsg([packet], rights)
+            if slot != self._slot and self._worker.budget.is_there(slot):
+                if _sent(sender, packet, [] if fd is None else [fd]):
                     asked = True
-                except OSError:
+                else:
                     log.warning("a worker's mailbox is full", worker=slot)
         return asked
 
     def on_readable(self) -> None:
         """Takes what has come; a callback of the loop."""
         for _ in range(BURST):
-            try:
-                data, ancillary, _, _ = self._receiver.recvmsg(MAX_PACKET, socket.CMSG_SPACE(4))
-            except OSError:
-                return
-            fds = array.array("i")
-            for level, kind, payload in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+            data, fds = _taken(self._receiver)
             if not data:
                 return
-            self._on_packet(data[:1], data[1:], list(fds))
+            self._on_packet(data[:1], data[1:], fds)
 
     def _on_packet(self, kind: bytes, data: bytes, fds: list[int]) -> None:
         if kind == CONNECTION and fds:
@@ -125,3 +112,37 @@ class Mailbox:
             self._worker.signals.on_handed_over(data)
         for fd in fds:
             os.close(fd)
+
+
+def pass_on(receiver: socket.socket, sender: socket.socket) -> None:
+    """Empties the box of a worker that is gone: connections go to another one, the rest is of no use."""
+    while True:
+        data, fds = _taken(receiver)
+        if not data:
+            return
+        if data[:1] == CONNECTION and fds and not _sent(sender, data, fds[:1]):
+            log.warning("a worker's mailbox is full, a connection is lost")
+        for fd in fds:
+            os.close(fd)
+
+
+def _sent(sender: socket.socket, packet: bytes, fds: Sequence[int]) -> bool:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    try:
+        sender.sendmsg([packet], rights)
+    except OSError:
+        return False
+    return True
+
+
+def _taken(receiver: socket.socket) -> tuple[bytes, list[int]]:
+    """The next packet, and the files that came with it; b"": there is none."""
+    try:
+        data, ancillary, _, _ = receiver.recvmsg(MAX_PACKET, socket.CMSG_SPACE(4))
+    except OSError:
+        return b"", []
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    return data, list(fds)

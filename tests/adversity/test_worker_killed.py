@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
+from tenant_proxy.pool.budget import ASLEEP_S
 from tests.fix_proxy import Proxy
 from tests.wire_client import (
     ConnectionEnded,
@@ -15,6 +17,7 @@ from tests.wire_client import (
     query,
     send_cancel,
     sqlstates,
+    startup,
     wait_until,
 )
 
@@ -41,6 +44,44 @@ def workers_back(proxy: Proxy, killed: int) -> None:
         lambda: killed not in proxy.worker_pids() and len(proxy.worker_pids()) == 2 and proxy.is_ready(),
         "the worker is replaced",
     )
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_worker_that_is_stuck_keeps_no_one_from_logging_in(two_workers, slot):
+    """Its tenants' connections go to it otherwise, and would wait there."""
+    victim = two_workers.worker_pids()[slot]
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        # a connection may be the stuck one's by the kernel's choice until it is known to be stuck
+        time.sleep(ASLEEP_S + 1.5)
+        for user in ("acme_app", "beta_app") * 4:
+            with two_workers.wire(user) as c:
+                c.sock.settimeout(3)
+                assert c.value("SELECT 1") == "1"
+    finally:
+        os.kill(victim, signal.SIGCONT)
+
+
+def test_who_was_passed_to_a_worker_that_died_is_served_by_another(two_workers):
+    """And does not wait for the next one, which comes after ever longer pauses where one keeps dying."""
+    for slot in (0, 1) * 5:
+        victim = two_workers.worker_pids()[slot]
+        known = spread(two_workers, 4)
+        os.kill(victim, signal.SIGSTOP)
+        waiting = [WireClient(two_workers.host, two_workers.port) for _ in range(4)]
+        for number, c in enumerate(waiting):
+            c.send(startup({"user": ("acme_app", "beta_app")[number % 2], "database": "app"}))
+        os.kill(victim, signal.SIGKILL)
+        start = time.monotonic()
+        for c in waiting:
+            assert c.receive().type == "R"
+            c.close()
+        # nor does a cancel request of a client that it had
+        for c in known:
+            c.cancel()
+            c.close()
+        assert time.monotonic() - start < 0.5
+        workers_back(two_workers, victim)
 
 
 @pytest.mark.parametrize("slot", [0, 1])
