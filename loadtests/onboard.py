@@ -1,13 +1,14 @@
 """From the command `tenant onboard` to the tenant's first row through the proxy; and very many tenants.
 
-    python -m loadtests.onboard [--tenants 10] [--many 1000] [--parallel 4] [--rounds 2]
+    python -m loadtests.onboard [--tenants 10] [--many 1000] [--parallel 4] [--rounds 2] [--apart]
 
 A proxy follows an empty catalog.  Timed for each tenant are the command, started afresh as a user does, and
 the time until its DSN gives a row.  Told are the median, the lowest and the highest, and the CPU time of the
 command alone.
 
 `--many` are onboarded by one process from a template of twenty tables, beside as many psql that run the SQL
-which makes the same objects, in alternating rounds.
+which makes the same objects, in alternating rounds: so many in all, on one server; or with `--apart` so many
+each time, each on a server of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,7 @@ from tenant_proxy.lifecycle.verbs import Verbs
 
 TENANTS = 10
 FIRST_ROW_S = 30.0
+_SETTINGS = SETTINGS | {"max_locks_per_transaction": "512"}
 
 
 def main() -> None:
@@ -51,12 +55,17 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=0)
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--apart", action="store_true")
     asked = parser.parse_args()
     if asked.tenants:
         one_by_one(asked.tenants)
-    if asked.many:
-        with Server(settings=SETTINGS | {"max_locks_per_transaction": "512"}) as server:
-            asyncio.run(many(server, asked.many // asked.rounds, asked.parallel, asked.rounds))
+    if not asked.many:
+        return
+    if asked.apart:
+        apart(asked.many, asked.parallel, asked.rounds)
+        return
+    with Server(settings=_SETTINGS) as server:
+        asyncio.run(many(server, asked.many // asked.rounds, asked.parallel, asked.rounds))
 
 
 def one_by_one(count: int) -> None:
@@ -122,12 +131,15 @@ def _onboard(folder: Path, name: str) -> tuple[float, float, float]:
 # --- very many ------------------------------------------------------------------------------------------
 
 
-async def many(server: Server, count: int, parallel: int, rounds: int) -> None:
-    """`count` a round, each way."""
+Way = Callable[[int], Awaitable[None]]
+
+
+@asynccontextmanager
+async def ways(server: Server, count: int, parallel: int) -> AsyncIterator[dict[str, Way]]:
+    """To make `count` tenants, numbered from one on."""
     config = await asyncio.to_thread(_config, server)
     with psycopg.connect(server.dsn(database="app"), autocommit=True) as conn:
         conn.execute(f"CREATE SCHEMA pattern; {tables('pattern.')}")
-    measured: dict[str, list[tuple[float, float]]] = {"psql": [], "tenant onboard": []}
     async with await Context.open(Config.model_validate(config), connections=parallel + 1) as context:
         verbs = Verbs(context)
         await verbs.plan_put(Plan(name="standard", spec=Spec(template="pattern")))
@@ -144,15 +156,39 @@ async def many(server: Server, count: int, parallel: int, rounds: int) -> None:
 
             await asyncio.gather(*(share() for _ in range(parallel)))
 
+        async def bare(first: int) -> None:
+            await _by_psql(server, first, count, parallel)
+
+        yield {"psql": bare, "tenant onboard": ours}
+
+
+async def many(server: Server, count: int, parallel: int, rounds: int) -> None:
+    """`count` a round, each way."""
+    measured: dict[str, list[tuple[float, float]]] = {"psql": [], "tenant onboard": []}
+    async with ways(server, count, parallel) as found:
         for number in range(rounds):
             # the catalogs grow, so each is first in turn
-            ways = [
-                ("psql", partial(_by_psql, server, number * count, count, parallel)),
-                ("tenant onboard", partial(ours, number * count)),
-            ]
-            for name, way in ways if number % 2 else reversed(ways):
-                measured[name].append(await timed(server, way))
+            for name in _in_turn(found, number):
+                measured[name].append(await timed(server, partial(found[name], number * count)))
     told(f"{count} tenants of {TABLES} tables, {parallel} at once", measured, count)
+
+
+def apart(count: int, parallel: int, rounds: int) -> None:
+    measured: dict[str, list[tuple[float, float]]] = {"psql": [], "tenant onboard": []}
+
+    async def alone(server: Server, name: str) -> None:
+        async with ways(server, count, parallel) as found:
+            measured[name].append(await timed(server, partial(found[name], 0)))
+
+    for number in range(rounds):
+        for name in _in_turn(measured, number):
+            with Server(settings=_SETTINGS) as server:
+                asyncio.run(alone(server, name))
+    told(f"{count} tenants of {TABLES} tables, {parallel} at once, a server each", measured, count)
+
+
+def _in_turn(names: Iterable[str], number: int) -> list[str]:
+    return list(names) if number % 2 else list(names)[::-1]
 
 
 async def _by_psql(server: Server, first: int, count: int, parallel: int) -> None:
