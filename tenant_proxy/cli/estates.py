@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -345,6 +345,16 @@ def erase(
     removed = sum(known["record"]["removed"].values())
     signed = "signed" if "signature" in known else "not signed: lifecycle.signing_key is not set"
     _told(job, f"tenant {tenant} is erased: {removed} things removed, none left ({signed})", as_json)
+    if not as_json:
+        _mentioned(known["record"])
+
+
+def _mentioned(record: Mapping[str, Any]) -> None:
+    """Texts of others in which its names stand, for whoever wants to look at them."""
+    if record.get("mentioned"):
+        shown = ", ".join(record["mentions"][:10])
+        more = record["mentioned"] - len(record["mentions"][:10])
+        say(f"its names stand in texts of others: {shown}{f' and {more} more' if more else ''}")
 
 
 def erasure(
@@ -389,6 +399,7 @@ def verify_erasure(
     say(
         ", ".join(f"{count} {kind}" for kind, count in record["removed"].items()) + " were removed, none left"
     )
+    _mentioned(record)
     if trusted is None:
         from rich.text import Text
 

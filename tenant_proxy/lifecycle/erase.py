@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +42,10 @@ STAYS: Final = (
     "archives that were exported of it",
     "backups, WAL archives and server logs, for as long as they are kept elsewhere",
 )
+
+
+#: texts of others that a record names
+MOST_MENTIONS: Final = 200
 
 
 async def _steps(run: Run) -> Sequence[Step]:
@@ -221,6 +226,11 @@ async def _scan(run: Run) -> None:
             f'{len(left)} things of tenant "{tenant.name}" are left: {shown}',
             hint=f"take them away and go on: tenant-proxy job resume {run.job.id}",
         )
+    async with failing(tenant.cluster), database.connected() as connection:
+        # in a database of its own the schema's name was nobody else's to name
+        named = estate if tenant.database is None else replace(estate, schema="")
+        found = await erasing.mentions(connection, database, named)
+    run.data["mentions"] = [f"{item.kind} {item.name}" for item in found]
     run.data["scanned_at"] = _now()
 
 
@@ -324,6 +334,7 @@ def _record(run: Run, tenant: Tenant) -> dict[str, Any]:
     kinds: dict[str, int] = {}
     for item in items:
         kinds[item["kind"]] = kinds.get(item["kind"], 0) + 1
+    mentions: list[str] = run.data.get("mentions", [])
     return {
         "format": certificate.FORMAT,
         "made_by": f"tenant_proxy {__version__}",
@@ -342,6 +353,9 @@ def _record(run: Run, tenant: Tenant) -> dict[str, Any]:
         "removed_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "rows": dict(run.data["tables"]),
         "scan": {"at": run.data["scanned_at"], "left": 0},
+        # texts of others in which its names stand, as far as they fit; others' to change
+        "mentions": mentions[:MOST_MENTIONS],
+        "mentioned": len(mentions),
         "stays": list(STAYS),
     }
 

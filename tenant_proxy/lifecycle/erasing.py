@@ -237,15 +237,60 @@ async def scan(
 ) -> tuple[Item, ...]:
     """What is left of the tenant, in every database of the cluster that lets us in."""
     left = list(await inventory.left_of(connection, estate, was))
+    here = Estate("", estate.owner, estate.roles)
+    for name in await _others(connection):
+        # a schema of the name in another database is another's
+        async with database.named(name).connected() as elsewhere:
+            found = await inventory.left_of(elsewhere, here, inventory.Oids((), was.roles))
+        left += [Item(item.kind, f"{name}: {item.name}", item.detail) for item in found]
+    return tuple(sorted(set(left)))
+
+
+async def _others(connection: Connection) -> list[str]:
+    """The other databases of the cluster that let us in."""
     rows = await connection.fetch(
         "SELECT datname::text AS name FROM pg_catalog.pg_database"
         " WHERE datallowconn AND datname <> pg_catalog.current_database() AND datname <> 'template0'"
         "   AND pg_catalog.has_database_privilege(oid, 'CONNECT')"
     )
-    here = Estate("", estate.owner, estate.roles)
-    for row in rows:
+    return [row["name"] for row in rows]
+
+
+#: Texts that PostgreSQL does not know the meaning of, in which a name of $1 stands as a word.  They are
+#: others': what is in them may be of this tenant, or the name a word of theirs.
+_MENTIONS: Final = r"""
+WITH names AS (
+    SELECT pg_catalog.string_agg(pg_catalog.regexp_replace(name, '([^[:alnum:]_])', '\\\1', 'g'), '|') AS text
+      FROM pg_catalog.unnest($1::pg_catalog.text[]) AS name),
+pattern AS (SELECT '(^|[^[:alnum:]_$])(' || text || ')($|[^[:alnum:]_$])' AS text FROM names)
+SELECT 'function' AS kind,
+       pg_catalog.format('%I.%I(%s)', n.nspname, p.proname,
+                         pg_catalog.pg_get_function_identity_arguments(p.oid)) AS name
+  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang, pattern
+ WHERE l.lanname NOT IN ('c', 'internal') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+   AND p.prosrc OPERATOR(pg_catalog.~) pattern.text
+UNION ALL
+SELECT 'trigger', pg_catalog.format('%I on %s', t.tgname, t.tgrelid::pg_catalog.regclass)
+  FROM pg_catalog.pg_trigger t, pattern
+ WHERE t.tgnargs > 0 AND pg_catalog.encode(t.tgargs, 'escape') OPERATOR(pg_catalog.~) pattern.text
+UNION ALL
+SELECT 'comment', i.type || ' ' || i.identity
+  FROM pg_catalog.pg_description d CROSS JOIN pattern
+ CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classoid, d.objoid, d.objsubid) i
+ WHERE d.description OPERATOR(pg_catalog.~) pattern.text
+"""
+
+
+async def mentions(connection: Connection, database: Database, estate: Estate) -> tuple[Item, ...]:
+    """Texts of others, in all databases that let us in, that name what the tenant's schema or roles were."""
+    found = []
+    for name in [database.name, *await _others(connection)]:
         # a schema of the name in another database is another's
-        async with database.named(row["name"]).connected() as elsewhere:
-            found = await inventory.left_of(elsewhere, here, inventory.Oids((), was.roles))
-        left += [Item(item.kind, f"{row['name']}: {item.name}", item.detail) for item in found]
-    return tuple(sorted(set(left)))
+        named = (*estate.all_roles(), *([estate.schema] if name == database.name and estate.schema else []))
+        async with database.named(name).connected() as one:
+            await one.execute("SET search_path = ''")
+            rows = await one.fetch(_MENTIONS, list(named))
+        place = "" if name == database.name else f"{name}: "
+        found += [Item(row["kind"], f"{place}{row['name']}", "") for row in rows]
+    return tuple(sorted(set(found)))

@@ -25,6 +25,11 @@ _CHANGE: Final = re.compile(
     r"\s*(?:WITH changed AS \()?\s*(?:INSERT|UPDATE|DELETE)\b(?!\s+(?:INTO\s+)?job\b)"
 )
 _PLACE: Final = re.compile(r"\$(\d+)(?:::text)?")
+#: what will have another number, and another time, when it is made
+_MADE: Final = re.compile(r"\s*(?:WITH changed AS \()?\s*INSERT INTO (tenant|login)\b")
+_NOT_BY_HAND: Final = """\
+-- to be read, not to be run: the {} that this makes is in no catalog yet, and roles that are made by hand
+-- with the marks below (COMMENT ON ROLE) are nobody's to the command, which refuses to take them over"""
 
 
 class Rehearsal(list[str]):
@@ -57,7 +62,10 @@ class Rehearsal(list[str]):
 
     def shown(self) -> list[str]:
         """All of it; of the catalog only where it is all that would change."""
-        return list(self) or (["-- the catalog", *self.catalog] if self.catalog else [])
+        if not self:
+            return ["-- the catalog", *self.catalog] if self.catalog else []
+        made = {found[1] for one in self.catalog if (found := _MADE.match(one))}
+        return [*([_NOT_BY_HAND.format(" and the ".join(sorted(made)))] if made else []), *self]
 
 
 class Rehearsed:

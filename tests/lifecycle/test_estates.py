@@ -197,6 +197,40 @@ async def test_erased_for_good_with_a_record(new_context, town, tmp_path):
     assert (await verbs.audit_verify()).ok
 
 
+async def test_texts_of_others_that_name_it_are_in_the_record(verbs, town):
+    """By its name as a word, in this database, and by its roles' in all; they stop nothing."""
+    await onboarded(verbs, town)
+    with town.connect() as conn:
+        conn.execute(
+            "CREATE SCHEMA reports; CREATE TABLE reports.t (id int);"
+            "COMMENT ON TABLE reports.t IS 'all but acme';"
+            "COMMENT ON COLUMN reports.t.id IS 'of acmeish and acme_x';"
+            "CREATE FUNCTION reports.f(a int) RETURNS bigint LANGUAGE plpgsql AS"
+            " $$DECLARE n bigint; BEGIN EXECUTE 'SELECT count(*) FROM acme.orders' INTO n; RETURN n; END$$;"
+            "CREATE FUNCTION reports.g() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+            "CREATE TRIGGER w BEFORE INSERT ON reports.t FOR EACH ROW"
+            " EXECUTE FUNCTION reports.g('acme_owner')"
+        )
+    with town.connect(database="postgres") as conn:
+        conn.execute(
+            "CREATE FUNCTION who() RETURNS text LANGUAGE sql AS $$SELECT 'acme_readonly' || 'acme'$$;"
+            "CREATE FUNCTION not_it() RETURNS text LANGUAGE sql AS $$SELECT 'acme'$$"
+        )
+    try:
+        await verbs.tenant_delete("acme", grace_s=0)
+        record = (await verbs.tenant_erase("acme")).result["record"]
+    finally:
+        with town.connect(database="postgres") as conn:
+            conn.execute("DROP FUNCTION who, not_it")
+    assert record["mentions"] == [
+        "comment table reports.t",
+        "function postgres: public.who()",
+        "function reports.f(a integer)",
+        "trigger w on reports.t",
+    ]
+    assert record["mentioned"] == 4
+
+
 async def test_an_erasure_that_fails_is_not_begun_again_at_every_upkeep(verbs, town):
     await onboarded(verbs, town)
     with town.connect() as conn:

@@ -156,6 +156,24 @@ async def acme(verbs: Verbs, town: Town) -> Verbs:
     return verbs
 
 
+async def test_what_is_not_to_be_run_by_hand_says_so(acme, town):
+    """A login, and a tenant, that is new has another number when it is made; else all is as shown."""
+    async with acme.context.rehearsing() as rehearsal:
+        await Verbs(rehearsal).access_grant("acme", NewAccess(login="bob"))
+    assert rehearsal.rehearsal is not None
+    assert "not to be run: the login" in rehearsal.rehearsal.shown()[0]
+    await acme.tenant_create(NewTenant(name="beta"))
+    async with acme.context.rehearsing() as rehearsal:
+        await Verbs(rehearsal).tenant_provision("beta")
+    assert rehearsal.rehearsal is not None
+    with town.connect() as conn:
+        conn.execute(f"SET SESSION AUTHORIZATION {ADMIN}")
+        for one in rehearsal.rehearsal.shown():
+            assert "not to be run" not in one
+            conn.execute(one)
+    assert (await acme.tenant_provision("beta")).state.value == "ready"
+
+
 async def test_an_erasure(acme, town):
     await acme.tenant_delete("acme")
     assert await same(acme, town, lambda verbs: verbs.tenant_erase("acme", at_once=True)) == []
