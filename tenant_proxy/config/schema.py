@@ -204,6 +204,10 @@ class Service(Section):
     """While several tenants use the shared backends, no more statements run at once than get more done, so
     that one tenant's flood takes the server's processors from nobody (docs/decisions/0019-width.md); false:
     as many as there are backends."""
+    yields: bool = True
+    """A tenant that begins most of all statements, short ones, and wants more at once than get more done, has
+    a fourth of these while others ask now and then, so that they hardly notice it; false: it loses nothing,
+    and they wait for a processor (docs/decisions/0019-width.md)."""
 
 
 class Admin(Section):

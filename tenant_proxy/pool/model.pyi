@@ -9,6 +9,7 @@ class Model:
         limits: Sequence[tuple[int, int, int]],
         tenants: Sequence[int] | None = None,
         workers: int = 1,
+        yields: bool = True,
     ) -> None: ...
     @property
     def width(self) -> int: ...

@@ -9,6 +9,7 @@ from tenant_proxy.pool.fair cimport (
     share_remove,
 )
 from tenant_proxy.pool.pool cimport Client, Pool, Server, Share
+from tenant_proxy.pool.width cimport width_narrows
 from tenant_proxy.wire.ptrmap cimport map_free
 
 
@@ -16,7 +17,7 @@ cdef class Model:
     """A group and its members without servers and sockets: what the tests' simulations decide by.
 
     Members are tenants of one login each, or the logins of which `tenants` has each one's tenant.  `workers`: in so
-    many it is counted what runs for tenants.
+    many it is counted what runs for tenants.  `yields`: so does a flood, as configured.
     """
 
     cdef Pool *group
@@ -25,12 +26,13 @@ cdef class Model:
     cdef int count
     cdef int workers
 
-    def __cinit__(self, int servers, limits, tenants=None, int workers=1):
+    def __cinit__(self, int servers, limits, tenants=None, int workers=1, bint yields=True):
         cdef int i
         cdef int tenant
         cdef Share *s
         self.group = <Pool *> calloc(1, sizeof(Pool))
         self.group.max = servers
+        width_narrows(self.group, True, yields)
         logins = range(len(limits)) if tenants is None else tenants
         self.count = len(logins)
         self.workers = workers

@@ -242,6 +242,11 @@ cdef struct Width:
     uint64_t[2] sum_ends        # … what has ended under the width, and under the smaller one
     uint64_t[2] sum_flooded     # … of those that have more waiting
     uint64_t[2] sum_us          # … in how long
+    uint8_t keeps               # who floods does not yield, as configured
+    uint8_t yielded             # … has yielded in this while
+    uint64_t light_us           # when a turn of one who asks now and then last began
+    uint64_t found_us           # what `hold_us` was when none yielded
+    uint64_t learns_us          # until when none yields, for the width to be found anew
 
 # What a tenant has used since its place was given, in one worker's row of tenant_proxy.usage_shm, which
 # has the same layout.  Only that worker writes it.

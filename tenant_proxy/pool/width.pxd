@@ -14,6 +14,10 @@
 # not wait for a flood at all.  While a turn of one that asks now and then runs, it takes LIGHT_PLACES more from
 # tenants that have several: it came for one short statement, and they have others all the time.  And one tenant
 # alone has no limit: nobody would gain.
+#
+# A width that loses nothing keeps all processors busy, so who comes waits for one each time: for that of the server's
+# process, the worker's, its own client's.  So a flood (a tenant that begins most of all turns, and wants more at once
+# than all may have) yields: it has a part of the width for as long as others ask now and then.
 
 from libc.stdint cimport uint64_t
 
@@ -24,5 +28,5 @@ cdef enum:
 
 cdef void width_enter(Pool *g, Share *member, Server *s, uint64_t now_us) noexcept nogil
 cdef void width_leave(Pool *g, Share *member, Server *s, uint64_t now_us) noexcept nogil
-cdef void width_narrows(Pool *g, bint narrows) noexcept nogil
+cdef void width_narrows(Pool *g, bint narrows, bint yields) noexcept nogil
 cdef bint width_allows(Pool *g, Share *s, uint64_t now_us) noexcept nogil

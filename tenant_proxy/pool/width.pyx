@@ -13,6 +13,11 @@ cdef enum:
     LEAST = 2                   # the width is never less
     LIGHT_PART = 4              # a tenant that keeps a server for less than this part of the time asks now and then
     LIGHT_PLACES = 3            # … and its turn takes so many places from those that have more than one
+    YIELDS_PART = 4             # a flood that yields has such a part of the width
+    YIELDS_US = 50000           # … for so long after the last such turn has begun
+    YIELDS_LONGEST_US = 1000    # … if turns take no longer than this
+    YIELDS_TIMES = 4            # … nor so many times as long as where the width was found …
+    LEARNS_US = 2000000         # … else it does not for so long
     ALONE_US = 10000000         # after so long without a turn of a second tenant there is no limit
     WHILE_US = 25000            # at least so long each width is tried at a time …
     WHILE_ENDS = 32             # … and until so many turns have ended …
@@ -80,7 +85,9 @@ cdef void width_enter(Pool *g, Share *member, Server *s, uint64_t now_us) noexce
     w.last = s
     s.young = LIGHT if is_light(member, s) else YOUNG
     s.link.urgent = s.young == LIGHT
-    w.light += s.young == LIGHT
+    if s.young == LIGHT:
+        w.light += 1
+        w.light_us = now_us
     w.running += 1
     # the least width with which it could go
     needed = w.running if member.active > 1 else (w.running + 1) // 2
@@ -100,12 +107,28 @@ cdef void width_leave(Pool *g, Share *member, Server *s, uint64_t now_us) noexce
         look(g, now_us)
 
 
-cdef void width_narrows(Pool *g, bint narrows) noexcept nogil:
+cdef void width_narrows(Pool *g, bint narrows, bint yields) noexcept nogil:
     # as configured
+    g.width.keeps = not yields
     if not narrows:
         g.width.limit = -1
     elif g.width.limit < 0:
         g.width.limit = 0
+
+
+cdef bint must_yield(Pool *g, Share *s, uint64_t now_us) noexcept nogil:
+    # One that has a turn, begins most of all turns and still wants more at once than all may have: while others ask now
+    # and then it has a part of the width, so that they find a processor that is free.
+    cdef Width *w = &g.width
+    if (now_us - w.light_us >= YIELDS_US or s.active + s.waiting <= w.limit or s.gap_ns >= 2 * g.share.gap_ns
+            or w.keeps or w.falling or w.hold_us > YIELDS_LONGEST_US or now_us < w.learns_us):
+        return False
+    w.yielded = 1
+    if w.hold_us > YIELDS_TIMES * w.found_us:
+        # they wait for something else now, perhaps, so that more at once would get more done
+        w.learns_us = now_us + LEARNS_US
+        return False
+    return w.running - w.light >= max(1, w.limit // YIELDS_PART)
 
 
 cdef bint width_allows(Pool *g, Share *s, uint64_t now_us) noexcept nogil:
@@ -121,6 +144,8 @@ cdef bint width_allows(Pool *g, Share *s, uint64_t now_us) noexcept nogil:
     most = w.smaller if w.trying else w.limit
     if s.active == 0:
         most *= 2
+    elif w.limit < g.max and must_yield(g, s, now_us):
+        return False
     elif w.light and w.limit < g.max and w.running - w.light >= max(1, most - LIGHT_PLACES * w.light):
         return False
     if w.running < most:
@@ -134,6 +159,7 @@ cdef void begin(Width *w, uint64_t now_us) noexcept nogil:
     w.ended = 0
     w.flooded = 0
     w.bound = 0
+    w.yielded = 0
     w.peak = 0
 
 
@@ -158,10 +184,11 @@ cdef void look(Pool *g, uint64_t now_us) noexcept nogil:
     cdef uint64_t took = now_us - w.since_us
     if took < WHILE_LONGEST_US and (w.ended < WHILE_ENDS or took < WHILE_HOLDS * w.hold_us):
         return
-    if not is_mixed(w, now_us) or took >= 2 * WHILE_LONGEST_US:
-        # one alone, or nobody was here
+    if not is_mixed(w, now_us) or took >= 2 * WHILE_LONGEST_US or w.yielded:
+        # one alone, or nobody was here; or what has ended says nothing of the width
         begin(w, now_us)
         return
+    w.found_us = w.hold_us
     if w.limit == 0:
         if w.peak >= 2 * LEAST:
             w.limit = w.peak

@@ -77,18 +77,19 @@ cdef class Groups(Figures):
         """The sum of a shared counter over all workers."""
         return counted(self, index)
 
-    def pool_group(self, uint32_t id, uint32_t startup_id, int tenants_limit, bint narrows):
+    def pool_group(self, uint32_t id, uint32_t startup_id, int tenants_limit, bint narrows, bint yields):
         """Makes a pool one whose servers, opened with these settings, are shared by others'; called again when
         the limit changes.
 
         `tenants_limit`: a server that has served more tenants than this is closed; 0: none is.  `narrows`: no more
-        turns run at once than get more done (pool.width).
+        turns run at once than get more done (pool.width); `yields`: of these, a flood has a part while others ask now
+        and then.
         """
         cdef Pool *p = find_pool(self, id)
         p.is_group = 1
         p.last_startup = startup_id
         p.tenants_limit = tenants_limit
-        width_narrows(p, narrows)
+        width_narrows(p, narrows, yields)
 
     def group_patience(self, uint32_t id):
         """Gives idle servers to those who have waited for their homes for long."""

@@ -194,7 +194,7 @@ class Pools:
     def _group_limits(self, record: PoolRecord) -> None:
         worker, service = self._worker, record.tenant.cluster.service
         worker.engine.pool_group(
-            record.id, worker.settings.intern(BASE), service.max_tenants, service.narrows
+            record.id, worker.settings.intern(BASE), service.max_tenants, service.narrows, service.yields
         )
 
     def _tenant(self, registry: Registry, record: PoolRecord) -> TenantInfo | None:

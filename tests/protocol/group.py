@@ -16,7 +16,7 @@ class Group(Rig):
     def __init__(self) -> None:
         super().__init__(servers=8)
         self.group = self.pool
-        self.engine.pool_group(self.group, 0, 0, True)
+        self.engine.pool_group(self.group, 0, 0, True, True)
         self.watch = select.epoll()
         self.pools: dict[int, int] = {}
         for tenant in (FLOOD, QUIET):

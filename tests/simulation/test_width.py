@@ -77,10 +77,11 @@ def run(
     duration_us: int,
     since_us: int = 0,
     later: dict[int, tuple[int, Member]] | None = None,
+    yields: bool = True,
 ) -> Outcome:
     """What was asked after `since_us` counts; members become others `later`."""
     members = list(members)
-    model = Model(servers, [(100, 0, servers)] * len(members))
+    model = Model(servers, [(100, 0, servers)] * len(members), yields=yields)
     chance = random.Random(1)
     machine = Machine(processors)
     outcome = Outcome([0] * len(members), [[] for _ in members])
@@ -148,12 +149,13 @@ QUIET = [Member(clients=1, cpu_us=150, pause_us=100 * MS) for _ in range(50)]
 FLOOD = Member(clients=100, cpu_us=150)
 
 
-def test_a_flood_takes_the_processors_from_nobody():
+@pytest.mark.parametrize(("yields", "slower", "done"), [(True, 1.4, 0.45), (False, 1.75, 0.85)])
+def test_a_flood_takes_the_processors_from_nobody(yields, slower, done):
     alone = run(50, 2, QUIET, S).p99_us(range(50))
-    outcome = run(50, 2, [*QUIET, FLOOD], 3 * S, since_us=S)
-    assert outcome.p99_us(range(50)) < 1.75 * alone, "with 50 at once it is 25 times as long"
+    outcome = run(50, 2, [*QUIET, FLOOD], 3 * S, since_us=S, yields=yields)
+    assert outcome.p99_us(range(50)) < slower * alone, "with 50 at once it is 25 times as long"
     possible = 2 * S * 2 / 150 - sum(outcome.turns[:50])
-    assert outcome.turns[50] > 0.85 * possible
+    assert outcome.turns[50] > done * possible
     assert max(outcome.widths[len(outcome.widths) // 2 :]) <= 12
 
 
@@ -179,9 +181,24 @@ def test_it_grows_again_when_statements_wait_for_something_else():
 def test_long_turns_do_not_stop_the_others():
     """More of them than the width, each as long as all that is looked at."""
     long = Member(clients=20, cpu_us=10, wait_us=10 * S)
-    outcome = run(50, 2, [*QUIET, FLOOD, long], 2 * S, since_us=S)
+    outcome = run(50, 2, [*QUIET, FLOOD, long], 2 * S, since_us=S, yields=False)
     assert outcome.p99_us(range(50)) < 3 * MS
     assert outcome.turns[50] > 0.8 * (S * 2 / 150 - sum(outcome.turns[:50]))
+
+
+def test_a_flood_yields_only_while_others_ask_now_and_then():
+    gone = Member(clients=1, cpu_us=150, pause_us=10 * S)
+    quiet = [Member(clients=1, cpu_us=150, pause_us=20 * MS)]
+    outcome = run(50, 2, [*quiet, FLOOD], 3 * S, since_us=2 * S, later={S: (0, gone)})
+    assert outcome.turns[1] > 0.85 * S * 2 / 150
+
+
+def test_nobody_yields_where_no_tenant_has_most_of_the_turns():
+    """Each of them wants more than all may have, and none is a flood."""
+    busy = [Member(clients=20, cpu_us=150) for _ in range(4)]
+    outcome = run(50, 2, [*QUIET, *busy], 3 * S, since_us=S)
+    possible = 2 * S * 2 / 150 - sum(outcome.turns[:50])
+    assert sum(outcome.turns[50:]) > 0.85 * possible
 
 
 def test_one_alone_has_no_limit():
