@@ -187,9 +187,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os._exit(status)
 
 
+def _url_first(arguments: list[str]) -> list[str]:
+    """`--url` stands before the command, and people write it behind: what a tool is given apart, it is taken
+    from anywhere.
+    """
+    own = arguments.index("--") if "--" in arguments else len(arguments)
+    if arguments[:2] == ["migrate", "exec"]:
+        return arguments
+    for place, word in enumerate(arguments[:own]):
+        if place and (word == "--url" or word.startswith("--url=")):
+            end = place + (2 if word == "--url" else 1)
+            return [*arguments[place:end], *arguments[:place], *arguments[end:]]
+    return arguments
+
+
 def _run(arguments: list[str] | None) -> int:
     try:
-        app(args=arguments, prog_name="tenant-proxy")
+        app(args=_url_first(sys.argv[1:] if arguments is None else arguments), prog_name="tenant-proxy")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
     except OSError as problem:

@@ -19,6 +19,7 @@ from tenant_proxy.cli.town import (
     ask,
     checked,
     complete_login,
+    complete_role,
     complete_tenant,
     confirm,
     finished,
@@ -56,7 +57,12 @@ def grant(
     tenant: TenantArgument,
     login: LoginArgument,
     role: Annotated[
-        str, typer.Option("--role", help="owner, readwrite, readonly, or a role made by `access role`.")
+        str,
+        typer.Option(
+            "--role",
+            help="owner, readwrite, readonly, or a role made by `access role`.",
+            autocompletion=complete_role,
+        ),
     ] = "owner",
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="TIME", help="30d, 2027-01-31, never …")

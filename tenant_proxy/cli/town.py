@@ -339,6 +339,12 @@ def complete_login(ctx: typer.Context, incomplete: str) -> list[str]:
     )
 
 
+def complete_role(ctx: typer.Context, incomplete: str) -> list[str]:
+    query = "SELECT DISTINCT name FROM custom_role WHERE starts_with(name, $1) ORDER BY 1 LIMIT 200"
+    standard = [name for name in ("owner", "readwrite", "readonly") if name.startswith(incomplete)]
+    return standard + _complete(ctx, query, incomplete)
+
+
 def complete_plan(ctx: typer.Context, incomplete: str) -> list[str]:
     return _complete(
         ctx, "SELECT name FROM plan WHERE starts_with(name, $1) ORDER BY 1 LIMIT 200", incomplete

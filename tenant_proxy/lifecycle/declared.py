@@ -328,17 +328,28 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _flat(spec: Spec) -> list[str]:
-    return [f"{key}: {value}" for key, value in spec.given().items()]
+    return [f"{key}: {value}" for key, value in _keys(spec).items()]
 
 
 def _differences(now: Spec, wanted: Spec) -> list[str]:
-    before, after = now.given(), wanted.given()
+    before, after = _keys(now), _keys(wanted)
     plans = "not its own"
     return [
         f"{key}: {before.get(key, plans)} → {after.get(key, plans)}"
         for key in dict.fromkeys((*before, *after))
         if before.get(key) != after.get(key)
     ]
+
+
+def _keys(spec: Spec) -> dict[str, Any]:
+    """As they are set, `pool.max` and the like."""
+    found: dict[str, Any] = {}
+    for key, value in spec.given().items():
+        if isinstance(value, Mapping) and value:
+            found |= {f"{key}.{inner}": one for inner, one in value.items()}
+        else:
+            found[key] = value
+    return found
 
 
 # --- making it so -------------------------------------------------------------------------------------

@@ -83,6 +83,9 @@ async def reporting(run: Run) -> AsyncIterator[Progress]:
         writing.cancel()
         with suppress(asyncio.CancelledError):
             await writing
+    if latest:  # or who looks at the job later sees it begun
+        what, _, total = latest.pop()
+        await run.progress(total, total, what)
 
 
 @asynccontextmanager

@@ -142,10 +142,10 @@ async def _migrate(run: Run) -> None:
     if params["what"] != "exec":
         await _copy_to_catalog(run.context, chosen, params["directory"])
     if report.of("failed") or report.stopped:
-        raise _failure(report, run.job.id)
+        raise _failure(report, run.job.id, params["what"])
 
 
-def _failure(report: Report, job: int) -> Failure:
+def _failure(report: Report, job: int, what: str) -> Failure:
     failed, left = report.of("failed"), len(report.left)
     message = f"{_tenants(len(failed))} failed"
     if left:
@@ -157,7 +157,12 @@ def _failure(report: Report, job: int) -> Failure:
         "refused",
         message,
         detail="\n".join(shown),
-        hint="mend it and run it again: those that have it already are passed over",
+        hint="mend it and run it again: "
+        + (
+            "the tool has to know what a tenant has had"
+            if what == "exec"
+            else "those that have it already are passed over"
+        ),
     )
 
 

@@ -75,6 +75,8 @@ async def test_made_as_declared_and_again_nothing(verbs, folder):
 async def test_only_what_differs_is_changed(verbs, folder):
     await applied(verbs, folder)
     await verbs.tenant_set("acme", labels={"more": "x"}, spec={"pool": {"min": 1}, "max_clients": 3})
+    (changed,) = await declared.difference(verbs, declared.read([folder]))
+    assert {"pool.min: 1 → not its own", "max_clients: 3 → not its own"} <= set(changed.details)
     await verbs.tenant_resume("beta")
     await verbs.access_revoke("acme", "bob")
     await verbs.tenant_create(NewTenant(name="stray"))

@@ -237,6 +237,10 @@ def test_shells_complete_names(run, monkeypatch, capsys):
     monkeypatch.setenv("COMP_CWORD", "3")
     main([])
     assert capsys.readouterr().out.split() == ["acme", "anvil"]
+    monkeypatch.setenv("COMP_WORDS", "tenant-proxy access grant acme alice --role read")
+    monkeypatch.setenv("COMP_CWORD", "6")
+    main([])
+    assert capsys.readouterr().out.split() == ["readwrite", "readonly"]
 
 
 def test_times_and_values():

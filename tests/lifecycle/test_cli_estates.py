@@ -122,4 +122,6 @@ def test_any_tool_for_each_tenant(run, town, tmp_path):
     tool.chmod(0o755)
     assert "1 tenant done" in run("migrate exec --parallel 2 -- ./tool up --now")
     assert (tmp_path / "made").read_text() == "acme\n"
-    assert "1 tenant failed" in run("migrate exec -- false", 1)
+    failed = run("migrate exec -- false", 1)
+    assert "1 tenant failed" in failed
+    assert "the tool has to know" in failed

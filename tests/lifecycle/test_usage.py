@@ -86,7 +86,14 @@ async def test_exports_say_the_same(filled: Store):
         "datacontenttype": "application/json",
         "data": None,
     }
+    assert all(isinstance(value, int | float) for value in events[0]["data"].values())
     stripe = [json.loads(line) for line in usage.to_stripe(rows, {"acme": "cus_1"}).splitlines()]
+    for event in stripe:  # those of v2's meter events, of which payloads are texts, and identifiers are short
+        assert set(event) == {"event_name", "identifier", "timestamp", "payload"}
+        assert set(event["payload"]) == {"stripe_customer_id", "value"}
+        assert all(isinstance(value, str) for value in event["payload"].values())
+        assert len(event["identifier"]) <= 100
+        assert len(event["event_name"]) <= 100
     assert {event["payload"]["stripe_customer_id"] for event in stripe} == {"cus_1"}
     assert stripe[0]["event_name"] == "tenant_proxy_transactions"
     assert stripe[0]["payload"]["value"] == "15"

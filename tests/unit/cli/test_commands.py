@@ -13,7 +13,7 @@ import pytest
 import tenant_proxy.supervisor
 from tenant_proxy import __version__
 from tenant_proxy.auth.scram import derive_keys, parse_verifier
-from tenant_proxy.cli import check, main
+from tenant_proxy.cli import _url_first, check, main
 
 GOOD = "clusters: [{name: main, host: localhost, database: app}]\n"
 
@@ -23,6 +23,24 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "tp.yaml"
     path.write_text(GOOD)
     return path
+
+
+# --- --url ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("tenant list --url http://a", "--url http://a tenant list"),
+        ("tenant list --url=http://a --json", "--url=http://a tenant list --json"),
+        ("--url http://a tenant list", "--url http://a tenant list"),
+        ("migrate exec -- curl --url http://a", "migrate exec -- curl --url http://a"),
+        ("migrate exec curl --url http://a", "migrate exec curl --url http://a"),
+        ("tenant list", "tenant list"),
+    ],
+)
+def test_the_url_may_stand_behind_the_command(given, taken):
+    assert _url_first(given.split()) == taken.split()
 
 
 # --- check ----------------------------------------------------------------------
