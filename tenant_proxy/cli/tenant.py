@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from tenant_proxy.catalog.records import Level, Spec, Tenant, parse
 from tenant_proxy.catalog.states import State
 from tenant_proxy.cli.output import print_json
+from tenant_proxy.cli.served import until_served
 from tenant_proxy.cli.town import (
     DryRunOption,
     JsonOption,
@@ -168,10 +170,16 @@ def onboard(
         as_json,
     )
     done = ask(config, lambda verbs: verbs.tenant_onboard(new, access), as_json=as_json, dry_run=dry_run)
+    served = None
+    if done.granted.password is not None and done.tenant.state is State.ACTIVE:
+        served = asyncio.run(until_served(done.granted.dsn))
     if as_json:
         print_json(done.to_json())
         return
     typer.echo(done.granted.dsn)
+    if served is False:
+        note = "no proxy lets it in there yet: see whether one follows this catalog"
+        typer.echo(f"{note} (SHOW CATALOG of its console)", err=True)
     if done.granted.password is None:
         note = f"the login {access.login} was there already, with its password"
         typer.echo(f"{note}; a new one: tenant-proxy access rotate {access.login}", err=True)

@@ -262,14 +262,18 @@ _MENTIONS: Final = r"""
 WITH names AS (
     SELECT pg_catalog.string_agg(pg_catalog.regexp_replace(name, '([^[:alnum:]_])', '\\\1', 'g'), '|') AS text
       FROM pg_catalog.unnest($1::pg_catalog.text[]) AS name),
+-- what extensions have made says nothing of tenants, nor does what the server itself has (below 16384)
+parts AS (SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'),
 pattern AS (SELECT '(^|[^[:alnum:]_$])(' || text || ')($|[^[:alnum:]_$])' AS text FROM names)
 SELECT 'function' AS kind,
        pg_catalog.format('%I.%I(%s)', n.nspname, p.proname,
                          pg_catalog.pg_get_function_identity_arguments(p.oid)) AS name
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang, pattern
- WHERE l.lanname NOT IN ('c', 'internal') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+ WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal')
    AND p.prosrc OPERATOR(pg_catalog.~) pattern.text
+   AND NOT EXISTS (SELECT FROM parts
+                    WHERE classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND objid = p.oid)
 UNION ALL
 SELECT 'trigger', pg_catalog.format('%I on %s', t.tgname, t.tgrelid::pg_catalog.regclass)
   FROM pg_catalog.pg_trigger t, pattern
@@ -278,7 +282,8 @@ UNION ALL
 SELECT 'comment', i.type || ' ' || i.identity
   FROM pg_catalog.pg_description d CROSS JOIN pattern
  CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classoid, d.objoid, d.objsubid) i
- WHERE d.description OPERATOR(pg_catalog.~) pattern.text
+ WHERE d.objoid >= 16384 AND d.description OPERATOR(pg_catalog.~) pattern.text
+   AND NOT EXISTS (SELECT FROM parts WHERE classid = d.classoid AND objid = d.objoid)
 """
 
 

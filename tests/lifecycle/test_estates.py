@@ -232,6 +232,13 @@ async def test_texts_of_others_that_name_it_are_in_the_record(verbs, town):
     assert record["mentioned"] == 4
 
 
+async def test_words_of_the_servers_own_texts_are_no_mentions(verbs, town):
+    """There are comments on its functions with copy in them, and in what plpgsql has made with PL."""
+    await verbs.tenant_onboard(NewTenant(name="copy"), NewAccess(login="carol"))
+    await verbs.tenant_delete("copy", grace_s=0)
+    assert (await verbs.tenant_erase("copy")).result["record"]["mentions"] == []
+
+
 async def test_an_erasure_that_fails_is_not_begun_again_at_every_upkeep(verbs, town):
     await onboarded(verbs, town)
     with town.connect() as conn:
