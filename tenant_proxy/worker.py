@@ -50,7 +50,7 @@ from tenant_proxy.relay.pins import Pins
 from tenant_proxy.relay.pools import Pools
 from tenant_proxy.relay.session import ServerInfo, Session
 from tenant_proxy.relay.session_hooks import SessionHooks
-from tenant_proxy.relay.settings import TRANSACTION_SETTINGS, SettingsTable, ask_sql, too_large
+from tenant_proxy.relay.settings import SettingsTable
 from tenant_proxy.relay.shared_hooks import SharedHooks, SwitchKey
 from tenant_proxy.relay.signals import Signals
 from tenant_proxy.relay.state import State
@@ -591,30 +591,6 @@ class Hooks(SharedHooks, LimitHooks, SessionHooks, EarHooks, AnswerHooks):
     def sync_message(self, have: int, want: int) -> tuple[bytes, bool]:
         settings = self._worker.settings
         return settings.change(have, want), settings.matters(have, want)
-
-    def ask_message(self, server: int, session: Session) -> bytes:
-        self._asked[server] = {}
-        self._greetings.pop(server, None)
-        return messages.query(ask_sql(sorted(self._worker.judging.custom_settings(session.tenant))))
-
-    def on_ask_row(self, server: int, body: bytes) -> None:
-        row = messages.data_row(body)
-        if self.is_greeting(server, row):
-            return
-        name, value = row
-        if name is not None and value is not None and name not in TRANSACTION_SETTINGS:
-            self._asked[server][name] = value
-
-    def on_ask_done(self, server: int, session: Session | None) -> tuple[int, int]:
-        settings = self._asked.pop(server)
-        if too_large(settings):
-            raise ValueError("a client's settings are too large to be carried from server to server")
-        table = self._worker.settings
-        had = table.intern(settings)
-        if session is None or not session.application_name or "application_name" in settings:
-            return had, had
-        # RESET has led back to what the server was opened with, which was not with the client's name
-        return had, table.intern({**settings, "application_name": session.application_name})
 
 
 def _engine_limits(config: Config) -> dict[str, int | bool]:

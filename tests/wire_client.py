@@ -52,7 +52,7 @@ def message(kind: str, body: bytes = b"") -> bytes:
 
 
 def cstr(text: str | bytes) -> bytes:
-    return (text.encode() if isinstance(text, str) else text) + b"\0"
+    return (text.encode(errors="surrogateescape") if isinstance(text, str) else text) + b"\0"
 
 
 def startup(settings: dict[str, str], version: int = V3_0) -> bytes:

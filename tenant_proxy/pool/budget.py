@@ -117,7 +117,7 @@ class Budget:
             self._add(name, -1)
 
     def beat(self, *, awake: bool) -> None:
-        """Called a few times a second: tells others that this worker is there, and whether it takes clients."""
+        """Called a few times a second: tells others that this worker is there, and whether it takes any."""
         self._set(AWAKE, max(1, int(time.monotonic())) if awake else -1)
 
     def is_there(self, slot: int) -> bool:

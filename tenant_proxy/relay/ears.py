@@ -27,6 +27,7 @@ from tenant_proxy.model import IN_MOVE
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.relay.session import PoolRecord, ServerInfo, Session
+from tenant_proxy.settings_policy import client_encoding_codec
 from tenant_proxy.wire import messages
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ MAX_RUN: Final = 1_000
 _NUMBER: Final = re.compile(r"[0-9]{1,20}")
 
 STARTUP: Final = {"application_name": "tenant_proxy", "client_encoding": "UTF8"}
+
+_UTF8: Final = "utf_8"
+#: what its parameter says that names the encoding of a server
+_ENCODING: Final = b"server_encoding\0"
 
 
 class Listener:
@@ -114,6 +119,8 @@ class Ear:
         self.channel = f"tp_{token}.{pool.id}"
         self.server = 0
         self.pid = 0
+        #: of what is said there: the server's own, as what can't be turned to another would be its end
+        self._codec = _UTF8
         #: it was closed to be opened elsewhere
         self._follows = False
         #: a name on the server -> clients that listen to it, or may
@@ -161,6 +168,12 @@ class Ear:
         self._due.clear()
         self._asking = False
         self.told = {}
+        told = next((one[5:] for one in info.parameters if one[5:].startswith(_ENCODING)), b"")
+        encoding = told[len(_ENCODING) : -1].decode() or "UTF8"
+        self._codec = _UTF8
+        if encoding != "UTF8" and client_encoding_codec(encoding) is not None:
+            self._codec = client_encoding_codec(encoding) or _UTF8
+            self._ask(f"SET client_encoding = {encoding}", lambda: None)
         self._listen(self.channel)
         for channel in self.channels:
             self._listen(channel)
@@ -243,7 +256,8 @@ class Ear:
         if not self._due:
             self._due_since = time.monotonic()
         self._due.append(done)
-        self._worker.engine.server_send(self.server, messages.query(sql))
+        text = sql.encode(self._codec, "surrogateescape" if self._codec == _UTF8 else "replace")
+        self._worker.engine.server_send(self.server, messages.message(b"Q", text + b"\0"))
 
     def _hear(self, done: Callable[[], None]) -> None:
         """Calls back when all that was notified until now is heard."""
@@ -350,8 +364,10 @@ class Ear:
     def on_message(self, code: int, body: bytes) -> None:
         if code == ord("A"):
             pid = int.from_bytes(body[:4], "big", signed=True)
-            channel, payload = body[4:].split(b"\0")[:2]
-            self._on_notification(pid, channel.decode("utf-8", "replace"), payload)
+            channel, payload = (
+                part.decode(self._codec, "surrogateescape") for part in body[4:].split(b"\0")[:2]
+            )
+            self._on_notification(pid, channel, payload.encode("utf-8", "surrogateescape"))
         elif code == ord("Z"):
             self._run.clear()
             self._due_since = time.monotonic()
@@ -396,13 +412,11 @@ class Ear:
             self._worker.ears.notifications[one.session.tenant] += 1
         for name, ids in groups.items():
             head = pid.to_bytes(4, "big", signed=True)
-            body = head + name.encode() + b"\0" + payload + b"\0"
+            raw = name.encode("utf-8", "surrogateescape")
+            body = head + raw + b"\0" + payload + b"\0"
             for client, bits in engine.notify(ids, pid, notifier, messages.message(b"A", body)):
                 codec = self._worker.judging.codec(bits)
-                text = [
-                    part.decode("utf-8", "replace").encode(codec, "replace")
-                    for part in (name.encode(), payload)
-                ]
+                text = [part.decode("utf-8", "replace").encode(codec, "replace") for part in (raw, payload)]
                 message = messages.message(b"A", head + b"\0".join(text) + b"\0")
                 engine.notify_one(client, pid, notifier, message)
 

@@ -492,8 +492,8 @@ class Logins:
             settings["replication"] = request.replication
         own: dict[str, str] = {}
         if tenant.pool.mode is PoolMode.TRANSACTION and "application_name" in settings:
-            # not worth a server of its own: set on whatever server comes
-            own["application_name"] = settings.pop("application_name")
+            # not worth a server of its own: set on whatever server comes, if it is UTF-8
+            own["application_name"] = settings.pop("application_name").encode(errors="replace").decode()
         assert attempt.packet is not None
         return Admission(
             packet=attempt.packet,
@@ -505,7 +505,7 @@ class Logins:
             startup_id=worker.settings.intern(settings),
             settings_id=worker.settings.intern(own),
             # no more of it is looked at, and each SHOW CLIENTS has it of all
-            application_name=request.settings.get("application_name", "")[:MAX_IDENTIFIER_BYTES],
+            application_name=(own or request.settings).get("application_name", "")[:MAX_IDENTIFIER_BYTES],
             database=request.database,
             user=request.user,
             replication=replication,

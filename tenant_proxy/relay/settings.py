@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from tenant_proxy.settings_policy import client_encoding_codec
 from tenant_proxy.wire.messages import query
 
 #: settings of a transaction, not of a session
@@ -25,10 +26,16 @@ def _changed(relation: str) -> str:
     )
 
 
-_ASK = _changed("pg_catalog.pg_settings")
+#: the server's and the client's, in the first row
+_ENCODINGS = (
+    "SELECT '', pg_catalog.concat(pg_catalog.current_setting('server_encoding'), '/',"
+    " pg_catalog.current_setting('client_encoding')) UNION ALL "
+)
+_ASK = _ENCODINGS + _changed("pg_catalog.pg_settings")
 _ASK_BOTH = (
     "WITH known AS MATERIALIZED (SELECT p.name, p.setting, p.source FROM pg_catalog.pg_settings p) "
-    f"{_changed('known')} UNION ALL SELECT c.name, pg_catalog.current_setting(c.name, true) FROM (VALUES "
+    f"{_ENCODINGS}{_changed('known')}"
+    " UNION ALL SELECT c.name, pg_catalog.current_setting(c.name, true) FROM (VALUES "
 )
 _UNKNOWN = ") AS c (name) WHERE NOT EXISTS (SELECT FROM known k WHERE k.name OPERATOR(pg_catalog.=) c.name)"
 
@@ -130,12 +137,46 @@ def ask_sql(custom_names: Iterable[str]) -> str:
     return f"{_ASK_BOTH}{names}{_UNKNOWN}" if names else _ASK
 
 
+def read_settings(rows: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The answer to `ask_sql`, which is in the client's encoding.
+
+    A byte that stands for no character there, or any of a server that knows none (SQL_ASCII), is kept as half
+    of a surrogate pair.
+    """
+    server, _, client = rows.get(b"", b"UTF8/UTF8").decode().partition("/")
+    codec = client_encoding_codec(server if client == "SQL_ASCII" else client) or "utf-8"
+    if server == "SQL_ASCII":
+        codec = "ascii"
+    decoded = (
+        (name.decode(codec, "surrogateescape"), value.decode(codec, "surrogateescape"))
+        for name, value in rows.items()
+        if name
+    )
+    return {name: value for name, value in decoded if name not in TRANSACTION_SETTINGS}
+
+
 def literal(text: str) -> str:
     """A string constant that reads the same in every client encoding (standard_conforming_strings on)."""
     if text.isascii():
         return "'" + text.replace("'", "''") + "'"
+    if has_bytes(text):
+        return "E'" + "".join(map(_byte_escape, text)) + "'"
     escaped = "".join(_unicode_escape(ch) for ch in text)
     return "U&'" + escaped + "'"
+
+
+def has_bytes(text: str) -> bool:
+    """Whether there is something in it that stands for no character."""
+    return not text.isascii() and any("\udc80" <= ch <= "\udcff" for ch in text)
+
+
+def _byte_escape(ch: str) -> str:
+    if ch in "'\\":
+        return ch * 2
+    if ch.isascii():
+        return ch
+    code = ord(ch)
+    return f"\\{code - 0xDC00:03o}" if 0xDC80 <= code <= 0xDCFF else f"\\U{code:08x}"
 
 
 def _unicode_escape(ch: str) -> str:

@@ -10,6 +10,7 @@ from tenant_proxy import errors
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay import switch
 from tenant_proxy.relay.session import PoolRecord, ServerInfo, Session
+from tenant_proxy.relay.settings import ask_sql, read_settings, too_large
 from tenant_proxy.wire import messages
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class SharedHooks:
         #: what shared servers said of themselves for a client that is to be greeted
         self._greetings: dict[int, dict[str, str]] = {}
         #: rows of settings that are being read, by server
-        self._asked: dict[int, dict[str, str]] = {}
+        self._asked: dict[int, dict[bytes, bytes]] = {}
 
     @staticmethod
     def _role_of(pool: PoolRecord | None) -> str:
@@ -134,12 +135,10 @@ class SharedHooks:
 
     # --- greetings ---
 
-    def is_greeting(self, server: int, row: list[str | None]) -> bool:
+    def _on_greeting(self, server: int, row: list[str | None]) -> None:
         """Takes a row that a shared server returns for a client that is to be greeted."""
-        greeting = self._greetings.get(server)
-        if greeting is not None and len(row) == 3 and row[0] == switch.GREETING:
-            greeting[row[1] or ""] = row[2] or ""
-        return greeting is not None
+        if len(row) == 3 and row[0] == switch.GREETING:
+            self._greetings[server][row[1] or ""] = row[2] or ""
 
     def greeting_of(self, server: int, session: Session, info: ServerInfo) -> tuple[bytes, ...]:
         """ParameterStatus messages as a login of the client's role would bring them."""
@@ -150,9 +149,22 @@ class SharedHooks:
 
     # --- settings ---
 
+    def ask_message(self, server: int, session: Session) -> bytes:
+        self._asked[server] = {}
+        self._greetings.pop(server, None)
+        return messages.query(ask_sql(sorted(self._worker.judging.custom_settings(session.tenant))))
+
+    def on_ask_row(self, server: int, body: bytes) -> None:
+        if server in self._greetings:
+            self._on_greeting(server, messages.data_row(body))
+            return
+        name, value = messages.row_values(body)
+        if name is not None and value is not None:
+            self._asked[server][name] = value
+
     def on_ask_done(self, server: int, session: Session | None) -> tuple[int, int]:
         """The numbers of the settings that a server was found to have, and of those that its client has."""
-        raise NotImplementedError
+        return self._found(read_settings(self._asked.pop(server)), session)
 
     def on_ask_shared_done(
         self, server: int, pool: int, startup_id: int, session: Session | None
@@ -160,5 +172,15 @@ class SharedHooks:
         """As on_ask_done; what the switch itself has set is no setting of the client's."""
         record = self._worker.pools.get(pool)
         assert record is not None
-        self._asked[server] = switch.changed(self._asked[server], self._switched(record, startup_id))
-        return self.on_ask_done(server, session)
+        settings = read_settings(self._asked.pop(server))
+        return self._found(switch.changed(settings, self._switched(record, startup_id)), session)
+
+    def _found(self, settings: Mapping[str, str], session: Session | None) -> tuple[int, int]:
+        if too_large(settings):
+            raise ValueError("a client's settings are too large to be carried from server to server")
+        table = self._worker.settings
+        had = table.intern(settings)
+        if session is None or not session.application_name or "application_name" in settings:
+            return had, had
+        # RESET has led back to what the server was opened with, which was not with the client's name
+        return had, table.intern({**settings, "application_name": session.application_name})

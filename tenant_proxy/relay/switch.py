@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from tenant_proxy.relay.settings import literal
+from tenant_proxy.relay.settings import has_bytes, literal
 from tenant_proxy.tenancy.startup import READING_SETTINGS
 from tenant_proxy.wire import messages
 
@@ -75,6 +75,8 @@ def turn_messages(role: str, settings: Mapping[str, str]) -> tuple[int, bytes, b
     wanted["exit_on_error"] = "off"
     count = len(wanted)
     if count > MOST_IN_TURN or any(name.lower().startswith(AT_BEGIN) for name in wanted):
+        return 0, b"", b""
+    if any(has_bytes(value) for value in wanted.values()):
         return 0, b"", b""
     name = f"tp_turn{count}"
     calls = ", ".join(f"pg_catalog.set_config(${2 * n + 1}, ${2 * n + 2}, true)" for n in range(count))

@@ -150,10 +150,15 @@ def error_fields(body: bytes) -> dict[str, str]:
 
 def data_row(body: bytes) -> list[str | None]:
     """Columns of a DataRow in text format.  Raises ServerProtocolError."""
+    return [None if value is None else value.decode("utf-8", "replace") for value in _columns(body)]
+
+
+def row_values(body: bytes) -> list[bytes | None]:
+    """As `data_row`, in whatever encoding they are."""
     return list(_columns(body))
 
 
-def _columns(body: bytes) -> Iterator[str | None]:
+def _columns(body: bytes) -> Iterator[bytes | None]:
     try:
         (count,) = struct.unpack_from("!H", body)
         at = 2
@@ -165,7 +170,7 @@ def _columns(body: bytes) -> Iterator[str | None]:
                 continue
             if at + size > len(body):
                 raise ServerProtocolError("truncated row")
-            yield body[at : at + size].decode("utf-8", "replace")
+            yield body[at : at + size]
             at += size
     except struct.error as error:
         raise ServerProtocolError("truncated row") from error

@@ -13,9 +13,10 @@ import asyncpg
 import pytest
 
 from tenant_proxy.shims import install
+from tests.e2e.test_shared import provide, shared_config
 from tests.fix_proxy import Proxy
 from tests.pg_server import ORDERS, POPULATE_TENANT, Server
-from tests.wire_client import sqlstates
+from tests.wire_client import WireClient, row, sqlstates, types
 
 LOCALE = "tr_TR.ISO-8859-9"
 
@@ -91,3 +92,85 @@ def test_letters_that_the_server_folds_to_ascii(turkish: Server, own_proxy: Call
                 assert row.body[6:].decode(codec) == value
             assert client.value("SELECT item FROM orders WHERE id = 1") == "anvil"
             assert str(client.value("SHOW search_path")).startswith("acme")
+
+
+# --- databases of other encodings ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def others(pg: Server) -> Iterator[Server]:
+    """Databases `latin` and `bytes` (SQL_ASCII) beside the one in UTF-8."""
+    provide(pg)
+    for name, encoding in DATABASES.items():
+        with pg.connect(database="postgres") as conn:
+            conn.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LOCALE 'C'")
+        with pg.connect(database=name) as conn:
+            for tenant, orders in ORDERS.items():
+                conn.execute(POPULATE_TENANT.format(name=tenant, orders=", ".join(map(str, orders))))
+    yield pg
+    for name in DATABASES:
+        with pg.connect(database="postgres") as conn:
+            conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+DATABASES = {"latin": "LATIN1", "bytes": "SQL_ASCII"}
+
+
+def of(proxies: Callable[..., Proxy], server: Server, database: str, isolation: str) -> Proxy:
+    config = shared_config(server)
+    config["clusters"][0]["database"] = database
+    return proxies(**config | {"isolation": isolation, "pool": {"mode": "transaction", "max": 1}})
+
+
+@pytest.mark.parametrize("isolation", ["dedicated", "shared"])
+@pytest.mark.parametrize(
+    ("database", "encoding", "value"),
+    [
+        ("app", "LATIN1", b"caf\xe9"),
+        ("app", "UTF8", "caf\u00e9".encode()),
+        ("app", "EUC_JP", "\u6f22\u5b57".encode("euc_jp")),
+        ("latin", "LATIN1", b"caf\xe9"),
+        ("latin", "UTF8", "caf\u00e9".encode()),
+        ("bytes", "UTF8", "caf\u00e9".encode()),
+        ("bytes", "LATIN1", b"caf\xe9 ' \\"),
+    ],
+)
+def test_settings_come_along_as_they_were_set(proxies, others, isolation, database, encoding, value):
+    """Where others use the backend in between."""
+    proxy = of(proxies, others, database, isolation)
+    with proxy.wire(client_encoding=encoding) as one, proxy.wire() as other:
+        quoted = value.replace(b"'", b"''")
+        assert sqlstates(one.query(b"SET app.word = '" + quoted + b"'")) == []
+        for _ in range(3):
+            assert other.value("SELECT coalesce(current_setting('app.word', true), '')") == ""
+            said = one.query("SELECT current_setting('app.word')")
+            assert row(next(m for m in said if m.type == "D")) == (value,)
+
+
+@pytest.mark.parametrize("isolation", ["dedicated", "shared"])
+def test_a_name_that_is_no_utf_8(proxies, others, isolation):
+    proxy = of(proxies, others, "app", isolation)
+    with WireClient(proxy.host, proxy.port) as c:
+        c.log_in(application_name="caf\udce9")
+        assert c.value("SHOW application_name") == "caf?"
+
+
+@pytest.mark.parametrize("isolation", ["dedicated", "shared"])
+def test_a_channel_of_any_bytes_deafens_nobody(proxies, others, isolation):
+    proxy = of(proxies, others, "bytes", isolation)
+    with proxy.wire() as bystander, proxy.wire(client_encoding="LATIN1") as c:
+        bystander.query("LISTEN here")
+        assert types(c.query(b"LISTEN \xe9")) == "CZ"
+        c.query(b"NOTIFY \xe9, 'caf\xe9'")
+        c.query("NOTIFY here, 'still'")
+        assert bystander.until("A")[-1].body[4:] == b"here\0still\0"
+
+
+def test_words_of_a_channel_in_the_encoding_of_the_database(proxies, others):
+    proxy = of(proxies, others, "latin", "dedicated")
+    with proxy.wire(client_encoding="UTF8") as one, proxy.wire(client_encoding="LATIN1") as other:
+        one.query("LISTEN caf\u00e9")
+        other.query("LISTEN caf\u00e9".encode("latin-1"))
+        said = one.query("NOTIFY caf\u00e9, 'cr\u00e8me'")
+        assert next(m for m in said if m.type == "A").body[4:] == "caf\u00e9\0cr\u00e8me\0".encode()
+        assert other.until("A")[-1].body[4:] == "caf\u00e9\0cr\u00e8me\0".encode("latin-1")

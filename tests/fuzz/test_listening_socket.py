@@ -109,7 +109,8 @@ def send_before_login(proxy: Proxy, data: bytes) -> None:
 
 def send_after_login(proxy: Proxy, parts: list[bytes], cuts: list[int]) -> None:
     """Parts in one stream, cut where `cuts` says, and the end of the stream behind them."""
-    with proxy.wire() as c, contextlib.suppress(ConnectionError):
+    # the proxy may have closed it by then
+    with proxy.wire() as c, contextlib.suppress(OSError):
         data, at = b"".join(parts), 0
         for cut in cuts:
             c.sock.sendall(data[at : at + cut])

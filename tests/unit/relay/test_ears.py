@@ -29,7 +29,7 @@ def test_who_waits_to_hear_all_when_the_connection_ends():
     engine = Engine()
     pool: Any = SimpleNamespace(id=1, base=1)
     ear = Ear(SimpleNamespace(engine=engine, pools={}), pool, b"key", "token")  # type: ignore[arg-type]
-    ear.on_ready(7, SimpleNamespace(pid=70))  # type: ignore[arg-type]
+    ear.on_ready(7, SimpleNamespace(pid=70, parameters=[]))  # type: ignore[arg-type]
     ear.listeners[3] = Listener(3, SimpleNamespace(), ear, "")  # type: ignore[arg-type]
     assert ear.sync(3, 9, last=True)
     assert engine.heard == []
