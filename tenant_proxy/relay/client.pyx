@@ -139,6 +139,9 @@ cdef int client_work(Relay e, Client *c, char *data, size_t n, size_t *used) noe
         burst_flush(e, &b, c, s)
         if s.ring.count and ring_head(&s.ring).action & ACT_FAKE:
             drain_fakes(e, s)
+            if s.ring.count == 0:
+                # a message that waits for these answers has no other to wait for
+                e.unpause(&c.link)
         maybe_release(e, s)
     return 0 if c.phase != CL_CLOSING else -1
 

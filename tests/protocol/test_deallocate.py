@@ -67,6 +67,18 @@ def test_deallocate_in_a_transaction_tells_its_state(stage: Stage):
     client << complete("DEALLOCATE") + OPEN
 
 
+def test_what_waits_for_the_answer_to_a_deallocate_goes_on(stage: Stage):
+    """It was the proxy's own, and no server's that would wake who waits."""
+    client, server = stage.pair()
+    client >> query("BEGIN")
+    server >> complete("BEGIN") + OPEN
+    client << complete("BEGIN") + OPEN
+    server.take()
+    client >> query("DEALLOCATE ALL") + execute() + SYNC
+    client << complete("DEALLOCATE ALL") + OPEN
+    server << execute() + SYNC
+
+
 def test_deallocate_in_a_failed_transaction_fails_and_takes_nothing_away(stage: Stage):
     client, server = stage.pair()
     prepare(client, server, "a", "SELECT 1", "tp_1")
