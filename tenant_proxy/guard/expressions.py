@@ -18,7 +18,7 @@ from tenant_proxy.guard import (
 )
 from tenant_proxy.guard.descent import ColumnRule
 from tenant_proxy.guard.functions import ATTRIBUTES, EXTENSION_ATTRIBUTES, FUNCTIONS, REG_TYPES, Fact
-from tenant_proxy.guard.parse import Unreadable, parse
+from tenant_proxy.guard.parse import COST_OF_A_NAME, Unreadable, charge, parse
 from tenant_proxy.guard.source import quoted_name
 from tenant_proxy.guard.walk import NOWHERE, Body, Rule, Walk, location_of, strings
 from tenant_proxy.model import Effect
@@ -338,6 +338,7 @@ def judge_names(
     elements = names.array_elements(text) if len(text) <= longest else None
     if elements is None:
         _malformed(w, text[:40], location)
+    charge(COST_OF_A_NAME * len(elements or ()))
     with w.inside(text):
         for item in elements or ():
             judge_name(w, item, kind, location, unsure=unsure)

@@ -57,6 +57,8 @@ _PROVIDED: Final[Mapping[str, Callable[[Walk, Body], bool]]] = {
 _MULTI: Final = int(Effect.MULTI)
 _KEEPS: Final = int(Effect.KEEPS)
 _RESETS: Final = int(Effect.RESETS)
+#: see `judge_values`
+VALUES_TIMES: Final = 4
 _ALONE: Final = int(Effect.BEGINS | Effect.STARTS | Effect.COMMITS | Effect.ROLLS_BACK)
 
 
@@ -217,18 +219,36 @@ class Guard:
         """The verdict of the values that Bind gives to the parameters in `Verdict.bound`; never raises.
 
         `values` are texts by number from 1, None for NULL.  With ALLOW come those that others replace.
+
+        All clients wait meanwhile, so it takes no longer than VALUES_TIMES as long as a statement at once.
         """
+        judged = within_allowance(functools.partial(self._judge_values, scope, kinds, values), VALUES_TIMES)
+        return judged or (_TOO_MANY_VALUES, {})
+
+    def _judge_values(
+        self, scope: GuardScope, kinds: Iterable[tuple[int, str]], values: Mapping[int, str | None]
+    ) -> tuple[Verdict, dict[int, str]]:
         try:
             return _ALLOWED_VALUES, values_judged(
-                lambda text: self._judgement(scope, text), lambda text: self.judge(scope, text), kinds, values
+                lambda text: self._judgement(scope, text),
+                lambda text: self._judge_value(scope, text),
+                kinds,
+                values,
             )
         except Refusal as refusal:
             return _rejected(refusal, Effect(0)), {}
         except NotFound:
             return _NOT_FOUND, {}
+        except Costly:
+            raise
         except Exception as error:
             _log.exception("guard failed", extra={"tenant": scope.tenant, "error": type(error).__name__})
             return _FAILED, {}
+
+    def _judge_value(self, scope: GuardScope, text: str) -> Verdict:
+        if len(text) > VALUES_TIMES * ALLOWED_TEXT_BYTES:
+            raise Costly
+        return self.judge(scope, text)
 
     def judge_types(self, kinds: Iterable[tuple[int, str]], types: Sequence[int]) -> Verdict:
         """The verdict of the types, as OIDs, that a Parse declares its parameters to be of.
@@ -478,6 +498,14 @@ _NOT_FOUND: Final = _refused(
 _TEXT_TYPES: Final = frozenset({0, 25, 705, 1043})
 
 _ALLOWED_VALUES: Final = Verdict(Action.ALLOW, exact=True)
+
+_TOO_MANY_VALUES: Final = _refused(
+    "too_large",
+    "54000",
+    "values that name objects or settings, or are SQL, are too many or too large to be checked",
+    detail="They are checked while all clients of the proxy wait.",
+    hint="Bind fewer at a time, or write them as constants.",
+)
 
 
 def _invalid_byte(error: UnicodeDecodeError) -> str:

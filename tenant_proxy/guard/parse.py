@@ -55,6 +55,12 @@ _ALLOWED_ROW_ASSIGNMENT: Final = 2_000
 #: of each text, however short
 _COST_OF_A_PARSE: Final = 2_000
 
+#: of a name in a value of Bind
+COST_OF_A_NAME: Final = 200
+
+#: of a character of a list of schemas
+COST_OF_A_LIST: Final = 25
+
 #: of a byte of a body in PL/pgSQL, which is read a token at a time in Python, and once more by PostgreSQL's
 #: reader
 COST_OF_CODE: Final = 33

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tenant_proxy.errors import ProxyError
 from tenant_proxy.guard import bound, own_public
+from tenant_proxy.guard.parse import COST_OF_A_LIST, charge
 from tenant_proxy.guard.walk import NOWHERE, Body, Walk, strings
 from tenant_proxy.model import Effect
 from tenant_proxy.settings_policy import (
@@ -304,6 +305,8 @@ def bound_setting(w: Walk, name: str, value: str | None, *, known: bool = True) 
     Not `known`: the value is some other than a parameter.
     """
     name = canonical_name(name)
+    if name in _VALUE_DECIDES:
+        charge(len(value or "") * COST_OF_A_LIST)
     if not known:
         if name in _VALUE_DECIDES:
             w.refuse(

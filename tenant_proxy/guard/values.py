@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from tenant_proxy.guard import bound, expressions, settings
+from tenant_proxy.guard.parse import COST_OF_A_NAME, charge
 from tenant_proxy.guard.source import NotFound, edited
 from tenant_proxy.guard.walk import NOWHERE, Walk
 from tenant_proxy.model import Action, Effect, Verdict
 
 #: what a bound query may do: the relay has been told of the statement around it before it was known
 _QUERY_MAY: Final = Effect.READS | Effect.WRITES | Effect.OPAQUE | Effect.DDL | Effect.MULTI
+
+#: longer than any setting's name
+_MAX_SETTING: Final = 1000
 
 #: longest array of names, in characters
 _MAX_NAMES: Final = 64 * 1024
@@ -32,6 +36,7 @@ def values_judged(
     replaced: dict[int, str] = {}
     for number, kind in kinds:
         value = values.get(number)
+        charge(COST_OF_A_NAME)
         w = judgement(value or "")
         if kind.startswith(bound.VALUE):
             meant = settings.bound_setting(w, kind.removeprefix(bound.VALUE), value)
@@ -39,12 +44,12 @@ def values_judged(
             name = values.get(int(kind.removeprefix(bound.VALUE_OF)))
             if name is None:
                 continue  # the server's to refuse
-            meant = settings.bound_setting(w, name, value)
+            meant = settings.bound_setting(w, name[:_MAX_SETTING], value)
         elif value is None:
             continue
         elif kind == bound.SETTING:
             if f"{bound.VALUE_OF}{number}" not in known:
-                settings.bound_setting(w, value, None, known=False)
+                settings.bound_setting(w, value[:_MAX_SETTING], None, known=False)
             continue
         elif kind == bound.QUERY:
             meant = _query(w, judge(value), value)

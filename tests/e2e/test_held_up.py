@@ -94,3 +94,23 @@ def test_large_functions_are_read_apart(proxy: Proxy):
         assert sqlstates(acme.query(f"{function} '{dynamic}'")) == []
         wait_until(lambda: code() == "function acme.large is not proven", "it says so", 30)
     assert neighbour.slowest_s < LIMIT_S
+
+
+@pytest.mark.parametrize(
+    ("sql", "value"),
+    [
+        ("SELECT query_to_xml($1, true, true, '')", "SELECT " + "id, " * 200_000 + "1 FROM orders"),
+        ("SELECT set_config('search_path', $1, false)", "acme, " * 500_000 + "acme"),
+    ],
+    ids=["query", "search_path"],
+)
+def test_large_values(proxy: Proxy, sql: str, value: str):
+    with proxy.wire("acme_app") as acme, Neighbour(proxy) as neighbour:
+        acme.send(parse(sql, "s"), SYNC)
+        assert sqlstates(acme.until("Z")) == []
+        acme.send(bind(value, name="s"), execute(), SYNC)
+        assert sqlstates(acme.until("Z")) == ["54000"]
+        # others go on as before
+        acme.send(bind("acme" if "path" in sql else "SELECT 1", name="s"), execute(), SYNC)
+        assert sqlstates(acme.until("Z")) == []
+    assert neighbour.slowest_s < LIMIT_S

@@ -604,3 +604,19 @@ def test_whoever_seeds_random_keeps_the_backend():
     ):
         assert judge(sql).pin_reason == "random_seed", sql
     assert refusal("SET seed = 0.5", scope(denied_settings=("seed",))).reason == "setting_refused"
+
+
+def test_values_take_no_longer_than_others_can_wait():
+    """They are judged at Bind, where a worker has nobody else do it."""
+    names = {number: f"acme.t{number}" for number in range(1, 5000)}
+    for kinds, values in (
+        ([(number, "relation") for number in names], names),
+        ([(1, "type[]")], {1: "{" + "int," * 5000 + "int}"}),
+        ([(1, "query")], {1: "SELECT " + "a, " * 10_000 + "a"}),
+        ([(1, "value:search_path")], {1: "acme," * 5000 + "acme"}),
+    ):
+        verdict, _ = GUARD.judge_values(ACME, kinds, values)
+        assert (verdict.action, verdict.sqlstate) == (Action.REJECT, "54000")
+    few = dict(list(names.items())[:500])
+    verdict, _ = GUARD.judge_values(ACME, [(number, "relation") for number in few], few)
+    assert verdict.action is Action.ALLOW
