@@ -11,7 +11,6 @@ import typer
 from tenant_proxy.catalog.records import Level, Spec, Tenant, parse
 from tenant_proxy.catalog.states import State
 from tenant_proxy.cli.output import print_json
-from tenant_proxy.cli.served import until_served
 from tenant_proxy.cli.town import (
     DryRunOption,
     JsonOption,
@@ -172,6 +171,8 @@ def onboard(
     done = ask(config, lambda verbs: verbs.tenant_onboard(new, access), as_json=as_json, dry_run=dry_run)
     served = None
     if done.granted.password is not None and done.tenant.state is State.ACTIVE:
+        from tenant_proxy.cli.served import until_served
+
         served = asyncio.run(until_served(done.granted.dsn))
     if as_json:
         print_json(done.to_json())

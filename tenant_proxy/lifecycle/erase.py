@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from tenant_proxy import __version__
-from tenant_proxy.catalog import effective, logins
+from tenant_proxy.catalog import audit, effective, logins
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Tenant
 from tenant_proxy.catalog.states import State, conflict
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: what an erasure does not reach
 STAYS: Final = (
     "the tenant's row in the catalog: its name, state and times",
-    "the log of changes, without data and secrets",
+    "the log of changes: what was done when and by whom, and names of logins; not what was changed",
     "usage that was counted for invoices",
     "archives that were exported of it",
     "backups, WAL archives and server logs, for as long as they are kept elsewhere",
@@ -295,9 +295,6 @@ async def _end(run: Run, change: Change) -> None:
         " ORDER BY id DESC LIMIT 1",
         tenant.name,
     )
-    record = _record(run, tenant) | {"deleted_by": deleted_by}
-    key = run.context.config.lifecycle.signing_key
-    signed = certificate.signed(record, None if key is None else certificate.read_private_key(key.reveal()))
     now = await change.now()
     await change.update_tenant(
         tenant,
@@ -310,7 +307,11 @@ async def _end(run: Run, change: Change) -> None:
         reason="",
         storage_bytes=0,
     )
-    await change.audit("tenant.erasure", "tenant", tenant.name, None, signed)
+    blanked = await audit.forget(change.connection, tenant.name, run.data["logins"])
+    record = _record(run, tenant) | {"deleted_by": deleted_by, "log_blanked": blanked}
+    key = run.context.config.lifecycle.signing_key
+    signed = certificate.signed(record, None if key is None else certificate.read_private_key(key.reveal()))
+    await change.audit(audit.ERASURE, "tenant", tenant.name, None, signed)
     run.data.clear()
     run.result = signed
 

@@ -154,13 +154,21 @@ async def test_changes_are_logged_in_a_chain_and_nothing_in_it_can_be_changed(st
         ("UPDATE audit SET after = NULL WHERE id = 1", 1),
         ("DELETE FROM audit WHERE id = 2", 2),
         ("UPDATE audit SET hash = sha256('x') WHERE id = 2", 2),
+        ("UPDATE audit SET after = '{}' WHERE id = 2", 2),
+        ("UPDATE audit SET salt = sha256('x') WHERE id = 2", 2),
+        ("UPDATE audit SET salt = NULL, digest = NULL WHERE id = 2", 2),
+        # which the table takes, and no erasure tells of
+        ("UPDATE audit SET before = NULL, after = NULL, salt = NULL WHERE id = 3", 3),
     ],
 )
 async def test_tampering_shows(store, tampering, broken_at):
     for name in ("a", "b", "c", "d"):
         await add(store, name)
     async with store.read() as connection:
-        await connection.execute(f"SET session_replication_role = replica; {tampering}; RESET ALL")
+        checks = "ALTER TABLE audit DROP CONSTRAINT audit_blank, DROP CONSTRAINT audit_salt_check"
+        await connection.execute(
+            f"{checks}; SET session_replication_role = replica; {tampering}; RESET session_replication_role"
+        )
         found = await audit.verify(connection)
     assert found.broken_at == broken_at
 

@@ -10,7 +10,7 @@ import pytest
 from psycopg import errors
 
 from tenant_proxy.catalog.failures import Failure
-from tenant_proxy.catalog.records import JobState, Plan, Spec
+from tenant_proxy.catalog.records import JobState, Level, Plan, Spec
 from tenant_proxy.catalog.states import State
 from tenant_proxy.config.schema import Config
 from tenant_proxy.lifecycle import adopting, certificate, erase, erasing
@@ -195,6 +195,39 @@ async def test_erased_for_good_with_a_record(new_context, town, tmp_path):
     # bob is another tenant's too, and has that still
     assert {"bob", "beta_owner", "beta_readwrite", "beta_readonly"} == town.roles()
     assert [access.tenant for access in await verbs.access_list(login="bob")] == ["beta"]
+    assert (await verbs.audit_verify()).ok
+
+
+async def test_an_erasure_takes_from_the_log_what_was_changed(verbs, town):
+    """Under all its names, and of others of these names nothing; the log is whole, and tells of it."""
+    await verbs.tenant_create(NewTenant(name="old", labels={"born": "1970-01-01"}))
+    await verbs.tenant_rename("old", "acme")
+    await verbs.tenant_create(
+        NewTenant.model_validate({"name": "old", "schema": "old_2", "labels": {"of": "another"}})
+    )
+    await verbs.tenant_provision("acme")
+    await verbs.access_grant("acme", NewAccess(login="alice", addresses=["10.1.2.3"]))
+    await verbs.tenant_onboard(NewTenant(name="beta"), NewAccess(login="bob", addresses=["10.9.9.9"]))
+    await verbs.access_grant("acme", NewAccess(login="bob", level=Level.READONLY))
+    await verbs.tenant_set("acme", labels={"boss": "Anna"})
+    await verbs.role_put("acme", "clerk", {})
+    await verbs.tenant_delete("acme", grace_s=0)
+    record = (await verbs.tenant_erase("acme")).result["record"]
+    assert (await verbs.audit_verify()).ok
+    entries = {one.id: one for one in await verbs.audit_log(limit=1000)}
+    for number in record["log_blanked"]:
+        assert (entries[number].before, entries[number].after) == (None, None)
+    left = json.dumps([[one.before, one.after] for one in entries.values()])
+    for text in ("1970-01-01", "Anna", "10.1.2.3", "clerk"):
+        assert text not in left.replace("acme_clerk", ""), text  # which the record names
+    assert "another" in left
+    assert "10.9.9.9" in left
+    said = [(one.action, one.name) for one in entries.values() if one.id in record["log_blanked"]]
+    assert {("tenant.create", "old"), ("tenant.rename", "old"), ("login.create", "alice")} <= set(said)
+    assert ("login.create", "bob") not in said
+    # and once more, by the same name
+    await verbs.tenant_create(NewTenant(name="acme", labels={"second": "x"}))
+    await verbs.tenant_delete("acme", grace_s=0)
     assert (await verbs.audit_verify()).ok
 
 
