@@ -86,8 +86,6 @@ cdef class Reactor:
     cdef uint64_t called_us       # when Python was last given something that it may answer later
     cdef uint64_t rounds
     cdef uint64_t frees
-    cdef uint64_t pressed_us      # when what is urgent last came together with what is not
-    cdef bint hurries             # the kernel has been asked for short slices
 
     # life of a link
     cdef void attach(self, Link *l, int fd, uint8_t kind) noexcept nogil
@@ -115,6 +113,5 @@ cdef class Reactor:
     cdef void dispatch(self, Link *l, uint32_t events) noexcept nogil
     cdef void settle(self) noexcept nogil
     cdef void tick(self) noexcept nogil
-    cdef void hurry(self) noexcept nogil
     cdef void run_rounds(self) noexcept nogil
     cdef int run_round(self, int timeout_ms) noexcept nogil

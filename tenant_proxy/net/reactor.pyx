@@ -21,7 +21,7 @@ from tenant_proxy.net.sockets cimport (
     EPOLLERR, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
     EPOLL_CTL_DEL, EPOLL_CTL_MOD, MSG_NOSIGNAL, SHUT_WR, TP_HAS_EPOLL, TP_INHERITS, c_close, c_send,
     c_shutdown, epoll_create1, epoll_ctl, epoll_event, epoll_wait, recv, tp_accept, tp_address, tp_bits,
-    tp_connect_error, tp_nodelay, tp_now_us, tp_slice,
+    tp_connect_error, tp_nodelay, tp_now_us,
 )
 from tenant_proxy.wire.buf cimport buf_append, buf_consume, buf_free, buf_len, buf_reserve
 from tenant_proxy.wire.ptrmap cimport PtrSlot, map_add, map_find, map_free, map_get, map_remove
@@ -40,8 +40,6 @@ cdef enum:
     URGENT = 0                   # Reactor.unsent
     SERVERS = 1
     CLIENTS = 2
-    PRESSED_US = 2000000         # slices stay short for so long …
-    SHORT_SLICE_NS = 100000      # … the least that Linux takes
 
 
 cdef class Reactor:
@@ -131,7 +129,7 @@ cdef class Reactor:
         cdef epoll_event events[EVENTS]
         cdef Link *l
         cdef int i
-        cdef int urgent = 0, others = 0
+        cdef bint urgent = False
         cdef int n = epoll_wait(self.epfd, events, EVENTS, timeout_ms)
         if n <= 0:
             return n
@@ -144,14 +142,10 @@ cdef class Reactor:
             if l.kind == KIND_SERVER:
                 self.dispatch(l, events[i].events)
             elif l.urgent:
-                urgent += 1
-            else:
-                others += 1
+                urgent = True
         if urgent:
             # Single short statements wait neither for what else has come nor, by their writes, for the processes
             # that its replies wake.
-            if others:
-                self.pressed_us = self.now_us
             for i in range(n):
                 l = <Link *> events[i].data.ptr
                 if l.kind != KIND_SERVER and l.urgent:
@@ -210,15 +204,6 @@ cdef class Reactor:
         self.called_us = self.now_us
         with nogil:
             self.settle()
-
-    cdef void hurry(self) noexcept nogil:
-        # Called a few times a second.  The kernel lets who wakes up with a shorter slice run at once, where all
-        # processors are taken; the others' work costs some more switches of processes then, so only where single
-        # short statements come among much else.
-        cdef bint pressed = self.pressed_us > 0 and self.now_us - self.pressed_us < PRESSED_US
-        if pressed != self.hurries:
-            self.hurries = pressed
-            tp_slice(SHORT_SLICE_NS if pressed else 0)
 
     # --- life of a link ---------------------------------------------------
 

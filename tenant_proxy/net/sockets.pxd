@@ -14,8 +14,6 @@ cdef extern from *:
     #include <fcntl.h>
     #ifdef __linux__
     #include <sys/epoll.h>
-    #include <sys/resource.h>
-    #include <sys/syscall.h>
     static int tp_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
     #define TP_HAS_EPOLL 1
     #define TP_INHERITS 1
@@ -51,18 +49,6 @@ cdef extern from *:
     static unsigned long long tp_now_us(void) {
         struct timeval t; gettimeofday(&t, NULL);
         return (unsigned long long)t.tv_sec * 1000000ull + (unsigned long long)t.tv_usec;
-    }
-    /* how long this thread wants the processor at a time, for the kernel's scheduler (sched(7)); 0: as usual.
-       Linux heeds it for ordinary processes since 6.12, and takes it without effect before. */
-    static void tp_slice(unsigned long long ns) {
-    #if defined(__linux__) && defined(SYS_sched_setattr)
-        struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority;
-                 uint64_t runtime, deadline, period; } a = { sizeof a, 0, 0, 0, 0, ns, 0, 0 };
-        a.nice = getpriority(PRIO_PROCESS, 0);
-        (void)!syscall(SYS_sched_setattr, 0, &a, 0);
-    #else
-        (void)ns;
-    #endif
     }
     static int tp_bits(unsigned char b) { int n = 0; for (; b; b &= (unsigned char)(b - 1)) n++; return n; }
     static void tp_nodelay(int fd) {
@@ -116,7 +102,6 @@ cdef extern from *:
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout) nogil
     int tp_accept(int fd) nogil
     unsigned long long tp_now_us() nogil
-    void tp_slice(unsigned long long ns) nogil
     int tp_bits(unsigned char b) nogil
     void tp_nodelay(int fd) nogil
     int tp_connect_error(int fd) nogil

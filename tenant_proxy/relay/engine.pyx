@@ -533,7 +533,6 @@ cdef class Engine(Sessions):
         cdef list due = []
         self.tick()
         self.wake_listeners()
-        self.hurry()
         now = self.now_us
         if self.links.slots == NULL:
             return

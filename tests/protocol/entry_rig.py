@@ -12,6 +12,7 @@ import re
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from tenant_proxy.auth import scram
 from tenant_proxy.config.load import load_text
 from tenant_proxy.config.transport import to_transport
 from tenant_proxy.obs.log import get_logger
+from tenant_proxy.pool.budget import AWAKE
 from tenant_proxy.relay.core import Reason
 from tenant_proxy.wire import messages
 from tenant_proxy.worker import Worker
@@ -59,7 +61,7 @@ class OneWorker:
         names = [
             "cluster:main", "tenant:acme", "tenant:beta", "clients", "clients of tenant:acme",
             "clients of tenant:beta", "clients of user:acme_app", "clients of user:both",
-            "clients of user:few",
+            "clients of user:few", AWAKE,
         ]  # fmt: skip
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
         self.indexes = {name: number for number, name in enumerate(names)}
@@ -72,6 +74,10 @@ class OneWorker:
             "mailboxes": [(a.detach(), b.detach()) for a, b in pairs],
         }
         self.worker = Worker(self.boot, None)  # type: ignore[arg-type]
+        for other in range(workers):
+            # all have their turns
+            place = shm.offset(other, self.indexes[AWAKE]) // shm.COUNTER_BYTES
+            self.worker.budget.memory[place] = int(time.monotonic())
         self.worker.dialer.on_demand = self._welcome  # type: ignore[method-assign]
         self.worker.engine.start(self, get_logger("test"))
         self.worker.budget.share(self.worker.engine)
