@@ -10,7 +10,6 @@ from http import HTTPStatus
 from importlib import resources
 from typing import Any, Final
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic.warnings import UnsupportedFieldAttributeWarning
@@ -132,7 +131,7 @@ async def serve(context: Context, address: str, port: int, *, signals: bool = Tr
     listener = socket.create_server((address, port), family=family)
     log.info("the API listens", addr=f"{address}:{port}", tls=config.is_ssl)
     try:
-        await (uvicorn.Server if signals else web.Server)(config).serve([listener])
+        await (web.Patient if signals else web.Server)(config).serve([listener])
     finally:
         listener.close()
         await app.state.api.stop()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
+import time
 
 import pytest
 
@@ -101,3 +104,16 @@ def test_restarts_are_counted(own_proxy):
     wait_until(lambda: proxy.metric("tenant_proxy_worker_restarts_total") == 1, "the restart is counted")
     wait_until(lambda: len(proxy.worker_pids()) == 2, "two workers again")
     assert second in proxy.worker_pids()
+
+
+def test_connections_that_ask_for_nothing_keep_nobody_out(own_proxy):
+    proxy = own_proxy()
+    with contextlib.ExitStack() as stack:
+        for number in range(150):
+            sock = stack.enter_context(socket.create_connection((proxy.host, proxy.metrics_port)))
+            sock.sendall(b"GET /readyz HTTP/1.1\r\nX: "[: number % 20])
+        wait_until(proxy.is_ready, "others are answered again", 6)
+        # who asks meanwhile is not taken for one of them
+        for _ in range(3):
+            assert proxy.get("/metrics")[0] == 200
+            time.sleep(0.5)
