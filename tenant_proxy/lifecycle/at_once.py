@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import Job, JobState, Tenant
 from tenant_proxy.catalog.together import NotTogether, Together
 
 if TYPE_CHECKING:
     from tenant_proxy.lifecycle.context import Context
-    from tenant_proxy.lifecycle.jobs import Kind, Run
+    from tenant_proxy.lifecycle.jobs import Kind, Record, Run
 
 LEASE_S: Final = 30.0
 
@@ -93,7 +94,7 @@ async def begin(
     await change.tenant(tenant.name, version)
     run = Run(context, Job.model_construct(**columns, state=JobState.RUNNING), transient=transient)
     if kind.begin is not None:
-        await kind.begin(run, change)
+        await _told(kind.begin, run, change)
     change.item("begun", INSERT, inserted(columns, run))
     wanted = ["begun", *change.tenant_now, *([change.made] if change.made else [])]
     async with context.store.read() as connection:
@@ -113,7 +114,7 @@ async def end(kind: Kind, run: Run, names: Sequence[str], point: str) -> None:
     kept = dict(run.data), dict(run.result)
     try:
         if kind.end is not None:
-            await kind.end(run, change)
+            await _told(kind.end, run, change)
         change.item("written", WRITE, written(run, JobState.DONE, len(names), names, None))
         context.at_point(f"{point}:recorded")
         async with context.store.read() as connection:
@@ -124,3 +125,11 @@ async def end(kind: Kind, run: Run, names: Sequence[str], point: str) -> None:
     run.job = Job.of(rows["written"])
     now = rows.get("tenant_now")
     run.ended = tenant if now is None else Tenant.of(now)
+
+
+async def _told(record: Record, run: Run, change: Together) -> None:
+    """What does not go with the tenant as it was read is tried with the tenant as it is."""
+    try:
+        await record(run, change)
+    except Failure:
+        raise NotTogether from None

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import pytest
 
+from tenant_proxy.auth.scram import build_verifier
 from tenant_proxy.catalog import audit
 from tenant_proxy.catalog.failures import Failure
 from tenant_proxy.catalog.records import JobState
@@ -16,6 +17,16 @@ from tenant_proxy.catalog.together import NotTogether, Together
 from tenant_proxy.lifecycle import at_once, jobs
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
+
+VERIFIER = str(build_verifier("secret"))
+GRANT = {
+    "login": "alice",
+    "level": "owner",
+    "role": "",
+    "expires_at": None,
+    "addresses": [],
+    "max_clients": 0,
+}
 
 
 @contextmanager
@@ -82,6 +93,15 @@ async def test_a_tenant_that_is_changed_meanwhile(verbs, monkeypatch):
     assert seen == {"together": 1, "apart": 1}
     assert (tenant.state, tenant.labels) == (State.READY, {"seen": "yes"})
     assert await whole(verbs) == ["tenant.create", "tenant.provision", "tenant.set", "tenant.ready"]
+
+
+async def test_a_tenant_that_was_read_too_early(verbs, monkeypatch):
+    """What it was then does not let a job begin; what it is does."""
+    draft = await verbs.tenant_create(NewTenant(name="acme"))
+    await verbs.tenant_provision("acme")
+    job = await jobs.start(verbs.context, "grant", draft, GRANT, transient={"verifier": VERIFIER})
+    assert (await jobs.run(verbs.context, job)).state is JobState.DONE
+    assert [one.login for one in await verbs.access_list(tenant="acme")] == ["alice"]
 
 
 async def test_a_lease_that_is_lost_meanwhile(verbs, monkeypatch):
