@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
 
 VERIFIER = str(build_verifier("secret"))
-GRANT = {
+GRANT: dict[str, Any] = {
     "login": "alice",
     "level": "owner",
     "role": "",
