@@ -27,7 +27,7 @@ from tenant_proxy.net.dead import watch
 from tenant_proxy.net.tls import TlsLayer, server_context
 from tenant_proxy.obs.log import get_logger
 from tenant_proxy.relay.core import Reason
-from tenant_proxy.relay.facts import QUESTIONS, Key, key_of
+from tenant_proxy.relay.facts import ANSWERS, QUESTIONS, Key, key_of
 from tenant_proxy.relay.reach import Reach
 from tenant_proxy.relay.session import PoolRecord, ServerInfo
 from tenant_proxy.wire import messages
@@ -62,7 +62,7 @@ GIVEN_UP = (
 class Opening:
     """One server's login in progress."""
 
-    __slots__ = ("answer", "asked", "auth", "folding", "heard", "info", "started", "tls")
+    __slots__ = ("answer", "asked", "auth", "folding", "heard", "info", "is_mute", "started", "tls")
 
     def __init__(self, info: ServerInfo) -> None:
         self.info = info
@@ -76,6 +76,8 @@ class Opening:
         self.answer = ""
         #: what else the first answer has said
         self.folding = ""
+        #: it has answered none, for a reason of its own
+        self.is_mute = False
 
 
 class Dialer:
@@ -352,8 +354,8 @@ class Dialer:
                 opening.answer, *more = (value or "" for value in messages.data_row(body))
                 opening.folding = next(iter(more), opening.folding)
             case "E" if opening.asked:
-                # may not look there, or it went away in between: as if it were not there
                 opening.answer = ""
+                opening.is_mute = messages.error_fields(body).get("C") not in ANSWERS
             case "E":
                 self._refused(server, opening, messages.error_fields(body))
             case "T" | "C" if opening.asked:
@@ -369,7 +371,12 @@ class Dialer:
         if not opening.auth.done:
             raise errors.server_login_failed("The server skipped authentication.")
         pool, cluster = opening.info.pool, opening.info.tenant.cluster
-        if opening.asked == 0:
+        if opening.is_mute:
+            # what is known of the cluster holds, and the next is asked
+            if self._worker.facts.installed(cluster) is None:
+                raise errors.server_login_failed("The server did not say what it has installed.")
+            ask = False
+        elif opening.asked == 0:
             ask = not pool.replication and self._worker.facts.is_wanted(cluster)
         else:
             ask = opening.asked < len(QUESTIONS) and opening.answer == "t"

@@ -32,11 +32,18 @@ THEN (SELECT pg_catalog.concat(pg_catalog.getdatabaseencoding(), ' ',
     WHERE pg_catalog.ascii((pg_catalog.parse_ident(pg_catalog.chr(s.n)))[1]) OPERATOR(pg_catalog.<) 128
     HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0) END"""
 
+#: Whoever's server is asked, its client's settings must not keep it from answering for all.  In transactions
+#: that are serializable and deferrable, for one, a question waits for others to end
+_FIRST: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; "
+
 #: asked one after the other: the first says whether the second can be asked
 QUESTIONS: Final = (
-    f"SELECT pg_catalog.to_regprocedure('tp_catalog.version()') IS NOT NULL, {FOLDING}",
-    "SELECT tp_catalog.version()",
+    f"{_FIRST}SELECT pg_catalog.to_regprocedure('tp_catalog.version()') IS NOT NULL, {FOLDING}",
+    f"{_FIRST}SELECT tp_catalog.version()",
 )
+
+#: errors that are answers, as the server may not look there, or it went away in between; others are none
+ANSWERS: Final = frozenset({"42501", "42883", "3F000"})
 
 Key = tuple[str, int, str]
 
