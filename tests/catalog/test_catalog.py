@@ -173,6 +173,24 @@ async def test_tampering_shows(store, tampering, broken_at):
     assert found.broken_at == broken_at
 
 
+async def test_entries_from_before_digests_are_of_the_chain_and_stay(store):
+    """As a catalog that was migrated has them."""
+    async with store.read() as connection:
+        await connection.execute(
+            """SET session_replication_role = replica;
+               INSERT INTO audit (id, at, actor, action, kind, name, after, hash)
+               VALUES (1, now(), 'anna', 'tenant.set', 'tenant', 'acme', '{"labels": {}}', sha256(''));
+               UPDATE audit SET hash = sha256(convert_to(audit_text(audit), 'UTF8'));
+               RESET session_replication_role"""
+        )
+    await add(store, "acme")
+    async with store.read() as connection:
+        assert (await audit.verify(connection)).ok
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("UPDATE audit SET after = NULL WHERE id = 1")
+        assert await audit.forget(connection, "acme", []) == [2]
+
+
 async def test_entries_of_transactions_at_once_are_one_chain(store):
     await asyncio.gather(*(add(store, f"t{number}") for number in range(20)))
     async with store.read() as connection:
