@@ -201,7 +201,7 @@ cdef uint16_t keep_begun(Client *c, uint32_t effects, const char *sql, size_t n)
     # of a simple Query that goes to the server, as it is; returns what it is marked with
     if c.began == NULL:
         return 0
-    c.bound_size = 0
+    drop_bound(c)
     if not may_repeat(effects):
         return 0
     if not add_text(c, sql, n):

@@ -40,6 +40,18 @@ def test_a_transaction_that_has_only_read_moves(fresh, pg):
         assert is_shared(pg, backend_of(acme))
 
 
+def test_what_is_bound_and_not_run_is_not_repeated(fresh, pg):
+    with fresh.wire("acme_app") as acme:
+        acme.query("BEGIN")
+        acme.query("SET LOCAL lock_timeout = '1s'")
+        acme.ask(parse("SET LOCAL work_mem = '3MB'"), bind(), SYNC)
+        acme.query("SELECT 1")
+        assert sqlstates(acme.query("CREATE TABLE later (id int)")) == []
+        assert acme.value("SHOW lock_timeout") == "1s"
+        assert acme.value("SHOW work_mem") == "4MB"
+        acme.query("ROLLBACK")
+
+
 @pytest.mark.parametrize(
     "kept",
     [
