@@ -478,10 +478,14 @@ class Dialer:
         self._worker.engine.pool_demand(pool.id)
 
     def _fail(self, server: int, detail: str, *, there: bool = False) -> None:
-        """A login has failed; `there`: by what the server says, not because it can't be reached."""
+        """A login has failed; `there`: by what the server says, not because it can't be reached.
+
+        One that has begun to answer is there.  That it then ends may be its tenant's doing, so others don't
+        wait for it.
+        """
         opening = self._openings.pop(server, None)
         # first, so that the end of this one does not at once open the next
-        if opening is not None and there:
+        if opening is not None and (there or opening.heard):
             self._failed(opening, detail)
         elif opening is not None:
             self._unreached(opening.info.pool, opening.started, detail)
@@ -500,7 +504,11 @@ class Dialer:
             self._go_on(info.pool.tenant.cluster)
         elif opening is not None:
             what = "timed out" if reason == Reason.CONNECT_FAILED else "closed the connection during login"
-            self._unreached(info.pool, opening.started, f"{_where(info)}: {what}.")
+            detail = f"{_where(info)}: {what}."
+            if opening.heard:
+                self._failed(opening, detail)
+            else:
+                self._unreached(info.pool, opening.started, detail)
 
     def _failed(self, opening: Opening, detail: str) -> None:
         pool = opening.info.pool

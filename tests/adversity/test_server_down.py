@@ -321,3 +321,70 @@ def test_one_tries_for_all_tenants(own_pg, own_proxy):
                     c.value("SELECT 1")
         took = time.monotonic() - began
     assert len(attempts) <= 2 + took / 0.75
+
+
+@contextlib.contextmanager
+def ending_logins_of(user: bytes, server: tuple[str, int]) -> Iterator[int]:
+    """A port that leads to a server, which ends a user's logins once it has asked for the password."""
+
+    def pump(source: socket.socket, sink: socket.socket, most: int) -> None:
+        with contextlib.suppress(OSError):
+            while most and (data := source.recv(65536)):
+                sink.sendall(data)
+                most -= 1
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve(client: socket.socket) -> None:
+        with client, socket.create_connection(server) as there, contextlib.suppress(OSError):
+            first = client.recv(65536)
+            there.sendall(first)
+            ways = [(client, there, -1), (there, client, 1 if user in first else -1)]
+            threads = [threading.Thread(target=pump, args=way) for way in ways]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_logins_that_end_half_way_are_their_own_tenants_trouble(own_pg, own_proxy):
+    """A tenant can have its backends end while they log in; for others the server is there."""
+    with ending_logins_of(b"acme_app", (own_pg.host, own_pg.port)) as port:
+        cluster = {"name": "main", "host": "127.0.0.1", "port": port, "database": "app"}
+        clusters = [{**cluster, "tls": {"mode": "disable"}}]
+        pool = {"retry_min_s": 1, "retry_max_s": 1, "mode": "session"}
+        proxy = own_proxy(own_pg, clusters=clusters, pool=pool)
+        ended = threading.Event()
+
+        def hammer() -> None:
+            while not ended.is_set():
+                with contextlib.suppress(LoginFailed, ConnectionEnded), proxy.wire() as c:
+                    c.value("SELECT 1")
+
+        threads = [threading.Thread(target=hammer) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        slowest, beta = 0.0, []
+        for _ in range(12):
+            time.sleep(0.2)
+            start = time.monotonic()
+            beta.append(proxy.wire("beta_app"))
+            assert beta[-1].value("SELECT 1") == "1"
+            slowest = max(slowest, time.monotonic() - start)
+        ended.set()
+        for client in beta:
+            client.close()
+        for thread in threads:
+            thread.join()
+        assert slowest < 0.4
