@@ -206,7 +206,7 @@ class Service(Section):
     as many as there are backends."""
     yields: bool = True
     """A tenant that begins most of all statements, short ones, and wants more at once than get more done, has
-    a fourth of these while others ask now and then, so that they hardly notice it; false: it loses nothing,
+    an eighth of these while others ask now and then, so that they hardly notice it; false: it loses nothing,
     and they wait for a processor (docs/decisions/0019-width.md)."""
 
 

@@ -242,6 +242,8 @@ cdef struct Width:
     uint64_t[2] sum_ends        # … what has ended under the width, and under the smaller one
     uint64_t[2] sum_flooded     # … of those that have more waiting
     uint64_t[2] sum_us          # … in how long
+    Share *leader               # who begins most of all turns, if `lead` says so; only compared, never followed
+    int32_t lead                # … how many more than all others together, of late
     uint8_t keeps               # who floods does not yield, as configured
     uint8_t yielded             # … has yielded in this while
     uint64_t light_us           # when a turn of one who asks now and then last began

@@ -13,11 +13,13 @@ cdef enum:
     LEAST = 2                   # the width is never less
     LIGHT_PART = 4              # a tenant that keeps a server for less than this part of the time asks now and then
     LIGHT_PLACES = 3            # … and its turn takes so many places from those that have more than one
-    YIELDS_PART = 4             # a flood that yields has such a part of the width
+    YIELDS_PART = 8             # a flood that yields has such a part of the width
     YIELDS_US = 50000           # … for so long after the last such turn has begun
-    YIELDS_LONGEST_US = 1000    # … if turns take no longer than this
+    YIELDS_LONGEST_US = 3000    # … if turns take no longer than this
     YIELDS_TIMES = 4            # … nor so many times as long as where the width was found …
     LEARNS_US = 2000000         # … else it does not for so long
+    LEAD_MOST = 64              # so many more turns than all others is as many as are counted …
+    LEAD = 32                   # … and with so many a tenant has most of them
     ALONE_US = 10000000         # after so long without a turn of a second tenant there is no limit
     WHILE_US = 25000            # at least so long each width is tried at a time …
     WHILE_ENDS = 32             # … and until so many turns have ended …
@@ -75,6 +77,12 @@ cdef void width_enter(Pool *g, Share *member, Server *s, uint64_t now_us) noexce
         if w.newest != NULL:
             w.mixed_us = now_us
         w.newest = member
+    if member == w.leader:
+        w.lead += w.lead < LEAD_MOST
+    elif w.lead > 0:
+        w.lead -= 1
+    else:
+        w.leader = member
     forget_old(g, now_us)
     s.behind = NULL
     s.before = w.last
@@ -120,7 +128,7 @@ cdef bint must_yield(Pool *g, Share *s, uint64_t now_us) noexcept nogil:
     # One that has a turn, begins most of all turns and still wants more at once than all may have: while others ask now
     # and then it has a part of the width, so that they find a processor that is free.
     cdef Width *w = &g.width
-    if (now_us - w.light_us >= YIELDS_US or s.active + s.waiting <= w.limit or s.gap_ns >= 2 * g.share.gap_ns
+    if (now_us - w.light_us >= YIELDS_US or s.active + s.waiting <= w.limit or s != w.leader or w.lead < LEAD
             or w.keeps or w.falling or w.hold_us > YIELDS_LONGEST_US or now_us < w.learns_us):
         return False
     w.yielded = 1
