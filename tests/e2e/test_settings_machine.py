@@ -17,7 +17,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -135,11 +134,12 @@ class Sessions(RuleBasedStateMachine):
     def several(self) -> None:
         self.both("SET work_mem = '7MB'; SELECT 1; SET LOCAL TimeZone = 'UTC'; SHOW work_mem")
 
-    @precondition(lambda self: self.through.xact_status == "I")
     @rule(user=strategies.sampled_from(["acme_app", "beta_app"]), name=NAMES, number=VALUE)
     def others(self, user: str, name: str, number: int) -> None:
         """Somebody uses the backend meanwhile, and leaves it otherwise."""
-        if name == "search_path":
+        if name == "search_path" or self.through.xact_status != "I":
+            # no precondition: whether a transaction gets 40001 depends on what the tenant did before, so that
+            # a sequence that is run again may be elsewhere
             return
         other: WireClient = self.places[user]
         other.query(f"SET {name} = {assigned(name, number)}")

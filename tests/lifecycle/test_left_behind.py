@@ -102,7 +102,7 @@ async def test_goes(verbs, town):
         assert town.roles() == {"third"}
         with town.connect() as conn:
             for left in (
-                "SELECT FROM pg_prepared_xacts",
+                "SELECT FROM pg_prepared_xacts WHERE database = current_database()",
                 "SELECT FROM pg_publication",
                 "SELECT FROM pg_tables WHERE schemaname = 'other'",
             ):
