@@ -12,6 +12,7 @@ pytest.register_assert_rewrite("tests.protocol.stage")
 pytest_plugins = (
     "tests.fix_pg",
     "tests.fix_proxy",
+    "tests.fix_shared",
     "tests.fix_tls",
     "tests.fix_catalog",
     "tests.fix_lifecycle",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.test_shared import either_isolation
+from tests.fix_shared import either_isolation
 from tests.pg_server import Server
 from tests.wire_client import rows, sqlstates
 

@@ -18,8 +18,8 @@ import asyncpg
 import pytest
 
 from tests.adversity.cut_relay import CutRelay
-from tests.e2e.test_shared import SERVICE, provide
 from tests.fix_proxy import Proxy
+from tests.fix_shared import SERVICE, provide
 from tests.pg_server import Server, frozen
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]

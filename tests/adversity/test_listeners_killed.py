@@ -16,8 +16,8 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
-from tests.e2e.test_shared import SERVICE, provide, shared_config
 from tests.fix_proxy import PASSWORDS, Proxy
+from tests.fix_shared import SERVICE, provide, shared_config
 from tests.pg_server import Server
 from tests.shims.conftest import install_views
 

@@ -15,8 +15,8 @@ from functools import partial
 
 import pytest
 
-from tests.e2e.test_shared import SERVICE, provide, shares_again
 from tests.fix_proxy import Proxy
+from tests.fix_shared import SERVICE, provide, shares_again
 from tests.pg_server import Server, frozen
 from tests.wire_client import ConnectionEnded, LoginFailed, query, sqlstates, wait_until
 

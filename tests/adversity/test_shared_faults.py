@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_shared import SERVICE, provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
+from tests.fix_shared import SERVICE, provide, shared_config, shares_again
 from tests.pg_server import Server
 from tests.wire_client import ConnectionEnded, LoginFailed, WireClient, query, sqlstates, wait_until
 

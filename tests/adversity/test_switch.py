@@ -15,8 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.e2e.test_shared import SERVICE, backend_of, provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
+from tests.fix_shared import SERVICE, backend_of, provide, shared_config, shares_again
 from tests.pg_server import Server
 from tests.step_relay import Fault, Passage, StepRelay
 from tests.wire_client import (

@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.e2e.test_shared import backend_of, is_shared, provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
+from tests.fix_shared import backend_of, is_shared, provide, shared_config, shares_again
 from tests.pg_server import Server
 from tests.wire_client import SYNC, bind, describe_portal, execute, parse, query, rows, sqlstates, types
 

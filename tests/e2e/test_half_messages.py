@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.test_shared import provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
+from tests.fix_shared import provide, shared_config, shares_again
 from tests.pg_server import Server
 from tests.wire_client import (
     FLUSH,

@@ -9,8 +9,8 @@ from typing import Self
 
 import pytest
 
-from tests.e2e.test_shared import provide, shared_config
 from tests.fix_proxy import Proxy
+from tests.fix_shared import provide, shared_config
 from tests.pg_server import Server
 from tests.wire_client import SYNC, bind, execute, parse, sqlstates, wait_until
 

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from tenant_proxy.shims import install
-from tests.e2e.test_shared import BACKEND, is_shared, provide, shared_config
 from tests.fix_proxy import Proxy
+from tests.fix_shared import BACKEND, is_shared, provide, shared_config
 from tests.pg_server import ORDERS, POPULATE_TENANT, Server
 from tests.wire_client import (
     SYNC,

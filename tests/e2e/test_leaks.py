@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import psycopg
 import pytest
 
-from tests.e2e.test_shared import SERVICE, provide, shared_config
 from tests.fix_proxy import PASSWORDS, Proxy
+from tests.fix_shared import SERVICE, provide, shared_config
 from tests.pg_server import Server
 
 TENANTS = 12

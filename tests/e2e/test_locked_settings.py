@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.e2e.test_shared import SERVICE, provide
 from tests.fix_proxy import Proxy
+from tests.fix_shared import SERVICE, provide
 from tests.pg_server import Server
 from tests.wire_client import SYNC, bind, execute, parse, rows, sqlstates
 

@@ -19,9 +19,9 @@ from tenant_proxy.config.schema import Config
 from tenant_proxy.lifecycle.context import Context
 from tenant_proxy.lifecycle.records import NewAccess, NewTenant
 from tenant_proxy.lifecycle.verbs import Verbs
-from tests.e2e.test_shared import SERVICE, provide
 from tests.fix_lifecycle import Town, make_town
 from tests.fix_proxy import Proxy
+from tests.fix_shared import SERVICE, provide
 from tests.pg_server import majors
 from tests.wire_client import wait_until
 

@@ -14,8 +14,8 @@ import pytest
 from psycopg import errors as e
 
 from tests.e2e.test_hidden import _install, drop_database, make_database
-from tests.e2e.test_shared import BACKEND, SERVICE, provide
 from tests.fix_proxy import Proxy
+from tests.fix_shared import BACKEND, SERVICE, provide
 from tests.pg_server import Server
 from tests.wire_client import (
     FLUSH,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_shared import provide, shared_config
 from tests.fix_proxy import PASSWORDS, Proxy
+from tests.fix_shared import provide, shared_config
 from tests.pg_server import Server
 from tests.wire_client import wait_until
 

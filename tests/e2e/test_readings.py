@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_shared import either_isolation
 from tests.fix_proxy import Proxy
+from tests.fix_shared import either_isolation
 from tests.wire_client import SYNC, WireClient, bind, close_statement, execute, parse, query, rows, sqlstates
 
 DATE = "SELECT '01/02/2020'::date::text = '2020-02-01'"

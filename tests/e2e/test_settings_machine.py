@@ -21,8 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.e2e.test_shared import provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
+from tests.fix_shared import provide, shared_config, shares_again
 from tests.pg_server import Server
 from tests.wire_client import SYNC, WireClient, bind, execute, parse, rows, sqlstates
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import pytest
-
-from tests.e2e.test_shared import backend_of, is_shared, provide, shared_config, shares_again
-from tests.fix_proxy import Proxy
-from tests.pg_server import Server
+from tests.fix_shared import backend_of, is_shared
 from tests.wire_client import (
     SYNC,
     bind,
@@ -24,16 +18,6 @@ from tests.wire_client import (
 )
 
 FLUSH = message("H")
-
-
-@pytest.fixture
-def fresh(own_proxy: Callable[..., Proxy], pg: Server) -> Proxy:
-    """A proxy whose tenants have not been refused in a transaction before."""
-    provide(pg)
-    proxy = own_proxy(**shared_config(pg, 2))
-    with proxy.wire("acme_app") as client:
-        shares_again(pg, client)
-    return proxy
 
 
 def test_what_was_only_prepared_keeps_no_backend(fresh, pg):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.test_shared import backend_of, is_shared, provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
+from tests.fix_shared import backend_of, is_shared, provide, shared_config, shares_again
 from tests.pg_server import Server
 from tests.wire_client import ConnectionEnded, query, rows, sqlstates, wait_until
 

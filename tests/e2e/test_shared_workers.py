@@ -10,8 +10,8 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.test_shared import SERVICE, provide, shared_config, shares_again
 from tests.fix_proxy import Proxy
+from tests.fix_shared import SERVICE, provide, shared_config, shares_again
 from tests.pg_server import Server
 from tests.wire_client import WireClient, wait_until
 

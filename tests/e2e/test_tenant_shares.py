@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.e2e.test_shared import provide, shared_config, shares_again
 from tests.fix_proxy import Proxy, base_config
+from tests.fix_shared import provide, shared_config, shares_again
 from tests.pg_server import Server
 from tests.wire_client import WireClient, query, rows, sqlstates, wait_until
 

@@ -9,8 +9,8 @@ from functools import partial
 import psycopg
 import pytest
 
-from tests.e2e.test_shared import either_isolation
 from tests.fix_proxy import Proxy
+from tests.fix_shared import either_isolation
 from tests.pg_server import Server
 from tests.wire_client import (
     FLUSH,

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.e2e.test_shared import backend_of, is_shared, provide, shared_config, shares_again
-from tests.fix_proxy import Proxy
-from tests.pg_server import Server
+from tests.fix_shared import backend_of, is_shared, shares_again
 from tests.wire_client import SYNC, WireClient, bind, close_statement, execute, parse, query, sqlstates
-
-
-@pytest.fixture
-def fresh(own_proxy: Callable[..., Proxy], pg: Server) -> Proxy:
-    """A proxy that has seen no transaction that shared backends can't run."""
-    provide(pg)
-    proxy = own_proxy(**shared_config(pg, 2))
-    with proxy.wire("acme_app") as client:
-        shares_again(pg, client)
-    return proxy
 
 
 def test_a_transaction_that_has_only_read_moves(fresh, pg):

@@ -18,7 +18,7 @@ import pytest
 from tenant_proxy.guard.functions import FUNCTIONS
 from tenant_proxy.model import Action, Effect
 from tenant_proxy.relay.code import EXTENSIONS
-from tests.e2e.test_shared import SERVICE, provide
+from tests.fix_shared import SERVICE, provide
 from tests.pg_server import Server
 from tests.shims.conftest import install_views
 from tests.unit.guard.scope import HIDING, SPACE, applied, judge
